@@ -1,0 +1,45 @@
+# Two commands do all the set-up they need: `make demo` and `make test`. Only Python 3.11, make and git are assumed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo metrics test test-fast check format clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## create .venv with the locked packages and this project
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)  ## render the demo clips, run the whole pipeline on params.yaml, print the results
+	dvc repro
+	@$(MAKE) --no-print-directory metrics
+
+metrics: $(READY)  ## print the accuracies of the last run
+	@moclip metrics
+
+test: $(READY)  ## run every test
+	python -m pytest
+
+test-fast: $(READY)  ## run the tests that take seconds
+	python -m pytest -m "not slow"
+
+check: $(READY)  ## lint, formatting, types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(READY)  ## let ruff mend what it can
+	ruff check --fix .
+	ruff format .
+
+clean:  ## remove the environment; what DVC made stays
+	rm -rf $(VENV)

@@ -1,0 +1,58 @@
+"""The demo's params.yaml as typed values; an unknown or ill-typed key is an error that names it."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scene import COLOURS, MOTIONS
+
+FOLDER = Path(__file__).parent
+
+
+class ClipSettings(BaseModel):
+    """How the tiny CLIP is trained."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    stills: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=2)
+    lr: float = Field(gt=0)
+
+
+class Settings(BaseModel):
+    """What is rendered; `params.yaml` beside this file says what each key means."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seed: int = Field(ge=0)
+    appearances: int = Field(ge=1, le=len(COLOURS))
+    motions: int = Field(ge=1, le=len(MOTIONS))
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+    group: int = Field(ge=1)
+    frames: list[int] = Field(min_length=2, max_length=2)
+    clip: ClipSettings
+
+    @model_validator(mode="after")
+    def _frames_are_a_range(self) -> "Settings":
+        if not 2 <= self.frames[0] <= self.frames[1]:
+            raise ValueError("frames: must be [least, most] with 2 <= least <= most")
+        return self
+
+    @property
+    def colours(self) -> list[str]:
+        """The appearances in use."""
+        return list(COLOURS)[: self.appearances]
+
+
+def load_settings(path: Path = FOLDER / "params.yaml") -> Settings:
+    """The settings in `path`, or SystemExit with one line for each key that is wrong."""
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        wrong = "".join(
+            f"\n  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
+        )
+        raise SystemExit(f"{path}:{wrong}") from None

@@ -1,0 +1,1 @@
+"""How any stage runs: typed parameters, artifact paths, seeding, progress, writing, presets, the command line."""

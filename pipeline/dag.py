@@ -1,0 +1,20 @@
+"""The stages in DAG order, with the line that `moclip --help` shows; each lives in `stages/<name>.py`."""
+
+from __future__ import annotations
+
+STAGES: dict[str, str] = {
+    "index": "Find the clips, their classes and splits, and probe each file.",
+    "extract_mv": "Read every clip's motion vectors into the feature store.",
+    "clip_text": "Encode the class prompts with CLIP's text tower.",
+    "clip_image": "Encode one or a few frames of each clip with CLIP's image tower.",
+    "train_mv": "Train MV-TSN on the motion vectors.",
+    "embed_mv": "Run the trained MV-TSN over every clip and keep its features and logits.",
+    "train_fusion": "Train the fusion head on the cached features.",
+    "evaluate": "Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.",
+    "report": "Write the results as one static page.",
+}
+
+TOOLS: dict[str, str] = {
+    "predict": "Say which action a clip shows, with the models that `dvc repro` left.",
+}
+"""Commands beside the DAG, built like the stages."""

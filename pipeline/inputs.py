@@ -1,0 +1,112 @@
+"""What the training and scoring stages read in common: the index, the store of motion fields, the cached features.
+
+Keeps to the clips that every needed feature covers, and knows the reason of each one left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+
+from moclip import dataset
+from moclip.errors import StoreError
+from moclip.features import Features
+from moclip.fields import Clips, Fields
+from moclip.fusion_training import FusionData
+from moclip.sampling import motion_frames
+from moclip.store import FieldReader, read_frame_types
+from pipeline import paths
+from pipeline.io import read_parquet
+
+
+class Inputs:
+    """Lazy: a stage that needs cached features only never opens the store of fields."""
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        return read_parquet(paths.INDEX, "index")
+
+    @cached_property
+    def mv_table(self) -> pd.DataFrame:
+        return read_parquet(paths.MV_TABLE, "extract_mv")
+
+    @cached_property
+    def clip_image(self) -> Features:
+        return Features(paths.CLIP_IMAGE, "clip_image")
+
+    @cached_property
+    def clip_text(self) -> Features:
+        return Features(paths.CLIP_TEXT, "clip_text")
+
+    @cached_property
+    def mv_embed(self) -> Features:
+        return Features(paths.MV_EMBED / "protocol", "embed_mv")
+
+    @cached_property
+    def mv_views(self) -> Features:
+        return Features(paths.MV_EMBED / "views", "embed_mv")
+
+    def fields(self) -> Fields:
+        reader = FieldReader(paths.MV_STORE, self.mv_table)
+        ok = self.mv_table[self.mv_table["status"] == "ok"]
+        frame_types = read_frame_types(paths.MV_STORE)
+        return Fields(reader, motion_frames(frame_types, ok["offset"].to_numpy(), ok["length"].to_numpy()))
+
+    def motion_rows(self, *parts: str) -> pd.DataFrame:
+        """Index rows of the named splits whose motion vectors are in the store, with `offset` and `length`."""
+        rows = dataset.usable(self.index, *parts)
+        ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length"]]
+        found = rows.merge(ok, on="id", how="inner")
+        if found.empty:
+            raise StoreError(f"no clip of {' or '.join(parts) or 'any split'} has motion vectors", where=paths.MV_STORE)
+        return found
+
+    def motion_clips(self, *parts: str) -> Clips:
+        rows = self.motion_rows(*parts)
+        return Clips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+
+    def fused_rows(self, *parts: str) -> pd.DataFrame:
+        """Index rows of the named splits that have both a motion embedding and a picture embedding."""
+        rows = dataset.usable(self.index, *parts)
+        both = rows["id"].map(lambda name: name in self.mv_embed and name in self.clip_image)
+        if not both.any():
+            raise StoreError(f"no clip of {' or '.join(parts)} has features of both streams", where=paths.MV_EMBED)
+        return rows[both].reset_index(drop=True)
+
+    def picture(self, ids: list[str]) -> np.ndarray:
+        """The picture feature of each clip: the mean over its stills, of unit length, (n, width) float32."""
+        mean = self.clip_image.rows("features", ids).mean(axis=1)
+        return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+
+    def fusion_data(self, part: str) -> FusionData:
+        """Cached features of a split: the augmented views for train, the protocol's for the others."""
+        rows = self.fused_rows(part)
+        ids = list(rows["id"])
+        if part == "train":
+            motion = self.mv_views.rows("features", ids)
+        else:
+            motion = self.mv_embed.rows("features", ids)[:, None]
+        return FusionData(
+            torch.from_numpy(motion),
+            torch.from_numpy(self.picture(ids)),
+            torch.from_numpy(rows["label"].to_numpy()),
+        )
+
+    def skipped(self, *parts: str) -> dict[str, int]:
+        """How many clips of the named splits are left out of scoring, by reason."""
+        rows = self.index[self.index["split"].isin(parts)]
+        reasons = dict(zip(self.mv_table["id"], self.mv_table["reason"], strict=True))
+        reasons |= self.clip_image.attributes["skipped"]
+        used = set(self.fused_rows(*parts)["id"])
+        left = [str(row.reason or reasons.get(row.id, "no feature")) for row in rows.itertuples() if row.id not in used]
+        return {reason: left.count(reason) for reason in sorted(set(left))}
+
+    def fingerprint(self, *parts: str) -> str:
+        """Digest of the contents of the named splits' clips (all, where none is named) and their labels."""
+        rows = dataset.usable(self.index, *parts)
+        text = "\n".join(f"{row.id} {row.md5} {row.label} {row.split}" for row in rows.itertuples())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,67 @@
+"""Writing small results: JSON with sorted keys and fixed rounding, set down atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moclip.errors import MoclipError
+
+DIGITS = 4
+"""Decimals in metrics files: enough for 13,320 clips, short enough to read in `dvc metrics diff`."""
+
+
+def rounded(value: Any, digits: int = DIGITS) -> Any:
+    """`value` with every float in it rounded, mappings and sequences walked."""
+    if isinstance(value, dict):
+        return {str(key): rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # a numpy or torch scalar
+        value = value.item()
+    return round(value, digits) if isinstance(value, float) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader (or a kill) never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted keys, floats rounded to `DIGITS` decimals, atomic: the same value always gives the same bytes."""
+    write_text(path, json.dumps(rounded(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Atomic, without pandas' index; the same table always gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    table.to_parquet(aside, index=False)
+    aside.replace(path)
+
+
+def read_parquet(path: Path, stage: str) -> pd.DataFrame:
+    """Raises MoclipError naming the `stage` that writes the file where it is not there."""
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise _absent(path, stage) from None
+
+
+def read_json(path: Path, stage: str) -> dict[str, Any]:
+    """Raises MoclipError naming the `stage` that writes the file where it is not there."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise _absent(path, stage) from None
+
+
+def _absent(path: Path, stage: str) -> MoclipError:
+    return MoclipError("not found", where=path, fix=f"run: dvc repro (or: python -m stages.{stage})")

@@ -1,0 +1,30 @@
+"""Training curves by DVCLive: TSV files that dvc.yaml's plots name, and a line an epoch for the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import console
+
+
+@contextmanager
+def live_log(folder: Path, label: str, epochs: int) -> Iterator[console.Log]:
+    """Yield `log(row)`; a row holds the epoch (from 0) and its losses and accuracies."""
+    from dvclive import Live  # takes a second to import
+
+    with (
+        Live(dir=str(folder), report=None, save_dvc_exp=False, dvcyaml=None) as live,
+        console.progress(label, epochs, "epoch") as advance,
+    ):
+
+        def log(row: dict[str, float]) -> None:
+            live.step = int(row["epoch"]) + 1
+            for name, value in row.items():
+                if name != "epoch":
+                    live.log_metric(name, round(value, 6))
+            live.make_summary()
+            advance(1)
+
+        yield log

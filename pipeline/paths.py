@@ -1,0 +1,30 @@
+"""Where each artifact lies, relative to the project's root. dvc.yaml names the same paths; a test compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+
+INDEX = Path("data/index.parquet")
+MV_STORE = Path("data/features/mv.zarr")
+MV_TABLE = Path("data/features/mv.parquet")
+CLIP_IMAGE = Path("data/features/clip_image.zarr")
+CLIP_TEXT = Path("data/features/clip_text.zarr")
+MV_EMBED = Path("data/features/mv_embed.zarr")
+MV_TSN = Path("data/models/mv_tsn.safetensors")
+FUSION = Path("data/models/fusion.safetensors")
+PREDICTIONS = Path("data/predictions.parquet")
+REPORT = Path("data/report/index.html")
+
+METRICS = Path("metrics")
+STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_tsn", "fusion")}
+COST_JSON = METRICS / "cost.json"
+INDEX_COUNTS = METRICS / "counts" / "index.json"
+EXTRACT_COUNTS = METRICS / "counts" / "extract_mv.json"
+TRAIN_MV_LOG = METRICS / "train_mv"
+TRAIN_FUSION_LOG = METRICS / "train_fusion"
+PLOTS = METRICS / "plots"
+
+WORK = Path("data/work")
+"""Checkpoints of what is running: not an artifact, removed when the stage has ended."""

@@ -1,0 +1,326 @@
+"""Which clips a data set holds: the folder in UCF-101's layout, its split lists, groups, and one row a clip.
+
+Called by the `index` stage. Nothing is dropped: a clip that cannot be used keeps its row with a status and a reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from moclip import video
+from moclip.errors import DatasetError, VideoError
+
+COLUMNS = {
+    "id": "str",
+    "path": "str",
+    "class": "str",
+    "label": "int64",
+    "split": "str",
+    "group": "str",
+    "codec": "str",
+    "w": "int32",
+    "h": "int32",
+    "fps": "float64",
+    "frames": "int64",
+    "gop": "int32",
+    "has_b": "bool",
+    "status": "str",
+    "reason": "str",
+    "md5": "str",
+}
+"""Columns of the index. `split`: train, val, test or none (in no list); `status`: ok, failed, missing (only listed)."""
+
+_GROUP = re.compile(r"_(g\d+)(?:_|$)")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Official split lists: class names in label order, and the stems ("Class/clip") of each part with their file."""
+
+    classes: list[str] | None
+    train: dict[str, str]
+    test: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies under the root: clips as "Class/file" and the files that are no clips."""
+
+    clips: list[str]
+    classes: list[str]
+    ignored: list[str]
+
+
+def scan(root: Path) -> Folder:
+    """List `<root>/<class>/<clip>`. Raises DatasetError where there is no folder or nothing in it."""
+    if not root.is_dir():
+        raise DatasetError(
+            "no such folder", where=root, fix="set dataset.root to the folder that holds a folder a class"
+        )
+    files = sorted(path for folder in sorted(root.iterdir()) if folder.is_dir() for path in folder.iterdir())
+    ignored = [path.name for path in root.iterdir() if path.is_file()]
+    clips = []
+    for path in files:
+        if path.is_file() and path.suffix.lower() in video.VIDEO_SUFFIXES:
+            clips.append(path.relative_to(root).as_posix())
+        else:
+            ignored.append(path.relative_to(root).as_posix())
+    if not clips:
+        raise DatasetError(
+            f"no clips found; looked for <class>/<clip> with {', '.join(video.VIDEO_SUFFIXES)}",
+            where=root,
+            fix="dataset.root is the folder above the class folders",
+        )
+    return Folder(clips, sorted({clip.split("/")[0] for clip in clips}), sorted(ignored))
+
+
+def read_splits(folder: Path, number: int) -> Splits | None:
+    """Read `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`; None where the folder holds no lists at all.
+
+    Raises DatasetError for a missing partner list, a malformed line, or a clip in both lists.
+    """
+    if not folder.is_dir():
+        raise DatasetError("no such folder", where=folder, fix="set dataset.splits to the folder of the split lists")
+    parts = [folder / f"{part}list{number:02d}.txt" for part in ("train", "test")]
+    if not any(path.exists() for path in parts):
+        if others := sorted(path.name for path in folder.glob("trainlist*.txt")):
+            raise DatasetError(
+                f"no {parts[0].name}; there is {', '.join(others)}",
+                where=folder,
+                fix="set dataset.split to one of them",
+            )
+        return None
+    for path in parts:
+        if not path.exists():
+            raise DatasetError("not found, though its partner list is there", where=path)
+    train, test = (_read_list(path) for path in parts)
+    if both := sorted(train.keys() & test.keys()):
+        raise DatasetError(f"{both[0]} is in both lists ({len(both)} such clips)", where=parts[0])
+    return Splits(_read_classes(folder / "classInd.txt"), train, test)
+
+
+def group_of(clip: str) -> str:
+    """The source of a clip: gNN in its name, as UCF-101 writes it; a clip without is its own source."""
+    stem = PurePosixPath(clip).stem
+    found = _GROUP.search(stem)
+    return found.group(1) if found else stem
+
+
+def hold_out(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -> pd.Series:
+    """Choose about `fraction` of the clips of each class, in whole groups; a group counts across classes.
+
+    `groups` and `labels` are aligned (n,). Groups come in seeded order and are taken where that brings the held-out
+    counts per class nearer to the wanted ones, never a class's last group. Returns a boolean mask (n,).
+    """
+    counts = pd.crosstab(groups, labels).sort_index()
+    order = np.random.default_rng(seed).permutation(len(counts))
+    table = counts.to_numpy()[order]
+    want, left = fraction * table.sum(axis=0), table.sum(axis=0)
+    held = np.zeros_like(left)
+    chosen = []
+    for row, group in zip(table, counts.index[order], strict=True):
+        nearer = np.abs(want - held - row).sum() < np.abs(want - held).sum()
+        if nearer and np.all((left - row > 0) | (row == 0)):
+            held, left = held + row, left - row
+            chosen.append(group)
+    return groups.isin(chosen)
+
+
+def index(
+    root: Path,
+    folder: Folder,
+    splits: Splits | None,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    workers: int = 1,
+    advance: Callable[[int], object] = lambda count: None,
+) -> pd.DataFrame:
+    """One row a clip (`COLUMNS`), sorted by id: every clip in the folder, and every listed clip that is not there.
+
+    Raises DatasetError where no training could come of it: one class, no usable train or test clip, no second group.
+    """
+    classes = _class_names(folder, splits)
+    with ThreadPoolExecutor(workers) as pool:  # demuxing and hashing release the GIL
+        rows = []
+        for row in pool.map(lambda clip: _probe(root, clip), folder.clips):
+            rows.append(row)
+            advance(1)
+    rows += _absent(folder, splits)
+    table = pd.DataFrame(rows)
+    table["class"] = table["path"].str.split("/").str[0]
+    strangers = sorted(set(table["class"]) - set(classes))
+    table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
+    table.loc[table["class"].isin(strangers), ["status", "reason"]] = [
+        "failed",
+        "its class is not in classInd.txt",
+    ]
+    table["group"] = table["path"].map(group_of)
+    table = table.sort_values("id", ignore_index=True)
+    table["split"] = _split_column(table, splits, val_fraction, test_fraction, seed)
+    table = table[list(COLUMNS)].astype(COLUMNS)
+    _check(table, root)
+    return table
+
+
+def usable(table: pd.DataFrame, *parts: str) -> pd.DataFrame:
+    """The rows of the index with status ok in the named splits (all but none, where no part is named)."""
+    wanted = table["split"].isin(parts) if parts else table["split"] != "none"
+    return table[wanted & (table["status"] == "ok")].reset_index(drop=True)
+
+
+def class_names(table: pd.DataFrame) -> list[str]:
+    """Class names in label order, from the index."""
+    named = table[table["label"] >= 0].drop_duplicates("label").sort_values("label")
+    return [str(name) for name in named["class"]]
+
+
+def counts(table: pd.DataFrame, folder: Folder | None = None) -> dict[str, object]:
+    """What a reader wants to know of an index: clips, classes, split sizes, codecs, failures by reason."""
+    ok = table[table["status"] == "ok"]
+    codec = ok["codec"] + np.where(ok["has_b"], " with B-frames", "")
+    return {
+        "clips": len(table),
+        "usable": len(ok),
+        "classes": int(table.loc[table["label"] >= 0, "label"].nunique()),
+        "splits": _tally(ok["split"]),
+        "codecs": _tally(codec),
+        "not_usable": _tally(table.loc[table["status"] != "ok", "reason"]),
+        "ignored_files": len(folder.ignored) if folder else 0,
+    }
+
+
+def _tally(values: pd.Series) -> dict[str, int]:
+    return {str(name): int(count) for name, count in values.value_counts().sort_index().items()}
+
+
+def _read_list(path: Path) -> dict[str, str]:
+    """Lines "Class/file.avi" or "Class/file.avi 1": stem "Class/file" -> the name as listed."""
+    listed: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name = PurePosixPath(line.strip().rsplit(" ", 1)[0] if line.split()[-1].isdigit() else line.strip())
+        if len(name.parts) != 2:
+            raise DatasetError(
+                f"line {number}, {line.strip()!r}: wanted <Class>/<file> and perhaps a label", where=path
+            )
+        listed[name.with_suffix("").as_posix()] = name.as_posix()
+    if not listed:
+        raise DatasetError("lists no clips", where=path)
+    return listed
+
+
+def _read_classes(path: Path) -> list[str] | None:
+    """Lines "1 ApplyEyeMakeup", in label order; None where there is no such file."""
+    if not path.exists():
+        return None
+    numbered = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        words = line.split()
+        if len(words) != 2 or not words[0].isdigit():
+            raise DatasetError(f"line {number}, {line.strip()!r}: wanted a number and a class", where=path)
+        numbered.append((int(words[0]), words[1]))
+    return [name for _, name in sorted(numbered)]
+
+
+def _class_names(folder: Folder, splits: Splits | None) -> list[str]:
+    if splits is None:
+        names = folder.classes
+    elif splits.classes is not None:
+        listed = {stem.split("/")[0] for stem in [*splits.train, *splits.test]} | set(folder.classes)
+        names = [name for name in splits.classes if name in listed]  # labels without gaps
+    else:
+        names = sorted({stem.split("/")[0] for stem in [*splits.train, *splits.test]})
+    if len(names) < 2:
+        raise DatasetError(
+            f"only one class ({', '.join(names)}): there is nothing to tell apart",
+            fix="dataset.root wants a folder a class, two at least",
+        )
+    return names
+
+
+def _probe(root: Path, clip: str) -> dict[str, object]:
+    row: dict[str, object] = {"id": clip, "path": clip, "md5": video.md5(root / clip)}
+    try:
+        found = asdict(video.probe(root / clip))
+    except VideoError as problem:
+        return row | _unusable("failed", problem.what)
+    return row | {
+        "codec": found["codec"],
+        "w": found["width"],
+        "h": found["height"],
+        "fps": round(found["fps"], 6),
+        "frames": found["frames"],
+        "gop": found["gop"],
+        "has_b": found["has_b"],
+        "status": "ok",
+        "reason": "",
+    }
+
+
+def _unusable(status: str, reason: str) -> dict[str, object]:
+    nothing = {"codec": "", "w": 0, "h": 0, "fps": 0.0, "frames": 0, "gop": 0, "has_b": False}
+    return nothing | {"status": status, "reason": reason}
+
+
+def _absent(folder: Folder, splits: Splits | None) -> list[dict[str, object]]:
+    """A row for each listed clip that is not in the folder."""
+    if splits is None:
+        return []
+    there = {_stem(clip) for clip in folder.clips}
+    return [
+        {"id": name, "path": name, "md5": ""} | _unusable("missing", f"named in the {part} list, not in the folder")
+        for part, listed in (("train", splits.train), ("test", splits.test))
+        for stem, name in listed.items()
+        if stem not in there
+    ]
+
+
+def _stem(clip: str) -> str:
+    return PurePosixPath(clip).with_suffix("").as_posix()
+
+
+def _split_column(
+    table: pd.DataFrame, splits: Splits | None, val_fraction: float, test_fraction: float, seed: int
+) -> pd.Series:
+    column = pd.Series("train", index=table.index, dtype=object)
+    if splits is None:
+        ok = table["status"] == "ok"
+        column[ok] = np.where(hold_out(table["group"][ok], table["label"][ok], test_fraction, seed), "test", "train")
+    else:
+        stems = table["path"].map(_stem)
+        column[:] = np.select(
+            [stems.isin(splits.train.keys()), stems.isin(splits.test.keys())], ["train", "test"], "none"
+        )
+    train = (column == "train") & (table["status"] == "ok")
+    held = hold_out(table["group"][train], table["label"][train], val_fraction, seed + 1)
+    column[held.index[held]] = "val"
+    return column
+
+
+def _check(table: pd.DataFrame, root: Path) -> None:
+    ok = table[table["status"] == "ok"]
+    for part, why in (
+        ("train", "no usable clip to train on"),
+        ("test", "no usable clip to test on"),
+        ("val", "no part of train can be held out by group: one source only, or one a class"),
+    ):
+        if not (ok["split"] == part).any():
+            reasons = _first(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
+            raise DatasetError(f"{why} among {len(table)} clips", where=root, fix=reasons or None)
+
+
+def _first(lines: Iterable[str], most: int = 5) -> str:
+    every = list(lines)
+    more = [f"... and {len(every) - most} more"] if len(every) > most else []
+    return "\n  ".join(every[:most] + more)

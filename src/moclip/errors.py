@@ -1,0 +1,45 @@
+"""The few errors that a user meets: each says what is wrong, where, and what to do.
+
+The command line prints them as one short message with exit code 1; a library caller catches `MoclipError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class MoclipError(Exception):
+    """Something the user can mend: `what` is wrong, `where` (a file, a key), and the `fix` to try."""
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  {self.fix}" if self.fix else text
+
+    def __reduce__(self) -> tuple[object, ...]:  # keyword-only arguments survive the trip between processes
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(cls: type[MoclipError], what: str, where: str | None, fix: str | None) -> MoclipError:
+    return cls(what, where=where, fix=fix)
+
+
+class DatasetError(MoclipError):
+    """The folder of videos or its split lists cannot be used as a data set."""
+
+
+class VideoError(MoclipError):
+    """One video cannot be used; `what` is the reason that goes into its row. Never stops a run."""
+
+
+class StoreError(MoclipError):
+    """A feature store is missing, damaged, or does not hold what is asked of it."""
+
+
+class ModelError(MoclipError):
+    """A model or its weights cannot be loaded, or do not fit the features at hand."""

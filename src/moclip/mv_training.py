@@ -1,0 +1,302 @@
+"""Training MV-TSN on the store of motion fields, and running the trained one over clips.
+
+Each epoch draws from a generator of its own (seed, epoch): a run that is killed and resumed ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moclip.augment import pictures, random_crops, test_crops
+from moclip.errors import ModelError
+from moclip.fields import Clips, Fields
+from moclip.mv_tsn import MvTsn, parameter_groups
+from moclip.training import BestEpoch, Log, epoch_generator
+from moclip.weights import load_weights, save_weights
+
+CHECKPOINT_SECONDS = 20.0
+"""Least time between two checkpoints: an epoch of a small run is quicker than writing its checkpoint."""
+
+
+@dataclass(frozen=True)
+class MvTsnRecipe:
+    """The numbers of MV-TSN's training, as in params.yaml's group `tsn`."""
+
+    segments: int
+    epochs: int
+    batch: int
+    lr: float
+    eps: float
+    weight_decay: float
+    lr_mult_head: float
+    lr_mult_stem: float
+    lr_mult_rest: float
+    lr_steps: tuple[int, ...]
+    crops: tuple[float, ...]
+    flip: bool
+    precision: str
+    test_crop: float
+    seed: int
+
+
+def optimiser_for(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
+    """Adam with the recipe's parameter groups."""
+    groups = parameter_groups(
+        model, recipe.lr, recipe.weight_decay, recipe.lr_mult_head, recipe.lr_mult_stem, recipe.lr_mult_rest
+    )
+    return torch.optim.Adam(groups, eps=recipe.eps)
+
+
+def schedule(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe) -> torch.optim.lr_scheduler.LRScheduler:
+    """Tenfold down at each of the recipe's epochs."""
+    return torch.optim.lr_scheduler.MultiStepLR(optimiser, sorted(recipe.lr_steps), gamma=0.1)
+
+
+def train_mv_tsn(
+    model: MvTsn,
+    fields: Fields,
+    train: Clips,
+    val: Clips,
+    recipe: MvTsnRecipe,
+    device: torch.device,
+    checkpoint: Path,
+    fingerprint: str,
+    log: Log,
+) -> dict[str, float]:
+    """Train `model` in place and leave it with the weights of its best epoch on `val`.
+
+    `log` gets one mapping an epoch (from the first on, also after a resume): epoch, train_loss, train_top1, val_loss,
+    val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`.
+    """
+    model.to(device)
+    optimiser = optimiser_for(model, recipe)
+    scheduler = schedule(optimiser, recipe)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16" and device.type == "cuda")
+    keeper = BestEpoch(model)
+    history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, keeper)
+    for past in history:
+        log(past)
+    saved = time.monotonic()
+    for epoch in range(len(history), recipe.epochs):
+        lr = scheduler.get_last_lr()
+        loss, top1 = _train_epoch(model, fields, train, recipe, epoch, optimiser, scaler, device)
+        scheduler.step()
+        val_loss, val_top1 = _validate(model, fields, val, recipe, device)
+        row: dict[str, float] = {
+            "epoch": epoch,
+            "lr": float(max(lr)),
+            "train_loss": loss,
+            "train_top1": top1,
+            "val_loss": val_loss,
+            "val_top1": val_top1,
+        }
+        history.append(row)
+        keeper.offer(row)
+        log(row)
+        if time.monotonic() - saved >= CHECKPOINT_SECONDS and epoch + 1 < recipe.epochs:
+            _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, keeper, history)
+            saved = time.monotonic()
+    keeper.restore()
+    model.eval()
+    checkpoint.unlink(missing_ok=True)
+    return keeper.row
+
+
+@torch.inference_mode()
+def embed(
+    model: MvTsn,
+    fields: Fields,
+    clips: Clips,
+    segments: int,
+    crops: int,
+    crop: float,
+    batch: int,
+    device: torch.device,
+    advance: Callable[[int], object] = lambda count: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, D) and logits (n, classes) under a test protocol: the mean over `segments` x `crops` pictures.
+
+    The frozen model runs in eval mode; `batch` is about how many pictures go through at once.
+    """
+    model.to(device).eval()
+    boxes = test_crops(fields.grid, crop, crops)
+    features = []
+    for part, read in _read_ahead(fields, clips, max(1, batch // (segments * crops)), segments, None):
+        grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
+        shown = pictures(grids, boxes.tile(len(part) * segments), model.config.size)
+        features.append(model.features(shown).float().unflatten(0, (len(part), -1)).mean(1))
+        advance(len(part))
+    pooled = torch.cat(features)
+    return pooled.cpu().numpy(), model.head(pooled).cpu().numpy()
+
+
+@torch.inference_mode()
+def embed_view(
+    model: MvTsn,
+    fields: Fields,
+    clips: Clips,
+    segments: int,
+    scales: tuple[float, ...],
+    flip: bool,
+    batch: int,
+    device: torch.device,
+    generator: np.random.Generator,
+    advance: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """Features (n, D) of one augmented view: random frames of the segments, one random crop and flip a clip."""
+    model.to(device).eval()
+    features = []
+    for part, read in _read_ahead(fields, clips, max(1, batch // segments), segments, generator):
+        boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
+        shown = pictures(torch.from_numpy(read).to(device), boxes, model.config.size)
+        features.append(model.features(shown).float().unflatten(0, (len(part), segments)).mean(1))
+        advance(len(part))
+    return torch.cat(features).cpu().numpy()
+
+
+def _train_epoch(
+    model: MvTsn,
+    fields: Fields,
+    clips: Clips,
+    recipe: MvTsnRecipe,
+    epoch: int,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+) -> tuple[float, float]:
+    generator = epoch_generator(recipe.seed, epoch)
+    torch.manual_seed(int(generator.integers(2**31)))  # dropout
+    model.train()
+    shuffled = clips[generator.permutation(len(clips))]
+    total = right = 0.0
+    for part, read in _read_ahead(fields, shuffled, recipe.batch, recipe.segments, generator, drop_single=True):
+        boxes = random_crops(len(part), fields.grid, recipe.crops, recipe.flip, generator).repeat(recipe.segments)
+        labels = torch.from_numpy(part.labels).to(device)
+        shown = pictures(torch.from_numpy(read).to(device), boxes, model.config.size)
+        with _autocast(recipe.precision, device):
+            logits = model(shown.unflatten(0, (len(part), recipe.segments)))
+        loss = functional.cross_entropy(logits.float(), labels)
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        total += loss.item() * len(part)
+        right += (logits.argmax(1) == labels).sum().item()
+    if not np.isfinite(total):
+        raise ModelError(f"the loss is no longer a number in epoch {epoch}", fix="lower tsn.lr, or tsn.precision=fp32")
+    return total / len(clips), right / len(clips)
+
+
+@torch.inference_mode()
+def _validate(
+    model: MvTsn, fields: Fields, clips: Clips, recipe: MvTsnRecipe, device: torch.device
+) -> tuple[float, float]:
+    _, logits = embed(
+        model, fields, clips, recipe.segments, 1, recipe.test_crop, recipe.batch * recipe.segments, device
+    )
+    own, labels = torch.from_numpy(logits), torch.from_numpy(clips.labels)
+    return functional.cross_entropy(own, labels).item(), (own.argmax(1) == labels).float().mean().item()
+
+
+def _read_ahead(
+    fields: Fields,
+    clips: Clips,
+    batch: int,
+    segments: int,
+    generator: np.random.Generator | None,
+    drop_single: bool = False,
+) -> Iterator[tuple[Clips, np.ndarray]]:
+    """Batches of clips with their fields; the next batch is read while this one is worked on.
+
+    `drop_single` joins a last batch of one clip to the one before: BatchNorm cannot train on a single value.
+    """
+    starts = list(range(0, len(clips), batch))
+    if drop_single and len(starts) > 1 and len(clips) - starts[-1] == 1:
+        starts.pop()
+    ends = [*starts[1:], len(clips)]
+    parts = [clips[start:end] for start, end in zip(starts, ends, strict=True)]
+    waiting = fields.read_async(parts[0], segments, generator) if parts else None
+    for number, part in enumerate(parts):
+        assert waiting is not None
+        read = waiting()
+        waiting = fields.read_async(parts[number + 1], segments, generator) if number + 1 < len(parts) else None
+        yield part, read
+
+
+def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if precision == "fp32" or (precision == "fp16" and device.type == "cpu"):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def _save_checkpoint(
+    path: Path,
+    fingerprint: str,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    keeper: BestEpoch,
+    history: list[dict[str, float]],
+) -> None:
+    state = optimiser.state_dict()
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in keeper.state.items()}
+    tensors |= {
+        f"optimiser/{number}/{name}": tensor
+        for number, entries in state["state"].items()
+        for name, tensor in entries.items()
+    }
+    plain = {
+        "fingerprint": fingerprint,
+        "history": history,
+        "best": keeper.row,
+        "groups": state["param_groups"],
+        "scheduler": {key: value for key, value in scheduler.state_dict().items() if key != "milestones"},
+    }
+    save_weights(path, tensors, json.loads(json.dumps(plain)))
+
+
+def _resume(
+    path: Path,
+    fingerprint: str,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    keeper: BestEpoch,
+) -> list[dict[str, float]]:
+    """Take up a checkpoint of the same run; returns the rows of the epochs that are done."""
+    try:
+        tensors, plain = load_weights(path, "train_mv")
+    except ModelError:
+        return []
+    if plain["fingerprint"] != fingerprint:
+        return []
+    model.load_state_dict(_under(tensors, "model/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under(tensors, "optimiser/").items():
+        number, entry = name.split("/")
+        state.setdefault(int(number), {})[entry] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    scheduler.load_state_dict(plain["scheduler"])
+    keeper.row, keeper.state = plain["best"], _under(tensors, "best/")
+    return list(plain["history"])
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:
+    """A text that is equal exactly when a checkpoint may be taken up: the recipe and whatever else goes in."""
+    return json.dumps({"recipe": asdict(recipe), **inputs}, sort_keys=True, default=str)

@@ -1,0 +1,89 @@
+"""From a video file to class probabilities of the three streams, in one go; what `moclip predict` calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from moclip import motion, video
+from moclip.augment import pictures, test_crops
+from moclip.clip import Clip, normalised
+from moclip.fusion import Fusion
+from moclip.mv_tsn import MvTsn
+from moclip.sampling import motion_frames, segment_frames, still_frames
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """How vectors become a field; must equal what the models were trained on."""
+
+    backend: str
+    canvas: tuple[int, int]
+    cell: int
+    clip: float
+    accumulate: bool | str
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How a clip is looked at: motion segments and crops, and stills."""
+
+    segments: int
+    crops: int
+    crop: float
+    stills: int
+    choice: str
+    seed: int
+
+
+@dataclass
+class Predictor:
+    """The trained models and the text features (classes, width) with their temperature."""
+
+    mv_tsn: MvTsn
+    fusion: Fusion
+    clip: Clip
+    text: np.ndarray
+    logit_scale: float
+    fields: FieldSettings
+    views: ViewSettings
+
+    @torch.inference_mode()
+    def __call__(self, path: Path) -> dict[str, np.ndarray]:
+        """Probabilities (classes,) float32 of "fusion", "mv_tsn" and "zero_shot". Raises VideoError."""
+        motion_features, motion_logits = self._motion(path)
+        count = self._frames
+        picture = self._picture(path, count)
+        fused = self.fusion(motion_features, torch.from_numpy(picture)[None])
+        zero_shot = torch.from_numpy(self.logit_scale * self.text @ picture)
+        logits = {"fusion": fused[0], "mv_tsn": motion_logits[0], "zero_shot": zero_shot}
+        return {name: torch.softmax(values, dim=0).numpy() for name, values in logits.items()}
+
+    def _motion(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        info = video.probe(path)
+        vectors = video.read_vectors(path, video.choose_backend(info.codec, info.has_b, self.fields.backend))
+        field = motion.field(vectors, self.fields.canvas, self.fields.cell)
+        if self.fields.accumulate:
+            field = motion.accumulate(field, vectors.frame_types, self.fields.canvas, self.fields.cell)
+        length = np.array([len(field)])
+        wanted = motion_frames(vectors.frame_types, np.array([0]), length)[
+            segment_frames(length, self.views.segments)[0]
+        ]
+        levels = torch.from_numpy(motion.quantise(field[wanted], self.fields.clip))
+        self._frames = info.frames
+        boxes = test_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, self.views.crops)
+        shown = pictures(
+            levels.repeat_interleave(self.views.crops, dim=0),
+            boxes.tile(len(wanted)),
+            self.mv_tsn.config.size,
+        )
+        features = self.mv_tsn.features(shown).mean(0, keepdim=True)
+        return features, self.mv_tsn.head(features)
+
+    def _picture(self, path: Path, frames: int) -> np.ndarray:
+        numbers = still_frames(frames, self.views.stills, self.views.choice, self.views.seed, path.name)
+        raw = self.clip.encode_images(list(video.read_frames(path, numbers)))
+        return normalised(normalised(raw).mean(axis=0))

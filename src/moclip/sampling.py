@@ -1,0 +1,49 @@
+"""Which frames of a clip are looked at: segments as in TSN (arXiv 1608.00859), and the still frames for CLIP."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+INTRA = ord("I")
+
+
+def segment_frames(lengths: np.ndarray, segments: int, generator: np.random.Generator | None = None) -> np.ndarray:
+    """A frame from each of `segments` equal parts of each clip: (n,) lengths -> (n, segments) int64, each < length.
+
+    With a `generator` the frame is drawn within its part (training), without it is the middle one (testing). Clips
+    shorter than `segments` repeat frames.
+    """
+    edges = np.arange(segments)
+    within = 0.5 if generator is None else generator.random((len(lengths), segments))
+    return np.minimum(((edges + within) * lengths[:, None] / segments).astype(np.int64), lengths[:, None] - 1)
+
+
+def motion_frames(frame_types: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Where to look for the motion of each frame: (frames,) int64 of absolute frame numbers.
+
+    An I-frame has no vectors; position 0 of a GOP takes the last frame of the GOP before, as CoViAR's loader does, and
+    the first frames of a clip take the first frame that has vectors. `frame_types` (frames,) holds ASCII codes.
+    """
+    target = np.arange(len(frame_types), dtype=np.int64)
+    for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
+        inter = frame_types[offset : offset + length] != INTRA
+        if not inter.any():
+            continue
+        latest = np.maximum.accumulate(np.where(inter, np.arange(length), -1))
+        target[offset : offset + length] = offset + np.where(latest < 0, int(inter.argmax()), latest)
+    return target
+
+
+def still_frames(frames: int, count: int, choice: str, seed: int, clip: str) -> np.ndarray:
+    """Frame numbers of the `count` stills of a clip, one from each equal part: (count,) int64, ascending.
+
+    `choice` is "middle" or "random"; the random one depends on `seed` and the clip's id alone, so it never changes
+    with the order or number of clips.
+    """
+    generator = None
+    if choice == "random":
+        digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    return segment_frames(np.array([frames]), count, generator)[0]

@@ -1,0 +1,450 @@
+"""Read compressed video: what a file holds, its codec's motion vectors, single frames.
+
+`probe` fills a row of the index, `windows`/`read_vectors` feed the motion fields, `read_frames` feeds CLIP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from moclip.errors import MoclipError, VideoError
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
+MOTION_CODECS = frozenset(
+    ("h264", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2")
+)
+# FFmpeg fills in the vectors of B-frames for these codecs only; for others it exports zeros, or leftovers.
+B_VECTOR_CODECS = frozenset(("h264", "mpeg1video", "mpeg2video"))
+BACKENDS = ("mvextractor", "pyav")
+I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
+
+WINDOW_BYTES = 4 << 20  # of raw vectors: small enough to stay near the CPU's cache, large enough to vectorise
+WINDOW_FRAMES = 512
+RE_ENCODE = "re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"
+
+# FFmpeg's AVMotionVector, 40 bytes with padding; the backend's columns follow in mvextractor's order.
+_RAW = np.dtype(
+    [
+        ("source", "i4"), ("w", "u1"), ("h", "u1"), ("src_x", "i2"), ("src_y", "i2"), ("dst_x", "i2"),
+        ("dst_y", "i2"), ("flags", "u8"), ("motion_x", "i4"), ("motion_y", "i4"), ("motion_scale", "u2"),
+    ],
+    align=True,
+)  # fmt: skip
+COLUMNS = ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
+_PICTURE = np.frombuffer(b"PIPBPIPI", np.uint8)  # FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
+_LETTER = {"I": I_FRAME, "i": I_FRAME, "b": I_FRAME, "B": B_FRAME}  # everything else predicts from the past
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the index says of a video: sizes in px, `gop` the most frames from a key frame to the next."""
+
+    codec: str
+    width: int
+    height: int
+    fps: float
+    frames: int
+    gop: int
+    has_b: bool
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The motion vectors of some consecutive frames, in display order.
+
+    blocks : int32 (N, 10), a block a row, columns as in `COLUMNS`; px, `motion` in 1/`motion_scale` px.
+    frame : int32 (N,), which of the T frames a block belongs to, never decreasing.
+    frame_types : uint8 (T,), the letters I, P and B as ASCII codes.
+    width, height : the picture's size in px.
+    """
+
+    blocks: np.ndarray
+    frame: np.ndarray
+    frame_types: np.ndarray
+    width: int
+    height: int
+
+
+class InexactError(MoclipError):
+    """The fast backend met a stream that it does not read exactly; PyAV must read it."""
+
+
+# ----------------------------------------------------------------------------------------- what a file holds
+
+
+def md5(path: str | Path) -> str:
+    """Return the MD5 of the file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Describe a video by reading all of its packets and decoding its first pictures only.
+
+    Raises
+    ------
+    VideoError
+        It is no video, its codec exports no motion vectors, it is interlaced, or has fewer than two frames.
+    """
+    with _opened(path) as (container, stream):
+        _check_codec(path, stream)
+        codec, declares_b = stream.codec_context.name, stream.codec_context.has_b_frames
+        rate = stream.average_rate or stream.guessed_rate or 0
+        guessed = _guesses_times(container)
+        packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
+    shown = [pts for pts, _ in packets if pts is not None]
+    reordered = any(later < earlier for earlier, later in pairwise(shown))
+    keys = [number for number, (_, key) in enumerate(packets) if key]
+    _check_count(path, len(packets))
+    width, height = _first_picture(path)
+    ends = [*(keys or [0]), len(packets)]
+    return VideoInfo(
+        codec=codec,
+        width=width,
+        height=height,
+        fps=float(rate),
+        frames=len(packets),
+        gop=max(after - before for before, after in pairwise(ends)),
+        has_b=bool(reordered or (guessed and declares_b)),
+    )
+
+
+def _guesses_times(container: Any) -> bool:
+    """AVI stores no time of display: what FFmpeg gives instead may be the order of decoding."""
+    return bool(container.format.name == "avi")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open the file's main video stream for decoding on one thread (processes are the parallelism)."""
+    try:
+        container = av.open(str(path))
+    except FileNotFoundError as error:
+        raise VideoError("no such file", where=path) from error
+    except (FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"not a video file ({_plain(error)})", where=path, fix=_recheck(path)) from error
+    with container:
+        stream: Any = container.streams.best("video")
+        if stream is None:
+            raise VideoError("no video stream in the file", where=path, fix="remove it, or replace it by a video")
+        if stream.codec_context is None:
+            raise VideoError("its video codec is unknown", where=path, fix=_re_encode(path))
+        stream.codec_context.thread_type = "NONE"
+        yield container, stream
+
+
+def _check_codec(path: str | Path, stream: Any) -> None:
+    codec = stream.codec_context.codec.canonical_name
+    if stream.codec_context.name not in MOTION_CODECS:
+        what = f"codec {codec} exports no motion vectors"
+        raise VideoError(what, where=path, fix=f"transcode it to H.264 or MPEG-4: {_re_encode(path)}")
+
+
+def _check_count(path: str | Path, frames: int) -> None:
+    if frames == 0:
+        raise VideoError("0 frames: the file holds no pictures", where=path, fix=_recheck(path))
+    if frames == 1:
+        what = "1 frame: a clip needs at least 2 to have motion"
+        raise VideoError(what, where=path, fix="remove it, or replace it by a longer clip")
+
+
+def _first_picture(path: str | Path) -> tuple[int, int]:
+    """Decode the first picture: (width, height) in px as shown, cropping applied."""
+    with _opened(path) as (container, stream):
+        frame = next(_pictures(container, stream, []), None)
+        if frame is None:
+            raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
+        if frame.interlaced_frame or stream.codec_context.field_order > 1:
+            what = "interlaced video: its blocks belong to fields, not to frames"
+            raise VideoError(what, where=path, fix=f"deinterlace it: ffmpeg -i {Path(path).name} -vf yadif out.mp4")
+        return frame.width, frame.height
+
+
+def _pictures(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
+    """Yield decoded frames in display order; what does not decode is noted in `lost` and left out."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except FFmpegError as error:  # the container breaks off here; what came before is still good
+            lost.append(_plain(error))
+            packet = None
+        try:
+            yield from stream.codec_context.decode(packet) if packet is None else packet.decode()
+        except FFmpegError as error:
+            lost.append(_plain(error))
+        if packet is None:
+            return
+
+
+def _plain(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _recheck(path: str | Path) -> str:
+    return f"check that {Path(path).name} plays; copy it again if it was cut short"
+
+
+def _re_encode(path: str | Path) -> str:
+    return RE_ENCODE.format(name=Path(path).name)
+
+
+# -------------------------------------------------------------------------------------------- motion vectors
+
+
+def choose_backend(info_codec: str, has_b: bool, requested: str = "auto") -> str:
+    """Name the backend that reads a stream: the fast one where it is exact, PyAV elsewhere.
+
+    mvextractor decodes on frame threads and loses vectors of H.264 B-frames, at random. MPEG-4 Part 2 and
+    H.264 without B-frames it reads exactly. An explicit request is obeyed.
+
+    Raises
+    ------
+    MoclipError
+        `requested` is no backend, or is not installed.
+    """
+    if requested not in ("auto", *BACKENDS):
+        raise MoclipError(f"unknown backend {requested!r}", fix=f"use auto, {' or '.join(BACKENDS)}")
+    if requested == "mvextractor" and not has_mvextractor():
+        fix = "pip install motion-vector-extractor (x86-64 Linux), or use the backend auto"
+        raise MoclipError("the backend mvextractor is not installed", fix=fix)
+    if requested != "auto":
+        return requested
+    exact = info_codec == "mpeg4" or (info_codec == "h264" and not has_b)
+    return "mvextractor" if exact and has_mvextractor() else "pyav"
+
+
+def has_mvextractor() -> bool:
+    """Say whether the fast backend is installed (it is built for x86-64 Linux only)."""
+    return importlib.util.find_spec("mvextractor") is not None
+
+
+def read_vectors(path: str | Path, backend: str) -> Vectors:
+    """Read all motion vectors of a video; `windows` does the same in bounded memory.
+
+    Raises
+    ------
+    VideoError
+        Nothing decodes, or no frame has motion vectors.
+    """
+    parts = list(windows(path, backend))
+    starts = np.cumsum([0, *(len(part.frame_types) for part in parts[:-1])])
+    return Vectors(
+        blocks=np.concatenate([part.blocks for part in parts]),
+        frame=np.concatenate(
+            [part.frame + np.int32(start) for part, start in zip(parts, starts, strict=True)], dtype=np.int32
+        ),
+        frame_types=np.concatenate([part.frame_types for part in parts]),
+        width=parts[0].width,
+        height=parts[0].height,
+    )
+
+
+def windows(path: str | Path, backend: str, *, refuse_b: bool = False) -> Iterator[Vectors]:
+    """Yield the motion vectors of a video, a few hundred frames at most at a time.
+
+    B-frames have none but in H.264, MPEG-1 and MPEG-2: FFmpeg does not export those of other codecs.
+
+    With `refuse_b`, a B-frame met by mvextractor raises `InexactError`: the index may have been wrong about
+    it.
+
+    Raises
+    ------
+    VideoError
+        Nothing decodes, the picture's size changes midway, or no frame in the whole video has motion vectors.
+    """
+    frames = blocks = 0
+    for window in _read(path, backend, refuse_b):
+        frames += len(window.frame_types)
+        blocks += len(window.blocks)
+        yield window
+    if frames == 0:
+        raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
+    if blocks == 0:
+        raise VideoError("no motion vectors in any frame", where=path, fix=_re_encode(path))
+
+
+def _read(path: str | Path, backend: str, refuse_b: bool) -> Iterator[Vectors]:
+    return _read_mvextractor(path, refuse_b) if backend == "mvextractor" else _read_pyav(path)
+
+
+def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
+    from mvextractor.videocap import VideoCap
+
+    with _opened(path) as (_, stream):
+        size = stream.codec_context.width, stream.codec_context.height
+        blind_b = stream.codec_context.name not in B_VECTOR_CODECS
+    video = VideoCap()
+    if not video.open(str(path)):
+        raise VideoError("mvextractor cannot open it", where=path, fix="use the backend pyav")
+    video.set_decode_frames(False)
+    try:
+        arrays: list[np.ndarray] = []
+        types: list[int] = []
+        weight = 0
+        while True:
+            ok, _, found, letter = video.read()
+            if not ok:
+                break
+            kind = _LETTER.get(letter, P_FRAME)
+            if refuse_b and kind == B_FRAME:
+                raise InexactError("mvextractor met a B-frame", where=path, fix="use the backend pyav")
+            arrays.append(found[:0] if blind_b and kind == B_FRAME else found)
+            types.append(kind)
+            weight += found.nbytes
+            if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
+                yield _joined(arrays, types, size)
+                arrays, types, weight = [], [], 0
+        if types:
+            yield _joined(arrays, types, size)
+    finally:
+        video.release()
+
+
+def _joined(arrays: list[np.ndarray], types: list[int], size: tuple[int, int]) -> Vectors:
+    counts = [len(array) for array in arrays]
+    frame = np.repeat(np.arange(len(arrays), dtype=np.int32), counts)
+    return Vectors(np.concatenate(arrays), frame, np.array(types, np.uint8), *size)
+
+
+def _read_pyav(path: str | Path) -> Iterator[Vectors]:
+    with _opened(path) as (container, stream):
+        # Vectors are parsed from the bitstream, never from pixels: leaving out the work on pixels that can be
+        # left out changes none of them and saves a quarter of the time.
+        stream.codec_context.options = {
+            "flags2": "+export_mvs",
+            "skip_loop_filter": "all",
+            "skip_idct": "all",
+        }
+        blind_b = stream.codec_context.name not in B_VECTOR_CODECS
+        raw: list[bytes] = []
+        types: list[int] = []
+        weight = 0
+        size: tuple[int, int] | None = None
+        for picture in _pictures(container, stream, []):
+            here = (picture.width, picture.height)
+            if here != (size := size or here):
+                what = f"the picture's size changes from {size[0]}x{size[1]} to {here[0]}x{here[1]} midway"
+                raise VideoError(what, where=path, fix=_re_encode(path))
+            side = picture.side_data.get("MOTION_VECTORS")
+            kind = int(_PICTURE[int(picture.pict_type)])
+            raw.append(b"" if side is None or (blind_b and kind == B_FRAME) else bytes(side))
+            types.append(kind)
+            weight += len(raw[-1])
+            if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
+                yield _unpacked(raw, types, size)
+                raw, types, weight = [], [], 0
+        if types and size:
+            yield _unpacked(raw, types, size)
+
+
+def _unpacked(raw: list[bytes], types: list[int], size: tuple[int, int]) -> Vectors:
+    counts = [len(piece) // _RAW.itemsize for piece in raw]
+    records = np.frombuffer(b"".join(raw), _RAW)
+    blocks = np.empty((len(records), len(COLUMNS)), np.int32)
+    for column, name in enumerate(COLUMNS):
+        blocks[:, column] = records[name]
+    frame = np.repeat(np.arange(len(raw), dtype=np.int32), counts)
+    return Vectors(blocks, frame, np.array(types, np.uint8), *size)
+
+
+# ---------------------------------------------------------------------------------------------------- frames
+
+
+def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Decode the frames at `indices` (display order, from 0): uint8 (K, height, width, 3), RGB.
+
+    Seeks to the key frame before each wanted one where the container's time stamps allow it, and decodes from
+    the start where they do not; either way these are the frames that decoding everything would give.
+
+    Raises
+    ------
+    VideoError
+        It cannot be decoded, or an index lies outside the video.
+    """
+    wanted = sorted({int(index) for index in indices})
+    if wanted and wanted[0] < 0:
+        raise VideoError(f"frame {wanted[0]} does not exist: frames count from 0", where=path)
+    found = _read_seeking(path, wanted)
+    if found is None:
+        found = _read_in_order(path, wanted)
+    missing = [index for index in wanted if index not in found]
+    if missing:
+        what = f"frame {missing[0]} is beyond the video's end"
+        raise VideoError(what, where=path, fix="check the file, then index it again")
+    return np.stack([found[int(index)] for index in indices])
+
+
+def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    left = set(wanted)
+    with _opened(path) as (container, stream):
+        for number, picture in enumerate(_pictures(container, stream, [])):
+            if number in left:
+                found[number] = picture.to_ndarray(format="rgb24")
+                left.remove(number)
+                if not left:
+                    break
+    return found
+
+
+def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] | None:
+    """Read by seeking, or return None where that might give other frames than reading in order."""
+    found: dict[int, np.ndarray] = {}
+    with _opened(path) as (container, stream):
+        if _guesses_times(container) and stream.codec_context.has_b_frames:
+            return None
+        packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size]
+        if not _can_seek(packets) or (wanted and wanted[-1] >= len(packets)):
+            return None
+        shown = sorted(pts for pts, _, _ in packets)
+        keys = sorted((pts, dts) for pts, dts, key in packets if key)
+        for key, group in _by_key_frame([shown[index] for index in wanted], keys):
+            at = _decode_from(container, stream, key, set(group))
+            if at is None:
+                return None
+            found.update(at)
+        rank = {pts: number for number, pts in enumerate(shown)}
+    return {rank[pts]: picture for pts, picture in found.items()}
+
+
+def _can_seek(packets: list[tuple[int | None, int | None, bool]]) -> bool:
+    """Only distinct time stamps and a first key frame that is shown first tie an index to a time stamp."""
+    stamps = [pts for pts, dts, _ in packets if pts is not None and dts is not None]
+    complete = len(stamps) == len(packets) == len(set(stamps))
+    return complete and bool(packets) and packets[0][2] and stamps[0] == min(stamps)
+
+
+def _by_key_frame(stamps: list[int], keys: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Group sorted time stamps by the last key frame shown no later: (key's pts and dts, stamps)."""
+    position = np.searchsorted([pts for pts, _ in keys], stamps, side="right") - 1
+    for number in np.unique(position):
+        yield keys[number], [stamp for stamp, at in zip(stamps, position, strict=True) if at == number]
+
+
+def _decode_from(container: Any, stream: Any, key: tuple[int, int], stamps: set[int]) -> dict[int, np.ndarray] | None:
+    """Decode from a key frame until all `stamps` are there; None if seeking led elsewhere."""
+    found: dict[int, np.ndarray] = {}
+    container.seek(key[1], stream=stream, backward=True)
+    lost: list[str] = []
+    for number, picture in enumerate(_pictures(container, stream, lost)):
+        if lost or (number == 0 and (picture.pts is None or picture.pts > min(stamps))):
+            return None
+        if picture.pts in stamps:
+            found[picture.pts] = picture.to_ndarray(format="rgb24")
+            if len(found) == len(stamps):
+                return found
+    return None

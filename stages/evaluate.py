@@ -1,0 +1,118 @@
+"""Stage `evaluate`: the only reader of the test split -> metrics/*.json, metrics/plots and data/predictions.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+
+from moclip import cost, dataset, metrics
+from moclip.fusion import Fusion, load_fusion
+from pipeline import console, paths
+from pipeline.inputs import Inputs
+from pipeline.io import write_json, write_parquet, write_text
+from pipeline.params import Params
+from pipeline.stage import stage
+
+
+@stage("clip.frames", "evaluate.protocol")
+def evaluate(params: Params) -> None:
+    """Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.
+
+    Writes metrics/zero_shot.json, mv_tsn.json, fusion.json and cost.json, the plots' data in metrics/plots, and every
+    clip's logits in data/predictions.parquet.
+    """
+    inputs = Inputs()
+    rows = inputs.fused_rows("test")
+    ids, labels = list(rows["id"]), rows["label"].to_numpy()
+    classes = dataset.class_names(inputs.index)
+    model = load_fusion(paths.FUSION)
+    logits = _logits(inputs, model, ids, classes)
+    skipped = inputs.skipped("test")
+    protocols = {
+        "zero_shot": f"{params.clip.frames} frame",
+        "mv_tsn": params.evaluate.protocol,
+        "fusion": f"{params.evaluate.protocol} + {params.clip.frames} frame",
+    }
+    scores = {
+        name: metrics.scores(values, labels)
+        | {
+            "n": len(rows),
+            "coverage": len(rows) / (len(rows) + sum(skipped.values())),
+            "skipped": skipped,
+            "protocol": protocols[name],
+            "fingerprint": inputs.fingerprint("test"),
+        }
+        for name, values in logits.items()
+    }
+    for name, score in scores.items():
+        write_json(paths.STREAM_JSON[name], score)
+    costs = _cost(inputs, model, params)
+    write_json(paths.COST_JSON, costs)
+    _write_predictions(rows, logits)
+    _write_plots(labels, logits, classes)
+    console.scores(scores, costs["multiply_adds_m"]["video"])
+
+
+def _logits(inputs: Inputs, model: Fusion, ids: list[str], classes: list[str]) -> dict[str, np.ndarray]:
+    """Logits of the three streams, each (clips, classes) float32."""
+    picture = inputs.picture(ids)
+    text = inputs.clip_text.rows("features", classes)
+    motion = inputs.mv_embed.rows("features", ids)
+    with torch.inference_mode():
+        fused = model(torch.from_numpy(motion), torch.from_numpy(picture)).numpy()
+    return {
+        "zero_shot": inputs.clip_text.attributes["logit_scale"] * picture @ text.T,
+        "mv_tsn": inputs.mv_embed.rows("logits", ids),
+        "fusion": fused,
+    }
+
+
+def _cost(inputs: Inputs, model: Fusion, params: Params) -> dict:
+    """Parameters, multiply-adds in millions and bytes of motion field read, a component and a video."""
+    segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
+    tower, network = inputs.clip_image.attributes["cost"], inputs.mv_embed.attributes["cost"]
+    picture, segment, head = tower["multiply_adds"], network["multiply_adds"], cost.fusion_cost(model)
+    stills, views = params.clip.frames * picture, segments * crops * segment
+    trained = {"mv_tsn": network["parameters"], "fusion": cost.count_parameters(model)}
+    video = {"zero_shot": stills, "mv_tsn": views, "fusion": stills + views + head}
+    return {
+        "parameters": trained
+        | {
+            "clip_image": tower["parameters"],
+            "trained": sum(trained.values()),
+            "total": sum(trained.values()) + tower["parameters"],
+        },
+        "multiply_adds_m": {
+            "clip_frame": picture / 1e6,
+            "mv_segment": segment / 1e6,
+            "fusion_head": head / 1e6,
+            "video": {name: count / 1e6 for name, count in video.items()},
+        },
+        "protocol": f"{params.evaluate.protocol} + {params.clip.frames} frame",
+    }
+
+
+def _write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray]) -> None:
+    table = rows[["id", "class", "label"]].copy()
+    for name, values in logits.items():
+        table[name] = list(values.astype(np.float32))
+    write_parquet(paths.PREDICTIONS, table)
+
+
+def _write_plots(labels: np.ndarray, logits: Mapping[str, np.ndarray], classes: list[str]) -> None:
+    names = np.array(classes)
+    predicted = {stream: values.argmax(axis=1) for stream, values in logits.items()}
+    confusion = pd.DataFrame({"actual": names[labels], "predicted": names[predicted["fusion"]]})
+    write_text(paths.PLOTS / "confusion.csv", confusion.to_csv(index=False, lineterminator="\n"))
+    right = {stream: metrics.class_accuracy(choice, labels) for stream, choice in predicted.items()}
+    per_class = pd.DataFrame({"class": names[sorted(set(labels.tolist()))]})
+    for stream, shares in right.items():
+        per_class[stream] = [round(shares[label], 4) for label in sorted(shares)]
+    write_text(paths.PLOTS / "per_class.csv", per_class.to_csv(index=False, lineterminator="\n"))
+
+
+if __name__ == "__main__":
+    evaluate()

@@ -1,0 +1,100 @@
+"""Stage `extract_mv`: motion vectors of every usable clip -> data/features/mv.zarr and its table mv.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from moclip import dataset
+from moclip.errors import StoreError
+from moclip.extract import extract
+from pipeline import console, paths
+from pipeline.io import read_parquet, write_json
+from pipeline.params import Params
+from pipeline.stage import Workers, cpu_count, stage
+
+
+@stage("dataset.root", "mv.backend", "mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "mv.shard")
+def extract_mv(params: Params, workers: Workers = cpu_count()) -> None:
+    """Read every clip's motion vectors into the feature store.
+
+    Goes on where a killed run stood, and extracts only the shards whose clips or parameters changed. A clip that cannot
+    be read keeps a row with its reason. Writes data/features/mv.zarr, its table data/features/mv.parquet and
+    metrics/counts/extract_mv.json.
+    """
+    index = read_parquet(paths.INDEX, "index")
+    clips = dataset.usable(index)
+    mv = params.mv
+    paths.MV_STORE.parent.mkdir(parents=True, exist_ok=True)
+    with console.progress("extract_mv", len(clips)) as advance:
+        table = extract(
+            clips,
+            root=Path(params.dataset.root),
+            zarr_path=paths.MV_STORE,
+            table_path=paths.MV_TABLE,
+            canvas=mv.canvas,
+            cell=mv.cell,
+            accumulate=mv.accumulate,
+            clip=mv.clip,
+            backend=mv.backend,
+            shard_frames=mv.shard,
+            workers=workers,
+            progress=_increments(advance),
+        )
+    counts = _counts(index, table)
+    write_json(paths.EXTRACT_COUNTS, counts)
+    rows = [
+        ("clips in the index", counts["indexed"]),
+        *((f"exact by {name}", count) for name, count in counts["exact_by"].items()),
+        ("not usable", counts["indexed"] - counts["extracted"]),
+        ("frames", counts["frames"]),
+        ("shards", counts["shards"]),
+    ]
+    console.table("extract_mv", ("", "count"), rows)
+    console.failures(table)
+    if not counts["extracted"]:
+        raise StoreError("no clip gave motion vectors", where=params.dataset.root)
+
+
+def _increments(advance: console.Advance) -> Callable[[int, int], None]:
+    """Turn "so many of so many are done" into steps of a progress bar."""
+    seen = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal seen
+        advance(done - seen)
+        seen = done
+
+    return tell
+
+
+def _counts(index: pd.DataFrame, table: pd.DataFrame) -> dict:
+    ok = table[table["status"] == "ok"]
+    return {
+        "indexed": len(index),
+        "extracted": len(ok),
+        "exact_by": {str(name): int(count) for name, count in ok["backend"].value_counts().sort_index().items()},
+        "not_usable": {
+            str(reason): int(count)
+            for reason, count in pd.concat(
+                [
+                    index.loc[index["status"] != "ok", "reason"],
+                    index.loc[(index["status"] == "ok") & (index["split"] == "none"), "split"].replace(
+                        "none", "in no split list"
+                    ),
+                    table.loc[table["status"] != "ok", "reason"],
+                ]
+            )
+            .value_counts()
+            .sort_index()
+            .items()
+        },
+        "frames": int(ok["length"].sum()),
+        "shards": int(ok["shard"].nunique()),
+    }
+
+
+if __name__ == "__main__":
+    extract_mv()

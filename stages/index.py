@@ -1,0 +1,60 @@
+"""Stage `index`: the folder of videos and its split lists -> data/index.parquet, a row per clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from moclip import dataset
+from pipeline import console, paths
+from pipeline.io import write_json, write_parquet
+from pipeline.params import Params
+from pipeline.stage import Workers, cpu_count, stage
+
+
+@stage(
+    "seed",
+    "dataset.root",
+    "dataset.splits",
+    "dataset.split",
+    "dataset.val_fraction",
+    "dataset.test_fraction",
+)
+def index(params: Params, workers: Workers = cpu_count()) -> None:
+    """Find the clips, their classes and splits, and probe each file.
+
+    Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt) or, where there
+    are none, splits by group with the seed. A broken or unsupported file keeps a row with its reason.
+    Writes data/index.parquet and metrics/counts/index.json.
+    """
+    given = params.dataset
+    root = Path(given.root)
+    folder = dataset.scan(root)
+    splits = dataset.read_splits(Path(given.splits), given.split)
+    with console.progress("index", len(folder.clips)) as advance:
+        table = dataset.index(
+            root, folder, splits, given.val_fraction, given.test_fraction, params.seed, workers, advance
+        )
+    counts = dataset.counts(table, folder)
+    counts["split_source"] = f"official split {given.split}" if splits else f"seeded by group, seed {params.seed}"
+    write_parquet(paths.INDEX, table)
+    write_json(paths.INDEX_COUNTS, counts)
+    _show(table, counts)
+
+
+def _show(table: pd.DataFrame, counts: dict) -> None:
+    rows = [
+        ("clips", counts["clips"]),
+        ("classes", counts["classes"]),
+        *((f"split: {name}", count) for name, count in counts["splits"].items()),
+        *((f"codec: {name}", count) for name, count in counts["codecs"].items()),
+        ("not usable", counts["clips"] - counts["usable"]),
+        ("other files, ignored", counts["ignored_files"]),
+    ]
+    console.table(f"index ({counts['split_source']})", ("", "count"), rows)
+    console.failures(table)
+
+
+if __name__ == "__main__":
+    index()

@@ -1,0 +1,58 @@
+"""Stage `train_fusion`: the fusion head on cached features -> data/models/fusion.safetensors and its curves."""
+
+from __future__ import annotations
+
+from moclip import dataset
+from moclip.fusion import Fusion, FusionConfig
+from moclip.fusion_training import FusionRecipe
+from moclip.fusion_training import train_fusion as train_head
+from moclip.training import pick_device
+from pipeline import console, paths
+from pipeline.inputs import Inputs
+from pipeline.log import live_log
+from pipeline.params import Params
+from pipeline.seed import seed_everything
+from pipeline.stage import stage
+
+
+@stage(
+    "seed",
+    "fusion.hidden",
+    "fusion.dropout",
+    "fusion.lr",
+    "fusion.weight_decay",
+    "fusion.epochs",
+    "fusion.batch",
+)
+def train_fusion(params: Params) -> None:
+    """Train the fusion head on the cached features.
+
+    The best epoch is chosen on the validation part of train. Writes data/models/fusion.safetensors and the curves in
+    metrics/train_fusion.
+    """
+    seed_everything(params.seed)
+    inputs = Inputs()
+    train, val = inputs.fusion_data("train"), inputs.fusion_data("val")
+    fusion = params.fusion
+    model = Fusion(
+        FusionConfig(
+            motion=train.motion.shape[-1],
+            picture=train.picture.shape[-1],
+            hidden=fusion.hidden,
+            classes=len(dataset.class_names(inputs.index)),
+            dropout=fusion.dropout,
+        )
+    )
+    recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed)
+    with live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
+        best = train_head(model, train, val, recipe, pick_device(), log)
+    model.save(paths.FUSION)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    console.note(
+        f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
+        f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    train_fusion()

@@ -1,0 +1,188 @@
+"""The pipeline as DVC runs it: what is written, what runs again and what does not, and that bytes repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+import zarr
+
+from tests.conftest import ROOT, run, set_keys
+
+STAGES = [
+    "index",
+    "extract_mv",
+    "clip_text",
+    "clip_image",
+    "train_mv",
+    "embed_mv",
+    "train_fusion",
+    "evaluate",
+    "report",
+]
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def digests(folder: Path, *names: str) -> dict[str, str]:
+    """md5 of every file below the named paths."""
+    found = {}
+    for name in names:
+        path = folder / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                found[file.relative_to(folder).as_posix()] = hashlib.md5(file.read_bytes()).hexdigest()
+    assert found
+    return found
+
+
+def test_metrics_say_what_was_scored_and_how(finished: Path) -> None:
+    for name in ("zero_shot", "mv_tsn", "fusion"):
+        text = (finished / f"metrics/{name}.json").read_text()
+        scores = json.loads(text)
+        assert list(scores) == sorted(scores)
+        assert scores["n"] == 12
+        assert scores["skipped"] == {}
+        assert 0 <= scores["top1"] <= scores["top5"] <= 1
+        assert re.fullmatch(r"[0-9a-f]{16}", scores["fingerprint"])
+        assert not re.search(r"\d\.\d{5,}", text), "rounded to 4 decimals"
+    cost = json.loads((finished / "metrics/cost.json").read_text())
+    video = cost["multiply_adds_m"]["video"]
+    assert video["fusion"] > video["mv_tsn"] > 0
+    assert cost["parameters"]["trained"] < cost["parameters"]["total"]
+
+
+def test_metrics_agree_with_the_predictions(finished: Path) -> None:
+    predictions = pd.read_parquet(finished / "data/predictions.parquet")
+    labels = predictions["label"].to_numpy()
+    for name in ("zero_shot", "mv_tsn", "fusion"):
+        chosen = np.stack(predictions[name].to_list()).argmax(axis=1)
+        stated = json.loads((finished / f"metrics/{name}.json").read_text())["top1"]
+        assert stated == pytest.approx(float((chosen == labels).mean()), abs=1e-4)
+
+
+def test_features_cover_every_clip_with_real_values(finished: Path) -> None:
+    index = pd.read_parquet(finished / "data/index.parquet")
+    image = zarr.open_group(finished / "data/features/clip_image.zarr", mode="r")
+    assert sorted(str(name) for name in image["id"][:]) == sorted(index["id"])
+    lengths = np.linalg.norm(image["features"][:], axis=-1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+    assert len(np.unique(image["raw"][:].round(6), axis=0)) > len(index) // 2, "clips differ in their features"
+    views = zarr.open_group(finished / "data/features/mv_embed.zarr/views", mode="r")
+    assert views["features"].shape[:2] == ((index["split"] == "train").sum(), 2)
+    assert not np.allclose(views["features"][:, 0], views["features"][:, 1]), "views are augmented, each anew"
+
+
+def test_validation_shares_no_group_with_train_or_test(finished: Path) -> None:
+    index = pd.read_parquet(finished / "data/index.parquet")
+    groups = {part: set(rows["group"]) for part, rows in index.groupby("split")}
+    assert all(groups[part] for part in ("train", "val", "test"))
+    assert not groups["train"] & groups["val"]
+    assert not (groups["train"] | groups["val"]) & groups["test"]
+
+
+def test_a_second_repro_does_nothing_and_git_is_clean(finished: Path) -> None:
+    again = run("dvc", "repro", cwd=finished)
+    assert ran(again.stdout) == []
+    assert "up to date" in again.stdout
+    assert run("git", "status", "--porcelain", cwd=finished).stdout == ""
+
+
+def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Path) -> None:
+    done = run("dvc", "exp", "run", "-S", "fusion.lr=1e-4", cwd=project)
+    assert ran(done.stdout) == ["train_fusion", "evaluate", "report"]
+    assert "lr: 0.0001" in (project / "params.yaml").read_text()
+    difference = run("dvc", "metrics", "diff", cwd=project).stdout
+    assert "metrics/fusion.json" in difference
+    assert "metrics/mv_tsn.json" not in difference
+    shown = run("dvc", "exp", "show", "--csv", cwd=project).stdout
+    assert "fusion.lr" in shown
+    assert "metrics/fusion.json:top1" in shown.replace("\n", " ") or "top1" in shown
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("tsn.lr", 0.001, ["train_mv", "embed_mv", "train_fusion", "evaluate", "report"]),
+        ("clip.frames", 2, ["clip_image", "train_fusion", "evaluate", "report"]),
+        ("mv.clip", 10, ["extract_mv", "train_mv", "embed_mv", "train_fusion", "evaluate", "report"]),
+        ("embed.views", 1, ["embed_mv", "train_fusion", "evaluate", "report"]),
+    ],
+)
+def test_a_changed_parameter_reruns_the_stages_that_read_it(
+    project: Path, key: str, value: object, expected: list[str]
+) -> None:
+    set_keys(project / "params.yaml", {key: value})
+    status = json.loads(run("dvc", "status", "--json", cwd=project).stdout)
+    assert status, "DVC sees the change"
+    done = run("dvc", "repro", cwd=project)
+    assert [name for name in ran(done.stdout) if name in expected] == ran(done.stdout)
+    assert ran(done.stdout)[0] == expected[0]
+    assert "evaluate" in ran(done.stdout)
+
+
+def test_forced_runs_repeat_every_byte(project: Path) -> None:
+    outputs = (
+        "data/features",
+        "data/models",
+        "metrics",
+        "data/index.parquet",
+        "data/predictions.parquet",
+        "data/report",
+    )
+    before = digests(project, *outputs)
+    run("dvc", "repro", "--force", cwd=project)
+    assert digests(project, *outputs) == before
+
+
+def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None:
+    outputs = ("data/features", "data/models", "metrics", "data/index.parquet", "data/predictions.parquet")
+    before = digests(project, *outputs)
+    for name in STAGES:
+        done = run("python", "-m", f"stages.{name}", cwd=project)
+        assert "Traceback" not in done.stderr
+    assert digests(project, *outputs) == before
+
+
+def test_help_of_every_stage_shows_the_values_of_params_yaml(finished: Path) -> None:
+    for name in STAGES:
+        shown = " ".join(run("python", "-m", f"stages.{name}", "--help", cwd=finished).stdout.split())
+        assert "[params.yaml: " in shown
+    shown = " ".join(run("python", "-m", "stages.train_mv", "--help", cwd=finished).stdout.split())
+    assert "--tsn-backbone" in shown
+    assert "[params.yaml: test_resnet]" in shown
+
+
+def test_an_option_goes_before_params_yaml(project: Path) -> None:
+    run("python", "-m", "stages.train_fusion", "--fusion-epochs", "3", cwd=project)
+    curve = (project / "metrics/train_fusion/plots/metrics/train_loss.tsv").read_text().splitlines()
+    assert len(curve) == 1 + 3
+
+
+def test_dvc_yaml_lists_what_each_stage_declares() -> None:
+    import importlib
+
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(declared) == STAGES
+    for name in STAGES:
+        stage = getattr(importlib.import_module(f"stages.{name}"), name)
+        assert sorted(stage.keys) == sorted(declared[name].get("params", [])), name
+        assert f"stages/{name}.py" in declared[name]["deps"]
+
+
+def test_plots_and_metrics_show_work(finished: Path, tmp_path: Path) -> None:
+    shown = run("dvc", "metrics", "show", "--json", cwd=finished).stdout
+    assert "metrics/fusion.json" in shown
+    run("dvc", "plots", "show", "-o", str(tmp_path / "plots"), cwd=finished)
+    page = (tmp_path / "plots/index.html").read_text()
+    for title in ("MV-TSN loss", "Fusion accuracy", "Confusion of fusion", "Accuracy of each class"):
+        assert title in page

@@ -1,0 +1,402 @@
+"""Extraction survives bad videos, dying processes and kills, and leaves the same bytes whatever the way."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moclip import extract as extraction
+from moclip import motion, store, video
+from moclip.errors import MoclipError, StoreError
+from tests.clips import encode, moving_texture
+
+SHARD = 64
+CANVAS = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips of several kinds and lengths, one of them longer than a shard."""
+    folder = tmp_path_factory.mktemp("clips")
+    kinds = [("mpeg4", 0, ".avi"), ("libx264", 2, ".mp4"), ("libx264", 0, ".mkv"), ("mpeg4", 2, ".mp4")]
+    for number, length in enumerate([20, 31, 16, 33, 12, 40, 9, 90]):
+        codec, b_frames, suffix = kinds[number % 4]
+        film = moving_texture(length, (48, 64 + 8 * number), (2, 1), seed=number)
+        encode(folder / f"v{number}{suffix}", film, codec, b_frames=b_frames)
+    return folder
+
+
+def index(folder: Path) -> pd.DataFrame:
+    return pd.DataFrame([row_of(path) for path in sorted(folder.iterdir())])
+
+
+def row_of(path: Path) -> dict[str, Any]:
+    info = video.probe(path)
+    return {
+        "id": path.stem,
+        "path": path.name,
+        "md5": video.md5(path),
+        "frames": info.frames,
+        "codec": info.codec,
+        "has_b": info.has_b,
+    }
+
+
+def run(videos: pd.DataFrame, root: Path, out: Path, **more: Any) -> pd.DataFrame:
+    options: dict[str, Any] = {"canvas": CANVAS, "shard_frames": SHARD, **more}
+    return extraction.extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", **options)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def reader_of(out: Path) -> store.FieldReader:
+    return store.FieldReader(out / "mv.zarr", out / "mv.parquet")
+
+
+def test_stored_fields_are_those_of_the_videos(clips: Path, tmp_path: Path) -> None:
+    videos = index(clips)
+    table = run(videos, clips, tmp_path)
+    assert (table["status"] == "ok").all()
+    assert list(table.columns) == list(store.TABLE_COLUMNS)
+    assert store.verify(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
+    reader = reader_of(tmp_path)
+    for row in store.rows_of(videos):
+        vectors = video.read_vectors(clips / row.path, "pyav")
+        np.testing.assert_array_equal(reader.frame_types(row.id), vectors.frame_types)
+        expected = motion.quantise(motion.field(vectors, CANVAS))
+        np.testing.assert_array_equal(reader.video(row.id), expected)
+        assert np.abs(expected).max() > 5
+    assert reader.attributes["scale"] == 20.0 / 127
+    assert reader.attributes["canvas"] == [48, 64]
+    assert set(reader.attributes["versions"]) >= {"av", "ffmpeg"}
+
+
+def test_accumulated_fields_are_traced_across_windows(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "WINDOW_FRAMES", 5)
+    videos = index(clips).iloc[[1]]
+    run(videos, clips, tmp_path, accumulate="grid")
+    monkeypatch.undo()
+    vectors = video.read_vectors(clips / videos["path"].iloc[0], "pyav")
+    expected = motion.accumulate(motion.field(vectors, CANVAS), vectors.frame_types, CANVAS)
+    np.testing.assert_array_equal(reader_of(tmp_path).video("v1"), motion.quantise(expected))
+
+
+def test_bytes_do_not_depend_on_workers_order_or_repetition(clips: Path, tmp_path: Path) -> None:
+    videos = index(clips)
+    run(videos, clips, tmp_path / "one")
+    run(videos.iloc[::-1], clips, tmp_path / "two", workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    run(videos, clips, tmp_path / "one")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_progress_reaches_the_number_of_videos(clips: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    run(index(clips), clips, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (8, 8)
+
+
+def test_nothing_is_read_again_when_nothing_changed(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = index(clips)
+    run(videos, clips, tmp_path)
+    monkeypatch.setattr(extraction, "_do", lambda job: pytest.fail(f"worked again on {job}"))
+    assert (run(videos, clips, tmp_path)["status"] == "ok").all()
+
+
+def decoded_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the clips decoded from here on."""
+    seen: list[str] = []
+    decode = extraction._decode
+
+    def spy(slot: np.ndarray, clip: extraction.Clip, recipe: extraction.Recipe) -> Any:
+        seen.append(clip.id)
+        return decode(slot, clip, recipe)
+
+    monkeypatch.setattr(extraction, "_decode", spy)
+    return seen
+
+
+def test_only_a_new_clip_is_decoded(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = index(clips)
+    run(videos[videos["id"] != "v2"], clips, tmp_path)
+    before, files = reader_of(tmp_path), contents(tmp_path)
+    seen = decoded_ids(monkeypatch)
+    table = run(videos, clips, tmp_path, workers=1)
+    assert seen == ["v2"]
+    assert list(table["id"]) == sorted(videos["id"])
+    assert store.verify(tmp_path / "mv.zarr", table) == []
+    after = reader_of(tmp_path)
+    for name in set(videos["id"]) - {"v2"}:
+        assert after.offset(name) == before.offset(name)
+    touched = [n for n in files if "/c/" in n and "field" in n and contents(tmp_path)[n] != files[n]]
+    assert len(touched) <= 1
+
+
+def test_removed_and_changed_clips_leave_nothing_behind(clips: Path, tmp_path: Path) -> None:
+    videos = index(clips)
+    run(videos, clips, tmp_path)
+    assert (tmp_path / "mv.zarr/field/c/0").exists()
+    kept = pd.DataFrame([row_of(clips / "v0.avi") | {"id": "v4"}, row_of(clips / "v6.mkv")])
+    table = run(kept, clips, tmp_path)
+    assert list(table["id"]) == ["v4", "v6"]
+    reader = reader_of(tmp_path)
+    np.testing.assert_array_equal(
+        reader.video("v4"),
+        motion.quantise(motion.field(video.read_vectors(clips / "v0.avi", "pyav"), CANVAS)),
+    )
+    stored = set(np.flatnonzero((_everything(tmp_path) != store.MISSING).any((1, 2, 3))))
+    owned = {f for r in store.rows_of(table) for f in range(r.offset, r.offset + r.length)}
+    assert stored == owned
+
+
+def _everything(out: Path) -> np.ndarray:
+    import zarr
+
+    return np.asarray(zarr.open_group(out / "mv.zarr", mode="r")["field"][:])
+
+
+@pytest.mark.parametrize(
+    "change", [{"clip": 10.0}, {"canvas": (32, 32)}, {"accumulate": "grid"}, {"shard_frames": 128}]
+)
+def test_other_parameters_mean_extracting_anew(
+    change: Mapping[str, Any], clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = index(clips).iloc[:3]
+    run(videos, clips, tmp_path / "store")
+    seen = decoded_ids(monkeypatch)
+    run(videos, clips, tmp_path / "store", **change)
+    assert sorted(seen) == ["v0", "v1", "v2"]
+    run(videos, clips, tmp_path / "fresh", **change)
+    assert contents(tmp_path / "store") == contents(tmp_path / "fresh")
+
+
+def test_bad_videos_get_a_row_with_the_reason(clips: Path, tmp_path: Path) -> None:
+    videos = index(clips).iloc[:3]
+    (tmp_path / "text.mp4").write_text("no video " * 100)
+    encode(tmp_path / "stills.mp4", moving_texture(5, (48, 64)), gop=1)
+    extra = [
+        {"id": "absent", "path": str(tmp_path / "absent.mp4")},
+        {"id": "stills", "path": str(tmp_path / "stills.mp4")},
+        {"id": "text", "path": str(tmp_path / "text.mp4")},
+        {"id": "longer", "path": str(clips / "v5.mp4")},
+    ]
+    common = {"md5": "x", "frames": 10, "codec": "mpeg4", "has_b": False}
+    bad = pd.DataFrame([{**row, **common} for row in extra])
+    table = run(pd.concat([videos, bad]), clips, tmp_path / "out", workers=2).set_index("id")
+    assert list(table.index[table["status"] == "ok"]) == ["v0", "v1", "v2"]
+    reasons = {str(name): str(reason) for name, reason in table["reason"].items()}
+    assert reasons["absent"] == "no such file"
+    assert "not a video file" in reasons["text"]
+    assert reasons["stills"] == "no motion vectors in any frame"
+    assert reasons["longer"] == "more frames decoded than the 10 indexed"
+    reader = reader_of(tmp_path / "out")
+    assert len(reader.video("v1")) == 31
+    with pytest.raises(StoreError, match="text: its extraction failed"):
+        reader.video("text")
+
+
+def test_fewer_frames_than_indexed_are_noted(clips: Path, tmp_path: Path) -> None:
+    videos = index(clips).iloc[:1].assign(frames=25)
+    row = run(videos, clips, tmp_path).iloc[0]
+    assert (row["status"], row["length"], row["reason"]) == ("ok", 20, "20 of 25 frames decoded")
+
+
+@pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+def test_auto_falls_back_where_the_index_missed_b_frames(clips: Path, tmp_path: Path) -> None:
+    videos = index(clips).iloc[[1]].assign(has_b=False)
+    row = run(videos, clips, tmp_path).iloc[0]
+    assert (row["backend"], row["status"]) == ("pyav", "ok")
+    assert run(videos, clips, tmp_path / "b", backend="mvextractor").iloc[0]["backend"] == "mvextractor"
+
+
+@pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+def test_pyav_reads_on_where_the_fast_backend_stops(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = index(clips).iloc[[0]]
+    windows = video.windows
+
+    def stops_early(path: str, backend: str, *, refuse_b: bool) -> Iterator[video.Vectors]:
+        read = windows(path, backend, refuse_b=refuse_b)
+        return itertools.islice(read, 1) if backend == "mvextractor" else read
+
+    monkeypatch.setattr(video, "WINDOW_FRAMES", 8)
+    assert run(videos, clips, tmp_path / "whole").iloc[0]["backend"] == "mvextractor"
+    monkeypatch.setattr(video, "windows", stops_early)
+    row = run(videos, clips, tmp_path / "early").iloc[0]
+    assert (row["backend"], row["length"], row["reason"]) == ("pyav", 20, "")
+    np.testing.assert_array_equal(reader_of(tmp_path / "early").video("v0"), reader_of(tmp_path / "whole").video("v0"))
+
+
+def test_no_videos_make_an_empty_store(clips: Path, tmp_path: Path) -> None:
+    table = run(index(clips).iloc[:0], clips, tmp_path)
+    assert len(table) == 0
+    assert len(reader_of(tmp_path)) == 0
+
+
+def test_wrong_options_stop_at_once(clips: Path, tmp_path: Path) -> None:
+    for wrong in ({"backend": "fast"}, {"accumulate": "twice"}, {"shard_frames": 50 + 1}):
+        with pytest.raises(MoclipError):
+            run(index(clips), clips, tmp_path, **wrong)
+
+
+# --------------------------------------------------------------------------------------- kills and deaths
+
+
+def _do_or_die(job: extraction.Job) -> None:
+    if any(clip.id == "v3" for clip in job.clips):
+        os.kill(os.getpid(), signal.SIGKILL)
+    extraction._do(job)
+
+
+def _do_one_or_die(job: extraction.Job, clip: extraction.Clip) -> tuple[np.ndarray, dict[str, Any]]:
+    if clip.id == "v3":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return extraction._do_one(job, clip)
+
+
+def test_clip_that_kills_its_process_gets_a_row(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = index(clips)
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "_do", _do_or_die)
+        patch.setattr(extraction, "_do_one", _do_one_or_die)
+        table = run(videos, clips, tmp_path / "hurt", workers=2).set_index("id")
+    assert list(table.index[table["status"] == "failed"]) == ["v3"]
+    assert table.loc["v3", "reason"] == "its decoder died"
+    assert store.verify(tmp_path / "hurt/mv.zarr", tmp_path / "hurt/mv.parquet") == []
+    run(videos, clips, tmp_path / "hurt")  # it may have been bad luck: such a clip is tried again
+    run(videos, clips, tmp_path / "well")
+    assert contents(tmp_path / "hurt") == contents(tmp_path / "well")
+
+
+class Killed(BaseException):
+    """What stands for a kill between two file operations."""
+
+
+def test_a_kill_at_any_moment_is_mended_by_the_next_run(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an older store (a clip less, another changed), killed before each write or rename in turn."""
+    videos = index(clips)
+    other = pd.DataFrame([row_of(clips / "v3.mp4") | {"id": "v1"}])
+    older = pd.concat([other, videos[~videos["id"].isin(["v0", "v1"])]])
+    run(older, clips, tmp_path / "right")
+    run(videos, clips, tmp_path / "right")
+    right = contents(tmp_path / "right")
+    moment, ended = 0, False
+    while not ended:
+        out = tmp_path / f"run{moment}"
+        run(older, clips, out)
+        with monkeypatch.context() as patch:
+            countdown = iter(range(moment, -1, -1))
+            _kill_when_zero(patch, countdown)
+            try:
+                run(videos, clips, out)
+                ended = True
+            except Killed:
+                if (out / "mv.zarr" / store.PARTS).exists():
+                    with pytest.raises(StoreError):
+                        reader_of(out)
+        run(videos, clips, out)
+        assert contents(out) == right, f"killed at moment {moment}"
+        moment += 1
+    assert moment > 8
+
+
+def _kill_when_zero(patch: pytest.MonkeyPatch, countdown: Any) -> None:
+    replace = Path.replace
+
+    def killing(self: Path, target: Path) -> Path:
+        if next(countdown, 1) == 0:
+            raise Killed
+        return replace(self, target)
+
+    patch.setattr(Path, "replace", killing)
+
+
+SLOW = """
+import sys, time
+import pandas as pd
+from pathlib import Path
+from moclip import extract as e
+if __name__ == "__main__":
+    videos, root, out, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+    e.extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", canvas=(48, 64),
+              shard_frames=64, workers=workers, progress=lambda done, total: time.sleep(0.3))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_run_continues_where_it_stood(
+    workers: int, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = index(clips)
+    run(videos, clips, tmp_path / "right")
+    (tmp_path / "slow.py").write_text(SLOW)
+    videos.to_parquet(tmp_path / "videos.parquet")
+    out = tmp_path / "out"
+    arguments = [tmp_path / "slow.py", tmp_path / "videos.parquet", clips, out, workers]
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], start_new_session=True)
+    parts = out / "mv.zarr" / store.PARTS
+    deadline = time.monotonic() + 30
+    while len(list(parts.glob("[0-9]*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    _wait_for_group_end(process.pid)
+    done = len(list(parts.glob("[0-9]*.json")))
+    assert done >= 2
+    seen = decoded_ids(monkeypatch)
+    run(videos, clips, out)
+    assert len(seen) < len(videos)
+    assert contents(out) == contents(tmp_path / "right")
+
+
+def _wait_for_group_end(group: int) -> None:
+    """Workers of a killed run must not outlive it."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("worker processes outlived the run")
+
+
+# ---------------------------------------------------------------------------------------------- real clips
+
+
+def real_clips() -> list[Path]:
+    root = os.environ.get("MOCLIP_REAL_DATA")
+    return sorted(Path(root, "fight_surv", "videos").glob("*/*.mp4")) if root else []
+
+
+@pytest.mark.skipif(not real_clips(), reason="MOCLIP_REAL_DATA names no folder of real clips")
+def test_real_clips_give_the_same_bytes_again(tmp_path: Path) -> None:
+    paths = real_clips()[::2]
+    videos = pd.DataFrame([row_of(path) | {"path": str(path)} for path in paths])
+    table = run(videos, Path("/"), tmp_path / "one", canvas=(240, 320), shard_frames=1024)
+    assert (table["status"] == "ok").all()
+    assert (table["reason"] == "").all()
+    run(videos, Path("/"), tmp_path / "two", canvas=(240, 320), shard_frames=1024, workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")

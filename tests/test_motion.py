@@ -1,0 +1,199 @@
+"""The field is what the definition says, cell by cell; traces lead back to the I-frame; int8 loses half a level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moclip import motion, video
+from moclip.video import Vectors
+from tests.clips import encode, moving_texture
+
+I, P, B = video.I_FRAME, video.P_FRAME, video.B_FRAME  # noqa: E741
+
+
+def slow_field(vectors: Vectors, canvas: tuple[int, int], cell: int) -> np.ndarray:
+    """The definition, painted block by block on pixels and averaged cell by cell."""
+    out = np.zeros((len(vectors.frame_types), 2, *motion.grid_shape(canvas, cell)))
+    for number in range(len(out)):
+        pixels = paint_frame(vectors.blocks[vectors.frame == number], vectors.height, vectors.width)
+        for row in range(out.shape[2]):
+            for column in range(out.shape[3]):
+                out[number, :, row, column] = cell_mean(pixels, row, column, canvas, cell)
+    return out
+
+
+def paint_frame(blocks: np.ndarray, height: int, width: int) -> np.ndarray:
+    pixels = np.zeros((2, height, width))
+    covered = np.zeros((height, width), bool)
+    for past in (True, False):
+        for source, w, h, _, _, x, y, motion_x, motion_y, scale in blocks.tolist():
+            if (source < 0) != past:
+                continue
+            sign = -1 if past else 1
+            for row in range(max(0, y - h // 2), min(height, y - h // 2 + h)):
+                for column in range(max(0, x - w // 2), min(width, x - w // 2 + w)):
+                    if past or not covered[row, column]:
+                        pixels[:, row, column] = sign * motion_x / scale, sign * motion_y / scale
+                    covered[row, column] |= past
+    return pixels
+
+
+def cell_mean(pixels: np.ndarray, row: int, column: int, canvas: tuple[int, int], cell: int) -> tuple[float, float]:
+    _, height, width = pixels.shape
+    rows = [overlap(y, row, height, canvas[0], cell) for y in range(height)]
+    columns = [overlap(x, column, width, canvas[1], cell) for x in range(width)]
+    total = sum(rows) * sum(columns)
+    dx = sum(a * float(np.dot(columns, line)) for a, line in zip(rows, pixels[0], strict=True) if a)
+    dy = sum(a * float(np.dot(columns, line)) for a, line in zip(rows, pixels[1], strict=True) if a)
+    return dx / total * canvas[1] / width, dy / total * canvas[0] / height
+
+
+def overlap(pixel: int, cell_number: int, side: int, canvas: int, cell: int) -> float:
+    """Length in canvas px that a pixel shares with a cell."""
+    low, high = pixel * canvas / side, (pixel + 1) * canvas / side
+    return max(0.0, min(high, (cell_number + 1) * cell, canvas) - max(low, cell_number * cell))
+
+
+@st.composite
+def frames_of_blocks(draw: st.DrawFn) -> Vectors:
+    """Macroblocks as codecs make them: each intra, or cut into 16x16, 16x8, 8x16 or 8x8, past, future or both."""
+    height, width = draw(st.integers(9, 50)), draw(st.integers(9, 50))
+    types = [I, *draw(st.lists(st.sampled_from([P, B]), min_size=1, max_size=2))]
+    rows, frame = [], []
+    for number, kind in enumerate(types[1:], 1):
+        for top in range(0, height, 16):
+            for left in range(0, width, 16):
+                w, h = draw(st.sampled_from([(16, 16), (16, 8), (8, 16), (8, 8)]))
+                for y in range(top, top + 16, h):
+                    for x in range(left, left + 16, w):
+                        sources = draw(st.sampled_from([(), (-1,), (-1,), (1,), (1, -1), (-1, 1)]))
+                        for source in sources if kind == B else sources[:1] and (-1,):
+                            mx, my = draw(st.tuples(*[st.integers(-40, 40) | st.just(0)] * 2))
+                            scale = draw(st.sampled_from([1, 2, 4]))
+                            cx, cy = x + w // 2, y + h // 2
+                            rows.append([source, w, h, cx + mx // scale, cy + my // scale, cx, cy, mx, my, scale])
+                            frame.append(number)
+    blocks = np.array(rows, np.int32).reshape(-1, 10)
+    return Vectors(blocks, np.array(frame, np.int32), np.array(types, np.uint8), width, height)
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames_of_blocks(), st.sampled_from([((24, 32), 8), ((30, 22), 8), ((17, 40), 5), ((16, 16), 16)]))
+def test_field_is_the_definition(vectors: Vectors, grid: tuple[tuple[int, int], int]) -> None:
+    canvas, cell = grid
+    np.testing.assert_allclose(
+        motion.field(vectors, canvas, cell), slow_field(vectors, canvas, cell), rtol=0, atol=1e-6
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(frames_of_blocks())
+def test_field_at_the_pictures_own_size_is_the_definition(vectors: Vectors) -> None:
+    canvas = (vectors.height, vectors.width)
+    np.testing.assert_allclose(motion.field(vectors, canvas), slow_field(vectors, canvas, 8), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "b_frames", "pix_fmt"),
+    [
+        ("mpeg4", (48, 64), 0, "yuv420p"),
+        ("mpeg4", (45, 71), 2, "yuv420p"),
+        ("libx264", (40, 72), 3, "yuv420p"),
+        ("libx264", (51, 67), 2, "yuv444p"),
+    ],
+)
+def test_field_of_encoded_clips_is_the_definition(
+    codec: str, size: tuple[int, int], b_frames: int, pix_fmt: str, tmp_path: Path
+) -> None:
+    film = moving_texture(10, size, (2, -1))
+    path = encode(tmp_path / "a.mkv", film, codec, b_frames=b_frames, pix_fmt=pix_fmt)
+    vectors = video.read_vectors(path, "pyav")
+    assert (vectors.height, vectors.width) == size
+    for canvas in (size, (48, 64)):
+        fast, slow = motion.field(vectors, canvas), slow_field(vectors, canvas, 8)
+        np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-6)
+    assert np.abs(fast).max() > 1
+
+
+def test_content_that_moves_right_and_down_has_positive_displacement(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", moving_texture(8, (240, 320), (4, 2)))
+    field = motion.field(video.read_vectors(path, "pyav"))
+    assert field.shape == (8, 2, 30, 40)
+    assert not field[0].any()
+    np.testing.assert_allclose(np.median(field[1:], axis=(0, 2, 3)), [4, 2], atol=0.5)
+
+
+def test_field_scales_with_the_picture(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", moving_texture(8, (120, 160), (3, 2)))
+    field = motion.field(video.read_vectors(path, "pyav"), (240, 320))
+    np.testing.assert_allclose(np.median(field[1:], axis=(0, 2, 3)), [6, 4], atol=0.5)
+
+
+def test_macroblocks_outside_the_picture_are_left_out() -> None:
+    inside, outside = [-1, 16, 16, 0, 0, 8, 8, -4, 0, 4], [-1, 16, 16, 0, 0, 40, 8, -8, 0, 4]
+    vectors = Vectors(np.array([inside, outside], np.int32), np.zeros(2, np.int32), np.array([P]), 16, 16)
+    np.testing.assert_array_equal(motion.field(vectors, (16, 16))[0, 0], np.ones((2, 2)))
+
+
+# ----------------------------------------------------------------------------------------------- accumulation
+
+
+def slow_trace(fields: np.ndarray, types: list[int], canvas: tuple[int, int], cell: int) -> np.ndarray:
+    out = np.zeros_like(fields)
+    last = np.zeros(fields.shape[1:])
+    for t, kind in enumerate(types):
+        for row in range(fields.shape[2]):
+            for column in range(fields.shape[3]):
+                if kind == I:
+                    continue
+                dx, dy = fields[t, :, row, column]
+                x = (column * cell + min(column * cell + cell, canvas[1])) / 2 - dx
+                y = (row * cell + min(row * cell + cell, canvas[0])) / 2 - dy
+                if 0 <= x < canvas[1] and 0 <= y < canvas[0]:
+                    out[t, :, row, column] = last[:, int(y // cell), int(x // cell)] + (dx, dy)
+                else:
+                    out[t, :, row, column] = last[:, row, column]
+        if kind != B:
+            last = out[t].copy()
+    return out
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.sampled_from([I, P, P, P, B]), min_size=1, max_size=8), st.integers(0, 8))
+def test_traces_lead_back_to_the_i_frame(seed: int, kinds: list[int], cut: int) -> None:
+    canvas, cell = (30, 44), 8
+    fields = np.random.default_rng(seed).normal(0, 8, (len(kinds), 2, 4, 6))
+    types = np.array(kinds, np.uint8)
+    whole = motion.accumulate(fields, types, canvas, cell)
+    np.testing.assert_allclose(whole, slow_trace(fields, kinds, canvas, cell), rtol=0, atol=1e-9)
+    first = motion.accumulate(fields[:cut], types[:cut], canvas, cell)
+    before = motion.last_trace(first, types[:cut])
+    rest = motion.accumulate(fields[cut:], types[cut:], canvas, cell, before)
+    np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
+
+
+def test_steady_motion_adds_up_within_a_gop() -> None:
+    fields = np.zeros((5, 2, 30, 40))
+    fields[:, 0] = 2.0
+    traces = motion.accumulate(fields, np.array([I, P, P, I, P], np.uint8))
+    np.testing.assert_array_equal(traces[:, 0, 15, 20], [0, 2, 4, 0, 2])
+
+
+# ---------------------------------------------------------------------------------------------------- storage
+
+
+def test_int8_keeps_a_field_within_half_a_level() -> None:
+    fields = np.random.default_rng(0).uniform(-20, 20, (3, 2, 4, 5))
+    stored = motion.quantise(fields, 20.0)
+    assert stored.dtype == np.int8
+    np.testing.assert_allclose(motion.dequantise(stored, 20.0), fields, atol=20 / 127 / 2 + 1e-5)
+
+
+def test_int8_saturates_and_never_reaches_minus_128() -> None:
+    stored = motion.quantise(np.array([-1e6, -20.1, 0, 20.1, 1e6]), 20.0)
+    np.testing.assert_array_equal(stored, [-127, -127, 0, 127, 127])

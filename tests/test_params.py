@@ -1,0 +1,158 @@
+"""params.yaml is typed: what is wrong is named in full, with its value and what is allowed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import params, presets
+from pipeline.params import ParamError, Params
+from tests.conftest import ROOT, run, set_keys
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    return params.read_raw(ROOT / "params.yaml")
+
+
+def changed(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    *parents, leaf = key.split(".")
+    group = raw
+    for parent in parents:
+        group = group[parent]
+    group[leaf] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("fusion.lrr", 1, ["fusion.lrr = 1", "unknown key", "did you mean fusion.lr?"]),
+        ("warmth", 1, ["warmth = 1", "unknown key", "dataset, mv, clip"]),
+        ("tsn.lr_mult.hed", 1, ["tsn.lr_mult.hed", "did you mean tsn.lr_mult.head?"]),
+        ("fusion.lr", "fast", ["fusion.lr = 'fast'", "a number > 0"]),
+        ("fusion.lr", -1, ["fusion.lr = -1", "a number > 0"]),
+        ("tsn.epochs", 1.5, ["tsn.epochs = 1.5", "a whole number from 1 to 10000"]),
+        ("tsn.epochs", "3", ["tsn.epochs = '3'", "a whole number"]),
+        ("tsn.epochs", True, ["tsn.epochs = True", "a whole number"]),
+        ("tsn.lr", True, ["tsn.lr = ", "True", "a number"]),
+        ("tsn.flip", "yes!", ["tsn.flip = 'yes!'", "true or false"]),
+        ("tsn.crops", [1, 2], ["tsn.crops.1 = 2", "> 0", "<= 1"]),
+        ("mv.canvas", [240, 321], ["mv", "multiples of mv.cell = 8"]),
+        ("mv.accumulate", True, ["mv.accumulate = True", "false | grid"]),
+        ("mv.backend", "gpu", ["mv.backend = 'gpu'", "auto | mvextractor | pyav"]),
+        ("evaluate.protocol", "32x2", ["evaluate.protocol = '32x2'", "32x1 or 25x10"]),
+        ("dataset", 3, ["dataset = 3", "a group of keys"]),
+    ],
+)
+def test_a_bad_value_is_named_in_full(raw: dict[str, Any], key: str, value: object, told: list[str]) -> None:
+    with pytest.raises(ParamError) as caught:
+        params.validate(changed(raw, key, value), "params.yaml")
+    for part in told:
+        assert part in str(caught.value)
+
+
+def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
+    del raw["fusion"]["lr"]
+    with pytest.raises(ParamError, match=r"fusion\.lr: missing"):
+        params.validate(raw, "params.yaml")
+
+
+def test_1e_4_is_a_float_however_yaml_reads_it(raw: dict[str, Any]) -> None:
+    assert isinstance(yaml.safe_load("lr: 1e-4")["lr"], str), "YAML 1.1, as PyYAML has it"
+    assert params.validate(changed(raw, "fusion.lr", "1e-4"), "").fusion.lr == 1e-4
+
+
+def test_every_key_is_read_by_a_stage_or_watched_by_dvc() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    read = {key for stage in stages.values() for key in stage.get("params", [])}
+    watched = {key for key in params.every_key() if "${" + key + "}" in (ROOT / "dvc.yaml").read_text()}
+    assert set(params.every_key()) - read - watched == set()
+
+
+def test_the_committed_params_are_the_demo_preset() -> None:
+    assert (ROOT / "params.yaml").read_text() == presets.text("demo")
+
+
+@pytest.mark.parametrize("preset", ["demo", "folder", "ucf101"])
+def test_a_preset_with_a_folder_is_valid(preset: str, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    text = presets.text(preset, root=str(tmp_path / "videos"), split=2)
+    model = Params.model_validate(yaml.safe_load(text))
+    assert model.dataset.root == str(tmp_path / "videos")
+    assert model.dataset.split == 2
+    assert "# px" in text, "comments stay"
+
+
+def test_the_ucf101_preset_is_the_papers_recipe() -> None:
+    model = Params.model_validate(yaml.safe_load(presets.text("ucf101", root=str(ROOT))))
+    assert (model.fusion.lr, model.fusion.epochs, model.fusion.batch, model.fusion.hidden) == (
+        1e-4,
+        100,
+        64,
+        512,
+    )
+    assert (model.tsn.backbone, model.tsn.lr, model.tsn.epochs, model.tsn.lr_steps) == (
+        "efficientnet_b0",
+        0.01,
+        200,
+        [80, 160],
+    )
+    assert model.evaluate.protocol == "32x1"
+    assert model.clip.model == "openai/clip-vit-base-patch32"
+
+
+def test_a_local_model_must_be_watched(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    (tmp_path / "clip").mkdir()
+    set_keys(tmp_path / "params.yaml", {"clip.model": str(tmp_path / "clip")})
+    with pytest.raises(ParamError, match=r"clip\.files"):
+        params.load(tmp_path / "params.yaml")
+    set_keys(tmp_path / "params.yaml", {"clip.files": str(tmp_path / "clip")})
+    assert params.load(tmp_path / "params.yaml").clip.files == str(tmp_path / "clip")
+
+
+def test_a_stage_refuses_an_unknown_key_with_one_message(project: Path) -> None:
+    set_keys(project / "params.yaml", {"fusion.learning_rate": 1})
+    done = run("python", "-m", "stages.train_fusion", cwd=project, code=1)
+    assert "params.yaml: fusion.learning_rate = 1: unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_option_is_refused_with_one_message(finished: Path) -> None:
+    done = run("python", "-m", "stages.train_fusion", "--fusion-lr", "fast", cwd=finished, code=1)
+    assert "fusion.lr = 'fast'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_params_yaml_the_message_says_how_to_get_one(tmp_path: Path) -> None:
+    done = run("moclip", "index", cwd=tmp_path, code=1)
+    assert "params.yaml: not found" in done.stderr
+    assert "moclip use demo" in done.stderr
+
+
+def test_moclip_lists_the_stages_in_dag_order(tmp_path: Path) -> None:
+    shown = run("moclip", "--help", cwd=tmp_path).stdout
+    stages = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    places = [shown.index(f"  {name} ") for name in stages]
+    assert places == sorted(places)
+
+
+def test_use_writes_params_and_refuses_nonsense(tmp_path: Path) -> None:
+    (tmp_path / "my clips").mkdir()
+    run("moclip", "use", "folder", "--root", "my clips", cwd=tmp_path)
+    written = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    assert written["dataset"]["root"] == "my clips"
+    assert written["dataset"]["splits"] == "my clips", "no lists: the folder itself, so index splits by group"
+    for arguments, told in (
+        (("folder",), "--root"),
+        (("folder", "--root", "nowhere"), "no such folder"),
+        (("kinetics",), "demo, folder, ucf101"),
+    ):
+        done = run("moclip", "use", *arguments, cwd=tmp_path, code=1)
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr

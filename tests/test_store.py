@@ -1,0 +1,313 @@
+"""The store keeps places stable, reads what was written, and never passes damage off as motion."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.storage import LocalStore
+
+from moclip import store
+from moclip.errors import StoreError
+
+GRID = (3, 4)
+SHARD = 64
+CHUNK = 16
+I, P = ord("I"), ord("P")  # noqa: E741
+
+# ----------------------------------------------------------------------------------------------------- slots
+
+
+def clips_frame(lengths: dict[str, int], md5: str = "m") -> pd.DataFrame:
+    return pd.DataFrame({"id": list(lengths), "md5": [md5] * len(lengths), "frames": list(lengths.values())})
+
+
+def with_md5(slots: pd.DataFrame, md5: str = "m") -> pd.DataFrame:
+    return slots.assign(md5=md5)
+
+
+lengths_of_videos = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.integers(1, 300), max_size=25)
+
+
+def check_places(slots: pd.DataFrame, lengths: dict[str, int]) -> None:
+    taken: set[int] = set()
+    for row in store.rows_of(slots):
+        place = set(range(row.offset, row.offset + row.slots))
+        assert not taken & place, "two videos overlap"
+        taken |= place
+        assert row.offset % CHUNK == row.slots % CHUNK == 0
+        assert row.slots >= lengths[row.id]
+        assert row.shard == row.offset // SHARD
+        if lengths[row.id] <= SHARD:
+            assert row.offset // SHARD == (row.offset + row.slots - 1) // SHARD
+        else:
+            assert row.offset % SHARD == row.slots % SHARD == 0
+
+
+@given(lengths_of_videos, st.randoms())
+def test_slots_do_not_overlap_and_ignore_the_order_of_rows(lengths: dict[str, int], random: Any) -> None:
+    slots = store.plan_slots(clips_frame(lengths), chunk=CHUNK, shard=SHARD)
+    check_places(slots, lengths)
+    shuffled = list(lengths.items())
+    random.shuffle(shuffled)
+    again = store.plan_slots(clips_frame(dict(shuffled)), chunk=CHUNK, shard=SHARD)
+    places = dict(zip(slots["id"], slots["offset"], strict=True))
+    assert places == dict(zip(again["id"], again["offset"], strict=True))
+
+
+@given(lengths_of_videos, lengths_of_videos)
+def test_videos_that_stay_keep_their_slots(before: dict[str, int], after: dict[str, int]) -> None:
+    old = store.plan_slots(clips_frame(before), chunk=CHUNK, shard=SHARD)
+    new = store.plan_slots(clips_frame(after), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
+    check_places(new, after)
+    places = dict(zip(old["id"], zip(old["offset"], old["slots"], strict=True), strict=True))
+    for row in store.rows_of(new):
+        same_room = row.id in before and places[row.id][1] == row.slots
+        if same_room:
+            assert row.offset == places[row.id][0]
+
+
+def test_new_video_fills_the_hole_of_a_removed_one() -> None:
+    old = store.plan_slots(clips_frame({"a": 30, "b": 20, "c": 5}), chunk=CHUNK, shard=SHARD)
+    new = store.plan_slots(clips_frame({"a": 30, "c": 5, "z": 17}), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
+    places = dict(zip(new["id"], new["offset"], strict=True))
+    assert places == {"a": 0, "c": 64, "z": 32}
+
+
+def test_changed_video_gives_its_slot_up() -> None:
+    old = store.plan_slots(clips_frame({"a": 30, "b": 20}), chunk=CHUNK, shard=SHARD)
+    changed = pd.concat([clips_frame({"a": 30}, md5="new"), clips_frame({"b": 20})])
+    new = store.plan_slots(changed, chunk=CHUNK, shard=SHARD, previous=with_md5(old))
+    assert dict(zip(new["id"], new["offset"], strict=True)) == {"a": 0, "b": 32}
+
+
+def test_ids_must_be_unique() -> None:
+    twice = pd.concat([clips_frame({"a": 3}), clips_frame({"a": 3})])
+    with pytest.raises(StoreError, match="same id"):
+        store.plan_slots(twice, chunk=CHUNK, shard=SHARD)
+
+
+# -------------------------------------------------------------------------------------------- writing, reading
+
+LENGTHS = {"a": 30, "b": 20, "c": 13, "long": 100}
+
+
+def make_store(folder: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]:
+    """A store of random fields as `extract` would write it."""
+    rng = np.random.default_rng(0)
+    slots = store.plan_slots(clips_frame(LENGTHS), shard=SHARD)
+    frames = int(-(-(slots["offset"] + slots["slots"]).max() // SHARD)) * SHARD
+    whole = np.full((frames, 2, *GRID), store.MISSING, np.int8)
+    types = np.zeros(frames, np.uint8)
+    fields, rows = {}, []
+    for row in store.rows_of(slots):
+        length = LENGTHS[row.id]
+        fields[row.id] = rng.integers(-127, 128, (length, 2, *GRID)).astype(np.int8)
+        fields[row.id][length // 2] = 0  # a still frame is stored as such
+        here = slice(row.offset, row.offset + length)
+        whole[here], types[here] = fields[row.id], [I] + [P] * (length - 1)
+        check = store.checksum(fields[row.id], types[here])
+        rows.append({**row._asdict(), "md5": "m", "length": length, "backend": "pyav", "status": "ok"})
+        rows[-1] |= {"reason": "", "checksum": check, "key": "k"}
+    rows.append({**rows[0], "id": "broken", "status": "failed", "reason": "it is torn", "length": 0})
+    path = folder / "mv.zarr"
+    for number in range(frames // SHARD):
+        piece = whole[number * SHARD : (number + 1) * SHARD]
+        store.write_atomically(store.shard_path(path, number), store.encode_shard(piece))
+    store.write_metadata(path, types, GRID, SHARD, {"units": "px", "scale": 0.5})
+    store.write_table(folder / "mv.parquet", pd.DataFrame(rows))
+    return path, store.read_table(folder / "mv.parquet"), fields
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]:
+    return make_store(tmp_path)
+
+
+def test_reader_gives_back_every_field(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    path, table, fields = made
+    reader = store.FieldReader(path, table)
+    for name, expected in fields.items():
+        np.testing.assert_array_equal(reader.video(name), expected)
+        assert reader.length(name) == len(expected) == len(reader.frame_types(name))
+        assert bytes(reader.frame_types(name)[:2]) == b"IP"
+        frames = reader.offset(name) + np.array([[4, 0, 2], [1, 1, 3]])
+        batch = reader.read(frames)
+        assert batch.shape == (2, 3, 2, *GRID)
+        np.testing.assert_array_equal(batch, expected[frames - reader.offset(name)])
+    whole = reader.read_all()
+    np.testing.assert_array_equal(whole[reader.offset("long") :][:100], fields["long"])
+    assert reader.attributes["units"] == "px"
+    assert reader.grid == GRID
+    assert len(reader) == len(whole)
+
+
+def test_reader_is_a_data_set_for_torch(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    path, table, fields = made
+    reader = store.FieldReader(path, table)
+    start = reader.offset("a")
+    np.testing.assert_array_equal(reader[start + 3], fields["a"][3])
+    items = reader.__getitems__([start + 3, start])
+    np.testing.assert_array_equal(items, fields["a"][[3, 0]])
+    pending = [reader.read_async(np.array([start + n])) for n in range(3)]
+    np.testing.assert_array_equal(np.concatenate([p.result() for p in pending]), fields["a"][:3])
+    assert reader.read(np.zeros((0, 3), np.int64)).shape == (0, 3, 2, *GRID)
+
+
+def test_shard_is_what_zarr_itself_would_write(tmp_path: Path) -> None:
+    fields = np.random.default_rng(1).integers(-9, 9, (SHARD, 2, *GRID)).astype(np.int8)
+    fields[16:32] = store.MISSING
+    array = zarr.create_array(
+        LocalStore(tmp_path / "x"), shape=fields.shape, dtype="int8", **store._layout(fields.shape, SHARD)
+    )
+    array[:] = fields
+    assert (tmp_path / "x/c/0/0/0/0").read_bytes() == store.encode_shard(fields)
+
+
+def test_store_opens_as_plain_zarr(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    path, table, fields = made
+    group = zarr.open_group(path, mode="r")
+    array, types = group["field"], group["frame_type"]
+    offset = store.FieldReader(path, table).offset("b")
+    np.testing.assert_array_equal(array[offset : offset + 20], fields["b"])
+    assert array.metadata.dimension_names == ("frame", "component", "row", "column")
+    assert types.metadata.dimension_names == ("frame",)
+    assert types[offset] == I
+    assert array.attrs["scale"] == 0.5
+
+
+def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    make_store(tmp_path / "one")
+    make_store(tmp_path / "two")
+    one, two = (
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
+        for n in ("one", "two")
+    )
+    assert one == two
+    assert not any(".tmp" in str(path) for path in one)
+
+
+def test_reader_travels_to_spawned_processes(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    path, table, fields = made
+    reader = store.FieldReader(path, table)
+    reader.video("a")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply(reader.video, ("b",)), fields["b"])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader)).video("b"), fields["b"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.parametrize("parent_reads", [True, False])
+def test_reader_works_in_forked_processes(
+    parent_reads: bool, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
+) -> None:
+    path, table, fields = made
+    reader = store.FieldReader(path, table)
+    if parent_reads:
+        reader.video("a")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply_async(reader.video, ("long",)).get(20), fields["long"])
+
+
+# --------------------------------------------------------------------------------------------------- damage
+
+
+def test_unknown_and_failed_videos_are_named(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    reader = store.FieldReader(*made[:2])
+    with pytest.raises(StoreError, match="no motion field of the video nobody"):
+        reader.video("nobody")
+    with pytest.raises(StoreError, match=r"broken: its extraction failed \(it is torn\)"):
+        reader.offset("broken")
+
+
+def test_frame_of_no_video_is_refused(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    reader = store.FieldReader(*made[:2])
+    with pytest.raises(StoreError, match="lies in no video"):
+        reader.read(np.array([reader.offset("c") + 13]))
+    with pytest.raises(StoreError, match="no frame"):
+        reader.read(np.array([len(reader)]))
+    with pytest.raises(StoreError, match="no frame -1"):
+        reader.read(np.array([-1]))
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 64 << 20])
+def test_missing_shard_is_an_error_that_names_its_videos(
+    cache_bytes: int, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
+) -> None:
+    path, table, fields = made
+    store.shard_path(path, shard_of(table, "a")).unlink()
+    reader = store.FieldReader(path, table, cache_bytes)
+    with pytest.raises(StoreError, match="missing or damaged; it holds the videos a, b") as caught:
+        reader.video("b")
+    assert "run the extraction again" in (caught.value.fix or "")
+    np.testing.assert_array_equal(reader.video("long"), fields["long"])
+
+
+def shard_of(table: pd.DataFrame, name: str) -> int:
+    return int(table.loc[table["id"] == name, "shard"].tolist()[0])
+
+
+def flip(file: Path, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position] ^= 0x10
+    file.write_bytes(content)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, table, _ = make_store(Path(folder))
+        assert store.verify(path, table) == []
+        file = store.shard_path(path, shard_of(table, "long") + 1)
+        flip(file, seed % file.stat().st_size)
+        problems = store.verify(path, table)
+        assert [line.split(":")[0] for line in problems] == ["long"]
+        with pytest.raises(StoreError, match="it holds the videos long"):
+            store.FieldReader(path, table).video("long")
+
+
+def test_verify_notices_fields_that_were_exchanged(
+    made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]],
+) -> None:
+    path, table, fields = made
+    piece = np.full((SHARD, 2, *GRID), store.MISSING, np.int8)
+    piece[: len(fields["c"])] = -fields["c"]
+    number = shard_of(table, "c")
+    store.write_atomically(store.shard_path(path, number), store.encode_shard(piece))
+    assert store.verify(path, table) == ["c: what is stored is not what was extracted (checksum)"]
+
+
+def test_store_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no table of motion fields"):
+        store.FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
+    (tmp_path / "mv.parquet").write_text("nonsense")
+    with pytest.raises(StoreError, match="not a table"):
+        store.read_table(tmp_path / "mv.parquet")
+
+
+def test_interrupted_extraction_is_not_read(
+    made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]],
+) -> None:
+    path, table, _ = made
+    (path / store.PARTS).mkdir()
+    with pytest.raises(StoreError, match="did not end"):
+        store.FieldReader(path, table)
+
+
+def test_folder_of_something_else_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match="is no store"):
+        store.drop_store(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()

@@ -1,0 +1,253 @@
+"""What a user meets when videos are probed and read: right numbers, exact vectors and frames, speaking refusals."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from moclip import video
+from moclip.errors import MoclipError, VideoError
+from tests.clips import encode, moving_texture
+
+FILM = moving_texture(30, (112, 144))
+needs_mvextractor = pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+
+# name: (file, codec, B-frames, further options of `encode`)
+KINDS: dict[str, tuple[str, str, int, dict[str, object]]] = {
+    "mpeg4": ("a.avi", "mpeg4", 0, {}),
+    "mpeg4 four vectors, quarter pel": ("a.mp4", "mpeg4", 0, {"options": {"flags": "+mv4+qpel"}}),
+    "mpeg4 B": ("a.mp4", "mpeg4", 2, {}),
+    "mpeg4 B in avi": ("a.avi", "mpeg4", 2, {}),
+    "h264": ("a.mp4", "libx264", 0, {}),
+    "h264 baseline": ("a.mkv", "libx264", 0, {"options": {"profile": "baseline"}}),
+    "h264 B": ("a.mp4", "libx264", 3, {}),
+    "h264 B in mkv": ("a.mkv", "libx264", 2, {}),
+    "h264 B in avi": ("a.avi", "libx264", 2, {}),
+    "h264 B, many references, open GOP": (
+        "a.mp4",
+        "libx264",
+        3,
+        {"options": {"x264-params": "bframes=3:ref=4:b-pyramid=normal:open-gop=1"}},
+    ),
+    "h264 variable frame rate": ("a.mp4", "libx264", 2, {"skip_times": (5, 6, 20)}),
+    "mpeg1": ("a.mkv", "mpeg1video", 0, {}),
+    "mpeg2 B": ("a.mkv", "mpeg2video", 2, {}),
+}
+
+
+def clip_of_kind(kind: str, folder: Path) -> Path:
+    name, codec, b_frames, more = KINDS[kind]
+    return encode(folder / name, FILM, codec, b_frames=b_frames, **more)  # type: ignore[arg-type]
+
+
+def plain_decode(path: Path) -> list[tuple[np.ndarray, str, np.ndarray]]:
+    """Each frame's RGB, type and raw vectors (rows as in `video.COLUMNS`), with no option but to export them."""
+    frames = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.options = {"flags2": "+export_mvs"}
+        for frame in container.decode(stream):
+            side = frame.side_data.get("MOTION_VECTORS")
+            rows = np.zeros((0, 10), np.int32)
+            if side is not None:
+                found = side.to_ndarray()
+                rows = np.stack([found[name].astype(np.int32) for name in video.COLUMNS], axis=1)
+            frames.append((frame.to_ndarray(format="rgb24"), "?IPB"[int(frame.pict_type)], rows))
+    return frames
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_probe_counts_what_decodes(kind: str, tmp_path: Path) -> None:
+    path = clip_of_kind(kind, tmp_path)
+    info, frames = video.probe(path), plain_decode(path)
+    assert info.frames == len(frames) == len(FILM)
+    assert (info.width, info.height) == (144, 112)
+    assert info.gop == 12
+    assert info.has_b == any(kind == "B" for _, kind, _ in frames)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pyav_vectors_are_those_of_a_plain_decode(kind: str, tmp_path: Path) -> None:
+    path = clip_of_kind(kind, tmp_path)
+    vectors = video.read_vectors(path, "pyav")
+    expected = plain_decode(path)
+    assert bytes(vectors.frame_types).decode() == "".join(kind for _, kind, _ in expected)
+    for number, (_, letter, rows) in enumerate(expected):
+        if kind.startswith("mpeg4") and letter == "B":  # FFmpeg has none for these, whatever it exports
+            rows = rows[:0]
+        np.testing.assert_array_equal(vectors.blocks[vectors.frame == number], rows)
+
+
+@needs_mvextractor
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_backend_agrees_with_pyav(kind: str, tmp_path: Path) -> None:
+    path = clip_of_kind(kind, tmp_path)
+    info = video.probe(path)
+    chosen = video.read_vectors(path, video.choose_backend(info.codec, info.has_b))
+    exact = video.read_vectors(path, "pyav")
+    np.testing.assert_array_equal(chosen.blocks, exact.blocks)
+    np.testing.assert_array_equal(chosen.frame, exact.frame)
+    np.testing.assert_array_equal(chosen.frame_types, exact.frame_types)
+
+
+def test_windows_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = clip_of_kind("h264 B", tmp_path)
+    whole = video.read_vectors(path, "pyav")
+    monkeypatch.setattr(video, "WINDOW_FRAMES", 7)
+    assert [len(part.frame_types) for part in video.windows(path, "pyav")] == [7, 7, 7, 7, 2]
+    again = video.read_vectors(path, "pyav")
+    np.testing.assert_array_equal(again.blocks, whole.blocks)
+    np.testing.assert_array_equal(again.frame, whole.frame)
+
+
+@needs_mvextractor
+def test_fast_backend_is_chosen_only_where_it_is_exact() -> None:
+    assert video.choose_backend("mpeg4", False) == "mvextractor"
+    assert video.choose_backend("h264", False) == "mvextractor"
+    assert video.choose_backend("h264", True) == "pyav"
+    assert video.choose_backend("wmv2", False) == "pyav"
+    assert video.choose_backend("h264", True, "mvextractor") == "mvextractor"
+
+
+def test_backend_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "has_mvextractor", lambda: False)
+    assert video.choose_backend("mpeg4", False) == "pyav"
+    with pytest.raises(MoclipError, match="not installed"):
+        video.choose_backend("mpeg4", False, "mvextractor")
+    with pytest.raises(MoclipError, match="unknown backend 'fast'"):
+        video.choose_backend("mpeg4", False, "fast")
+
+
+@needs_mvextractor
+def test_b_frame_that_the_index_missed_is_noticed(tmp_path: Path) -> None:
+    path = clip_of_kind("h264 B", tmp_path)
+    with pytest.raises(video.InexactError):
+        list(video.windows(path, "mvextractor", refuse_b=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_those_of_decoding_everything(kind: str, tmp_path: Path) -> None:
+    path = clip_of_kind(kind, tmp_path)
+    expected = [rgb for rgb, _, _ in plain_decode(path)]
+    for wanted in ([0], [29], [11, 12, 13], [25, 3, 3, 14], list(range(30))):
+        np.testing.assert_array_equal(video.read_frames(path, wanted), np.stack([expected[i] for i in wanted]))
+
+
+@pytest.mark.parametrize("kind", ["mpeg4", "mpeg4 B", "h264 B", "h264 variable frame rate"])
+def test_frames_are_reached_by_seeking(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = clip_of_kind(kind, tmp_path)
+    expected = [rgb for rgb, _, _ in plain_decode(path)]
+    monkeypatch.setattr(video, "_read_in_order", lambda path, wanted: pytest.fail("read from the start"))
+    np.testing.assert_array_equal(video.read_frames(path, [27, 13]), np.stack([expected[27], expected[13]]))
+
+
+def test_frame_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    path = clip_of_kind("mpeg4", tmp_path)
+    with pytest.raises(VideoError, match="frame 30 is beyond"):
+        video.read_frames(path, [0, 30])
+    with pytest.raises(VideoError, match="frame -1"):
+        video.read_frames(path, [-1])
+
+
+@pytest.mark.parametrize("codec", [("libx265", "hevc"), ("mjpeg", "mjpeg"), ("libvpx-vp9", "vp9")])
+def test_codec_without_vectors_is_named(codec: tuple[str, str], tmp_path: Path) -> None:
+    encoder, name = codec
+    if encoder not in av.codecs_available:
+        pytest.skip(f"no encoder {encoder} here")
+    pixels = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
+    path = encode(tmp_path / "a.mkv", FILM[:4], encoder, pix_fmt=pixels)
+    with pytest.raises(VideoError, match=f"codec {name} exports no motion vectors") as caught:
+        video.probe(path)
+    assert "H.264 or MPEG-4" in (caught.value.fix or "")
+
+
+def test_interlaced_video_is_refused_by_name(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", FILM[:6], "libx264", options={"x264-params": "interlaced=1:bframes=0"})
+    with pytest.raises(VideoError, match="interlaced"):
+        video.probe(path)
+
+
+def test_single_frame_is_refused(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", FILM[:1])
+    with pytest.raises(VideoError, match="1 frame: a clip needs at least 2 to have motion"):
+        video.probe(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, I am a text file\n" * 50, os.urandom(5000)])
+def test_file_that_is_no_video_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError) as caught:
+        video.probe(path)
+    assert caught.value.where == str(path)
+    assert caught.value.fix
+    assert "\n" not in caught.value.what
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="no such file"):
+        video.probe(tmp_path / "nowhere.mp4")
+
+
+def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="no video stream"):
+        video.probe(path)
+
+
+def test_file_cut_short_keeps_its_good_frames(tmp_path: Path) -> None:
+    whole = clip_of_kind("mpeg4", tmp_path)
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    count = video.probe(cut).frames
+    assert 2 <= count < len(FILM)
+    short, full = video.read_vectors(cut, "pyav"), video.read_vectors(whole, "pyav")
+    sure = min(len(short.frame_types), count) - 1  # the last picture may be half there
+    assert sure >= 5
+    np.testing.assert_array_equal(short.blocks[short.frame < sure], full.blocks[full.frame < sure])
+
+
+def test_video_of_intra_frames_only_has_no_vectors(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", FILM[:5], gop=1)
+    with pytest.raises(VideoError, match="no motion vectors in any frame"):
+        video.read_vectors(path, "pyav")
+
+
+def test_odd_size_is_kept(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", moving_texture(6, (81, 95)), "libx264", pix_fmt="yuv444p", b_frames=2)
+    info = video.probe(path)
+    assert (info.width, info.height) == (95, 81)
+    assert video.read_frames(path, [5]).shape == (1, 81, 95, 3)
+
+
+def real_clips() -> list[Path]:
+    root = os.environ.get("MOCLIP_REAL_DATA")
+    if not root:
+        return []
+    return sorted(path for path in Path(root).rglob("*") if path.suffix in (*video.VIDEO_SUFFIXES, ".m4v"))
+
+
+@pytest.mark.skipif(not real_clips(), reason="MOCLIP_REAL_DATA names no folder of real clips")
+def test_real_clips_read_alike_whatever_the_way() -> None:
+    rng = np.random.default_rng(0)
+    for path in real_clips()[::3]:
+        info = video.probe(path)
+        wanted = sorted(int(i) for i in rng.choice(info.frames, 3, replace=False))
+        in_order = video._read_in_order(path, wanted)
+        np.testing.assert_array_equal(video.read_frames(path, wanted), np.stack([in_order[i] for i in wanted]))
+        exact = video.read_vectors(path, "pyav")
+        assert len(exact.frame_types) == info.frames
+        assert (video.B_FRAME in exact.frame_types) == info.has_b
+        chosen = video.read_vectors(path, video.choose_backend(info.codec, info.has_b))
+        np.testing.assert_array_equal(chosen.blocks, exact.blocks)
