@@ -37,7 +37,8 @@ SMALL = {
     "tsn.batch": 8,
     "tsn.lr_steps": [2],
     "embed.views": 2,
-    "fusion.epochs": 5,
+    "fusion.lr": 0.01,
+    "fusion.epochs": 20,
     "evaluate.protocol": "3x1",
 }
 """Parameters that make every stage run in a second or two."""

@@ -68,7 +68,7 @@ def random_crops(
     return Crops(top, left, sides[:, 0], sides[:, 1], mirrored)
 
 
-def test_crops(grid: tuple[int, int], share: float, crops: int) -> Crops:
+def protocol_crops(grid: tuple[int, int], share: float, crops: int) -> Crops:
     """The boxes of a test protocol: 1 (centre), 5 (corners and centre) or 10 (those five, then mirrored).
 
     Square, `share` of the short side.

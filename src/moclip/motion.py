@@ -7,6 +7,7 @@ frame, (dx, dy) in px of the canvas.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,13 +45,9 @@ def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CO
     """
     units, per_px = _on_codec_grid(vectors)
     size = (vectors.height, vectors.width)
-    weights_y, weights_x = (_overlaps(size[axis], canvas[axis], cell) for axis in (0, 1))
-    # Whole numbers below 2**53 throughout: sums are exact in any order, and the bytes the same on any machine.
-    across = units[..., : weights_x.shape[1]]
-    summed = across if _is_identity(weights_x) else across @ weights_x.T
-    down = summed[..., : weights_y.shape[1], :]
-    summed = down if _is_identity(weights_y) else weights_y @ down
-    area = np.outer(weights_y.sum(1), weights_x.sum(1)) * per_px
+    edges_y, edges_x = (_edges(size[axis], canvas[axis], cell) for axis in (0, 1))
+    summed = _between(_between(units, edges_y, axis=2), edges_x, axis=3)
+    area = np.outer(edges_y.lengths, edges_x.lengths) * per_px
     return summed * np.stack([canvas[1] / size[1] / area, canvas[0] / size[0] / area])
 
 
@@ -104,24 +101,44 @@ def _assign(grid: np.ndarray, blocks: np.ndarray, frame: np.ndarray, per_px: int
     return None
 
 
-@functools.lru_cache(maxsize=64)
-def _overlaps(side: int, canvas: int, cell: int) -> np.ndarray:
-    """Overlap of the canvas's cells with the codec's cells of a picture of `side` px, along one axis.
+class _Edges(NamedTuple):
+    """Edges of the canvas's cells on one axis of the codec's grid, in whole units of length.
 
-    Returns float64 (cells, codec cells), whole numbers: lengths in 1/(side * canvas) of the axis, divided by
-    their greatest common divisor. Rows sum to the part of a cell that lies inside the canvas.
+    Edge j lies in codec cell `cell[j]`, `rest[j]` units from its start; a codec cell is `width` units wide, and
+    `lengths` are the canvas cells' own, of their part inside the canvas.
     """
-    there = np.minimum(np.arange(-(-canvas // cell) + 1) * cell, canvas) * side
-    here = np.minimum(np.arange(-(-side // CODEC_CELL) + 1) * CODEC_CELL, side) * canvas
-    shared = np.minimum(there[1:, None], here[None, 1:]) - np.maximum(there[:-1, None], here[None, :-1])
-    shared = np.maximum(shared, 0)
-    weights = (shared // np.gcd.reduce(shared, axis=None)).astype(np.float64)
-    weights.flags.writeable = False
-    return weights
+
+    cell: np.ndarray
+    rest: np.ndarray
+    width: int
+    lengths: np.ndarray
 
 
-def _is_identity(weights: np.ndarray) -> bool:
-    return weights.shape[0] == weights.shape[1] and np.count_nonzero(weights) == len(weights) == weights.trace()
+@functools.lru_cache(maxsize=64)
+def _edges(side: int, canvas: int, cell: int) -> _Edges:
+    at = np.minimum(np.arange(-(-canvas // cell) + 1) * cell, canvas) * side
+    width = CODEC_CELL * canvas
+    unit = np.gcd.reduce([*at, width])
+    number, rest = np.divmod(at // unit, width // unit)
+    return _Edges(number, rest, int(width // unit), np.diff(at // unit))
+
+
+def _between(values: np.ndarray, edges: _Edges, axis: int) -> np.ndarray:
+    """Integrate `values`, constant in each codec cell, between neighbouring edges along an axis.
+
+    Whole numbers below 2**53 throughout: the sums are exact, and the bytes stored the same on any machine. (Products
+    with a matrix of overlaps take as long on one thread, and ten times as long on two.)
+    """
+    cells = len(edges.lengths)
+    if not edges.rest.any() and np.array_equal(edges.cell, np.arange(cells + 1)):
+        return np.take(values, range(cells), axis) * edges.width
+    shape = list(values.shape)
+    shape[axis] += 1
+    before = np.zeros(shape)
+    np.cumsum(values, axis, out=before[(slice(None),) * axis + (slice(1, None),)])
+    last = np.minimum(edges.cell, values.shape[axis] - 1)  # the canvas's far edge may lie behind the last cell
+    rest = edges.rest.reshape(-1, *[1] * (values.ndim - axis - 1))
+    return np.diff(before.take(edges.cell, axis) * edges.width + values.take(last, axis) * rest, axis=axis)
 
 
 # ---------------------------------------------------------------------------------------------- accumulation

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moclip.augment import pictures, random_crops, test_crops
+from moclip.augment import pictures, protocol_crops, random_crops
 from moclip.errors import ModelError
 from moclip.fields import Clips, Fields
 from moclip.mv_tsn import MvTsn, parameter_groups
@@ -130,7 +130,7 @@ def embed(
     The frozen model runs in eval mode; `batch` is about how many pictures go through at once.
     """
     model.to(device).eval()
-    boxes = test_crops(fields.grid, crop, crops)
+    boxes = protocol_crops(fields.grid, crop, crops)
     features = []
     for part, read in _read_ahead(fields, clips, max(1, batch // (segments * crops)), segments, None):
         grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from moclip import motion, video
-from moclip.augment import pictures, test_crops
+from moclip.augment import pictures, protocol_crops
 from moclip.clip import Clip, normalised
 from moclip.fusion import Fusion
 from moclip.mv_tsn import MvTsn
@@ -74,7 +74,7 @@ class Predictor:
         ]
         levels = torch.from_numpy(motion.quantise(field[wanted], self.fields.clip))
         self._frames = info.frames
-        boxes = test_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, self.views.crops)
+        boxes = protocol_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, self.views.crops)
         shown = pictures(
             levels.repeat_interleave(self.views.crops, dim=0),
             boxes.tile(len(wanted)),

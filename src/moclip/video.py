@@ -17,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.sidedata.sidedata import SideDataContainer
 
 from moclip.errors import MoclipError, VideoError
 
@@ -339,7 +340,8 @@ def _read_pyav(path: str | Path) -> Iterator[Vectors]:
             if here != (size := size or here):
                 what = f"the picture's size changes from {size[0]}x{size[1]} to {here[0]}x{here[1]} midway"
                 raise VideoError(what, where=path, fix=_re_encode(path))
-            side = picture.side_data.get("MOTION_VECTORS")
+            # `picture.side_data` would tie the picture into a cycle, and hundreds would wait for the collector.
+            side = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
             kind = int(_PICTURE[int(picture.pict_type)])
             raw.append(b"" if side is None or (blind_b and kind == B_FRAME) else bytes(side))
             types.append(kind)

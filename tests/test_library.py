@@ -1,0 +1,266 @@
+"""The parts of the library that stages share: features on disk, sampling, crops, networks, scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from moclip import metrics
+from moclip.augment import Crops, pictures, protocol_crops, random_crops
+from moclip.clip import phrase, read_phrases, read_prompts
+from moclip.cost import count_parameters
+from moclip.errors import DatasetError, ModelError, StoreError
+from moclip.features import Features, write_features
+from moclip.fusion import Fusion, FusionConfig, load_fusion
+from moclip.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
+from moclip.sampling import motion_frames, segment_frames, still_frames
+
+GRID = (30, 40)
+
+
+# ---------------------------------------------------------------------------------------------- features on disk
+
+
+def stored(folder: Path) -> Path:
+    values = np.arange(3000, dtype=np.float32).reshape(1000, 3)
+    ids = [f"class/clip{n}.avi" for n in range(1000)]
+    write_features(folder / "f.zarr", ids, {"features": (values, ("feature",))}, {"model": "m"})
+    return folder / "f.zarr"
+
+
+def test_features_come_back_by_id(tmp_path: Path) -> None:
+    features = Features(stored(tmp_path), "clip_image")
+    rows = features.rows("features", ["class/clip7.avi", "class/clip0.avi"])
+    np.testing.assert_array_equal(rows, [[21, 22, 23], [0, 1, 2]])
+    assert features.attributes["model"] == "m"
+
+
+def test_a_missing_feature_is_an_error_that_names_the_clip(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"class/gone\.avi.*clip_image|class/gone\.avi"):
+        Features(stored(tmp_path), "clip_image").rows("features", ["class/clip1.avi", "class/gone.avi"])
+
+
+def test_a_lost_chunk_is_an_error_and_not_zeros(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    next((path / "features/c").rglob("0")).unlink() if (path / "features/c/0").is_file() else shutil.rmtree(
+        path / "features/c/0"
+    )
+    with pytest.raises(StoreError, match=r"nothing stored for class/clip0\.avi"):
+        Features(path, "clip_image").array("features")
+
+
+def test_a_flipped_byte_is_an_error(tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    chunk = next(file for file in (path / "features/c").rglob("*") if file.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged"):
+        Features(path, "clip_image").array("features")
+
+
+def test_no_store_says_which_stage_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"stages\.embed_mv"):
+        Features(tmp_path / "none.zarr", "embed_mv")
+
+
+# ----------------------------------------------------------------------------------------------------- sampling
+
+
+def test_each_segment_gives_a_frame_of_its_own_part() -> None:
+    lengths = np.array([96, 7, 3, 2, 1])
+    middle = segment_frames(lengths, 3)
+    np.testing.assert_array_equal(middle[0], [16, 48, 80])
+    drawn = np.stack([segment_frames(lengths, 3, np.random.default_rng(seed)) for seed in range(200)])
+    for part in range(3):
+        assert drawn[:, 0, part].min() == 32 * part
+        assert drawn[:, 0, part].max() == 32 * part + 31
+    assert (drawn < lengths[None, :, None]).all()
+    assert (drawn >= 0).all()
+
+
+def test_an_i_frame_takes_the_motion_before_it() -> None:
+    types = np.frombuffer(b"IPPIPPIIPPIII", dtype=np.uint8)
+    target = motion_frames(types, np.array([0, 6, 10]), np.array([6, 4, 3]))
+    assert target.tolist() == [1, 1, 2, 2, 4, 5, 8, 8, 8, 9, 10, 11, 12]
+
+
+def test_random_stills_depend_on_seed_and_clip_alone() -> None:
+    first = still_frames(100, 4, "random", 0, "a/b.avi")
+    assert first.tolist() == still_frames(100, 4, "random", 0, "a/b.avi").tolist()
+    assert first.tolist() != still_frames(100, 4, "random", 1, "a/b.avi").tolist()
+    assert first.tolist() != still_frames(100, 4, "random", 0, "a/c.avi").tolist()
+    assert [frame // 25 for frame in first] == [0, 1, 2, 3]
+    assert still_frames(9, 1, "middle", 0, "a").tolist() == [4]
+
+
+# -------------------------------------------------------------------------------------------------------- crops
+
+
+def fields(count: int = 6, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-127, 128, (count, 2, *GRID), dtype=torch.int8, generator=generator)
+
+
+@pytest.mark.parametrize("size", [24, 64, 224])
+def test_pictures_equal_crop_resize_flip_done_plainly(size: int) -> None:
+    batch = fields()
+    top, left = np.array([0, 3, 5, 10, 0, 2]), np.array([0, 4, 10, 1, 20, 7])
+    height, width = np.array([30, 20, 25, 20, 30, 22]), np.array([40, 24, 30, 33, 20, 28])
+    flip = np.array([False, True, False, True, True, False])
+    shown = pictures(batch, Crops(top * 1.0, left * 1.0, height * 1.0, width * 1.0, flip), size)
+    for n in range(len(batch)):
+        cut = batch[n : n + 1, :, top[n] : top[n] + height[n], left[n] : left[n] + width[n]].float() / 127
+        plain = functional.interpolate(cut, (size, size), mode="bilinear", align_corners=False)[0]
+        if flip[n]:
+            plain = plain.flip(-1)
+            plain[0] = -plain[0]
+        torch.testing.assert_close(shown[n], plain, atol=1e-5, rtol=0)
+
+
+def test_multi_scale_crops_stay_inside_and_cover_the_scales() -> None:
+    crops = random_crops(4000, GRID, (1, 0.875, 0.75), True, np.random.default_rng(0))
+    assert (crops.top >= 0).all()
+    assert (crops.left >= 0).all()
+    assert (crops.top + crops.height <= 30 + 1e-9).all()
+    assert (crops.left + crops.width <= 40 + 1e-9).all()
+    assert sorted(set(crops.height.tolist())) == [22.5, 26.25, 30.0]
+    assert not np.any(np.abs(crops.height - crops.width) > 3.76), "at most one step of scale apart"
+    assert 0.45 < crops.flip.mean() < 0.55
+
+
+def test_ten_crops_are_five_places_each_also_flipped() -> None:
+    crops = protocol_crops(GRID, 0.875, 10)
+    assert crops.flip.tolist() == [False] * 5 + [True] * 5
+    places = list(zip(crops.top.tolist(), crops.left.tolist(), strict=True))
+    assert places[:5] == places[5:]
+    assert len(set(places)) == 5
+    assert protocol_crops(GRID, 1, 1).left.tolist() == [5.0]
+
+
+# ----------------------------------------------------------------------------------------------------- networks
+
+
+def network(backbone: str = "test_resnet") -> MvTsn:
+    torch.manual_seed(0)
+    return MvTsn(MvTsnConfig(backbone, ("a", "b", "c"), 32, 0.5))
+
+
+def test_logits_are_the_mean_over_the_segments() -> None:
+    model = network().eval()
+    shown = torch.randn(2, 3, 2, 32, 32)
+    whole = model(shown)
+    single = torch.stack([model(shown[:, part : part + 1]) for part in range(3)]).mean(0)
+    torch.testing.assert_close(whole, single)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "efficientnet_b0", "mobilenetv3_small_050"])
+def test_optimiser_groups_follow_the_recipe(backbone: str) -> None:
+    model = network(backbone)
+    groups = parameter_groups(model, lr=0.01, weight_decay=1e-4, head=1, stem=0.1, rest=0.01)
+    rates = {parameter: group["lr"] for group in groups for parameter in group["params"]}
+    decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert len(rates) == len(list(model.parameters())), "every parameter, once"
+    assert rates[model.head.weight] == 0.01
+    assert rates[model.input_norm.weight] == pytest.approx(0.001)
+    named = dict(model.backbone.named_parameters())
+    first = next(name for name, parameter in named.items() if parameter.ndim == 4)
+    assert rates[named[first]] == pytest.approx(0.001), "the first convolution is the stem"
+    last = [parameter for parameter in named.values() if parameter.ndim == 4][-1]
+    assert rates[last] == pytest.approx(0.0001)
+    for parameter, value in decay.items():
+        assert value == (1e-4 if parameter.ndim > 1 else 0)
+
+
+def test_networks_come_back_from_disk(tmp_path: Path) -> None:
+    model = network().eval()
+    model.save(tmp_path / "m.safetensors")
+    again = load_mv_tsn(tmp_path / "m.safetensors")
+    assert again.config == model.config
+    shown = torch.randn(1, 2, 2, 32, 32)
+    torch.testing.assert_close(again(shown), model(shown))
+    head = Fusion(FusionConfig(8, 4, 16, 3, 0.5)).eval()
+    head.save(tmp_path / "f.safetensors")
+    pair = torch.randn(5, 8), torch.randn(5, 4)
+    torch.testing.assert_close(load_fusion(tmp_path / "f.safetensors")(*pair), head(*pair))
+
+
+def test_the_papers_head_has_the_papers_parameters() -> None:
+    assert count_parameters(Fusion(FusionConfig(1280, 512, 512, 101, 0.5))) == 969_829
+
+
+def test_the_papers_network_costs_what_the_paper_says() -> None:
+    model = MvTsn(MvTsnConfig("efficientnet_b0", tuple("abc"), 224, 0.5))
+    assert model.width == 1280
+    assert model.segment_cost()["multiply_adds"] == pytest.approx(0.381e9, rel=0.005)
+
+
+def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
+    weights = real_data / "weights/mobilenetv2_100_imagenet.safetensors"
+    model = MvTsn(MvTsnConfig("mobilenetv2_100", ("a", "b"), 64, 0.5), str(weights))
+    fresh = MvTsn(MvTsnConfig("mobilenetv2_100", ("a", "b"), 64, 0.5))
+    assert model.backbone.conv_stem.weight.shape[1] == 2
+    trained, random = model.backbone.conv_head.weight, fresh.backbone.conv_head.weight
+    assert not torch.allclose(trained, random)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pretrained", "told"),
+    [
+        ("efficientnet_b99", False, "no such timm model"),
+        ("test_resnet", "/nowhere.safetensors", "no such weights file"),
+        ("test_resnet", __file__, "safetensors only"),
+    ],
+)
+def test_a_wrong_backbone_or_weights_are_named(backbone: str, pretrained: bool | str, told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5), pretrained)
+
+
+# ------------------------------------------------------------------------------------------------ text and scores
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("HorseRiding", "horse riding"),
+        ("YoYo", "yo yo"),
+        ("brush_hair", "brush hair"),
+        ("noFight", "no fight"),
+        ("TaiChi", "tai chi"),
+        ("Swing", "swing"),
+    ],
+)
+def test_a_class_name_becomes_words(name: str, words: str) -> None:
+    assert phrase(name) == words
+
+
+def test_prompts_and_phrases_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(["a {}", "b"]))
+    with pytest.raises(DatasetError, match="exactly one"):
+        read_prompts(path)
+    path.write_text(json.dumps({"HorseRiding": ["riding a horse", "on horseback"]}))
+    assert read_phrases(path, ["HorseRiding", "YoYo"]) == {
+        "HorseRiding": ["riding a horse", "on horseback"],
+        "YoYo": ["yo yo"],
+    }
+    path.write_text("{")
+    with pytest.raises(DatasetError, match="not valid JSON"):
+        read_phrases(path, ["A"])
+
+
+def test_scores_by_hand() -> None:
+    logits = np.array([[3, 2, 1], [1, 2, 3], [2, 2, 0], [0, 2, 2.0]])
+    labels = np.array([0, 0, 1, 2])
+    assert metrics.top_k(logits, labels, 1) == 0.25, "a tie goes to the lower class, as argmax has it"
+    assert metrics.top_k(logits, labels, 1) == (logits.argmax(1) == labels).mean()
+    assert metrics.top_k(logits, labels, 2) == 0.75
+    assert metrics.top_k(logits, labels, 5) == 1
+    assert metrics.mean_class_accuracy(logits.argmax(1), labels) == pytest.approx(0.5 / 3)
