@@ -19,6 +19,7 @@ from moclip.fields import Clips, Fields
 from moclip.fusion_training import FusionData
 from moclip.sampling import motion_frames
 from moclip.store import FieldReader, read_frame_types
+from moclip.video import B_VECTOR_CODECS
 from pipeline import paths
 from pipeline.io import read_parquet
 
@@ -52,9 +53,14 @@ class Inputs:
 
     def fields(self) -> Fields:
         reader = FieldReader(paths.MV_STORE, self.mv_table)
-        ok = self.mv_table[self.mv_table["status"] == "ok"]
-        frame_types = read_frame_types(paths.MV_STORE)
-        return Fields(reader, motion_frames(frame_types, ok["offset"].to_numpy(), ok["length"].to_numpy()))
+        clips = self.motion_rows()
+        target = motion_frames(
+            read_frame_types(paths.MV_STORE),
+            clips["offset"].to_numpy(),
+            clips["length"].to_numpy(),
+            clips["codec"].isin(B_VECTOR_CODECS).to_numpy(),
+        )
+        return Fields(reader, target)
 
     def motion_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits whose motion vectors are in the store, with `offset` and `length`."""

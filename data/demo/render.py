@@ -1,7 +1,7 @@
 """Render and encode the demo's clips into `videos/`, with split files as UCF-101 has them in `splits/`.
 
-Nothing but the picture tells the class: size, background, codec, frame rate and number of frames are given by the group and
-the clip, not by the class. The same params give the same bytes, however many workers there are.
+Nothing but the picture tells the class: size, background, codec, frame rate and number of frames are given by
+the group and the clip, not by the class. The same params give the same bytes, however many workers there are.
 """
 
 import argparse
@@ -125,9 +125,7 @@ def write_splits(clips: list[Clip], splits: Path) -> None:
 def main() -> None:
     """Render all clips that params.yaml asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: the CPUs)"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: the CPUs)")
     workers = parser.parse_args().workers
     settings = load_settings()
     videos, splits = FOLDER / "videos", FOLDER / "splits"

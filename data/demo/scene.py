@@ -1,8 +1,8 @@
 """What the demo shows: a textured ball that moves over a textured, static background.
 
-Drawn in YCbCr, as a codec sees it. A colour is an angle in the chroma plane: luma, and with it what an encoder's motion
-search follows, is the same for every colour. Where and how large the ball is in the middle of a clip is
-drawn before its motion is known, so a single still does not show the motion.
+Drawn in YCbCr, as a codec sees it. A colour is an angle in the chroma plane: luma, and with it what an
+encoder's motion search follows, is the same for every colour. Where and how large the ball is in the middle of
+a clip is drawn before its motion is known, so a single still does not show the motion.
 Used by `render.py` (clips) and `train_clip.py` (stills).
 """
 
@@ -13,7 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-Floats: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.floating]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 # The angle of the pure colour, in degrees from Cb to Cr: about 120 apart, so all contrast equally.
@@ -67,9 +67,7 @@ def draw_waves(rng: np.random.Generator, count: int, low: float, high: float) ->
     """`count` plane waves (count, 3): ky, kx in radians a unit of length, and a phase; `low`..`high` cycles a unit."""
     angle = rng.uniform(0, 2 * np.pi, count)
     k = 2 * np.pi * rng.uniform(low, high, count)
-    return np.stack([k * np.sin(angle), k * np.cos(angle), rng.uniform(0, 2 * np.pi, count)], 1).astype(
-        np.float32
-    )
+    return np.stack([k * np.sin(angle), k * np.cos(angle), rng.uniform(0, 2 * np.pi, count)], 1).astype(np.float32)
 
 
 def texture(y: Floats, x: Floats, waves: Floats) -> Floats:
@@ -85,10 +83,7 @@ def draw_background(rng: np.random.Generator) -> Background:
     y = np.arange(height + 2 * MARGIN, dtype=np.float32) / height
     x = np.arange(width + 2 * MARGIN, dtype=np.float32) / height
     luma = rng.uniform(90, 150) + rng.uniform(14, 26) * texture(y, x, draw_waves(rng, 24, 1, 12))
-    tints = [
-        128 + rng.uniform(-12, 12) + 5 * texture(y[::2], x[::2], draw_waves(rng, 6, 0.3, 1.5))
-        for _ in range(2)
-    ]
+    tints = [128 + rng.uniform(-12, 12) + 5 * texture(y[::2], x[::2], draw_waves(rng, 6, 0.3, 1.5)) for _ in range(2)]
     return Background(luma, np.stack(tints), shaky=bool(rng.random() < 0.25))
 
 
@@ -98,11 +93,7 @@ def draw_scene(
     """A scene; every value is drawn whatever the motion, so that the same `rng` gives each motion the same middle."""
     height, width = background.size
     length = int(rng.integers(frames[0], frames[1] + 1))
-    steps = (
-        rng.choice([-1, 0, 1], size=(length, 2), p=[0.15, 0.7, 0.15])
-        if background.shaky
-        else np.zeros((length, 2))
-    )
+    steps = rng.choice([-1, 0, 1], size=(length, 2), p=[0.15, 0.7, 0.15]) if background.shaky else np.zeros((length, 2))
     return Scene(
         background=background,
         colour=colour,

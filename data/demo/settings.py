@@ -17,7 +17,7 @@ class ClipSettings(BaseModel):
     stills: int = Field(ge=1)
     steps: int = Field(ge=1)
     batch: int = Field(ge=2)
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, strict=False)  # YAML 1.1 reads 1e-3 as a string
 
 
 class Settings(BaseModel):
@@ -52,7 +52,6 @@ def load_settings(path: Path = FOLDER / "params.yaml") -> Settings:
         return Settings.model_validate(yaml.safe_load(path.read_text()))
     except ValidationError as error:
         wrong = "".join(
-            f"\n  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
+            f"\n  {'.'.join(map(str, e['loc'])) or 'params'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
         )
         raise SystemExit(f"{path}:{wrong}") from None

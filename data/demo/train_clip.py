@@ -1,8 +1,8 @@
 """Train a tiny CLIP on stills and captions and write it to `clip/` as the hub stores any CLIP.
 
-It stands in for `openai/clip-vit-base-patch32` where nothing can be downloaded, and the same code loads both. Its stills are
-rendered for it alone: it sees no clip. A still does not show how the ball moves, so a caption names a motion at
-random or none, and the text embeddings come to be about what is seen.
+It stands in for `openai/clip-vit-base-patch32` where nothing can be downloaded, and the same code loads both.
+Its stills are rendered for it alone: it sees no clip. A still does not show how the ball moves, so a caption
+names a motion at random or none, and the text embeddings come to be about what is seen.
 """
 
 import re

@@ -68,10 +68,9 @@ class Predictor:
         field = motion.field(vectors, self.fields.canvas, self.fields.cell)
         if self.fields.accumulate:
             field = motion.accumulate(field, vectors.frame_types, self.fields.canvas, self.fields.cell)
-        length = np.array([len(field)])
-        wanted = motion_frames(vectors.frame_types, np.array([0]), length)[
-            segment_frames(length, self.views.segments)[0]
-        ]
+        length, b_vectors = np.array([len(field)]), np.array([info.codec in video.B_VECTOR_CODECS])
+        target = motion_frames(vectors.frame_types, np.array([0]), length, b_vectors)
+        wanted = target[segment_frames(length, self.views.segments)[0]]
         levels = torch.from_numpy(motion.quantise(field[wanted], self.fields.clip))
         self._frames = info.frames
         boxes = protocol_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, self.views.crops)

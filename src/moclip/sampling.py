@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-INTRA = ord("I")
+INTRA, BIDIRECTIONAL = ord("I"), ord("B")
 
 
 def segment_frames(lengths: np.ndarray, segments: int, generator: np.random.Generator | None = None) -> np.ndarray:
@@ -20,15 +20,20 @@ def segment_frames(lengths: np.ndarray, segments: int, generator: np.random.Gene
     return np.minimum(((edges + within) * lengths[:, None] / segments).astype(np.int64), lengths[:, None] - 1)
 
 
-def motion_frames(frame_types: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def motion_frames(
+    frame_types: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, b_vectors: np.ndarray
+) -> np.ndarray:
     """Where to look for the motion of each frame: (frames,) int64 of absolute frame numbers.
 
     An I-frame has no vectors; position 0 of a GOP takes the last frame of the GOP before, as CoViAR's loader does, and
-    the first frames of a clip take the first frame that has vectors. `frame_types` (frames,) holds ASCII codes.
+    the first frames of a clip take the first frame that has vectors. So do B-frames of a codec whose B-frames come
+    without vectors. `frame_types` (frames,) holds ASCII codes; `offsets`, `lengths` and `b_vectors` (whether the
+    clip's B-frames have vectors) are (clips,).
     """
     target = np.arange(len(frame_types), dtype=np.int64)
-    for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
-        inter = frame_types[offset : offset + length] != INTRA
+    for offset, length, has_b in zip(offsets.tolist(), lengths.tolist(), b_vectors.tolist(), strict=True):
+        types = frame_types[offset : offset + length]
+        inter = (types != INTRA) & (has_b | (types != BIDIRECTIONAL))
         if not inter.any():
             continue
         latest = np.maximum.accumulate(np.where(inter, np.arange(length), -1))
