@@ -87,8 +87,14 @@ def test_each_segment_gives_a_frame_of_its_own_part() -> None:
 
 def test_an_i_frame_takes_the_motion_before_it() -> None:
     types = np.frombuffer(b"IPPIPPIIPPIII", dtype=np.uint8)
-    target = motion_frames(types, np.array([0, 6, 10]), np.array([6, 4, 3]))
+    target = motion_frames(types, np.array([0, 6, 10]), np.array([6, 4, 3]), np.ones(3, bool))
     assert target.tolist() == [1, 1, 2, 2, 4, 5, 8, 8, 8, 9, 10, 11, 12]
+
+
+def test_b_frames_are_passed_over_where_they_have_no_vectors() -> None:
+    types = np.frombuffer(b"IBPBPIBPBP", dtype=np.uint8)
+    target = motion_frames(types, np.array([0, 5]), np.array([5, 5]), np.array([True, False]))
+    assert target.tolist() == [1, 1, 2, 3, 4, 7, 7, 7, 7, 9]
 
 
 def test_random_stills_depend_on_seed_and_clip_alone() -> None:
@@ -203,11 +209,12 @@ def test_the_papers_network_costs_what_the_paper_says() -> None:
 
 def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
     weights = real_data / "weights/mobilenetv2_100_imagenet.safetensors"
-    model = MvTsn(MvTsnConfig("mobilenetv2_100", ("a", "b"), 64, 0.5), str(weights))
-    fresh = MvTsn(MvTsnConfig("mobilenetv2_100", ("a", "b"), 64, 0.5))
-    assert model.backbone.conv_stem.weight.shape[1] == 2
-    trained, random = model.backbone.conv_head.weight, fresh.backbone.conv_head.weight
-    assert not torch.allclose(trained, random)
+    config = MvTsnConfig("mobilenetv2_100", ("a", "b"), 64, 0.5)
+    model, fresh = (MvTsn(config, given).state_dict() for given in (str(weights), False))
+    assert model["backbone.conv_stem.weight"].shape[1] == 2
+    assert not torch.allclose(model["backbone.conv_head.weight"], fresh["backbone.conv_head.weight"])
+    again = MvTsn(config, str(weights)).state_dict()
+    torch.testing.assert_close(again["backbone.conv_head.weight"], model["backbone.conv_head.weight"])
 
 
 @pytest.mark.parametrize(
