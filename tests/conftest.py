@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 REAL_DATA = "MOCLIP_REAL_DATA"

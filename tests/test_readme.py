@@ -1,0 +1,73 @@
+"""README says what is so: its table of parameters, its results, its commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from pipeline import params
+from pipeline.dag import STAGES
+from tests.conftest import ROOT, run
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def parameter_table() -> str:
+    """The table as it should be, from the model and the presets."""
+    rows = ["| key | demo | ucf101 | what it is | allowed |", "|---|---|---|---|---|"]
+    demo, ucf = (yaml.safe_load((ROOT / f"pipeline/presets/{name}.yaml").read_text()) for name in ("demo", "ucf101"))
+    for key in params.every_key():
+        values = []
+        for tree in (demo, ucf):
+            value = tree
+            for part in key.split("."):
+                value = value[part]
+            values.append("" if value is None else json.dumps(value).strip('"'))
+        description, allowed = (text.replace("|", "\\|") for text in params.describe(key))
+        rows.append(f"| `{key}` | {values[0]} | {values[1]} | {description} | {allowed} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_parameters_is_the_models() -> None:
+    assert parameter_table() in README
+
+
+def test_the_results_are_those_in_git() -> None:
+    for name, title in (
+        ("zero_shot", "zero-shot CLIP"),
+        ("mv_tsn", "MV-TSN, motion alone"),
+        ("fusion", "fusion of both"),
+    ):
+        scores = json.loads((ROOT / f"metrics/{name}.json").read_text())
+        row = next(line for line in README.splitlines() if line.strip().startswith(title))
+        assert f"{scores['top1']:.4f}" in row
+        assert f"{scores['top5']:.4f}" in row
+
+
+def test_the_demo_shows_what_it_should() -> None:
+    top1 = {
+        name: json.loads((ROOT / f"metrics/{name}.json").read_text())["top1"]
+        for name in ("zero_shot", "mv_tsn", "fusion")
+    }
+    assert top1["fusion"] >= 0.9
+    assert max(top1["zero_shot"], top1["mv_tsn"]) <= top1["fusion"] - 0.25
+
+
+def test_every_command_of_the_project_that_readme_names_exists(tmp_path: Path) -> None:
+    known = set(re.findall(r"^  ([a-z_]+)  ", run("moclip", "--help", cwd=tmp_path).stdout, re.MULTILINE))
+    named = set(re.findall(r"^moclip ([a-z_]+)", README, re.MULTILINE))
+    assert named
+    assert named <= known
+    targets = set(re.findall(r"`make ([a-z-]+)`", README)) | set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert all(f"`{name}`" in README for name in STAGES)
+
+
+def test_no_registry_or_host_is_named_in_the_lock() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert all(re.match(r"^[A-Za-z0-9._-]+==[^=]+$", line) for line in lock.splitlines() if not line.startswith("#"))
+    assert {"torch==2.14.1", "torchvision==0.29.1"} <= set(lock.splitlines())
