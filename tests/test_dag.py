@@ -109,6 +109,7 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
     assert "metrics/fusion.json:top1" in shown.replace("\n", " ") or "top1" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -130,6 +131,7 @@ def test_a_changed_parameter_reruns_the_stages_that_read_it(
     assert "evaluate" in ran(done.stdout)
 
 
+@pytest.mark.slow
 def test_forced_runs_repeat_every_byte(project: Path) -> None:
     outputs = (
         "data/features",
@@ -144,6 +146,7 @@ def test_forced_runs_repeat_every_byte(project: Path) -> None:
     assert digests(project, *outputs) == before
 
 
+@pytest.mark.slow
 def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None:
     outputs = ("data/features", "data/models", "metrics", "data/index.parquet", "data/predictions.parquet")
     before = digests(project, *outputs)
@@ -153,6 +156,7 @@ def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None
     assert digests(project, *outputs) == before
 
 
+@pytest.mark.slow
 def test_help_of_every_stage_shows_the_values_of_params_yaml(finished: Path) -> None:
     for name in STAGES:
         shown = " ".join(run("python", "-m", f"stages.{name}", "--help", cwd=finished).stdout.split())

@@ -152,6 +152,7 @@ def broken(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_broken_clip_gets_its_row_and_the_run_goes_on(broken: Path) -> None:
     table = pd.read_parquet(broken / "project/data/index.parquet").set_index("id")
     assert len(table) == 17
@@ -169,6 +170,7 @@ def test_a_broken_clip_gets_its_row_and_the_run_goes_on(broken: Path) -> None:
     assert not bad.str.contains("Traceback|\n").any()
 
 
+@pytest.mark.slow
 def test_counts_show_what_was_left_out(broken: Path) -> None:
     counts = json.loads((broken / "project/metrics/counts/index.json").read_text())
     assert counts["clips"] == 17
@@ -182,6 +184,7 @@ def test_counts_show_what_was_left_out(broken: Path) -> None:
     assert "not usable: Jump/v_Jump_g01_c08.avi: " in output
 
 
+@pytest.mark.slow
 def test_scores_count_the_test_clips_left_out(broken: Path) -> None:
     table = pd.read_parquet(broken / "project/data/index.parquet")
     test = table[table["split"] == "test"]

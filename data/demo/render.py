@@ -32,8 +32,8 @@ class Codec:
     options: dict[str, str]
 
 
-# A fixed quantiser and fixed frame types leave the lookahead nothing to decide: with `crf` and B-frames libx264 gives one
-# encode in a hundred other bytes, even with one thread and the same pixels.
+# A fixed quantiser and fixed frame types leave the lookahead nothing to decide: with `crf` and B-frames libx264
+# gives one encode in a hundred other bytes, even with one thread and the same pixels.
 X264 = {"preset": "fast", "qp": "26", "x264-params": "threads=1:lookahead-threads=1:scenecut=0:b-adapt=0:weightp=0"}
 MPEG4 = {
     "flags": "+qscale",
@@ -138,6 +138,7 @@ def main() -> None:
     for clip in clips:
         (videos / clip.path).parent.mkdir(exist_ok=True)
 
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers' NumPy: their threads would fight for the CPUs
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         work = pool.imap_unordered(partial(render, settings=settings, videos=videos), clips, chunksize=4)
         for _ in tqdm(work, total=len(clips), desc="render", unit="clip", mininterval=1):
