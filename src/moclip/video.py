@@ -396,7 +396,7 @@ def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]
     with _opened(path) as (container, stream):
         for number, picture in enumerate(_pictures(container, stream, [])):
             if number in left:
-                found[number] = picture.to_ndarray(format="rgb24")
+                found[number] = picture.to_ndarray(format="rgb24", threads=1)
                 left.remove(number)
                 if not left:
                     break
@@ -446,7 +446,7 @@ def _decode_from(container: Any, stream: Any, key: tuple[int, int], stamps: set[
         if lost or (number == 0 and (picture.pts is None or picture.pts > min(stamps))):
             return None
         if picture.pts in stamps:
-            found[picture.pts] = picture.to_ndarray(format="rgb24")
+            found[picture.pts] = picture.to_ndarray(format="rgb24", threads=1)
             if len(found) == len(stamps):
                 return found
     return None
