@@ -8,6 +8,7 @@ if importlib.util.find_spec("moclip") is None or importlib.util.find_spec("panda
     # DVC runs `python` from the PATH, which is the system's where no environment is active
     sys.exit(f"error: {sys.executable} lacks this project's packages; run: make setup && source .venv/bin/activate")
 
-# Threads that wait by spinning starve each other on a busy machine: the fusion head then trains 15 x slower.
-# Read when torch is first imported, hence here.
+# How long OpenMP's threads spin while they wait; read when torch is first imported, hence here. By default, long: on a
+# busy machine they then starve each other (the fusion head trained 15 x slower). Not at all costs an idle one a third.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
