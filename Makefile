@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format clean
+.PHONY: help setup demo metrics test test-fast check format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,15 @@ check: $(READY)  ## lint, formatting, types
 	ruff check .
 	ruff format --check .
 	mypy
+
+LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
+lock:  ## resolve pyproject.toml anew into requirements.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[dev]" setuptools torch==2.14.1 torchvision==0.29.1
+	( echo "# Exact versions of everything \`make setup\` installs (Python 3.11). \`make lock\` writes it anew."; \
+	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude moclip | \
+	  sed -E "/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|motion-vector-extractor).*)/\1; $(LINUX)/" ) > requirements.lock
+	rm -rf build/lock
 
 format: $(READY)  ## let ruff mend what it can
 	ruff check --fix .

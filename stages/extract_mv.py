@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import typer
 
 from moclip import dataset
 from moclip.errors import StoreError
 from moclip.extract import extract
+from moclip.store import drop_store
 from pipeline import console, paths
 from pipeline.io import read_parquet, write_json
 from pipeline.params import Params
@@ -17,17 +20,25 @@ from pipeline.stage import Workers, cpu_count, stage
 
 
 @stage("dataset.root", "mv.backend", "mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "mv.shard")
-def extract_mv(params: Params, workers: Workers = cpu_count()) -> None:
+def extract_mv(
+    params: Params,
+    workers: Workers = cpu_count(),
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Begin anew, with the clips laid out afresh.")] = False,
+) -> None:
     """Read every clip's motion vectors into the feature store.
 
-    Goes on where a killed run stood, and extracts only the shards whose clips or parameters changed. A clip that cannot
-    be read keeps a row with its reason. Writes data/features/mv.zarr, its table data/features/mv.parquet and
-    metrics/counts/extract_mv.json.
+    Goes on where a killed run stood, and extracts only the shards whose clips or parameters changed. The others keep
+    their places, so a store that has grown is laid out otherwise than one made at once, with the same fields; --rebuild
+    makes it at once. A clip that cannot be read keeps a row with its reason. Writes data/features/mv.zarr, its table
+    data/features/mv.parquet and metrics/counts/extract_mv.json.
     """
     index = read_parquet(paths.INDEX, "index")
     clips = dataset.usable(index)
     mv = params.mv
     paths.MV_STORE.parent.mkdir(parents=True, exist_ok=True)
+    if rebuild:
+        drop_store(paths.MV_STORE)
+        paths.MV_TABLE.unlink(missing_ok=True)
     with console.progress("extract_mv", len(clips)) as advance:
         table = extract(
             clips,

@@ -1,0 +1,93 @@
+"""The demo as `make demo` runs it, from nothing: neither stream names the class alone, both together do."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT, commit, new_project, run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = new_project(tmp_path_factory.mktemp("demo") / "project")
+    for name in ("params.yaml", "data/demo/params.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    commit(folder)
+    run("dvc", "repro", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictions(demo: Path) -> pd.DataFrame:
+    return pd.read_parquet(demo / "data/predictions.parquet")
+
+
+def parts(name: str) -> tuple[str, str]:
+    """ "RedBallRising" -> appearance "Red", motion "Rising"."""
+    colour, motion = name.split("Ball")
+    return colour, motion
+
+
+def right(predictions: pd.DataFrame, stream: str, part: int) -> float:
+    """Share of test clips of which a stream names the appearance (0) or the motion (1)."""
+    names = predictions.drop_duplicates("label").set_index("label")["class"]
+    chosen = names.loc[np.stack(predictions[stream].to_list()).argmax(axis=1)]
+    pairs = zip(chosen, predictions["class"], strict=True)
+    return float(np.mean([parts(a)[part] == parts(b)[part] for a, b in pairs]))
+
+
+def test_only_both_streams_together_name_the_class(demo: Path) -> None:
+    top1 = {
+        name: json.loads((demo / f"metrics/{name}.json").read_text())["top1"]
+        for name in ("zero_shot", "mv_tsn", "fusion")
+    }
+    assert top1["fusion"] >= 0.9
+    assert top1["zero_shot"] <= top1["fusion"] - 0.25
+    assert top1["mv_tsn"] <= top1["fusion"] - 0.25
+
+
+def test_clip_sees_what_and_the_vectors_see_how(predictions: pd.DataFrame) -> None:
+    assert right(predictions, "zero_shot", 0) >= 0.9
+    assert right(predictions, "mv_tsn", 1) >= 0.9
+    # chance is 1/4 for the motion and 1/3 for the appearance: 96 clips stay within three deviations of it
+    assert right(predictions, "zero_shot", 1) < 0.25 + 0.14
+    assert right(predictions, "mv_tsn", 0) < 1 / 3 + 0.15
+
+
+def test_it_is_as_large_and_as_varied_as_it_says(demo: Path) -> None:
+    index = pd.read_parquet(demo / "data/index.parquet")
+    assert index["class"].nunique() == 12
+    tests = index[index["split"] == "test"]
+    assert tests.groupby("class").size().eq(8).all()
+    assert (index[index["split"] != "test"].groupby("class").size() == 20).all()
+    assert {"h264", "mpeg4"} == set(index["codec"])
+    assert index["has_b"].any()
+    assert len(index[["w", "h"]].drop_duplicates()) > 1
+    mix = index.groupby(["class", "codec", "has_b"]).size().unstack("class")
+    assert mix.nunique(axis=1).eq(1).all(), "no codec gives a class away"
+
+
+def test_no_metadata_names_the_class(demo: Path) -> None:
+    import av
+
+    for path in sorted((demo / "data/demo/videos").rglob("v_*"))[::17]:
+        with av.open(str(path)) as container:
+            told = str(container.metadata) + str(container.streams.video[0].metadata)
+        assert not re.search("ball|rising|falling|red|green|blue", told, re.IGNORECASE)
+
+
+def test_renders_again_to_the_committed_bytes(demo: Path) -> None:
+    """The lock of the demo's data in git holds here too: the same versions draw and encode the same bytes."""
+    import yaml
+
+    locks = [yaml.safe_load((root / "data/demo/dvc.lock").read_text())["stages"] for root in (ROOT, demo)]
+    ours, again = ({out["path"]: out["md5"] for out in lock["render"]["outs"]} for lock in locks)
+    assert ours == again
