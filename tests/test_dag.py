@@ -156,6 +156,27 @@ def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None
     assert digests(project, *outputs) == before
 
 
+def test_rebuild_makes_the_store_anew(project: Path) -> None:
+    before = digests(project, "data/features/mv.zarr", "data/features/mv.parquet")
+    shard = next(file for file in (project / "data/features/mv.zarr/field/c").rglob("*") if file.is_file())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    run("python", "-m", "stages.extract_mv", "--rebuild", cwd=project)
+    assert digests(project, "data/features/mv.zarr", "data/features/mv.parquet") == before
+
+
+@pytest.mark.slow
+def test_a_store_with_a_damaged_shard_stops_training(project: Path) -> None:
+    for shard in (project / "data/features/mv.zarr/field/c").rglob("*"):
+        if shard.is_file():
+            content = bytearray(shard.read_bytes())
+            content[100] ^= 1
+            shard.write_bytes(content)
+    done = run("python", "-m", "stages.train_mv", cwd=project, code=1)
+    assert "Traceback" not in done.stderr
+    assert "damaged" in done.stderr
+    assert "BallRising" in done.stderr, "the videos are named"
+
+
 @pytest.mark.slow
 def test_help_of_every_stage_shows_the_values_of_params_yaml(finished: Path) -> None:
     for name in STAGES:
