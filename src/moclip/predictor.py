@@ -54,16 +54,15 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, path: Path) -> dict[str, np.ndarray]:
         """Probabilities (classes,) float32 of "fusion", "mv_tsn" and "zero_shot". Raises VideoError."""
-        motion_features, motion_logits = self._motion(path)
-        count = self._frames
-        picture = self._picture(path, count)
+        info = video.probe(path)
+        motion_features, motion_logits = self._motion(path, info)
+        picture = self._picture(path, info.frames)
         fused = self.fusion(motion_features, torch.from_numpy(picture)[None])
         zero_shot = torch.from_numpy(self.logit_scale * self.text @ picture)
         logits = {"fusion": fused[0], "mv_tsn": motion_logits[0], "zero_shot": zero_shot}
         return {name: torch.softmax(values, dim=0).numpy() for name, values in logits.items()}
 
-    def _motion(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-        info = video.probe(path)
+    def _motion(self, path: Path, info: video.VideoInfo) -> tuple[torch.Tensor, torch.Tensor]:
         vectors = video.read_vectors(path, video.choose_backend(info.codec, info.has_b, self.fields.backend))
         field = motion.field(vectors, self.fields.canvas, self.fields.cell)
         if self.fields.accumulate:
@@ -72,7 +71,6 @@ class Predictor:
         target = motion_frames(vectors.frame_types, np.array([0]), length, b_vectors)
         wanted = target[segment_frames(length, self.views.segments)[0]]
         levels = torch.from_numpy(motion.quantise(field[wanted], self.fields.clip))
-        self._frames = info.frames
         boxes = protocol_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, self.views.crops)
         shown = pictures(
             levels.repeat_interleave(self.views.crops, dim=0),
