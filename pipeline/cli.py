@@ -32,6 +32,10 @@ def main() -> None:
             app.command(name, help=summary)(_uncalled)
     app.command(help=use.__doc__)(use)
     app.command(help=metrics.__doc__)(metrics)
+    if called == "store":
+        app.add_typer(importlib.import_module("pipeline.store_cli").app, name="store")
+    else:
+        app.command("store", help="Look into the store of motion fields, and check it.")(_uncalled)
     app()
 
 

@@ -1,0 +1,58 @@
+"""Read clips several times with each backend and count how many different answers come.
+
+    python benchmarks/repeat.py CLIP_OR_FOLDER... [--times 5]
+
+A backend that is exact gives one answer a clip. Shows why `mv.backend: auto` does not use mvextractor for H.264 with
+B-frames; `docs/motion-vectors.md` tells the story.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from moclip import video
+from moclip.errors import VideoError
+
+
+def answer(path: Path, backend: str) -> tuple[str, int]:
+    """Digest of all vectors of a clip, and how many there are."""
+    vectors = video.read_vectors(path, backend)
+    digest = hashlib.sha256(vectors.blocks.tobytes() + vectors.frame.tobytes() + vectors.frame_types.tobytes())
+    return digest.hexdigest(), len(vectors.blocks)
+
+
+def main() -> None:
+    """Print a line a clip, then how many clips had more than one answer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--times", type=int, default=5)
+    given = parser.parse_args()
+    clips = [
+        inner
+        for path in given.clips
+        for inner in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if inner.suffix.lower() in video.VIDEO_SUFFIXES
+    ]
+    backends = [name for name in video.BACKENDS if name != "mvextractor" or video.has_mvextractor()]
+    unsteady = dict.fromkeys(backends, 0)
+    for path in clips:
+        try:
+            about = video.probe(path)
+        except VideoError as problem:
+            print(f"{path.name}: {problem.what}")
+            continue
+        told = []
+        for backend in backends:
+            answers = {answer(path, backend) for _ in range(given.times)}
+            unsteady[backend] += len(answers) > 1
+            counts = sorted({count for _, count in answers})
+            told.append(f"{backend} {len(answers)} answers ({counts[0]} to {counts[-1]} vectors)")
+        print(f"{path.name} ({about.codec}{', B-frames' if about.has_b else ''}): {'; '.join(told)}")
+    for backend, count in unsteady.items():
+        print(f"{backend}: more than one answer in {given.times} for {count} of {len(clips)} clips")
+
+
+if __name__ == "__main__":
+    main()
