@@ -31,11 +31,8 @@ def evaluate(params: Params) -> None:
     model = load_fusion(paths.FUSION)
     logits = _logits(inputs, model, ids, classes)
     skipped = inputs.skipped("test")
-    protocols = {
-        "zero_shot": f"{params.clip.frames} frame",
-        "mv_tsn": params.evaluate.protocol,
-        "fusion": f"{params.evaluate.protocol} + {params.clip.frames} frame",
-    }
+    stills, views = _stills(params), params.evaluate.protocol
+    protocols = {"zero_shot": stills, "mv_tsn": views, "fusion": f"{views} + {stills}"}
     scores = {
         name: metrics.scores(values, labels)
         | {
@@ -54,6 +51,10 @@ def evaluate(params: Params) -> None:
     _write_predictions(rows, logits)
     _write_plots(labels, logits, classes)
     console.scores(scores, costs["multiply_adds_m"]["video"])
+
+
+def _stills(params: Params) -> str:
+    return f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
 
 
 def _logits(inputs: Inputs, model: Fusion, ids: list[str], classes: list[str]) -> dict[str, np.ndarray]:
@@ -91,7 +92,7 @@ def _cost(inputs: Inputs, model: Fusion, params: Params) -> dict:
             "fusion_head": head / 1e6,
             "video": {name: count / 1e6 for name, count in video.items()},
         },
-        "protocol": f"{params.evaluate.protocol} + {params.clip.frames} frame",
+        "protocol": f"{params.evaluate.protocol} + {_stills(params)}",
     }
 
 

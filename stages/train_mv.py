@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from moclip import dataset
 from moclip.mv_training import MvTsnRecipe, recipe_fingerprint, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
@@ -66,23 +68,17 @@ def train_mv(params: Params) -> None:
     )
     device = pick_device()
     console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
+    fields = inputs.fields()
+    same_run = recipe_fingerprint(
+        recipe,
+        network=asdict(config),
+        pretrained=tsn.pretrained,
+        clips=inputs.fingerprint(),
+        store=fields.reader.attributes["recipe"],
+    )
     with live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs) as log:
         best = train_mv_tsn(
-            model,
-            inputs.fields(),
-            train,
-            val,
-            recipe,
-            device,
-            checkpoint=paths.WORK / "train_mv.safetensors",
-            fingerprint=recipe_fingerprint(
-                recipe,
-                backbone=tsn.backbone,
-                pretrained=tsn.pretrained,
-                size=tsn.size,
-                data=inputs.fingerprint(),
-            ),
-            log=log,
+            model, fields, train, val, recipe, device, paths.WORK / "train_mv.safetensors", same_run, log
         )
     model.save(paths.MV_TSN)
     console.note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +196,22 @@ def test_an_option_goes_before_params_yaml(project: Path) -> None:
     run("python", "-m", "stages.train_fusion", "--fusion-epochs", "3", cwd=project)
     curve = (project / "metrics/train_fusion/plots/metrics/train_loss.tsv").read_text().splitlines()
     assert len(curve) == 1 + 3
+
+
+def test_an_interrupt_ends_with_one_message(project: Path) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
+    process = subprocess.Popen(
+        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert "train_mv: test_resnet" in process.stdout.readline()
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; run the same command again" in error
+    assert "Traceback" not in error
 
 
 def test_dvc_yaml_lists_what_each_stage_declares() -> None:
