@@ -14,7 +14,7 @@ import torch
 
 from moclip import dataset
 from moclip.errors import StoreError
-from moclip.features import Features
+from moclip.features import Features, normalised
 from moclip.fields import Clips, Fields
 from moclip.fusion_training import FusionData
 from moclip.sampling import motion_frames
@@ -85,8 +85,7 @@ class Inputs:
 
     def picture(self, ids: list[str]) -> np.ndarray:
         """The picture feature of each clip: the mean over its stills, of unit length, (n, width) float32."""
-        mean = self.clip_image.rows("features", ids).mean(axis=1)
-        return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+        return normalised(self.clip_image.rows("features", ids).mean(axis=1))
 
     def fusion_data(self, part: str) -> FusionData:
         """Cached features of a split: the augmented views for train, the protocol's for the others."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moclip.errors import MoclipError
+from moclip.files import file_aside, write_atomically
 
 DIGITS = 4
 """Decimals in metrics files: enough for 13,320 clips, short enough to read in `dvc metrics diff`."""
@@ -27,11 +27,8 @@ def rounded(value: Any, digits: int = DIGITS) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader (or a kill) never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    """Atomic, UTF-8."""
+    write_atomically(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,10 +38,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Atomic, without pandas' index; the same table always gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    table.to_parquet(aside, index=False)
-    aside.replace(path)
+    with file_aside(path) as aside:
+        table.to_parquet(aside, index=False)
 
 
 def read_parquet(path: Path, stage: str) -> pd.DataFrame:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
+from moclip.dataset import tally
 from moclip.errors import StoreError
 from moclip.motion import dequantise
 from moclip.store import FieldReader, verify
@@ -29,7 +29,7 @@ def info() -> None:
     def work() -> None:
         reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
         ok = reader.table[reader.table["status"] == "ok"]
-        files = [file for file in Path(paths.MV_STORE).rglob("*") if file.is_file()]
+        files = [file for file in paths.MV_STORE.rglob("*") if file.is_file()]
         size, frames = sum(file.stat().st_size for file in files), int(ok["length"].sum())
         made = reader.attributes
         console.table(
@@ -45,7 +45,7 @@ def info() -> None:
                 ("grid", f"2 x {reader.grid[0]} x {reader.grid[1]} cells of {made['cell']} px"),
                 ("saturates at", f"{made['clip']:g} px, steps of {made['scale']:.4f} px"),
                 ("accumulated", made["accumulate"] or "no"),
-                *((f"read by {name}", count) for name, count in ok["backend"].value_counts().sort_index().items()),
+                *((f"read by {name}", count) for name, count in tally(ok["backend"]).items()),
                 *((f"version: {name}", version) for name, version in made["versions"].items()),
             ],
         )

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from moclip import dataset, video
-from moclip.clip import Clip, normalised
+from moclip.clip import Clip
+from moclip.device import pick_device
 from moclip.errors import StoreError, VideoError
-from moclip.features import write_features
+from moclip.features import normalised, write_features
 from moclip.sampling import still_frames
-from moclip.training import pick_device
 from pipeline import console, paths
 from pipeline.io import read_parquet
 from pipeline.params import Params

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from moclip import dataset
 from moclip.clip import Clip, read_phrases, read_prompts, text_features
+from moclip.device import pick_device
 from moclip.features import write_features
-from moclip.training import pick_device
 from pipeline import console, paths
 from pipeline.io import read_parquet
 from pipeline.params import NO_FILE, Params

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from moclip.features import whole_folder, write_group
+from moclip.device import pick_device
+from moclip.features import write_group
+from moclip.files import folder_aside
 from moclip.mv_training import embed, embed_view
 from moclip.mv_tsn import load_mv_tsn
-from moclip.training import pick_device
 from pipeline import console, paths
 from pipeline.inputs import Inputs
 from pipeline.params import Params
@@ -56,7 +57,7 @@ def embed_mv(params: Params) -> None:
                     advance,
                 )
             )
-    with whole_folder(paths.MV_EMBED) as store:
+    with folder_aside(paths.MV_EMBED) as store:
         write_group(
             store / "protocol",
             list(inputs.motion_rows()["id"]),

@@ -83,25 +83,13 @@ def _increments(advance: console.Advance) -> Callable[[int, int], None]:
 
 def _counts(index: pd.DataFrame, table: pd.DataFrame) -> dict:
     ok = table[table["status"] == "ok"]
+    unlisted = index[(index["status"] == "ok") & (index["split"] == "none")].assign(reason="in no split list")
+    left_out = pd.concat([rows["reason"] for rows in (index[index["status"] != "ok"], unlisted, table.drop(ok.index))])
     return {
         "indexed": len(index),
         "extracted": len(ok),
-        "exact_by": {str(name): int(count) for name, count in ok["backend"].value_counts().sort_index().items()},
-        "not_usable": {
-            str(reason): int(count)
-            for reason, count in pd.concat(
-                [
-                    index.loc[index["status"] != "ok", "reason"],
-                    index.loc[(index["status"] == "ok") & (index["split"] == "none"), "split"].replace(
-                        "none", "in no split list"
-                    ),
-                    table.loc[table["status"] != "ok", "reason"],
-                ]
-            )
-            .value_counts()
-            .sort_index()
-            .items()
-        },
+        "exact_by": dataset.tally(ok["backend"]),
+        "not_usable": dataset.tally(left_out),
         "frames": int(ok["length"].sum()),
         "shards": int(ok["shard"].nunique()),
     }

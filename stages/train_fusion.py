@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from moclip import dataset
+from moclip.device import pick_device
 from moclip.fusion import Fusion, FusionConfig
 from moclip.fusion_training import FusionRecipe
 from moclip.fusion_training import train_fusion as train_head
-from moclip.training import pick_device
 from pipeline import console, paths
 from pipeline.inputs import Inputs
 from pipeline.log import live_log

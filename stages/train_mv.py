@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from moclip import dataset
+from moclip.device import pick_device
 from moclip.mv_training import MvTsnRecipe, recipe_fingerprint, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.training import pick_device
 from pipeline import console, paths
 from pipeline.inputs import Inputs
 from pipeline.log import live_log

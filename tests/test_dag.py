@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -223,6 +224,27 @@ def test_dvc_yaml_lists_what_each_stage_declares() -> None:
         stage = getattr(importlib.import_module(f"stages.{name}"), name)
         assert sorted(stage.keys) == sorted(declared[name].get("params", [])), name
         assert f"stages/{name}.py" in declared[name]["deps"]
+
+
+def results_come_from(name: str) -> set[str]:
+    """The files of code that a stage calls by name and that shape what it writes."""
+    plumbing = {"errors", "device", "files"}
+    found = {f"stages/{name}.py"}
+    for node in ast.walk(ast.parse((ROOT / f"stages/{name}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "moclip":
+            found |= {f"src/moclip/{alias.name}.py" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("moclip."):
+            module = str(node.module).removeprefix("moclip.")
+            found |= {f"src/moclip/{module}.py"} - {f"src/moclip/{part}.py" for part in plumbing}
+        elif isinstance(node, ast.ImportFrom) and node.module == "pipeline.inputs":
+            found.add("pipeline/inputs.py")
+    return found
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_watches_the_code_that_a_stage_calls(name: str) -> None:
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][name]["deps"]
+    assert results_come_from(name) <= set(declared)
 
 
 def test_plots_and_metrics_show_work(finished: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from moclip.cost import count_parameters, multiply_adds
 from moclip.errors import DatasetError, ModelError
+from moclip.features import normalised
 
 
 class Clip:
@@ -73,11 +74,6 @@ class Clip:
         pictures = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(self.device)
         return self.model.get_image_features(pixels).pooler_output.float().cpu().numpy()
-
-
-def normalised(features: np.ndarray) -> np.ndarray:
-    """`features` (..., d) scaled to unit length."""
-    return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def phrase(class_name: str) -> str:

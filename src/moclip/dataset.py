@@ -190,14 +190,15 @@ def counts(table: pd.DataFrame, folder: Folder | None = None) -> dict[str, objec
         "clips": len(table),
         "usable": len(ok),
         "classes": int(table.loc[table["label"] >= 0, "label"].nunique()),
-        "splits": _tally(ok["split"]),
-        "codecs": _tally(codec),
-        "not_usable": _tally(table.loc[table["status"] != "ok", "reason"]),
+        "splits": tally(ok["split"]),
+        "codecs": tally(codec),
+        "not_usable": tally(table.loc[table["status"] != "ok", "reason"]),
         "ignored_files": len(folder.ignored) if folder else 0,
     }
 
 
-def _tally(values: pd.Series) -> dict[str, int]:
+def tally(values: pd.Series) -> dict[str, int]:
+    """How often each value occurs, sorted by value."""
     return {str(name): int(count) for name, count in values.value_counts().sort_index().items()}
 
 

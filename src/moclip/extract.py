@@ -27,6 +27,7 @@ import pandas as pd
 
 from moclip import motion, store, video
 from moclip.errors import MoclipError, StoreError, VideoError
+from moclip.files import write_atomically
 
 REVISION = 1  # of the arithmetic between a video and its stored field: another one means extracting anew
 ACCUMULATE = (False, "grid")
@@ -137,6 +138,8 @@ def extract(
     jobs = _plan(videos, Path(root), zarr_path, recipe, known)
     todo = [job for job in jobs if not _is_done(job, known)]
     finished = sum(len(job.clips) for job in jobs) - sum(len(job.clips) for job in todo)
+    if progress and finished:
+        progress(finished, len(videos))
     (zarr_path / store.PARTS).mkdir(parents=True, exist_ok=True)  # readers keep off from here on
     for job in _run(todo, workers):
         finished += len(job.clips)
@@ -197,7 +200,7 @@ def _drop_foreign(zarr_path: Path, recipe: Recipe) -> None:
     mark = zarr_path / store.PARTS / "recipe"
     if not mark.exists() or mark.read_text() != recipe.digest:
         store.drop_store(zarr_path)
-    store.write_atomically(mark, recipe.digest.encode())
+    write_atomically(mark, recipe.digest.encode())
 
 
 def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -295,9 +298,9 @@ def _commit(job: Job, buffer: np.ndarray, rows: list[dict[str, Any]]) -> None:
     for path, piece in zip(aside, pieces, strict=True):
         path.unlink(missing_ok=True)
         if piece:
-            store.write_atomically(path, piece)
+            write_atomically(path, piece)
     digests = [_md5(path) for path in aside]
-    store.write_atomically(job.part, json.dumps({"shards": digests, "rows": rows}).encode())
+    write_atomically(job.part, json.dumps({"shards": digests, "rows": rows}).encode())
     for path, shard in zip(aside, job.shards, strict=True):
         if path.exists():
             path.replace(shard)

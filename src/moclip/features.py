@@ -6,10 +6,7 @@ so a damaged or missing feature is an error and not a row of zeros.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from moclip.errors import StoreError
+from moclip.files import folder_aside
 
 CHUNK_BYTES = 4 * 2**20
 
@@ -25,18 +23,9 @@ CHUNK_BYTES = 4 * 2**20
 Arrays = Mapping[str, tuple[np.ndarray, tuple[str, ...]]]
 
 
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder beside `path` that takes its place at the end: a reader meets the old one or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield aside
-        shutil.rmtree(path, ignore_errors=True)
-        aside.rename(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def normalised(features: np.ndarray) -> np.ndarray:
+    """`features` (..., d) scaled to unit length."""
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 def write_group(path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapping[str, Any]) -> None:
@@ -64,7 +53,7 @@ def write_group(path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapp
 
 def write_features(path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapping[str, Any]) -> None:
     """Write a store of one group (`write_group`), atomically."""
-    with whole_folder(path) as aside:
+    with folder_aside(path) as aside:
         write_group(aside, ids, arrays, attributes)
 
 

@@ -10,7 +10,8 @@ import torch
 
 from moclip import motion, video
 from moclip.augment import pictures, protocol_crops
-from moclip.clip import Clip, normalised
+from moclip.clip import Clip
+from moclip.features import normalised
 from moclip.fusion import Fusion
 from moclip.mv_tsn import MvTsn
 from moclip.sampling import motion_frames, segment_frames, still_frames
@@ -63,7 +64,8 @@ class Predictor:
         return {name: torch.softmax(values, dim=0).numpy() for name, values in logits.items()}
 
     def _motion(self, path: Path, info: video.VideoInfo) -> tuple[torch.Tensor, torch.Tensor]:
-        vectors = video.read_vectors(path, video.choose_backend(info.codec, info.has_b, self.fields.backend))
+        # PyAV is exact on every stream: a single clip needs no gate in front of the other reader
+        vectors = video.read_vectors(path, "pyav" if self.fields.backend == "auto" else self.fields.backend)
         field = motion.field(vectors, self.fields.canvas, self.fields.cell)
         if self.fields.accumulate:
             field = motion.accumulate(field, vectors.frame_types, self.fields.canvas, self.fields.cell)

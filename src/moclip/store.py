@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.errors import StoreError
+from moclip.files import file_aside, write_atomically
 
 CHUNK = 4  # frames: what one small read decodes; 16 read at 0.6 of the speed to save 2 % of the bytes
 SHARD = 8192  # frames: a file, and the unit of work
@@ -195,15 +196,6 @@ def _layout(shape: Sequence[int], shard: int) -> dict[str, Any]:
     }
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that a killed run leaves the old one or the new one, never half of either."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_bytes(content)
-    aside.replace(path)
-
-
 def write_metadata(
     zarr_path: str | Path,
     frame_type: np.ndarray,
@@ -244,11 +236,8 @@ def write_metadata(
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
     """Write the table of videos (columns and dtypes of `TABLE_COLUMNS`) as Parquet, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    as_table(table).to_parquet(aside, index=False)
-    aside.replace(path)
+    with file_aside(path) as aside:
+        as_table(table).to_parquet(aside, index=False)
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:

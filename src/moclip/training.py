@@ -1,4 +1,4 @@
-"""What both trainings share: the device, the best epoch, and a generator of random numbers for each epoch.
+"""What both trainings share: the best epoch and a generator of random numbers for each epoch.
 
 The best epoch is chosen on the validation part of train; no training function ever sees the test split.
 """
@@ -9,16 +9,10 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import nn
 
 Log = Callable[[dict[str, float]], None]
 """Takes one mapping an epoch: epoch (from 0), train_loss, train_top1, val_loss, val_top1."""
-
-
-def pick_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class BestEpoch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from moclip.errors import ModelError
+from moclip.files import write_atomically
 
 
 def save_weights(path: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
     """Write `tensors` and `config` atomically; the same values give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    aside.write_bytes(save(whole, metadata={"config": json.dumps(config, sort_keys=True)}))
-    aside.replace(path)
+    write_atomically(path, save(whole, metadata={"config": json.dumps(config, sort_keys=True)}))
 
 
 def load_weights(path: Path, stage: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
