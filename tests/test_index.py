@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -99,8 +100,8 @@ def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[st
 def test_held_out_groups_never_empty_a_class() -> None:
     groups = pd.Series(["g1"] * 5 + ["g2"] * 5 + ["only"] * 2)
     labels = pd.Series([0] * 10 + [1] * 2)
-    for seed in range(10):
-        held = dataset.hold_out(groups, labels, 0.4, seed)
+    for seed, fraction in itertools.product(range(10), (0.4, 0.8)):
+        held = dataset.hold_out(groups, labels, fraction, seed)
         assert not held[groups == "only"].any()
         assert 0 < held[:10].sum() < 10
 

@@ -17,6 +17,7 @@ from moclip.mv_training import MvTsnRecipe, optimiser_for, schedule, train_mv_ts
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from moclip.sampling import motion_frames
 from moclip.store import FieldReader, read_frame_types
+from moclip.training import BestEpoch
 from tests.clips import encode, moving_texture
 
 RECIPE = MvTsnRecipe(
@@ -143,3 +144,15 @@ def test_a_diverging_run_says_so(data: tuple[Fields, Clips, Clips], tmp_path: Pa
     recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
     with pytest.raises(ModelError, match=r"lower tsn\.lr"):
         train_mv_tsn(network(), fields, train, val, recipe, torch.device("cpu"), tmp_path / "f", "", lambda row: None)
+
+
+def test_the_best_epoch_is_kept_of_equals_the_one_with_the_lower_loss() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    keeper = BestEpoch(model)
+    rows = [(0.5, 0.9), (0.8, 0.7), (0.8, 0.4), (0.8, 0.4), (0.6, 0.1)]
+    for epoch, (top1, loss) in enumerate(rows):
+        torch.nn.init.constant_(model.weight, epoch)
+        keeper.offer({"epoch": epoch, "val_top1": top1, "val_loss": loss})
+    keeper.restore()
+    assert keeper.row["epoch"] == 2
+    assert model.weight.item() == 2
