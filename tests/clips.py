@@ -49,13 +49,19 @@ def encode(
     pix_fmt: str = "yuv420p",
     options: Mapping[str, str] | None = None,
     skip_times: tuple[int, ...] = (),
+    sound: bool = False,
+    rotation: int = 0,
 ) -> Path:
     """Encode `film`, uint8 (frames, height, width, 3), into `path` (the suffix names the container).
 
-    `skip_times` leaves gaps in the time stamps before these frames (variable frame rate).
+    `skip_times` leaves gaps in the time stamps before these frames (variable frame rate), `sound` adds a stream in
+    front of the video's, `rotation` (degrees, counterclockwise) asks players to turn the pictures.
     """
     with av.open(str(path), "w") as container:
+        audio: Any = container.add_stream("mp2", rate=44100) if sound else None
         stream: Any = container.add_stream(codec, rate=fps)
+        if rotation:
+            stream.set_display_rotation(rotation)
         stream.height, stream.width = film.shape[1:3]
         stream.pix_fmt = pix_fmt
         stream.codec_context.gop_size = gop
@@ -69,7 +75,28 @@ def encode(
             frame.pts, frame.time_base = time, 1 / Fraction(fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if audio:
+            _add_noise(container, audio, len(film) / float(fps))
     return path
+
+
+def _add_noise(container: Any, audio: Any, seconds: float) -> None:
+    noise = np.random.default_rng(0).integers(-9000, 9000, (1, int(seconds * 44100) * 2), np.int16)
+    frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="stereo")
+    frame.sample_rate = 44100
+    container.mux(audio.encode(frame))
+    container.mux(audio.encode(None))
+
+
+def without_first_packets(path: Path, target: Path, count: int) -> Path:
+    """Copy a video's packets but the first `count` of them: a clip that does not begin with a key frame."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and number >= count:
+                packet.stream = stream
+                container.mux(packet)
+    return target
 
 
 def _quality(codec: str, b_frames: int) -> dict[str, str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -183,6 +185,20 @@ def test_store_opens_as_plain_zarr(made: tuple[Path, pd.DataFrame, dict[str, np.
     assert types.metadata.dimension_names == ("frame",)
     assert types[offset] == I
     assert array.attrs["scale"] == 0.5
+
+
+def test_store_opens_in_xarray(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
+    path, table, fields = made
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xarray.open_zarr(path)
+    assert opened["field"].dims == ("frame", "component", "row", "column")
+    assert opened["frame_type"].dims == ("frame",)
+    assert opened["field"].attrs["scale"] == 0.5
+    offset = store.FieldReader(path, table).offset("b")
+    read = opened["field"].isel(frame=slice(offset, offset + 20)).values
+    assert read.dtype == np.int8
+    np.testing.assert_array_equal(read, fields["b"])
 
 
 def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -166,12 +166,6 @@ def test_codec_without_vectors_is_named(codec: tuple[str, str], tmp_path: Path) 
     assert "H.264 or MPEG-4" in (caught.value.fix or "")
 
 
-def test_interlaced_video_is_refused_by_name(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.mp4", FILM[:6], "libx264", options={"x264-params": "interlaced=1:bframes=0"})
-    with pytest.raises(VideoError, match="interlaced"):
-        video.probe(path)
-
-
 def test_single_frame_is_refused(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", FILM[:1])
     with pytest.raises(VideoError, match="1 frame: a clip needs at least 2 to have motion"):

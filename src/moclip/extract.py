@@ -7,17 +7,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +18,13 @@ import av
 import numpy as np
 import pandas as pd
 
-from moclip import motion, store, video
+from moclip import motion, processes, store, video
 from moclip.errors import MoclipError, StoreError, VideoError
 from moclip.files import write_atomically
 
-REVISION = 1  # of the arithmetic between a video and its stored field: another one means extracting anew
-ACCUMULATE = (False, "grid")
+REVISION = 2  # of the arithmetic between a video and its stored field: another one means extracting anew
 
-Progress = Callable[[int, int], None]
+Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -103,8 +95,8 @@ def extract(
     clip: float = 20.0,
     backend: str = "auto",
     shard_frames: int = store.SHARD,
-    workers: int = 1,
-    progress: Progress | None = None,
+    workers: int = 0,
+    advance: Advance = lambda count: None,
 ) -> pd.DataFrame:
     """Extract the motion fields of all videos into the store, and return (and write) its table.
 
@@ -117,12 +109,12 @@ def extract(
     ----------
     videos : columns id, path (absolute, or relative to `root`), md5, frames, codec, has_b.
     canvas, cell : (height, width) and side of a cell, px.
-    accumulate : False, or "grid" for displacements traced back to the I-frame.
+    accumulate : False, or "grid" or "pixel" for displacements traced back to the I-frame so.
     clip : px that the largest stored number stands for.
     backend : auto, mvextractor or pyav.
     shard_frames : frames in a shard, a multiple of 4.
-    workers : processes; 1 works in this one.
-    progress : called with (videos done, all videos) whenever a shard is finished.
+    workers : processes; 0 works in this one, which a decoder that crashes takes with it.
+    advance : called with the number of videos whenever a shard of them is finished.
 
     Returns
     -------
@@ -130,21 +122,18 @@ def extract(
     status "failed" and a reason.
     """
     video.choose_backend("h264", True, backend)
-    if accumulate not in ACCUMULATE:
-        raise MoclipError(f"unknown way to accumulate: {accumulate!r}", fix="use false or grid")
+    if accumulate not in motion.ACCUMULATE:
+        raise MoclipError(f"unknown way to accumulate: {accumulate!r}", fix="use false, grid or pixel")
     zarr_path, table_path = Path(zarr_path), Path(table_path)
     recipe = Recipe((canvas[0], canvas[1]), cell, accumulate, float(clip), backend, shard_frames, _versions(backend))
     known = _known_rows(zarr_path, table_path, recipe)
     jobs = _plan(videos, Path(root), zarr_path, recipe, known)
     todo = [job for job in jobs if not _is_done(job, known)]
-    finished = sum(len(job.clips) for job in jobs) - sum(len(job.clips) for job in todo)
-    if progress and finished:
-        progress(finished, len(videos))
+    if finished := sum(len(job.clips) for job in jobs) - sum(len(job.clips) for job in todo):
+        advance(finished)
     (zarr_path / store.PARTS).mkdir(parents=True, exist_ok=True)  # readers keep off from here on
     for job in _run(todo, workers):
-        finished += len(job.clips)
-        if progress:
-            progress(finished, len(videos))
+        advance(len(job.clips))
     return _finish(jobs, zarr_path, table_path, recipe, known)
 
 
@@ -382,7 +371,9 @@ def _decode_with(
 ) -> tuple[int, np.ndarray]:
     length = 0
     kinds: list[np.ndarray] = []
-    for fields, types in _stored_fields(clip.path, recipe, backend, refuse_b):
+    windows = video.windows(clip.path, backend, refuse_b=refuse_b)
+    for moved, types in motion.fields(windows, recipe.canvas, recipe.cell, recipe.accumulate):
+        fields = motion.quantise(moved, recipe.clip)
         if length + len(fields) > len(slot):
             what = f"more frames decoded than the {clip.frames} indexed"
             raise VideoError(what, where=clip.path, fix="index the videos again")
@@ -390,17 +381,6 @@ def _decode_with(
         kinds.append(types)
         length += len(fields)
     return length, np.concatenate(kinds)
-
-
-def _stored_fields(path: str, recipe: Recipe, backend: str, refuse_b: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield a video's int8 fields and frame types, a window at a time."""
-    trace = None
-    for vectors in video.windows(path, backend, refuse_b=refuse_b):
-        fields = motion.field(vectors, recipe.canvas, recipe.cell)
-        if recipe.accumulate == "grid":
-            fields = motion.accumulate(fields, vectors.frame_types, recipe.canvas, recipe.cell, trace)
-            trace = motion.last_trace(fields, vectors.frame_types, trace)
-        yield motion.quantise(fields, recipe.clip), vectors.frame_types
 
 
 def _letters(types: np.ndarray) -> str:
@@ -412,50 +392,35 @@ def _letters(types: np.ndarray) -> str:
 
 def _run(jobs: list[Job], workers: int) -> Iterator[Job]:
     """Do the jobs, yielding each when its shard is in place."""
-    if workers <= 1 or len(jobs) == 0:
+    if workers < 1 or not jobs:
         for job in jobs:
             _do(job)
             yield job
         return
     suspects: list[Job] = []
     waiting = sorted(jobs, key=lambda job: (sum(clip.frames for clip in job.clips), -job.first))
-    with _one_thread_a_process():
+    with processes.one_thread_a_process():
         while waiting:  # a new pool after each one that broke
-            yield from _run_pool(waiting, suspects, workers)
+            for job, _ in processes.run_pool(_do, waiting, suspects, workers):
+                yield job
         for job in suspects:
             _do_apart(job)
             yield job
-
-
-def _run_pool(waiting: list[Job], suspects: list[Job], workers: int) -> Iterator[Job]:
-    """Work off `waiting` from its end; jobs in flight when a process dies go to `suspects`."""
-    running: dict[Future[None], Job] = {}
-    with _pool(workers) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    running[pool.submit(_do, waiting[-1])] = waiting[-1]
-                    waiting.pop()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    yield running.pop(future)
-        except BrokenProcessPool:
-            suspects += running.values()
 
 
 def _do_apart(job: Job) -> None:
     """Do a job whose process died, a video at a time, so that the one that kills its process gets a row."""
     buffer = _blank(job)
     rows: list[dict[str, Any]] = []
-    pool = _pool(1)
+    pool = processes.pool(1)
     for clip in job.clips:
         try:
             fields, row = pool.submit(_do_one, job, clip).result()
             _slot(buffer, job, clip)[: len(fields)] = fields
         except BrokenProcessPool:
             pool.shutdown()
-            pool = _pool(1)
-            row = _row(clip, job.recipe) | {"status": "failed", "reason": "its decoder died", "key": ""}
+            pool = processes.pool(1)
+            row = _row(clip, job.recipe) | {"status": "failed", "reason": processes.DIED, "key": ""}
         rows.append(row)
     pool.shutdown()
     _commit(job, buffer, rows)
@@ -465,40 +430,6 @@ def _do_one(job: Job, clip: Clip) -> tuple[np.ndarray, dict[str, Any]]:
     slot = np.full((clip.slots, 2, *job.recipe.grid), store.MISSING, np.int8)
     row = _fill(slot, job, clip)
     return slot[: row["length"]], row
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned processes: a fork would copy decoders' and tensorstore's threads in an unknown state."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops; what is in flight is finished
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _die_with(sentinel: int) -> None:
-    wait_for([sentinel])
-    os._exit(1)  # the parent was killed: nobody waits for this shard, and the next run does it again
-
-
-@contextmanager
-def _one_thread_a_process() -> Iterator[None]:
-    """Tell the processes started meanwhile to calculate on one thread each."""
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # ---------------------------------------------------------------------------------------------------- finish

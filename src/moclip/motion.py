@@ -7,21 +7,42 @@ frame, (dx, dy) in px of the canvas.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from moclip.video import B_FRAME, I_FRAME, Vectors
+from moclip.video import AS_CODED, B_FRAME, I_FRAME, Vectors
 
 CODEC_CELL = 8  # px: FFmpeg exports blocks of 16 or 8 px only, so a cell of 8 has at most one vector per direction
 LEVELS = 127  # of int8 on either side of zero
+ACCUMULATE = (False, "grid", "pixel")
 
-_SOURCE, _W, _H, _DST_X, _DST_Y, _MOTION_X, _MOTION_Y, _SCALE = 0, 1, 2, 5, 6, 7, 8, 9
+_SOURCE, _W, _H, _SRC_X, _SRC_Y, _DST_X, _DST_Y, _MOTION_X, _MOTION_Y, _SCALE = range(10)
 
 
 def grid_shape(canvas: tuple[int, int], cell: int) -> tuple[int, int]:
     """Cells of a canvas (height, width) in px: (rows, columns); the last ones may reach over the edge."""
     return -(-canvas[0] // cell), -(-canvas[1] // cell)
+
+
+def fields(
+    windows: Iterable[Vectors], canvas: tuple[int, int], cell: int, accumulate: bool | str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield fields (T, 2, rows, columns) in px and frame types (T,) for each window of a video, in order.
+
+    `accumulate` (one of `ACCUMULATE`) traces them back to their I-frame, on the grid or pixel by pixel.
+    """
+    trace: np.ndarray | None = None
+    for vectors in windows:
+        if accumulate == "pixel":
+            moved, trace = accumulate_pixels(vectors, canvas, cell, trace)
+        else:
+            moved = field(vectors, canvas, cell)
+        if accumulate == "grid":
+            moved = accumulate_grid(moved, vectors.frame_types, canvas, cell, trace)
+            trace = last_trace(moved, vectors.frame_types, trace)
+        yield moved, vectors.frame_types
 
 
 def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CODEC_CELL) -> np.ndarray:
@@ -30,8 +51,7 @@ def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CO
     The content's displacement is `-motion / motion_scale` for a reference in the past, `+` for one in the
     future, which counts only where no block with a past one (zero included) covers the cell. What no block
     covers is zero. The codec's own grid of 8 px is averaged onto the canvas's cells by area, counting their
-    part inside the
-    picture, and scaled as the picture is.
+    part inside the picture, turned and scaled as the picture is shown.
 
     Parameters
     ----------
@@ -43,68 +63,94 @@ def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CO
     -------
     float64 (T, 2, rows, columns): dx, dy in px of the canvas.
     """
-    units, per_px = _on_codec_grid(vectors)
-    size = (vectors.height, vectors.width)
-    edges_y, edges_x = (_edges(size[axis], canvas[axis], cell) for axis in (0, 1))
-    summed = _between(_between(units, edges_y, axis=2), edges_x, axis=3)
-    area = np.outer(edges_y.lengths, edges_x.lengths) * per_px
-    return summed * np.stack([canvas[1] / size[1] / area, canvas[0] / size[0] / area])
-
-
-def _on_codec_grid(vectors: Vectors) -> tuple[np.ndarray, int]:
-    """Assign every block to its cells of 8 px: float64 (T, 2, rows, columns) in 1/units px, and those units.
-
-    The grid is whole macroblocks (16 px), so that no block of a frame reaches over it.
-    """
-    rows, columns = (2 * -(-side // 16) for side in (vectors.height, vectors.width))
-    grid = np.zeros((len(vectors.frame_types), 2, rows, columns))
-    blocks, frame = vectors.blocks, vectors.frame
-    if not len(blocks):
-        return grid, 1
+    blocks = vectors.blocks
     per_px = _common_scale(blocks[:, _SCALE])
-    moving = (blocks[:, _MOTION_X] != 0) | (blocks[:, _MOTION_Y] != 0)
-    future = blocks[:, _SOURCE] > 0
-    if future.any():
-        # A zero vector to the past stands against one to the future, so only future zeros may be left out.
-        _assign(grid, blocks[future & moving], frame[future & moving], per_px)
-        _assign(grid, blocks[~future], frame[~future], -per_px)
-    else:
-        _assign(grid, blocks[moving], frame[moving], -per_px)
-    return grid, per_px
+    moved = blocks[:, _MOTION_X : _MOTION_Y + 1]
+    if per_px > 1 and (blocks[:, _SCALE] != per_px).any():
+        moved = moved * (per_px // blocks[:, _SCALE, None])
+    units = _on_codec_grid(vectors, moved, np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors))))
+    return _on_canvas(units, CODEC_CELL, per_px, vectors, canvas, cell)
 
 
 def _common_scale(scales: np.ndarray) -> int:
+    if not len(scales):
+        return 1
     lowest, highest = int(scales.min()), int(scales.max())
     return lowest if lowest == highest else int(np.lcm.reduce(np.unique(scales)))
 
 
-def _assign(grid: np.ndarray, blocks: np.ndarray, frame: np.ndarray, per_px: int) -> None:
-    """Write blocks (N, 10) into the grid (T, 2, rows, columns), `motion` times `per_px` over its scale."""
+def _codec_grid(vectors: Vectors) -> tuple[int, int]:
+    """Cells of 8 px, (rows, columns), in whole macroblocks (16 px), so that no block of a frame reaches over them."""
+    return 2 * -(-vectors.height // 16), 2 * -(-vectors.width // 16)
+
+
+def _on_codec_grid(vectors: Vectors, motion: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Assign the displacement of every block to its cells of 8 px.
+
+    `motion` (N, 2) points from a block to where it is predicted from; the content moved the other way if that is in
+    the past. `grid` (T, 2, rows, columns), zeros, is filled and returned.
+    """
+    blocks, frame = vectors.blocks, vectors.frame
+    moving = (motion[:, 0] != 0) | (motion[:, 1] != 0)
+    future = blocks[:, _SOURCE] > 0
+    if future.any():
+        # A zero vector to the past stands against one to the future, so only future zeros may be left out.
+        _assign(grid, blocks, frame, motion, np.flatnonzero(future & moving), 1)
+        _assign(grid, blocks, frame, motion, np.flatnonzero(~future), -1)
+    else:
+        _assign(grid, blocks, frame, motion, np.flatnonzero(moving), -1)
+    return grid
+
+
+def _assign(
+    grid: np.ndarray, blocks: np.ndarray, frame: np.ndarray, motion: np.ndarray, chosen: np.ndarray, sign: int
+) -> None:
+    """Write `sign * motion` of the chosen blocks into the grid (T, 2, rows, columns)."""
     _, _, rows, columns = grid.shape
+    blocks, frame, motion = blocks[chosen], frame[chosen], motion[chosen]
     left = (blocks[:, _DST_X] - blocks[:, _W] // 2) // CODEC_CELL
     top = (blocks[:, _DST_Y] - blocks[:, _H] // 2) // CODEC_CELL
     wide, high = blocks[:, _W] > CODEC_CELL, blocks[:, _H] > CODEC_CELL
     inside = (left >= 0) & (top >= 0) & (left + wide < columns) & (top + high < rows)
     if not inside.all():  # a cropped stream has macroblocks beyond the picture
-        kept = np.flatnonzero(inside)
-        return _assign(grid, blocks[kept], frame[kept], per_px)
-    factor = per_px // blocks[:, _SCALE]
+        return _assign(grid, blocks, frame, motion, np.flatnonzero(inside), sign)
+    both = wide & high
     flat = grid.reshape(-1)
-    for component, column in enumerate((_MOTION_X, _MOTION_Y)):
-        motion = blocks[:, column] * factor
+    for component in (0, 1):
+        moved = sign * motion[:, component]
         first = ((frame.astype(np.int64) * 2 + component) * rows + top) * columns + left
-        flat[first] = motion
-        flat[first[wide] + 1] = motion[wide]
-        flat[first[high] + columns] = motion[high]
-        both = wide & high
-        flat[first[both] + columns + 1] = motion[both]
+        flat[first] = moved
+        flat[first[wide] + 1] = moved[wide]
+        flat[first[high] + columns] = moved[high]
+        flat[first[both] + columns + 1] = moved[both]
     return None
 
 
-class _Edges(NamedTuple):
-    """Edges of the canvas's cells on one axis of the codec's grid, in whole units of length.
+def _on_canvas(
+    values: np.ndarray, pitch: int, per_px: int, vectors: Vectors, canvas: tuple[int, int], cell: int
+) -> np.ndarray:
+    """Average coded displacements (T, 2, rows, columns), constant on squares of `pitch` px, over the canvas's cells.
 
-    Edge j lies in codec cell `cell[j]`, `rest[j]` units from its start; a codec cell is `width` units wide, and
+    The numbers are whole, `per_px` to the px; the result is upright and in px of the canvas.
+    """
+    xx, xy, yx, yy = turn = vectors.orientation
+    size = (vectors.height, vectors.width)
+    sides = canvas[::-1] if turn.swaps else canvas  # the canvas as the coded picture lies on it
+    mirrored = (xy < 0 or yy < 0, xx < 0 or yx < 0)  # down the rows, along the columns
+    edges = [_edges(size[axis], sides[axis], cell, pitch, mirrored[axis]) for axis in (0, 1)]
+    summed = _between(_between(values, edges[0], axis=2), edges[1], axis=3)
+    area = np.outer(edges[0].lengths, edges[1].lengths) * per_px
+    summed *= np.stack([sides[1] / size[1] / area, sides[0] / size[0] / area])
+    if turn == AS_CODED:
+        return summed
+    dx, dy = (turn.upright(summed[:, component], (1, 2)) for component in (0, 1))
+    return np.stack([xx * dx + xy * dy, yx * dx + yy * dy], axis=1)
+
+
+class _Edges(NamedTuple):
+    """Edges of the canvas's cells on one axis of the coded picture's grid, in whole units of length.
+
+    Edge j lies in grid cell `cell[j]`, `rest[j]` units from its start; a grid cell is `width` units wide, and
     `lengths` are the canvas cells' own, of their part inside the canvas.
     """
 
@@ -115,16 +161,18 @@ class _Edges(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _edges(side: int, canvas: int, cell: int) -> _Edges:
+def _edges(side: int, canvas: int, cell: int, pitch: int, mirrored: bool) -> _Edges:
     at = np.minimum(np.arange(-(-canvas // cell) + 1) * cell, canvas) * side
-    width = CODEC_CELL * canvas
+    if mirrored:
+        at = canvas * side - at[::-1]
+    width = pitch * canvas
     unit = np.gcd.reduce([*at, width])
     number, rest = np.divmod(at // unit, width // unit)
     return _Edges(number, rest, int(width // unit), np.diff(at // unit))
 
 
 def _between(values: np.ndarray, edges: _Edges, axis: int) -> np.ndarray:
-    """Integrate `values`, constant in each codec cell, between neighbouring edges along an axis.
+    """Integrate `values`, constant in each grid cell, between neighbouring edges along an axis.
 
     Whole numbers below 2**53 throughout: the sums are exact, and the bytes stored the same on any machine. (Products
     with a matrix of overlaps take as long on one thread, and ten times as long on two.)
@@ -132,19 +180,27 @@ def _between(values: np.ndarray, edges: _Edges, axis: int) -> np.ndarray:
     cells = len(edges.lengths)
     if not edges.rest.any() and np.array_equal(edges.cell, np.arange(cells + 1)):
         return np.take(values, range(cells), axis) * edges.width
+    last = np.minimum(edges.cell, values.shape[axis] - 1)  # the canvas's far edge may lie behind the last cell
+    rest = values.take(last, axis) * edges.rest.reshape(-1, *[1] * (values.ndim - axis - 1)).astype(np.float64)
+    return _sums(values, edges.cell, axis) * edges.width + np.diff(rest, axis=axis)
+
+
+def _sums(values: np.ndarray, bounds: np.ndarray, axis: int) -> np.ndarray:
+    """Sum `values` from each of the bounds to the next one, along an axis: whole numbers as float64."""
+    if (np.diff(bounds) > 0).all():
+        inside = values[(slice(None),) * axis + (slice(bounds[-1]),)]
+        return np.add.reduceat(inside, bounds[:-1], axis, dtype=np.float64)
     shape = list(values.shape)
     shape[axis] += 1
     before = np.zeros(shape)
     np.cumsum(values, axis, out=before[(slice(None),) * axis + (slice(1, None),)])
-    last = np.minimum(edges.cell, values.shape[axis] - 1)  # the canvas's far edge may lie behind the last cell
-    rest = edges.rest.reshape(-1, *[1] * (values.ndim - axis - 1))
-    return np.diff(before.take(edges.cell, axis) * edges.width + values.take(last, axis) * rest, axis=axis)
+    return np.diff(before.take(bounds, axis), axis=axis)
 
 
 # ---------------------------------------------------------------------------------------------- accumulation
 
 
-def accumulate(
+def accumulate_grid(
     fields: np.ndarray,
     frame_types: np.ndarray,
     canvas: tuple[int, int] = (240, 320),
@@ -195,6 +251,64 @@ def _centres(side: int, cell: int) -> np.ndarray:
     """Centres in px of an axis's cells, of their part inside the canvas."""
     edges = np.minimum(np.arange(-(-side // cell) + 1) * cell, side)
     return (edges[1:] + edges[:-1]) / 2
+
+
+def accumulate_pixels(
+    vectors: Vectors,
+    canvas: tuple[int, int] = (240, 320),
+    cell: int = CODEC_CELL,
+    before: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trace each pixel of the coded picture back to the last I-frame, and average over the canvas's cells.
+
+    As CoViAR's loader does (arXiv 1712.00636, section 3.2), in whole px: a block's source is where FFmpeg says it is,
+    `src`, with the fraction of a px cut off. A pixel of a block that moves takes the trace, in the last I- or
+    P-frame, of its source, plus the way from there. All others keep the trace that was there before: blocks whose
+    source is the same place, intra blocks, and pixels whose source lies outside the picture. I-frames are zero.
+    B-frames, which CoViAR does not have, are traced but nothing is traced through them; a reference in the future
+    counts, mirrored, where no past one covers the pixel.
+
+    Parameters
+    ----------
+    vectors, canvas, cell : as for `field`.
+    before : what the call for the frames before these gave as `last`; nothing: the video starts here.
+
+    Returns
+    -------
+    fields : float64 (T, 2, rows, columns) in px of the canvas.
+    last : int16 (height * width, 2), the trace in coded px that frames after these ones are traced through.
+    """
+    height, width = vectors.height, vectors.width
+    motion = vectors.blocks[:, _SRC_X : _SRC_Y + 1] - vectors.blocks[:, _DST_X : _DST_Y + 1]
+    steps = np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors)), np.int16)
+    steps = _on_codec_grid(vectors, motion, steps)
+    last = np.zeros((height * width, 2), np.int16) if before is None else before
+    fields = np.zeros((len(steps), 2, *grid_shape(canvas, cell)))
+    for moved, step, kind in zip(fields, steps, vectors.frame_types, strict=True):
+        trace = np.zeros_like(last) if kind == I_FRAME else _traced(last, step, height, width)
+        if trace.any():
+            image = trace.reshape(1, height, width, 2).transpose(0, 3, 1, 2)
+            moved[:] = _on_canvas(image, 1, 1, vectors, canvas, cell)[0]
+        if kind != B_FRAME:
+            last = trace
+    return fields, last
+
+
+def _traced(last: np.ndarray, step: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Follow one frame's steps (2, rows, columns), whole px on the codec's grid, through the trace before it."""
+    rows, columns = np.nonzero(step.any(0))
+    if not len(rows):
+        return last
+    within = np.arange(CODEC_CELL, dtype=np.int32)
+    y = np.repeat(rows.astype(np.int32)[:, None] * CODEC_CELL + within, CODEC_CELL, axis=1)
+    x = np.tile(columns.astype(np.int32)[:, None] * CODEC_CELL + within, CODEC_CELL)
+    moved = step[:, rows, columns]
+    from_x, from_y = x - moved[0][:, None], y - moved[1][:, None]
+    kept = (x < width) & (y < height) & (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
+    to, source = (y * width + x)[kept], (from_y * width + from_x)[kept]
+    trace = last.copy()
+    trace[to] = last[source] + np.repeat(moved.T, CODEC_CELL**2, axis=0)[kept.reshape(-1)]
+    return trace
 
 
 # --------------------------------------------------------------------------------------------------- storage

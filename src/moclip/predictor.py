@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from moclip.features import normalised
 from moclip.fusion import Fusion
 from moclip.mv_tsn import MvTsn
 from moclip.sampling import motion_frames, segment_frames, still_frames
+from moclip.transcode import transcoded
 
 
 @dataclass(frozen=True)
 class FieldSettings:
     """How vectors become a field; must equal what the models were trained on."""
 
+    transcode: bool
     backend: str
     canvas: tuple[int, int]
     cell: int
@@ -55,8 +58,9 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, path: Path) -> dict[str, np.ndarray]:
         """Probabilities (classes,) float32 of "fusion", "mv_tsn" and "zero_shot". Raises VideoError."""
-        info = video.probe(path)
-        motion_features, motion_logits = self._motion(path, info)
+        with transcoded(path) if self.fields.transcode else nullcontext(path) as source:
+            info = video.probe(source)
+            motion_features, motion_logits = self._motion(source, info)
         picture = self._picture(path, info.frames)
         fused = self.fusion(motion_features, torch.from_numpy(picture)[None])
         zero_shot = torch.from_numpy(self.logit_scale * self.text @ picture)
@@ -65,12 +69,11 @@ class Predictor:
 
     def _motion(self, path: Path, info: video.VideoInfo) -> tuple[torch.Tensor, torch.Tensor]:
         # PyAV is exact on every stream: a single clip needs no gate in front of the other reader
-        vectors = video.read_vectors(path, "pyav" if self.fields.backend == "auto" else self.fields.backend)
-        field = motion.field(vectors, self.fields.canvas, self.fields.cell)
-        if self.fields.accumulate:
-            field = motion.accumulate(field, vectors.frame_types, self.fields.canvas, self.fields.cell)
+        windows = video.windows(path, "pyav" if self.fields.backend == "auto" else self.fields.backend)
+        made = motion.fields(windows, self.fields.canvas, self.fields.cell, self.fields.accumulate)
+        field, types = (np.concatenate(parts) for parts in zip(*made, strict=True))
         length, b_vectors = np.array([len(field)]), np.array([info.codec in video.B_VECTOR_CODECS])
-        target = motion_frames(vectors.frame_types, np.array([0]), length, b_vectors)
+        target = motion_frames(types, np.array([0]), length, b_vectors)
         wanted = target[segment_frames(length, self.views.segments)[0]]
         levels = torch.from_numpy(motion.quantise(field[wanted], self.fields.clip))
         boxes = protocol_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, self.views.crops)

@@ -11,6 +11,7 @@ import os
 import shutil
 import struct
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -229,6 +230,9 @@ def write_metadata(
             dimension_names=("frame",),
             attributes={"meaning": "ASCII letter of the frame's type (I, P, B); 0: no frame here"},
         )
+        with warnings.catch_warnings():  # that other Zarr libraries may pass over it
+            warnings.simplefilter("ignore", UserWarning)
+            zarr.consolidate_metadata(aside)  # xarray wants all descriptions in one place
         for file in sorted(path for path in aside.rglob("*") if path.is_file()):
             write_atomically(Path(zarr_path) / file.relative_to(aside), file.read_bytes())
     write_atomically(Path(zarr_path) / "frame_type" / "c" / "0", frame_type.astype(np.uint8).tobytes())

@@ -10,9 +10,10 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -47,9 +48,36 @@ _PICTURE = np.frombuffer(b"PIPBPIPI", np.uint8)  # FFmpeg's picture types: none,
 _LETTER = {"I": I_FRAME, "i": I_FRAME, "b": I_FRAME, "B": B_FRAME}  # everything else predicts from the past
 
 
+class Orientation(NamedTuple):
+    """How the file asks for its pictures to be shown: what is (x, y) in them is shown at (xx x + xy y, yx x + yy y).
+
+    Each number is -1, 0 or 1: quarter turns and mirror images, as cameras note them in a display matrix.
+    """
+
+    xx: int = 1
+    xy: int = 0
+    yx: int = 0
+    yy: int = 1
+
+    @property
+    def swaps(self) -> bool:
+        """Whether rows are shown as columns."""
+        return self.xx == 0
+
+    def upright(self, pictures: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+        """Turn arrays whose `axes` are (rows, columns) of pictures as coded to pictures as shown."""
+        if self.swaps:
+            pictures = np.swapaxes(pictures, *axes)
+        signs = (self.yx + self.yy, self.xx + self.xy)
+        return np.flip(pictures, tuple(axis for axis, sign in zip(axes, signs, strict=True) if sign < 0))
+
+
+AS_CODED = Orientation()
+
+
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the index says of a video: sizes in px, `gop` the most frames from a key frame to the next."""
+    """What the index says of a video: sizes in px as shown, `gop` the most frames from a key frame to the next."""
 
     codec: str
     width: int
@@ -67,7 +95,8 @@ class Vectors:
     blocks : int32 (N, 10), a block a row, columns as in `COLUMNS`; px, `motion` in 1/`motion_scale` px.
     frame : int32 (N,), which of the T frames a block belongs to, never decreasing.
     frame_types : uint8 (T,), the letters I, P and B as ASCII codes.
-    width, height : the picture's size in px.
+    width, height : the coded picture's size in px.
+    orientation : how the coded picture is to be shown; blocks are in coded positions.
     """
 
     blocks: np.ndarray
@@ -75,6 +104,7 @@ class Vectors:
     frame_types: np.ndarray
     width: int
     height: int
+    orientation: Orientation = AS_CODED
 
 
 class InexactError(MoclipError):
@@ -108,12 +138,12 @@ def probe(path: str | Path) -> VideoInfo:
     reordered = any(later < earlier for earlier, later in pairwise(shown))
     keys = [number for number, (_, key) in enumerate(packets) if key]
     _check_count(path, len(packets))
-    width, height = _first_picture(path)
+    width, height, orientation = _first_picture(path)
     ends = [*(keys or [0]), len(packets)]
     return VideoInfo(
         codec=codec,
-        width=width,
-        height=height,
+        width=height if orientation.swaps else width,
+        height=width if orientation.swaps else height,
         fps=float(rate),
         frames=len(packets),
         gop=max(after - before for before, after in pairwise(ends)),
@@ -160,16 +190,50 @@ def _check_count(path: str | Path, frames: int) -> None:
         raise VideoError(what, where=path, fix="remove it, or replace it by a longer clip")
 
 
-def _first_picture(path: str | Path) -> tuple[int, int]:
-    """Decode the first picture: (width, height) in px as shown, cropping applied."""
+def _first_picture(path: str | Path) -> tuple[int, int, Orientation]:
+    """Decode the first picture: (width, height) in px, cropping applied, and how it is to be shown."""
     with _opened(path) as (container, stream):
         frame = next(_pictures(container, stream, []), None)
         if frame is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
-        if frame.interlaced_frame or stream.codec_context.field_order > 1:
-            what = "interlaced video: its blocks belong to fields, not to frames"
-            raise VideoError(what, where=path, fix=f"deinterlace it: ffmpeg -i {Path(path).name} -vf yadif out.mp4")
-        return frame.width, frame.height
+        _check_progressive(path, stream, frame)
+        return frame.width, frame.height, _orientation(frame)
+
+
+def _check_progressive(path: str | Path, stream: Any, picture: Any) -> None:
+    if picture.interlaced_frame or stream.codec_context.field_order > 1:
+        what = "interlaced video: its blocks belong to fields, not to frames"
+        raise VideoError(what, where=path, fix=f"deinterlace it: ffmpeg -i {Path(path).name} -vf yadif out.mp4")
+
+
+def _orientation(picture: Any) -> Orientation:
+    """Read the display matrix (FFmpeg: nine int32, 16.16 fixed point, by columns); slanted ones count as none."""
+    side = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
+    if side is None:
+        return AS_CODED
+    xx, yx, _, xy, yy, *_ = (round(value / 65536) for value in np.frombuffer(bytes(side), np.int32).tolist())
+    whole = sorted((abs(xx), abs(xy))) == sorted((abs(yx), abs(yy))) == [0, 1] and abs(xx) == abs(yy)
+    return Orientation(xx, xy, yx, yy) if whole else AS_CODED
+
+
+@contextmanager
+def decoding(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
+    """Open a video of any codec: frames a second on average, and its pictures (PyAV's) as coded, in display order.
+
+    Pictures that do not decode are left out.
+
+    Raises
+    ------
+    VideoError
+        It is no video, nothing in it decodes, or it is interlaced.
+    """
+    with _opened(path) as (container, stream):
+        pictures = _pictures(container, stream, [])
+        first = next(pictures, None)
+        if first is None:
+            raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
+        _check_progressive(path, stream, first)
+        yield Fraction(stream.average_rate or stream.guessed_rate or 25), chain([first], pictures)
 
 
 def _pictures(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
@@ -251,6 +315,7 @@ def read_vectors(path: str | Path, backend: str) -> Vectors:
         frame_types=np.concatenate([part.frame_types for part in parts]),
         width=parts[0].width,
         height=parts[0].height,
+        orientation=parts[0].orientation,
     )
 
 
@@ -286,8 +351,8 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
     from mvextractor.videocap import VideoCap
 
     with _opened(path) as (_, stream):
-        size = stream.codec_context.width, stream.codec_context.height
         blind_b = stream.codec_context.name not in B_VECTOR_CODECS
+    look = _first_picture(path)
     video = VideoCap()
     if not video.open(str(path)):
         raise VideoError("mvextractor cannot open it", where=path, fix="use the backend pyav")
@@ -307,18 +372,18 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
             types.append(kind)
             weight += found.nbytes
             if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
-                yield _joined(arrays, types, size)
+                yield _joined(arrays, types, look)
                 arrays, types, weight = [], [], 0
         if types:
-            yield _joined(arrays, types, size)
+            yield _joined(arrays, types, look)
     finally:
         video.release()
 
 
-def _joined(arrays: list[np.ndarray], types: list[int], size: tuple[int, int]) -> Vectors:
+def _joined(arrays: list[np.ndarray], types: list[int], look: tuple[int, int, Orientation]) -> Vectors:
     counts = [len(array) for array in arrays]
     frame = np.repeat(np.arange(len(arrays), dtype=np.int32), counts)
-    return Vectors(np.concatenate(arrays), frame, np.array(types, np.uint8), *size)
+    return Vectors(np.concatenate(arrays), frame, np.array(types, np.uint8), *look)
 
 
 def _read_pyav(path: str | Path) -> Iterator[Vectors]:
@@ -334,11 +399,11 @@ def _read_pyav(path: str | Path) -> Iterator[Vectors]:
         raw: list[bytes] = []
         types: list[int] = []
         weight = 0
-        size: tuple[int, int] | None = None
+        look: tuple[int, int, Orientation] | None = None
         for picture in _pictures(container, stream, []):
-            here = (picture.width, picture.height)
-            if here != (size := size or here):
-                what = f"the picture's size changes from {size[0]}x{size[1]} to {here[0]}x{here[1]} midway"
+            width, height, _ = look = look or (picture.width, picture.height, _orientation(picture))
+            if (width, height) != (picture.width, picture.height):
+                what = f"the picture's size changes from {width}x{height} to {picture.width}x{picture.height} midway"
                 raise VideoError(what, where=path, fix=_re_encode(path))
             # `picture.side_data` would tie the picture into a cycle, and hundreds would wait for the collector.
             side = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
@@ -347,27 +412,27 @@ def _read_pyav(path: str | Path) -> Iterator[Vectors]:
             types.append(kind)
             weight += len(raw[-1])
             if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
-                yield _unpacked(raw, types, size)
+                yield _unpacked(raw, types, look)
                 raw, types, weight = [], [], 0
-        if types and size:
-            yield _unpacked(raw, types, size)
+        if types and look:
+            yield _unpacked(raw, types, look)
 
 
-def _unpacked(raw: list[bytes], types: list[int], size: tuple[int, int]) -> Vectors:
+def _unpacked(raw: list[bytes], types: list[int], look: tuple[int, int, Orientation]) -> Vectors:
     counts = [len(piece) // _RAW.itemsize for piece in raw]
     records = np.frombuffer(b"".join(raw), _RAW)
     blocks = np.empty((len(records), len(COLUMNS)), np.int32)
     for column, name in enumerate(COLUMNS):
         blocks[:, column] = records[name]
     frame = np.repeat(np.arange(len(raw), dtype=np.int32), counts)
-    return Vectors(blocks, frame, np.array(types, np.uint8), *size)
+    return Vectors(blocks, frame, np.array(types, np.uint8), *look)
 
 
 # ---------------------------------------------------------------------------------------------------- frames
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Decode the frames at `indices` (display order, from 0): uint8 (K, height, width, 3), RGB.
+    """Decode the frames at `indices` (display order, from 0), turned as shown: uint8 (K, height, width, 3), RGB.
 
     Seeks to the key frame before each wanted one where the container's time stamps allow it, and decodes from
     the start where they do not; either way these are the frames that decoding everything would give.
@@ -396,7 +461,7 @@ def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]
     with _opened(path) as (container, stream):
         for number, picture in enumerate(_pictures(container, stream, [])):
             if number in left:
-                found[number] = picture.to_ndarray(format="rgb24", threads=1)
+                found[number] = _shown(picture)
                 left.remove(number)
                 if not left:
                     break
@@ -423,6 +488,11 @@ def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] 
     return {rank[pts]: picture for pts, picture in found.items()}
 
 
+def _shown(picture: Any) -> np.ndarray:
+    """The picture as it is to be shown: uint8 (height, width, 3), RGB."""
+    return _orientation(picture).upright(picture.to_ndarray(format="rgb24", threads=1), (0, 1))
+
+
 def _can_seek(packets: list[tuple[int | None, int | None, bool]]) -> bool:
     """Only distinct time stamps and a first key frame that is shown first tie an index to a time stamp."""
     stamps = [pts for pts, dts, _ in packets if pts is not None and dts is not None]
@@ -446,7 +516,7 @@ def _decode_from(container: Any, stream: Any, key: tuple[int, int], stamps: set[
         if lost or (number == 0 and (picture.pts is None or picture.pts > min(stamps))):
             return None
         if picture.pts in stamps:
-            found[picture.pts] = picture.to_ndarray(format="rgb24", threads=1)
+            found[picture.pts] = _shown(picture)
             if len(found) == len(stamps):
                 return found
     return None
