@@ -5,10 +5,10 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock clean
+.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## create .venv with the locked packages and this project
 
@@ -49,6 +49,12 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 format: $(READY)  ## let ruff mend what it can
 	ruff check --fix .
 	ruff format .
+
+bench-extract: $(READY)  ## compare extraction with bare decoding loops, into benchmarks/results (minutes)
+	python -m benchmarks.extract
+
+bench-read: $(READY)  ## compare reading the store with decoding, also at UCF-101's size (minutes, a few GB)
+	python -m benchmarks.read
 
 clean:  ## remove the environment; what DVC made stays
 	rm -rf $(VENV)

@@ -2,8 +2,8 @@
 
     python benchmarks/repeat.py CLIP_OR_FOLDER... [--times 5]
 
-A backend that is exact gives one answer a clip. Shows why `mv.backend: auto` does not use mvextractor for H.264 with
-B-frames; `docs/motion-vectors.md` tells the story.
+A backend that is exact gives one answer a clip. Shows why mvextractor is never used for H.264 with B-frames;
+`docs/motion-vectors.md` tells the story.
 """
 
 from __future__ import annotations
@@ -29,12 +29,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
-    clips = [
-        inner
-        for path in given.clips
-        for inner in (sorted(path.rglob("*")) if path.is_dir() else [path])
-        if inner.suffix.lower() in video.VIDEO_SUFFIXES
-    ]
+    clips = video.clips_in(given.clips)
     backends = [name for name in video.BACKENDS if name != "mvextractor" or video.has_mvextractor()]
     unsteady = dict.fromkeys(backends, 0)
     for path in clips:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STAGES: dict[str, str] = {
+    "transcode": "Re-encode every clip to MPEG-4 Part 2, where index.transcode asks for it.",
     "index": "Find the clips, their classes and splits, and probe each file.",
     "extract_mv": "Read every clip's motion vectors into the feature store.",
     "clip_text": "Encode the class prompts with CLIP's text tower.",

@@ -54,16 +54,24 @@ class Dataset(Group):
     phrases: Text = Field(description=f"JSON file class -> phrases for the prompts; {NO_FILE}: the split class name")
 
 
+class Index(Group):
+    transcode: Literal[False, "mpeg4"] = Field(
+        description="mpeg4: motion from clips re-encoded as CoViAR did, MPEG-4 at 340 x 256 px; false: from the clips"
+    )
+
+
 class Mv(Group):
     backend: Literal["auto", "mvextractor", "pyav"] = Field(
-        description="reader of the vectors; auto: mvextractor where it is exact, PyAV elsewhere"
+        description="reader of the vectors: auto and pyav are PyAV; mvextractor where that is exact, else PyAV"
     )
     canvas: tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]] = Field(
         description="height and width in px that every field is scaled to"
     )
     cell: Whole = Field(ge=4, le=64, description="px of the canvas a grid cell covers")
     clip: Real = Field(gt=0, le=1000, description="px at which a displacement saturates (int8 127)")
-    accumulate: Literal[False, "grid"] = Field(description="grid: trace each P-frame back to its I-frame, as CoViAR")
+    accumulate: Literal[False, "grid", "pixel"] = Field(
+        description="trace each P-frame back to its I-frame: pixel by pixel as CoViAR, or faster on the grid"
+    )
     shard: Whole = Field(ge=64, multiple_of=16, description="frames in a shard, the unit of work and of resuming")
 
     @model_validator(mode="after")
@@ -137,6 +145,7 @@ class Evaluate(Group):
 class Params(Group):
     seed: Whole = Field(ge=0, le=2**31 - 1, description="of the splits, the frames, the weights, the augmentation")
     dataset: Dataset
+    index: Index
     mv: Mv
     clip: Clip
     tsn: Tsn

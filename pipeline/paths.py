@@ -6,6 +6,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 
+TRANSCODED = Path("data/transcoded")
 INDEX = Path("data/index.parquet")
 MV_STORE = Path("data/features/mv.zarr")
 MV_TABLE = Path("data/features/mv.parquet")
@@ -20,6 +21,7 @@ REPORT = Path("data/report/index.html")
 METRICS = Path("metrics")
 STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_tsn", "fusion")}
 COST_JSON = METRICS / "cost.json"
+TRANSCODE_COUNTS = METRICS / "counts" / "transcode.json"
 INDEX_COUNTS = METRICS / "counts" / "index.json"
 EXTRACT_COUNTS = METRICS / "counts" / "extract_mv.json"
 TRAIN_MV_LOG = METRICS / "train_mv"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
 
-from moclip import dataset
+from moclip import dataset, transcode
 from moclip.errors import StoreError
 from moclip.extract import extract
 from moclip.store import drop_store
@@ -19,7 +18,16 @@ from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
 
-@stage("dataset.root", "mv.backend", "mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "mv.shard")
+@stage(
+    "dataset.root",
+    "index.transcode",
+    "mv.backend",
+    "mv.canvas",
+    "mv.cell",
+    "mv.clip",
+    "mv.accumulate",
+    "mv.shard",
+)
 def extract_mv(
     params: Params,
     workers: Workers = cpu_count(),
@@ -34,7 +42,9 @@ def extract_mv(
     """
     index = read_parquet(paths.INDEX, "index")
     clips = dataset.usable(index)
-    mv = params.mv
+    root, mv = Path(params.dataset.root), params.mv
+    if params.index.transcode:
+        root, clips = paths.TRANSCODED, clips.assign(path=clips["id"].map(transcode.name_of))
     paths.MV_STORE.parent.mkdir(parents=True, exist_ok=True)
     if rebuild:
         drop_store(paths.MV_STORE)
@@ -42,7 +52,7 @@ def extract_mv(
     with console.progress("extract_mv", len(clips)) as advance:
         table = extract(
             clips,
-            root=Path(params.dataset.root),
+            root=root,
             zarr_path=paths.MV_STORE,
             table_path=paths.MV_TABLE,
             canvas=mv.canvas,
@@ -52,7 +62,7 @@ def extract_mv(
             backend=mv.backend,
             shard_frames=mv.shard,
             workers=workers,
-            progress=_increments(advance),
+            advance=advance,
         )
     counts = _counts(index, table)
     write_json(paths.EXTRACT_COUNTS, counts)
@@ -67,18 +77,6 @@ def extract_mv(
     console.failures(table)
     if not counts["extracted"]:
         raise StoreError("no clip gave motion vectors", where=params.dataset.root)
-
-
-def _increments(advance: console.Advance) -> Callable[[int, int], None]:
-    """Turn "so many of so many are done" into steps of a progress bar."""
-    seen = 0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal seen
-        advance(done - seen)
-        seen = done
-
-    return tell
 
 
 def _counts(index: pd.DataFrame, table: pd.DataFrame) -> dict:

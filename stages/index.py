@@ -20,12 +20,14 @@ from pipeline.stage import Workers, cpu_count, stage
     "dataset.split",
     "dataset.val_fraction",
     "dataset.test_fraction",
+    "index.transcode",
 )
 def index(params: Params, workers: Workers = cpu_count()) -> None:
     """Find the clips, their classes and splits, and probe each file.
 
     Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt) or, where there
-    are none, splits by group with the seed. A broken or unsupported file keeps a row with its reason.
+    are none, splits by group with the seed. A broken or unsupported file keeps a row with its reason. Where
+    index.transcode asks for it, a row tells of the transcoded file, which motion is read from.
     Writes data/index.parquet and metrics/counts/index.json.
     """
     given = params.dataset
@@ -34,7 +36,15 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     splits = dataset.read_splits(Path(given.splits), given.split)
     with console.progress("index", len(folder.clips)) as advance:
         table = dataset.index(
-            root, folder, splits, given.val_fraction, given.test_fraction, params.seed, workers, advance
+            root,
+            folder,
+            splits,
+            given.val_fraction,
+            given.test_fraction,
+            params.seed,
+            workers,
+            advance,
+            transcoded=paths.TRANSCODED if params.index.transcode else None,
         )
     counts = dataset.counts(table, folder)
     counts["split_source"] = f"official split {given.split}" if splits else f"seeded by group, seed {params.seed}"

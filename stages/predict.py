@@ -15,7 +15,7 @@ from moclip.features import Features
 from moclip.fusion import load_fusion
 from moclip.mv_tsn import load_mv_tsn
 from moclip.predictor import FieldSettings, Predictor, ViewSettings
-from moclip.video import VIDEO_SUFFIXES
+from moclip.video import clips_in
 from pipeline import console, paths
 from pipeline.io import rounded
 from pipeline.params import Params
@@ -24,7 +24,7 @@ from pipeline.stage import stage
 
 @stage(
     "seed",
-    "mv.backend",
+    "index.transcode",
     "mv.canvas",
     "mv.cell",
     "mv.clip",
@@ -46,7 +46,9 @@ def predict(
     Names the most probable classes by fusion, by motion alone and by zero-shot CLIP. A clip that cannot be read is
     reported, the others are answered; the exit code is 1 where none could be.
     """
-    files = _files(clips)
+    files = clips_in(clips)
+    if not files:
+        raise DatasetError("no clips in it", where=", ".join(map(str, clips)))
     predictor, classes = _predictor(params)
     results = []
     with console.progress("predict", len(files)) as advance:
@@ -76,23 +78,10 @@ def _predictor(params: Params) -> tuple[Predictor, list[str]]:
         Clip(params.clip.model),
         text.array("features"),
         text.attributes["logit_scale"],
-        FieldSettings(mv.backend, mv.canvas, mv.cell, mv.clip, mv.accumulate),
+        FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate),
         ViewSettings(segments, crops, params.evaluate.crop, params.clip.frames, params.clip.choice, params.seed),
     )
     return predictor, list(mv_tsn.config.classes)
-
-
-def _files(clips: list[Path]) -> list[Path]:
-    """The clips named, folders opened up."""
-    files = []
-    for path in clips:
-        if path.is_dir():
-            files += sorted(inner for inner in path.rglob("*") if inner.suffix.lower() in VIDEO_SUFFIXES)
-        else:
-            files.append(path)
-    if not files:
-        raise DatasetError("no clips in it", where=", ".join(map(str, clips)))
-    return files
 
 
 def _top(probabilities: np.ndarray, classes: list[str], top: int) -> list[dict[str, object]]:

@@ -22,6 +22,7 @@ import zarr
 from tests.conftest import ROOT, run, set_keys
 
 STAGES = [
+    "transcode",
     "index",
     "extract_mv",
     "clip_text",

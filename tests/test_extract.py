@@ -221,17 +221,24 @@ def test_fewer_frames_than_indexed_are_noted(clips: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
-def test_auto_falls_back_where_the_index_missed_b_frames(clips: Path, tmp_path: Path) -> None:
+def test_pyav_takes_over_where_the_index_missed_b_frames(clips: Path, tmp_path: Path) -> None:
     videos = index(clips).iloc[[1]].assign(has_b=False)
-    row = run(videos, clips, tmp_path).iloc[0]
+    row = run(videos, clips, tmp_path, backend="mvextractor").iloc[0]
     assert (row["backend"], row["status"]) == ("pyav", "ok")
-    assert run(videos, clips, tmp_path / "b", backend="mvextractor").iloc[0]["backend"] == "mvextractor"
 
 
 @pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
-def test_pyav_reads_on_where_the_fast_backend_stops(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backends_fill_the_same_store(clips: Path, tmp_path: Path) -> None:
+    table = run(index(clips), clips, tmp_path / "a", backend="mvextractor")
+    assert set(table["backend"]) == {"pyav", "mvextractor"}
+    assert set(run(index(clips), clips, tmp_path / "b")["backend"]) == {"pyav"}
+    shards = [{k: v for k, v in contents(tmp_path / name).items() if "/c/" in k} for name in "ab"]
+    assert len(shards[0]) > 3
+    assert shards[0] == shards[1]
+
+
+@pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = index(clips).iloc[[0]]
     windows = video.windows
 
@@ -240,9 +247,9 @@ def test_pyav_reads_on_where_the_fast_backend_stops(
         return itertools.islice(read, 1) if backend == "mvextractor" else read
 
     monkeypatch.setattr(video, "WINDOW_FRAMES", 8)
-    assert run(videos, clips, tmp_path / "whole").iloc[0]["backend"] == "mvextractor"
+    assert run(videos, clips, tmp_path / "whole", backend="mvextractor").iloc[0]["backend"] == "mvextractor"
     monkeypatch.setattr(video, "windows", stops_early)
-    row = run(videos, clips, tmp_path / "early").iloc[0]
+    row = run(videos, clips, tmp_path / "early", backend="mvextractor").iloc[0]
     assert (row["backend"], row["length"], row["reason"]) == ("pyav", 20, "")
     np.testing.assert_array_equal(reader_of(tmp_path / "early").video("v0"), reader_of(tmp_path / "whole").video("v0"))
 
@@ -274,12 +281,15 @@ def _do_one_or_die(job: extraction.Job, clip: extraction.Clip) -> tuple[np.ndarr
     return extraction._do_one(job, clip)
 
 
-def test_clip_that_kills_its_process_gets_a_row(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clip_that_kills_its_process_gets_a_row(
+    workers: int, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     videos = index(clips)
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "_do", _do_or_die)
         patch.setattr(extraction, "_do_one", _do_one_or_die)
-        table = run(videos, clips, tmp_path / "hurt", workers=2).set_index("id")
+        table = run(videos, clips, tmp_path / "hurt", workers=workers).set_index("id")
     assert list(table.index[table["status"] == "failed"]) == ["v3"]
     assert table.loc["v3", "reason"] == "its decoder died"
     assert store.verify(tmp_path / "hurt/mv.zarr", tmp_path / "hurt/mv.parquet") == []

@@ -32,7 +32,7 @@ def changed(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
     ("key", "value", "told"),
     [
         ("fusion.lrr", 1, ["fusion.lrr = 1", "unknown key", "did you mean fusion.lr?"]),
-        ("warmth", 1, ["warmth = 1", "unknown key", "dataset, mv, clip"]),
+        ("warmth", 1, ["warmth = 1", "unknown key", "dataset, index, mv, clip"]),
         ("tsn.lr_mult.hed", 1, ["tsn.lr_mult.hed", "did you mean tsn.lr_mult.head?"]),
         ("fusion.lr", "fast", ["fusion.lr = 'fast'", "a number > 0"]),
         ("fusion.lr", -1, ["fusion.lr = -1", "a number > 0"]),
@@ -78,7 +78,7 @@ def test_the_committed_params_are_the_demo_preset() -> None:
     assert (ROOT / "params.yaml").read_text() == presets.text("demo")
 
 
-@pytest.mark.parametrize("preset", ["demo", "folder", "ucf101"])
+@pytest.mark.parametrize("preset", ["demo", "folder", "hmdb51", "ucf101"])
 def test_a_preset_with_a_folder_is_valid(preset: str, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     text = presets.text(preset, root=str(tmp_path / "videos"), split=2)
@@ -151,7 +151,7 @@ def test_use_writes_params_and_refuses_nonsense(tmp_path: Path) -> None:
     for arguments, told in (
         (("folder",), "--root"),
         (("folder", "--root", "nowhere"), "no such folder"),
-        (("kinetics",), "demo, folder, ucf101"),
+        (("kinetics",), "demo, folder, hmdb51, ucf101"),
     ):
         done = run("moclip", "use", *arguments, cwd=tmp_path, code=1)
         assert told in done.stderr

@@ -6,7 +6,7 @@ Called by the `index` stage. Nothing is dropped: a clip that cannot be used keep
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from moclip import video
+from moclip import transcode, video
 from moclip.errors import DatasetError, VideoError
 
 COLUMNS = {
@@ -42,11 +42,16 @@ _GROUP = re.compile(r"_(g\d+)(?:_|$)")
 
 @dataclass(frozen=True)
 class Splits:
-    """Official split lists: class names in label order, and the stems ("Class/clip") of each part with their file."""
+    """Official split lists: class names in label order, and the stems ("Class/clip") of each part with their file.
+
+    `unused` are clips that the lists name and leave out of this split. `group` tells a clip's source from "Class/file".
+    """
 
     classes: list[str] | None
     train: dict[str, str]
     test: dict[str, str]
+    unused: dict[str, str]
+    group: Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,16 @@ def scan(root: Path) -> Folder:
 
 
 def read_splits(folder: Path, number: int) -> Splits | None:
-    """Read `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`; None where the folder holds no lists at all.
+    """Read the official lists of UCF-101 or of HMDB-51; None where the folder holds no lists at all.
 
-    Raises DatasetError for a missing partner list, a malformed line, or a clip in both lists.
+    UCF-101: `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`. HMDB-51: `<class>_test_split<n>.txt`, a line a
+    clip with 1 (train), 2 (test) or 0 (not in this split). Raises DatasetError for a missing list, a malformed line, or
+    a clip in both parts.
     """
     if not folder.is_dir():
         raise DatasetError("no such folder", where=folder, fix="set dataset.splits to the folder of the split lists")
+    if any(folder.glob("*_test_split?.txt")):
+        return _read_hmdb(folder, number)
     parts = [folder / f"{part}list{number:02d}.txt" for part in ("train", "test")]
     if not any(path.exists() for path in parts):
         if others := sorted(path.name for path in folder.glob("trainlist*.txt")):
@@ -103,7 +112,36 @@ def read_splits(folder: Path, number: int) -> Splits | None:
     train, test = (_read_list(path) for path in parts)
     if both := sorted(train.keys() & test.keys()):
         raise DatasetError(f"{both[0]} is in both lists ({len(both)} such clips)", where=parts[0])
-    return Splits(_read_classes(folder / "classInd.txt"), train, test)
+    return Splits(_read_classes(folder / "classInd.txt"), train, test, {}, group_of)
+
+
+def _read_hmdb(folder: Path, number: int) -> Splits:
+    suffix = f"_test_split{number}.txt"
+    lists = sorted(folder.glob(f"*{suffix}"))
+    named = {path.name.rsplit("_test_split", 1)[0] for path in folder.glob("*_test_split?.txt")}
+    if absent := sorted(named - {path.name.removesuffix(suffix) for path in lists}):
+        what = f"no {absent[0]}{suffix} ({len(absent)} classes without)"
+        raise DatasetError(what, where=folder, fix="set dataset.split to a split whose lists are all there")
+    parts: tuple[dict[str, str], ...] = ({}, {}, {})  # unused, train, test
+    for path in lists:
+        name = path.name.removesuffix(suffix)
+        for line, (clip, part) in _words(path, "a clip and 0, 1 or 2"):
+            if part not in ("0", "1", "2"):
+                raise DatasetError(f"line {line}: part {part!r}; wanted 0, 1 or 2", where=path)
+            parts[int(part)][_stem(f"{name}/{clip}")] = f"{name}/{clip}"
+    unused, train, test = parts
+    if not train or not test:
+        raise DatasetError("the lists name no clip to train or to test on", where=folder)
+    return Splits(sorted(named), train, test, unused, hmdb_group_of)
+
+
+def _words(path: Path, wanted: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a list that are not blank, each of two words, with their numbers."""
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if words := line.split():
+            if len(words) != 2:
+                raise DatasetError(f"line {number}, {line.strip()!r}: wanted {wanted}", where=path)
+            yield number, words
 
 
 def group_of(clip: str) -> str:
@@ -111,6 +149,12 @@ def group_of(clip: str) -> str:
     stem = PurePosixPath(clip).stem
     found = _GROUP.search(stem)
     return found.group(1) if found else stem
+
+
+def hmdb_group_of(clip: str) -> str:
+    """The source of a clip of HMDB-51, "<class>/<source>_<class>_<properties>_<number>.avi"."""
+    path = PurePosixPath(clip)
+    return path.stem.split(f"_{path.parent.name}_")[0]
 
 
 def hold_out(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -> pd.Series:
@@ -142,15 +186,19 @@ def index(
     seed: int,
     workers: int = 1,
     advance: Callable[[int], object] = lambda count: None,
+    transcoded: Path | None = None,
 ) -> pd.DataFrame:
     """One row a clip (`COLUMNS`), sorted by id: every clip in the folder, and every listed clip that is not there.
 
-    Raises DatasetError where no training could come of it: one class, no usable train or test clip, no second group.
+    With a folder of `transcoded` clips a row's `codec` to `has_b` and its `md5` are those of the transcoded file.
+    Raises DatasetError where no training could come of it: one class, no usable train or test clip, no second group;
+    or where a clip is not transcoded.
     """
     classes = _class_names(folder, splits)
+    failed = transcode.read_failed(transcoded) if transcoded else {}
     with ThreadPoolExecutor(workers) as pool:  # demuxing and hashing release the GIL
         rows = []
-        for row in pool.map(lambda clip: _probe(root, clip), folder.clips):
+        for row in pool.map(lambda clip: _probe(root, clip, transcoded, failed), folder.clips):
             rows.append(row)
             advance(1)
     rows += _absent(folder, splits)
@@ -162,7 +210,7 @@ def index(
         "failed",
         "its class is not in classInd.txt",
     ]
-    table["group"] = table["path"].map(group_of)
+    table["group"] = table["path"].map(splits.group if splits else group_of)
     table = table.sort_values("id", ignore_index=True)
     table["split"] = _split_column(table, splits, val_fraction, test_fraction, seed)
     table = table[list(COLUMNS)].astype(COLUMNS)
@@ -224,13 +272,10 @@ def _read_classes(path: Path) -> list[str] | None:
     if not path.exists():
         return None
     numbered = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        words = line.split()
-        if len(words) != 2 or not words[0].isdigit():
-            raise DatasetError(f"line {number}, {line.strip()!r}: wanted a number and a class", where=path)
-        numbered.append((int(words[0]), words[1]))
+    for line, (number, name) in _words(path, "a number and a class"):
+        if not number.isdigit():
+            raise DatasetError(f"line {line}: {number!r} is no number", where=path)
+        numbered.append((int(number), name))
     return [name for _, name in sorted(numbered)]
 
 
@@ -250,10 +295,13 @@ def _class_names(folder: Folder, splits: Splits | None) -> list[str]:
     return names
 
 
-def _probe(root: Path, clip: str) -> dict[str, object]:
-    row: dict[str, object] = {"id": clip, "path": clip, "md5": video.md5(root / clip)}
+def _probe(root: Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> dict[str, object]:
+    file = root / clip if transcoded is None or clip in failed else transcode.place(transcoded, clip)
+    row: dict[str, object] = {"id": clip, "path": clip, "md5": video.md5(file)}
+    if clip in failed:
+        return row | _unusable("failed", failed[clip])
     try:
-        found = asdict(video.probe(root / clip))
+        found = asdict(video.probe(file))
     except VideoError as problem:
         return row | _unusable("failed", problem.what)
     return row | {
@@ -281,7 +329,7 @@ def _absent(folder: Folder, splits: Splits | None) -> list[dict[str, object]]:
     there = {_stem(clip) for clip in folder.clips}
     return [
         {"id": name, "path": name, "md5": ""} | _unusable("missing", f"named in the {part} list, not in the folder")
-        for part, listed in (("train", splits.train), ("test", splits.test))
+        for part, listed in (("train", splits.train), ("test", splits.test), ("unused", splits.unused))
         for stem, name in listed.items()
         if stem not in there
     ]

@@ -111,7 +111,7 @@ def extract(
     canvas, cell : (height, width) and side of a cell, px.
     accumulate : False, or "grid" or "pixel" for displacements traced back to the I-frame so.
     clip : px that the largest stored number stands for.
-    backend : auto, mvextractor or pyav.
+    backend : auto and pyav read with PyAV, mvextractor with that where it is exact.
     shard_frames : frames in a shard, a multiple of 4.
     workers : processes; 0 works in this one, which a decoder that crashes takes with it.
     advance : called with the number of videos whenever a shard of them is finished.
@@ -139,7 +139,7 @@ def extract(
 
 def _versions(backend: str) -> tuple[tuple[str, str], ...]:
     names = {"revision": str(REVISION), "av": av.__version__, "ffmpeg": str(av.ffmpeg_version_info)}
-    if backend != "pyav" and video.has_mvextractor():
+    if backend == "mvextractor":
         names["mvextractor"] = importlib.metadata.version("motion-vector-extractor")
     return tuple(sorted(names.items()))
 
@@ -355,14 +355,13 @@ def _copy_stored(slot: np.ndarray, job: Job, clip: Clip) -> dict[str, Any] | Non
 def _decode(slot: np.ndarray, clip: Clip, recipe: Recipe) -> tuple[int, np.ndarray, str]:
     """Decode a clip into its slot: (frames, their types, the backend that did it)."""
     backend = video.choose_backend(clip.codec, clip.has_b, recipe.backend)
-    if recipe.backend != "auto" or backend == "pyav":
-        return (*_decode_with(slot, clip, recipe, backend, refuse_b=False), backend)
-    try:
-        length, types = _decode_with(slot, clip, recipe, backend, refuse_b=clip.codec != "mpeg4")
-        if length >= clip.frames:
-            return length, types, backend
-    except (video.InexactError, VideoError):
-        pass  # the exact backend decides: it reads on where the fast one stops
+    if backend == "mvextractor":
+        try:
+            length, types = _decode_with(slot, clip, recipe, backend, refuse_b=clip.codec != "mpeg4")
+            if length >= clip.frames:
+                return length, types, backend
+        except (video.InexactError, VideoError):
+            pass  # PyAV decides: it reads on where mvextractor stops
     return (*_decode_with(slot, clip, recipe, "pyav", refuse_b=False), "pyav")
 
 

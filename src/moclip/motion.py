@@ -187,8 +187,12 @@ def _between(values: np.ndarray, edges: _Edges, axis: int) -> np.ndarray:
 
 def _sums(values: np.ndarray, bounds: np.ndarray, axis: int) -> np.ndarray:
     """Sum `values` from each of the bounds to the next one, along an axis: whole numbers as float64."""
-    if (np.diff(bounds) > 0).all():
+    spans = np.diff(bounds)
+    if (spans > 0).all():
         inside = values[(slice(None),) * axis + (slice(bounds[-1]),)]
+        if (spans == spans[0]).all():  # many times as fast as the general way
+            split = (*values.shape[:axis], len(spans), spans[0], *values.shape[axis + 1 :])
+            return inside.reshape(split).sum(axis + 1, dtype=np.int64).astype(np.float64)
         return np.add.reduceat(inside, bounds[:-1], axis, dtype=np.float64)
     shape = list(values.shape)
     shape[axis] += 1

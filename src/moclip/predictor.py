@@ -24,7 +24,6 @@ class FieldSettings:
     """How vectors become a field; must equal what the models were trained on."""
 
     transcode: bool
-    backend: str
     canvas: tuple[int, int]
     cell: int
     clip: float
@@ -68,8 +67,7 @@ class Predictor:
         return {name: torch.softmax(values, dim=0).numpy() for name, values in logits.items()}
 
     def _motion(self, path: Path, info: video.VideoInfo) -> tuple[torch.Tensor, torch.Tensor]:
-        # PyAV is exact on every stream: a single clip needs no gate in front of the other reader
-        windows = video.windows(path, "pyav" if self.fields.backend == "auto" else self.fields.backend)
+        windows = video.windows(path, "pyav")  # whatever backend filled the store: its fields are the same
         made = motion.fields(windows, self.fields.canvas, self.fields.cell, self.fields.accumulate)
         field, types = (np.concatenate(parts) for parts in zip(*made, strict=True))
         length, b_vectors = np.array([len(field)]), np.array([info.codec in video.B_VECTOR_CODECS])

@@ -1,0 +1,281 @@
+"""What the benchmarks share: clips to measure on, timing by turns, the table of ratios and its JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+import pandas as pd
+
+from moclip import video
+from moclip.files import write_atomically
+from pipeline import console
+
+RESULTS = Path(__file__).parent / "results"
+REAL_DATA = "MOCLIP_REAL_DATA"
+LIBRARIES = (
+    "av", "motion-vector-extractor", "numcodecs", "numpy", "opencv-python-headless", "opencv-python", "tensorstore",
+    "torch", "zarr",
+)  # fmt: skip
+UCF_SIZE, HD_SIZE = (240, 320), (720, 1280)  # (height, width), px
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+# -------------------------------------------------------------------------------------------------- command
+
+
+def arguments(text: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", action="store_true", help="few clips, once each: does it run? The figures mean nothing"
+    )
+    parser.add_argument("--out", type=Path, help="JSON to write (default: benchmarks/results; none with --quick)")
+    return parser
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------------------------------- timing
+
+
+def by_turns(runs: Mapping[Key, Callable[[], object]], times: int) -> dict[Key, float]:
+    """Run all contenders one after the other, `times` over; the best of each, s.
+
+    What disturbs the machine meanwhile hits all of them, and the best run is the one least disturbed.
+    """
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(times):
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            run()
+            took = time.perf_counter() - begun
+            say(f"  {name}: {took:.3g} s")
+            best[name] = min(best[name], took)
+    return best
+
+
+# -------------------------------------------------------------------------------------------------- findings
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure: `ours` beside `theirs` in `unit`; the target is for their ratio, or for `ours` if it stands alone."""
+
+    name: str
+    ours: float
+    theirs: float | None = None
+    unit: str = "frames/s"
+    target: float | None = None
+    at_most: bool = False
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.theirs is None else self.ours / self.theirs
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        figure = self.ours if self.ratio is None else self.ratio
+        return figure <= self.target if self.at_most else figure >= self.target
+
+
+def report(
+    title: str, rows: Sequence[Row], left_out: Sequence[str], facts: Mapping[str, Any], out: Path | None
+) -> None:
+    """Print the rows, say which targets are missed, and write everything to `out`."""
+    console.table(
+        title,
+        ("", "unit", "ours", "theirs", "ratio", "target", "met"),
+        [
+            (row.name, row.unit, _short(row.ours), _short(row.theirs), _short(row.ratio), _target(row), _met(row))
+            for row in rows
+        ],
+    )
+    for text in left_out:
+        console.note(f"left out: {text}")
+    missed = [row.name for row in rows if row.met is False]
+    aims = sum(row.met is not None for row in rows)
+    console.note(f"{aims - len(missed)} of {aims} targets met")
+    for missing in missed:
+        console.note(f"missed: {missing}")
+    if out is not None:
+        content = {
+            "rows": [_as_json(row) for row in rows],
+            "left_out": list(left_out),
+            "facts": dict(facts),
+            "machine": _machine(),
+        }
+        write_atomically(out, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _target(row: Row) -> str:
+    return "" if row.target is None else f"{'<=' if row.at_most else '>='} {row.target:,g}"
+
+
+def _met(row: Row) -> str:
+    return {True: "yes", False: "NO", None: ""}[row.met]
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "unit": row.unit,
+        "ours": _rounded(row.ours),
+        "theirs": _rounded(row.theirs),
+        "ratio": _rounded(row.ratio),
+        "target": _target(row) or None,
+        "met": row.met,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _machine() -> dict[str, Any]:
+    installed = {name.lower(): number for name, number in _installed()}
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "ffmpeg of av": str(av.ffmpeg_version_info),
+        "libraries": {name: installed[name] for name in LIBRARIES if name in installed},
+    }
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    return ((found.metadata["Name"], found.version) for found in importlib.metadata.distributions())
+
+
+# ----------------------------------------------------------------------------------------------------- clips
+
+
+def real_data() -> Path | None:
+    """The folder of real clips, if this machine has one."""
+    folder = os.environ.get(REAL_DATA)
+    return Path(folder) if folder else None
+
+
+def real_clips(folder: Path) -> list[Path]:
+    """The surveillance clips: H.264, most with B-frames."""
+    return sorted(path for path in (folder / "fight_surv" / "videos").rglob("*") if path.suffix in video.VIDEO_SUFFIXES)
+
+
+def indexed(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
+    """Index clips as `extract` wants them, each under `times` names; reading them also warms the file cache."""
+    rows = []
+    for path in paths:
+        about = video.probe(path)
+        row = {
+            "path": str(path.resolve()),
+            "md5": video.md5(path),
+            "frames": about.frames,
+            "codec": about.codec,
+            "has_b": about.has_b,
+        }
+        rows += [{"id": f"{turn:03d}/{path.stem}", **row} for turn in range(times)]
+    return pd.DataFrame(rows).sort_values("id", ignore_index=True)
+
+
+def make_clips(
+    folder: Path, codec: str, size: tuple[int, int], count: int, frames: int, *, b_frames: int = 0
+) -> list[Path]:
+    """Encode `count` clips of at most `frames` frames, from the real clips where there are any, else rendered."""
+    suffix = ".avi" if codec == "mpeg4" else ".mp4"
+    sources = _sources(size, count)
+    return [
+        encode(folder / f"{codec}_{size[0]}_{b_frames}_{number}{suffix}", pictures, codec, size, b_frames, frames)
+        for number, pictures in enumerate(sources)
+    ]
+
+
+def _sources(size: tuple[int, int], count: int) -> list[Iterator[av.VideoFrame]]:
+    folder = real_data()
+    if folder is None:
+        return [rendered(size, seed) for seed in range(count)]
+    fits = [path for path in real_clips(folder) if size[0] < 720 or video.probe(path).height >= 720]
+    return [_decoded(itertools.islice(itertools.cycle(fits), number, None, count)) for number in range(count)]
+
+
+def _decoded(paths: Iterable[Path]) -> Iterator[av.VideoFrame]:
+    for path in paths:
+        with av.open(str(path)) as container:
+            yield from container.decode(container.streams.video[0])
+
+
+def rendered(size: tuple[int, int], seed: int) -> Iterator[av.VideoFrame]:
+    """Pictures without end of a texture that sways, and a square that crosses it."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    reach = 64
+    coarse = rng.integers(0, 256, (height // 4 + reach, width // 4 + reach), np.uint8)
+    texture = np.kron(coarse, np.ones((4, 4), np.uint8))
+    for number in itertools.count():
+        top, left = (round(reach / 2 * (1 + np.sin(number / pace + seed))) for pace in (9, 13))
+        picture = texture[top : top + height, left : left + width].copy()
+        side, across = height // 4, (5 * number) % (width - height // 4)
+        picture[side : 2 * side, across : across + side] = texture[:side, :side]
+        yield av.VideoFrame.from_ndarray(picture, format="gray")
+
+
+def encode(
+    path: Path, pictures: Iterable[av.VideoFrame], codec: str, size: tuple[int, int], b_frames: int, frames: int
+) -> Path:
+    """Encode the first `frames` pictures, scaled to `size` (height, width), 25 a second, at a usual quality."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264" if codec == "h264" else codec, rate=25)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = 12 if codec == "mpeg4" else 50
+        stream.codec_context.max_b_frames = b_frames
+        x264 = {"crf": "23", "preset": "veryfast", "x264-params": f"bframes={b_frames}"}
+        stream.options = x264 if codec == "h264" else {"flags": "+qscale", "global_quality": str(3 * 118)}
+        for number, picture in enumerate(itertools.islice(pictures, frames)):
+            scaled = picture.reformat(size[1], size[0], "yuv420p")
+            scaled.pts, scaled.time_base, scaled.pict_type = number, Fraction(1, 25), 0
+            container.mux(stream.encode(scaled))
+        container.mux(stream.encode(None))
+    return path
+
+
+def prolong(source: Path, path: Path, seconds: int) -> int:
+    """Write the packets of `source` again and again until the clip is that long; returns the frames."""
+    with av.open(str(source)) as once, av.open(str(path), "w") as container:
+        stream = once.streams.video[0]
+        packets = [packet for packet in once.demux(stream) if packet.size]
+        copy = container.add_stream_from_template(stream)
+        length = int(len(packets) / 25 / stream.time_base)  # of one round, in the stream's unit of time
+        times = [(packet.pts, packet.dts) for packet in packets]
+        rounds = -(-seconds * 25 // len(packets))
+        for turn in range(rounds):
+            for packet, (pts, dts) in zip(packets, times, strict=True):
+                packet.stream = copy
+                packet.pts, packet.dts, packet.time_base = pts + turn * length, dts + turn * length, stream.time_base
+                container.mux(packet)
+                packet.time_base = stream.time_base
+    return rounds * len(packets)

@@ -1,0 +1,46 @@
+"""Stage `transcode`: where index.transcode asks for it, every clip re-encoded as CoViAR did -> data/transcoded/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from moclip import dataset
+from moclip import transcode as transcoding
+from pipeline import console, paths
+from pipeline.io import write_json
+from pipeline.params import Params
+from pipeline.stage import Workers, cpu_count, stage
+
+
+@stage("dataset.root", "index.transcode")
+def transcode(params: Params, workers: Workers = cpu_count()) -> None:
+    """Re-encode every clip to MPEG-4 Part 2, where index.transcode asks for it.
+
+    340 x 256 px, a key frame every 12 frames, no B-frames, qscale 1: the motion vectors of all clips then come from one
+    encoder. Goes on where a killed run stood. A clip that cannot be decoded gets a reason. Writes data/transcoded (an
+    empty folder with false) and metrics/counts/transcode.json.
+    """
+    if params.index.transcode is False:
+        transcoding.clear(paths.TRANSCODED)
+        write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
+        console.note("index.transcode is false: the clips are read as they are")
+        return
+    root = Path(params.dataset.root)
+    clips = dataset.scan(root).clips
+    with console.progress("transcode", len(clips)) as advance:
+        failed = transcoding.transcode(root, clips, paths.TRANSCODED, workers, advance)
+    reasons = pd.DataFrame({"id": list(failed), "status": "failed", "reason": list(failed.values())})
+    encoded = len(clips) - len(failed)
+    write_json(
+        paths.TRANSCODE_COUNTS,
+        {"clips": len(clips), "encoded": encoded, "failed": dataset.tally(reasons["reason"])},
+    )
+    rows = [("clips", len(clips)), ("transcoded", encoded), ("not usable", len(failed))]
+    console.table("transcode", ("", "count"), rows)
+    console.failures(reasons)
+
+
+if __name__ == "__main__":
+    transcode()

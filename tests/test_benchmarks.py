@@ -1,0 +1,50 @@
+"""The benchmarks run to their end in their quick form and write every row; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+
+
+def run(name: str, out: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "targets met" in done.stdout
+    found: dict[str, Any] = json.loads(out.read_text())
+    assert found["machine"]["cores"] >= 1
+    assert all(row["ours"] > 0 and (row["target"] is None) == (row["met"] is None) for row in found["rows"])
+    return found
+
+
+def names_with(found: dict[str, Any], part: str) -> list[str]:
+    return [row["name"] for row in found["rows"] if part in row["name"]]
+
+
+def test_bench_extract(tmp_path: Path) -> None:
+    found = run("extract", tmp_path / "extract.json")
+    for size in ("320x240 MPEG-4", "320x240 H.264", "1280x720 H.264"):
+        assert len(names_with(found, f"{size}, 1 w.")) == len(names_with(found, f"{size}, 2 w.")) >= 1
+    assert len(names_with(found, "bare PyAV (1 thread)")) == 2
+    assert names_with(found, "2 workers / 1")
+    assert len(names_with(found, "peak memory")) == 2
+    assert names_with(found, "np.add.at")
+
+
+def test_bench_read(tmp_path: Path) -> None:
+    found = run("read", tmp_path / "read.json")
+    for part in (
+        "zarr-python one by one", "64 MiB", "whole store", "chunks of", "samples read / decoded",
+        "files in the store", "dvc status", "opening and a first batch",
+    ):  # fmt: skip
+        assert names_with(found, part), part
+    assert all(share == 1 for share in found["facts"]["decoded fields equal to the stored ones"].values())

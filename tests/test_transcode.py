@@ -1,0 +1,400 @@
+"""Transcoding holds its settings, repeats its bytes, survives bad clips and kills, and feeds the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+from av.video.reformatter import VideoReformatter
+
+from moclip import dataset, processes, transcode, video
+from moclip.errors import DatasetError, VideoError
+from tests.clips import encode, moving_texture
+from tests.conftest import run, set_keys
+
+LENGTH = 30
+KINDS: dict[str, dict[str, Any]] = {
+    "h264_b.mp4": {"codec": "libx264", "b_frames": 2},
+    "variable_rate.mkv": {"codec": "libx264", "skip_times": (4, 5, 17)},
+    "hevc.mp4": {"codec": "libx265"},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "chroma_444.mp4": {"codec": "libx264", "pix_fmt": "yuv444p"},
+    "full_range.mp4": {"codec": "libx264", "pix_fmt": "yuvj420p"},
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of each kind, 60 x 100 px, 30 frames at 25 a second."""
+    folder = tmp_path_factory.mktemp("sources") / "Class"
+    folder.mkdir()
+    for number, (name, options) in enumerate(KINDS.items()):
+        encode(folder / name, moving_texture(LENGTH, (60, 100), (2, 1), seed=number), **options)
+    return folder.parent
+
+
+def names(root: Path) -> list[str]:
+    return dataset.scan(root).clips
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def planes(path: Path) -> np.ndarray:
+    """Every decoded picture at 340 x 256 px, bicubic: (frames, rows of the three planes, 340)."""
+    scale = VideoReformatter()
+    with av.open(str(path)) as container:
+        pictures = [
+            scale.reformat(picture, 340, 256, "yuv420p", **transcode.SCALING).to_ndarray()
+            for picture in container.decode(video=0)
+        ]
+    return np.stack(pictures).astype(float)
+
+
+def quantisers(path: Path) -> list[tuple[str, int]]:
+    """Each picture's kind and quantiser, from its header (ISO/IEC 14496-2, 6.2.5), for 25 frames a second."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    found = []
+    for packet in packets:
+        at = packet.index(b"\0\0\1\xb6") + 4
+        bits = "".join(f"{byte:08b}" for byte in packet[at : at + 8])
+        kind = "IPBS"[int(bits[:2], 2)]
+        place = bits.index("0", 2) + 1 + 1 + 5 + 1  # seconds gone, marker, time in 1/25 s, marker
+        assert bits[place] == "1", "a coded picture"
+        place += 1 + (kind == "P") + 3  # rounding, threshold of intra DC
+        found.append((kind, int(bits[place : place + 5], 2)))
+    return found
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_becomes_the_papers(name: str, sources: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.avi"
+    transcode.encode(sources / "Class" / name, target)
+    info = video.probe(target)
+    assert (info.codec, info.width, info.height, info.gop, info.has_b) == ("mpeg4", 340, 256, 12, False)
+    with av.open(str(sources / "Class" / name)) as container:
+        assert info.fps == pytest.approx(float(container.streams.video[0].average_rate), abs=0.01)
+        assert info.frames == sum(1 for _ in container.decode(video=0)) == LENGTH
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (None, 1)
+        assert len(container.streams) == 1
+    types = video.read_vectors(target, "pyav").frame_types
+    assert bytes(types).decode() == "".join("I" if number % 12 == 0 else "P" for number in range(LENGTH))
+    error = np.square(planes(target) - planes(sources / "Class" / name)).mean(axis=(1, 2))
+    assert (10 * np.log10(255**2 / error)).min() > 37, "dB, in each frame"
+
+
+def test_every_picture_has_the_quantiser_of_the_papers_command(sources: Path, tmp_path: Path) -> None:
+    transcode.encode(sources / "Class/h264_b.mp4", tmp_path / "out.avi")
+    kinds = "".join(kind for kind, _ in quantisers(tmp_path / "out.avi"))
+    assert kinds == ("I" + 11 * "P") * 2 + "I" + 5 * "P"
+    assert Counter(scale for _, scale in quantisers(tmp_path / "out.avi")) == {2: LENGTH}, "as ffmpeg -q:v 1"
+
+
+def test_full_range_becomes_the_range_of_video(tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 255, 340).astype(np.uint8)[:, None], (3, 256, 1, 3))
+    for name, pixels in (("full.mp4", "yuvj420p"), ("video.mp4", "yuv420p")):
+        encode(tmp_path / name, ramp, "libx264", pix_fmt=pixels, options={"crf": "3"})
+        transcode.encode(tmp_path / name, tmp_path / "out.avi")
+        with av.open(str(tmp_path / "out.avi")) as container:
+            luma = next(container.decode(video=0)).to_ndarray()[:256]
+        assert (luma.min(), luma.max()) == (pytest.approx(16, abs=2), pytest.approx(235, abs=3))
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_pictures_are_turned_as_the_source_asks(degrees: int, tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", moving_texture(4, (64, 96)), "libx264", rotation=degrees)
+    transcode.encode(path, tmp_path / "out.avi")
+    shown, made = (video.read_frames(name, [3])[0] for name in (path, tmp_path / "out.avi"))
+    scaled = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), "rgb24").reformat(340, 256).to_ndarray()
+    assert np.abs(made.astype(int) - scaled).mean() < 4
+
+
+def test_a_cut_of_scene_makes_no_key_frame(tmp_path: Path) -> None:
+    film = np.concatenate([moving_texture(7, (64, 80), seed=seed) for seed in range(4)])
+    encode(tmp_path / "cuts.mp4", film, "libx264")
+    transcode.encode(tmp_path / "cuts.mp4", tmp_path / "out.avi")
+    types = bytes(video.read_vectors(tmp_path / "out.avi", "pyav").frame_types).decode()
+    assert [number for number, letter in enumerate(types) if letter == "I"] == [0, 12, 24]
+
+
+def test_both_readers_take_the_same_motion_from_it(sources: Path, tmp_path: Path) -> None:
+    transcode.encode(sources / "Class/hevc.mp4", tmp_path / "out.avi")
+    exact = video.read_vectors(tmp_path / "out.avi", "pyav")
+    moving = exact.blocks[exact.blocks[:, 7] != 0]
+    displacement = -moving[:, 7] / moving[:, 9]
+    assert np.median(displacement) == pytest.approx(2 * 340 / 100, abs=0.6), "2 px a frame in 100 px of width"
+    if video.has_mvextractor():
+        fast = video.read_vectors(tmp_path / "out.avi", "mvextractor")
+        np.testing.assert_array_equal(fast.blocks, exact.blocks)
+
+
+@pytest.mark.parametrize("rate", ["1/10", "5", "30000/1001", "2997/125", "240", "1000"])
+def test_odd_rates_are_kept(rate: str, tmp_path: Path) -> None:
+    encode(tmp_path / "odd.mkv", moving_texture(5, (48, 64)), "libx264", fps=Fraction(rate))
+    transcode.encode(tmp_path / "odd.mkv", tmp_path / "out.avi")
+    with av.open(str(tmp_path / "odd.mkv")) as container:
+        stated = float(container.streams.video[0].average_rate)
+    info = video.probe(tmp_path / "out.avi")
+    assert info.frames == 5
+    assert info.fps == pytest.approx(stated, rel=1e-3)
+
+
+def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
+    film = moving_texture(6, (64, 80))
+    encode(tmp_path / "fields.mp4", film, "libx264", options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    (tmp_path / "text.mp4").write_text("no video " * 100)
+    for name, reason in (("fields.mp4", "interlaced video"), ("text.mp4", "not a video"), ("none.mp4", "no such file")):
+        with pytest.raises(VideoError, match=reason):
+            transcode.encode(tmp_path / name, tmp_path / "out.avi")
+    assert not (tmp_path / "out.avi").exists()
+
+
+def test_a_clip_cut_short_keeps_what_decodes(tmp_path: Path) -> None:
+    path = encode(tmp_path / "cut.mkv", moving_texture(40, (64, 80)), "libx264")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    transcode.encode(path, tmp_path / "out.avi")
+    with av.open(str(path)) as container:
+        whole = sum(1 for _ in video._pictures(container, container.streams.video[0], []))
+    assert 1 < video.probe(tmp_path / "out.avi").frames == whole < 40
+
+
+# -------------------------------------------------------------------------------------------------- a folder
+
+
+def test_bytes_repeat_whatever_the_number_of_processes(sources: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    assert transcode.transcode(sources, names(sources), tmp_path / "one", 2, seen.append) == {}
+    assert sum(seen) == len(KINDS)
+    transcode.transcode(sources, names(sources), tmp_path / "two", 1)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert set(contents(tmp_path / "one")) == {f"Class/{name}.avi" for name in KINDS} | {"failed.json"}
+
+
+@pytest.fixture
+def done(sources: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A folder of three clips to change at will, and it transcoded."""
+    root = tmp_path / "videos"
+    (root / "Class").mkdir(parents=True)
+    for name in list(KINDS)[:3]:
+        shutil.copy(sources / "Class" / name, root / "Class")
+    transcode.transcode(root, names(root), tmp_path / "out", 2)
+    return root, tmp_path / "out"
+
+
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the clips that are encoded from here on, in this process."""
+    seen: list[str] = []
+
+    def here(work: Callable[[Any], str], waiting: list[Any], suspects: list[Any], workers: int) -> Any:
+        while waiting:
+            seen.append(waiting[-1].source.name)
+            yield waiting[-1], work(waiting.pop())
+
+    monkeypatch.setattr(processes, "run_pool", here)
+    return seen
+
+
+def test_with_nothing_to_do_nothing_is_encoded(done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = done
+    before, seen = contents(out), encoded(monkeypatch)
+    assert transcode.transcode(root, names(root), out) == {}
+    assert seen == []
+    assert contents(out) == before
+
+
+def test_only_new_and_changed_clips_are_encoded(done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = done
+    seen = encoded(monkeypatch)
+    shutil.copy(root / "Class/hevc.mp4", root / "Class/new.mp4")
+    shutil.copy(root / "Class/hevc.mp4", root / "Class/h264_b.mp4")
+    transcode.transcode(root, names(root), out)
+    assert sorted(seen) == ["h264_b.mp4", "new.mp4"]
+    assert (out / "Class/new.mp4.avi").read_bytes() == (out / "Class/h264_b.mp4.avi").read_bytes()
+
+
+@pytest.mark.parametrize("setting", ["WIDTH", "REVISION"])
+def test_other_settings_mean_encoding_anew(
+    setting: str, done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = done
+    seen = encoded(monkeypatch)
+    monkeypatch.setattr(transcode, setting, getattr(transcode, setting) + 4)
+    transcode.transcode(root, names(root), out)
+    assert sorted(seen) == sorted(list(KINDS)[:3])
+
+
+def test_what_belongs_to_no_clip_is_removed(done: tuple[Path, Path]) -> None:
+    root, out = done
+    (out / "Gone").mkdir()
+    (out / "Gone/old.mp4.avi").write_bytes(b"old")
+    (out / "Class/.hevc.mp4.avi.1.tmp").write_bytes(b"half")
+    (root / "Class/hevc.mp4").unlink()
+    (root / "Class/h264_b.mp4").write_text("broken now")
+    failed = transcode.transcode(root, names(root), out)
+    assert list(failed) == ["Class/h264_b.mp4"]
+    assert set(contents(out)) == {"Class/variable_rate.mkv.avi", "failed.json"}
+    assert not (out / "Gone").exists()
+    transcode.clear(out)
+    assert list(out.iterdir()) == []
+
+
+def _do_or_die(job: Any) -> str:
+    if job.source.name == "hevc.mp4":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return transcode._do(job)
+
+
+def test_a_clip_that_kills_its_process_gets_a_reason(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(transcode, "_do", _do_or_die)
+        failed = transcode.transcode(sources, names(sources), tmp_path / "out", 2)
+    assert failed == {"Class/hevc.mp4": "its decoder died"} == transcode.read_failed(tmp_path / "out")
+    assert len(contents(tmp_path / "out")) == len(KINDS) - 1 + 1
+    assert transcode.transcode(sources, names(sources), tmp_path / "out", 2) == {}, "it may have been bad luck"
+
+
+def test_the_index_tells_of_the_transcoded_clips(tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "videos")
+    folder = dataset.scan(root)
+
+    def index() -> pd.DataFrame:
+        return dataset.index(root, folder, None, 0.3, 0.3, 0, transcoded=tmp_path / "out").set_index("id")
+
+    with pytest.raises(DatasetError, match=r"not all transcoded\n.*python -m stages\.transcode"):
+        index()
+    transcode.transcode(root, folder.clips, tmp_path / "out", 2)
+    table = index()
+    assert (table["path"] == table.index).all()
+    good = table.drop(["Run/v_Run_g01_c08.mp4", "Run/v_Run_g01_c09.mp4"])
+    assert (good[["codec", "w", "h", "gop", "has_b"]] == ["mpeg4", 340, 256, 12, False]).all(axis=None)
+    for name, row in good.iterrows():
+        assert row["md5"] == video.md5(tmp_path / "out" / f"{name}.avi")
+    broken = table.loc["Run/v_Run_g01_c09.mp4"]
+    assert broken["status"] == "failed"
+    assert broken["reason"].startswith("not a video file")
+    assert table.loc["Run/v_Run_g01_c08.mp4", "reason"] == "1 frame: a clip needs at least 2 to have motion"
+    (tmp_path / "out/Jump/v_Jump_g01_c01.mp4.avi").unlink()
+    with pytest.raises(DatasetError, match=r"v_Jump_g01_c01.mp4.avi: the clip is not transcoded\n.*stages\.transcode"):
+        index()
+
+
+# ------------------------------------------------------------------------------------------------- the stage
+
+
+def two_classes(root: Path) -> Path:
+    """Two classes of six clips in three groups, H.264 with B-frames but one HEVC; a clip of one frame, a broken one."""
+    for number in range(6):
+        for name in ("Run", "Jump"):
+            path = root / name / f"v_{name}_g{number // 2 + 1:02d}_c{number % 2 + 1:02d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            film = moving_texture(14, (48, 64), (3, 0) if name == "Run" else (0, 3), seed=number)
+            codec = "libx265" if (name, number) == ("Jump", 3) else "libx264"
+            encode(path, film, codec, b_frames=2)
+    encode(root / "Run/v_Run_g01_c08.mp4", moving_texture(1, (48, 64)), "libx264")
+    (root / "Run/v_Run_g01_c09.mp4").write_text("this is no video\n")
+    return root
+
+
+def transcoding(project: Path, root: Path) -> None:
+    """Set the project's params.yaml to a folder of clips, to be transcoded."""
+    run("moclip", "use", "folder", "--root", root, cwd=project)
+    small = {
+        "index.transcode": "mpeg4",
+        "mv.shard": 64,
+        "tsn.backbone": "test_resnet",
+        "tsn.size": 32,
+        "tsn.epochs": 1,
+        "tsn.batch": 4,
+        "embed.views": 1,
+        "fusion.epochs": 2,
+        "evaluate.protocol": "2x1",
+        "dataset.val_fraction": 0.4,
+    }
+    set_keys(project / "params.yaml", small)
+
+
+def test_a_killed_stage_goes_on_where_it_stood(tmp_path: Path) -> None:
+    root, folder = tmp_path / "long", tmp_path
+    for number in range(8):
+        (root / "Class").mkdir(parents=True, exist_ok=True)
+        encode(root / f"Class/v{number}.avi", moving_texture(150, (96, 128), seed=number))
+    transcoding(folder, root)
+    out = folder / "data/transcoded"
+    command = [sys.executable, "-m", "stages.transcode", "--workers", "2"]
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("*/v*.avi"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/v*.avi")}
+    assert 2 <= len(kept) < 8
+    assert not (out / "failed.json").exists()
+    run(*command, cwd=folder)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    transcode.transcode(root, names(root), tmp_path / "right", 2)
+    assert contents(out) == contents(tmp_path / "right")
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Path) -> None:
+    root = two_classes(tmp_path / "videos")
+    transcoding(project, root)
+    done = run("dvc", "repro", cwd=project)
+    assert "not usable: Run/v_Run_g01_c09.mp4: not a video file" in done.stdout
+    counts = json.loads((project / "metrics/counts/transcode.json").read_text())
+    assert (counts["clips"], counts["encoded"], sum(counts["failed"].values())) == (14, 13, 1)
+    extracted = json.loads((project / "metrics/counts/extract_mv.json").read_text())
+    assert extracted["extracted"] == 12
+    assert sum(extracted["not_usable"].values()) == 2
+    index = json.loads((project / "metrics/counts/index.json").read_text())
+    assert index["codecs"] == {"mpeg4": 12}
+    scores = json.loads((project / "metrics/fusion.json").read_text())
+    assert scores["n"] >= 4
+    assert "up to date" in run("dvc", "repro", cwd=project).stdout
+
+    stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
+    name = str(stored.index[0])
+    answer = json.loads(run("moclip", "predict", root / name, "--json", "--top", "2", cwd=project).stdout)[0]
+    logits = np.asarray(stored["mv_tsn"][name], float)
+    expected = np.sort(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())[::-1]
+    assert [one["probability"] for one in answer["mv_tsn"]] == pytest.approx(expected.tolist(), abs=2e-3)
+
+    set_keys(project / "params.yaml", {"index.transcode": False})
+    run("python", "-m", "stages.transcode", cwd=project)
+    assert list((project / "data/transcoded").iterdir()) == []
+    run("python", "-m", "stages.index", cwd=project)
+    rows = pd.read_parquet(project / "data/index.parquet").set_index("id")
+    assert "hevc" in rows["reason"]["Jump/v_Jump_g02_c02.mp4"]
+    assert rows["codec"]["Run/v_Run_g01_c01.mp4"] == "h264"
+
+
+def test_a_real_clip_looks_like_the_papers_own(real_data: Path, tmp_path: Path) -> None:
+    clip = real_data / "codecs/v_Basketball_g01_c01.avi"
+    transcode.encode(clip, tmp_path / "out.avi")
+    theirs = real_data / "codecs/v_Basketball_g01_c01_mpeg4_340x256.m4v"
+    ours, papers = planes(tmp_path / "out.avi"), planes(theirs)
+    assert ours.shape == papers.shape
+    errors = np.square(ours - papers).mean(axis=(1, 2))
+    assert 10 * np.log10(255**2 / errors.max()) > 45
+    types = [bytes(video.read_vectors(path, "pyav").frame_types) for path in (tmp_path / "out.avi", theirs)]
+    assert types[0] == types[1]
