@@ -66,7 +66,7 @@ class Size:
     long: int
 
 
-FULL = Size(times=3, ucf=120, made=8, made_names=8, hd=4, hd_names=3, real=None, real_names=5, long=600)
+FULL = Size(times=3, ucf=240, made=8, made_names=16, hd=4, hd_names=6, real=None, real_names=4, long=600)
 QUICK = Size(times=1, ucf=2, made=1, made_names=2, hd=1, hd_names=1, real=3, real_names=1, long=4)
 
 
@@ -170,14 +170,14 @@ def rows_for(
 
 def without_b(title: str, clips: pd.DataFrame, over_pyav: float, size: Size, folder: Path) -> list[Row]:
     """Streams that both backends read exactly: ours against both bare loops, and the backends against each other."""
-    fast = video.has_mvextractor()
-    contenders = ["auto", "pyav", "bare PyAV"] + (["mvextractor", "bare mvextractor"] if fast else [])
+    both = video.has_mvextractor()
+    contenders = ["auto", "bare PyAV"] + (["mvextractor", "bare mvextractor"] if both else [])
     took = contend(title, clips, contenders, size.times, folder)
     rows = rows_for(title, clips, took, "auto", "bare PyAV", over_pyav)
-    if fast:
-        rows += rows_for(title, clips, took, "mvextractor", "bare mvextractor", 0.85)
+    if both:
         rows += rows_for(title, clips, took, "auto", "bare mvextractor", 0.85)
-        rows += rows_for(title, clips, took, "pyav", "mvextractor")
+        rows += rows_for(title, clips, took, "mvextractor", "bare mvextractor")
+        rows += rows_for(title, clips, took, "auto", "mvextractor")
     return rows
 
 

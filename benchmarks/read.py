@@ -53,6 +53,7 @@ SCALES = (1.0, 0.875, 0.75, 0.66)
 AUGMENTED = 3  # batches turned into pictures, a fraction of a second each
 UCF_CLIPS, UCF_FRAMES = 13_320, 2_400_000
 PROCESSES = 2
+MANNERS = ("pixel", "grid")  # of accumulating: CoViAR's, and the quicker one
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def film(path: str) -> Film:
     return Film(path, np.array(sorted(pts for pts, _, _ in packets)), keys[:, 0], keys[:, 1])
 
 
-def decoded_field(clip: Film, frame: int) -> np.ndarray:
+def decoded_field(clip: Film, frame: int, manner: str) -> np.ndarray:
     """The accumulated field of one frame, decoded from its key frame on one thread: float64 (2, rows, columns), px."""
     wanted = clip.stamps[frame]
     entry = np.searchsorted(clip.keys, wanted, side="right") - 1
@@ -229,7 +230,7 @@ def decoded_field(clip: Film, frame: int) -> np.ndarray:
     number = np.repeat(np.arange(len(raw), dtype=np.int32), [len(blocks) for blocks in raw])
     look = picture.width, picture.height
     vectors = video.Vectors(np.concatenate(raw), number, np.array(types, np.uint8), *look)
-    *_, (fields, _) = motion.fields([vectors], CANVAS, motion.CODEC_CELL, "grid")
+    *_, (fields, _) = motion.fields([vectors], CANVAS, motion.CODEC_CELL, manner)
     return np.asarray(fields[-1])
 
 
@@ -238,9 +239,9 @@ def columns_of(records: np.ndarray) -> np.ndarray:
     return np.stack([records[name].astype(np.int32) for name in video.COLUMNS], axis=1)
 
 
-def decode_sample(clip: Film, frames: Sequence[int]) -> np.ndarray:
+def decode_sample(clip: Film, frames: Sequence[int], manner: str) -> np.ndarray:
     """(segments, 2, rows, columns) px."""
-    return np.stack([decoded_field(clip, frame) for frame in frames])
+    return np.stack([decoded_field(clip, frame, manner) for frame in frames])
 
 
 def group_transform(fields: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -264,8 +265,8 @@ def group_transform(fields: np.ndarray, generator: np.random.Generator) -> np.nd
 class Samples:
     """The same training samples both ways: random frames of random clips, in batches of `BATCH` clips."""
 
-    def __init__(self, folder: Path, clips: pd.DataFrame, count: int, batches: int) -> None:
-        self.reader = opened(folder)
+    def __init__(self, folder: Path, manner: str, clips: pd.DataFrame, count: int, batches: int) -> None:
+        self.reader, self.manner = opened(folder), manner
         table = self.reader.table.set_index("id").loc[clips["id"]]
         self.generator = np.random.default_rng(0)
         chosen = self.generator.integers(len(clips), size=BATCH * batches)
@@ -285,7 +286,8 @@ class Samples:
             pictures(fields, boxes, PICTURE)
 
     def decode(self) -> list[np.ndarray]:
-        return [decode_sample(clip, frames) for clip, frames in zip(self.films, self.frames.tolist(), strict=False)]
+        wanted = zip(self.films, self.frames.tolist(), strict=False)
+        return [decode_sample(clip, frames, self.manner) for clip, frames in wanted]
 
     def decode_and_augment(self) -> None:
         for fields in self.decode():
@@ -297,9 +299,9 @@ class Samples:
         return float((decoded == self.reader.read(self.batches[0])[: len(decoded)]).all((1, 2, 3)).mean())
 
 
-def samples(title: str, folder: Path, clips: pd.DataFrame, size: Size) -> tuple[list[Row], float]:
+def samples(title: str, folder: Path, manner: str, clips: pd.DataFrame, size: Size) -> tuple[list[Row], float]:
     """Reading samples from the store against decoding them; and how many of the fields are the same."""
-    both = Samples(folder, clips, size.samples, size.batches)
+    both = Samples(folder, manner, clips, size.samples, size.batches)
     same = both.agree()
     say(f"training samples of {title}: {same:.1%} of the fields are the same both ways")
     runs: dict[str, Callable[[], object]] = {"read": both.read, "decode": both.decode}
@@ -308,7 +310,7 @@ def samples(title: str, folder: Path, clips: pd.DataFrame, size: Size) -> tuple[
     took = by_turns(runs, size.times)
     count = len(both.films)
     read, decoded = BATCH * size.batches / took["read"], count / took["decode"]
-    rows = [Row(f"{title}: samples read / decoded", read, decoded, "samples/s", 100)]
+    rows = [Row(f"{title}: samples read / decoded", read, decoded, "samples/s", 100 if manner == "pixel" else None)]
     if has_cv2():
         name = f"{title}: samples as {PICTURE} px pictures / decoded, OpenCV"
         ours = BATCH * min(AUGMENTED, size.batches) / took["read, augment"]
@@ -441,13 +443,16 @@ def main() -> None:
             parts = {"UCF-101 AVI": indexed(sorted((real / "codecs").glob("*.avi")), size.ucf), "fight_surv": fight}
         clips = pd.concat(parts.values(), ignore_index=True)
         build(clips, folder / "plain", False)
-        build(clips, folder / "traced", "grid")
+        for manner in MANNERS:
+            build(clips, folder / manner, manner)
         rows = random_fields(folder / "plain", size)
         rows += chunk_sizes(folder / "plain", folder, size)
         agreement = {}
         for title, part in parts.items():
-            found, agreement[title] = samples(title, folder / "traced", part, size)
-            rows += found
+            for manner in MANNERS:
+                label = f"{title}, {manner}"
+                found, agreement[label] = samples(label, folder / manner, manner, part, size)
+                rows += found
         rows += full_size(folder / "ucf", opened(folder / "plain"), share, size.times)
     facts = {
         "contents": "rendered" if real is None else "real clips",

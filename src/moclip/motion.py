@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,10 +65,11 @@ def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CO
     """
     blocks = vectors.blocks
     per_px = _common_scale(blocks[:, _SCALE])
-    moved = blocks[:, _MOTION_X : _MOTION_Y + 1]
-    if per_px > 1 and (blocks[:, _SCALE] != per_px).any():
-        moved = moved * (per_px // blocks[:, _SCALE, None])
-    units = _on_codec_grid(vectors, moved, np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors))))
+    motion_x, motion_y = blocks[:, _MOTION_X], blocks[:, _MOTION_Y]
+    if (blocks[:, _SCALE] != per_px).any():
+        times = per_px // blocks[:, _SCALE]
+        motion_x, motion_y = motion_x * times, motion_y * times
+    units = _on_codec_grid(vectors, motion_x, motion_y, np.int32)
     return _on_canvas(units, CODEC_CELL, per_px, vectors, canvas, cell)
 
 
@@ -84,41 +85,37 @@ def _codec_grid(vectors: Vectors) -> tuple[int, int]:
     return 2 * -(-vectors.height // 16), 2 * -(-vectors.width // 16)
 
 
-def _on_codec_grid(vectors: Vectors, motion: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Assign the displacement of every block to its cells of 8 px.
+def _on_codec_grid(vectors: Vectors, motion_x: np.ndarray, motion_y: np.ndarray, dtype: type) -> np.ndarray:
+    """Assign the displacement of every block to its cells of 8 px: (T, 2, rows, columns) of the type given.
 
-    `motion` (N, 2) points from a block to where it is predicted from; the content moved the other way if that is in
-    the past. `grid` (T, 2, rows, columns), zeros, is filled and returned.
+    `motion_x`, `motion_y` (N,) point from a block to where it is predicted from; the content moved the other way if
+    that is in the past. What no block covers is zero.
     """
-    blocks, frame = vectors.blocks, vectors.frame
-    moving = (motion[:, 0] != 0) | (motion[:, 1] != 0)
-    future = blocks[:, _SOURCE] > 0
+    grid: np.ndarray = np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors)), dtype)
+    moving = (motion_x != 0) | (motion_y != 0)
+    future = vectors.blocks[:, _SOURCE] > 0
     if future.any():
         # A zero vector to the past stands against one to the future, so only future zeros may be left out.
-        _assign(grid, blocks, frame, motion, np.flatnonzero(future & moving), 1)
-        _assign(grid, blocks, frame, motion, np.flatnonzero(~future), -1)
+        _assign(grid, vectors, motion_x, motion_y, np.flatnonzero(future & moving))
+        _assign(grid, vectors, -motion_x, -motion_y, np.flatnonzero(~future))
     else:
-        _assign(grid, blocks, frame, motion, np.flatnonzero(moving), -1)
+        _assign(grid, vectors, -motion_x, -motion_y, np.flatnonzero(moving))
     return grid
 
 
-def _assign(
-    grid: np.ndarray, blocks: np.ndarray, frame: np.ndarray, motion: np.ndarray, chosen: np.ndarray, sign: int
-) -> None:
-    """Write `sign * motion` of the chosen blocks into the grid (T, 2, rows, columns)."""
+def _assign(grid: np.ndarray, vectors: Vectors, moved_x: np.ndarray, moved_y: np.ndarray, chosen: np.ndarray) -> None:
+    """Write the displacements (N,) of the chosen blocks into the grid (T, 2, rows, columns)."""
     _, _, rows, columns = grid.shape
-    blocks, frame, motion = blocks[chosen], frame[chosen], motion[chosen]
-    left = (blocks[:, _DST_X] - blocks[:, _W] // 2) // CODEC_CELL
-    top = (blocks[:, _DST_Y] - blocks[:, _H] // 2) // CODEC_CELL
-    wide, high = blocks[:, _W] > CODEC_CELL, blocks[:, _H] > CODEC_CELL
+    w, h, x, y = (vectors.blocks[chosen, column] for column in (_W, _H, _DST_X, _DST_Y))
+    left, top = (x - w // 2) // CODEC_CELL, (y - h // 2) // CODEC_CELL
+    wide, high = w > CODEC_CELL, h > CODEC_CELL
     inside = (left >= 0) & (top >= 0) & (left + wide < columns) & (top + high < rows)
     if not inside.all():  # a cropped stream has macroblocks beyond the picture
-        return _assign(grid, blocks, frame, motion, np.flatnonzero(inside), sign)
-    both = wide & high
+        return _assign(grid, vectors, moved_x, moved_y, chosen[inside])
+    corner = (vectors.frame[chosen].astype(np.int64) * (2 * rows) + top) * columns + left
+    wide, high, both = np.flatnonzero(wide), np.flatnonzero(high), np.flatnonzero(wide & high)
     flat = grid.reshape(-1)
-    for component in (0, 1):
-        moved = sign * motion[:, component]
-        first = ((frame.astype(np.int64) * 2 + component) * rows + top) * columns + left
+    for moved, first in ((moved_x[chosen], corner), (moved_y[chosen], corner + rows * columns)):
         flat[first] = moved
         flat[first[wide] + 1] = moved[wide]
         flat[first[high] + columns] = moved[high]
@@ -140,11 +137,14 @@ def _on_canvas(
     edges = [_edges(size[axis], sides[axis], cell, pitch, mirrored[axis]) for axis in (0, 1)]
     summed = _between(_between(values, edges[0], axis=2), edges[1], axis=3)
     area = np.outer(edges[0].lengths, edges[1].lengths) * per_px
-    summed *= np.stack([sides[1] / size[1] / area, sides[0] / size[0] / area])
+    summed = summed * np.stack([sides[1] / size[1] / area, sides[0] / size[0] / area])
     if turn == AS_CODED:
         return summed
     dx, dy = (turn.upright(summed[:, component], (1, 2)) for component in (0, 1))
     return np.stack([xx * dx + xy * dy, yx * dx + yy * dy], axis=1)
+
+
+_WIDER = {"i": np.int64, "f": np.float64}  # what sums of whole numbers are kept in, by the kind of their type
 
 
 class _Edges(NamedTuple):
@@ -177,28 +177,28 @@ def _between(values: np.ndarray, edges: _Edges, axis: int) -> np.ndarray:
     Whole numbers below 2**53 throughout: the sums are exact, and the bytes stored the same on any machine. (Products
     with a matrix of overlaps take as long on one thread, and ten times as long on two.)
     """
-    cells = len(edges.lengths)
-    if not edges.rest.any() and np.array_equal(edges.cell, np.arange(cells + 1)):
-        return np.take(values, range(cells), axis) * edges.width
+    whole = _sums(values, edges.cell, axis)
+    if not edges.rest.any():  # no edge cuts a grid cell, and that is the unit
+        return whole
     last = np.minimum(edges.cell, values.shape[axis] - 1)  # the canvas's far edge may lie behind the last cell
     rest = values.take(last, axis) * edges.rest.reshape(-1, *[1] * (values.ndim - axis - 1)).astype(np.float64)
-    return _sums(values, edges.cell, axis) * edges.width + np.diff(rest, axis=axis)
+    return whole * float(edges.width) + np.diff(rest, axis=axis)
 
 
 def _sums(values: np.ndarray, bounds: np.ndarray, axis: int) -> np.ndarray:
-    """Sum `values` from each of the bounds to the next one, along an axis: whole numbers as float64."""
+    """Sum `values` from each of the bounds to the next one, along an axis: the first of each, the second of each..."""
     spans = np.diff(bounds)
-    if (spans > 0).all():
-        inside = values[(slice(None),) * axis + (slice(bounds[-1]),)]
-        if (spans == spans[0]).all():  # many times as fast as the general way
-            split = (*values.shape[:axis], len(spans), spans[0], *values.shape[axis + 1 :])
-            return inside.reshape(split).sum(axis + 1, dtype=np.int64).astype(np.float64)
-        return np.add.reduceat(inside, bounds[:-1], axis, dtype=np.float64)
-    shape = list(values.shape)
-    shape[axis] += 1
-    before = np.zeros(shape)
-    np.cumsum(values, axis, out=before[(slice(None),) * axis + (slice(1, None),)])
-    return np.diff(before.take(bounds, axis), axis=axis)
+    before: tuple[Any, ...] = (slice(None),) * axis
+    if (spans == spans[0]).all() and spans[0] > 0:
+        parts = (values[(*before, slice(k, bounds[-1], spans[0]))] for k in range(spans[0]))
+        first = next(parts)
+        return first if spans[0] == 1 else sum(parts, start=first.astype(_WIDER[first.dtype.kind]))
+    shape = (*values.shape[:axis], len(spans), *values.shape[axis + 1 :])
+    total = np.zeros(shape, _WIDER[values.dtype.kind])
+    for k in range(spans.max()):
+        longer = np.flatnonzero(spans > k)
+        total[(*before, longer)] += values.take(bounds[longer] + k, axis)
+    return total
 
 
 # ---------------------------------------------------------------------------------------------- accumulation
@@ -283,9 +283,9 @@ def accumulate_pixels(
     last : int16 (height * width, 2), the trace in coded px that frames after these ones are traced through.
     """
     height, width = vectors.height, vectors.width
-    motion = vectors.blocks[:, _SRC_X : _SRC_Y + 1] - vectors.blocks[:, _DST_X : _DST_Y + 1]
-    steps = np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors)), np.int16)
-    steps = _on_codec_grid(vectors, motion, steps)
+    blocks = vectors.blocks
+    way_x, way_y = blocks[:, _SRC_X] - blocks[:, _DST_X], blocks[:, _SRC_Y] - blocks[:, _DST_Y]
+    steps = _on_codec_grid(vectors, way_x, way_y, np.int16)
     last = np.zeros((height * width, 2), np.int16) if before is None else before
     fields = np.zeros((len(steps), 2, *grid_shape(canvas, cell)))
     for moved, step, kind in zip(fields, steps, vectors.frame_types, strict=True):

@@ -31,8 +31,8 @@ B_VECTOR_CODECS = frozenset(("h264", "mpeg1video", "mpeg2video"))
 BACKENDS = ("mvextractor", "pyav")
 I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
 
-WINDOW_BYTES = 4 << 20  # of raw vectors: small enough to stay near the CPU's cache, large enough to vectorise
-WINDOW_FRAMES = 512
+WINDOW_BYTES = 1 << 20  # of raw vectors: small enough to stay in the CPU's cache, large enough to vectorise
+WINDOW_FRAMES = 32
 RE_ENCODE = "re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"
 
 # FFmpeg's AVMotionVector, 40 bytes with padding; the backend's columns follow in mvextractor's order.
@@ -431,7 +431,7 @@ def _read_pyav(path: str | Path) -> Iterator[Vectors]:
 def _unpacked(raw: list[bytes], types: list[int], look: tuple[int, int, Orientation]) -> Vectors:
     counts = [len(piece) // _RAW.itemsize for piece in raw]
     records = np.frombuffer(b"".join(raw), _RAW)
-    blocks = np.empty((len(records), len(COLUMNS)), np.int32)
+    blocks = np.empty((len(records), len(COLUMNS)), np.int32, order="F")  # it is read by columns
     for column, name in enumerate(COLUMNS):
         blocks[:, column] = records[name]
     frame = np.repeat(np.arange(len(raw), dtype=np.int32), counts)
