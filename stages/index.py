@@ -60,6 +60,7 @@ def _show(table: pd.DataFrame, counts: dict) -> None:
         *((f"split: {name}", count) for name, count in counts["splits"].items()),
         *((f"codec: {name}", count) for name, count in counts["codecs"].items()),
         ("not usable", counts["clips"] - counts["usable"]),
+        ("covered of the clips in a split", f"{counts['usable_of_listed'] / counts['listed']:.1%}"),
         ("other files, ignored", counts["ignored_files"]),
     ]
     console.table(f"index ({counts['split_source']})", ("", "count"), rows)

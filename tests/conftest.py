@@ -28,6 +28,7 @@ COPIED = (
     "src",
     "data/none",
     "data/prompts.json",
+    "data/classes",
 )
 DEMO = ("dvc.yaml", "params.yaml", "*.py", ".gitignore")
 

@@ -231,12 +231,18 @@ def class_names(table: pd.DataFrame) -> list[str]:
 
 
 def counts(table: pd.DataFrame, folder: Folder | None = None) -> dict[str, object]:
-    """What a reader wants to know of an index: clips, classes, split sizes, codecs, failures by reason."""
+    """What a reader wants to know of an index: clips, classes, split sizes, codecs, failures by reason.
+
+    `listed` counts the clips in a split, absent ones too, and `usable_of_listed` those of them that can be used.
+    """
     ok = table[table["status"] == "ok"]
     codec = ok["codec"] + np.where(ok["has_b"], " with B-frames", "")
+    listed = table["split"] != "none"
     return {
         "clips": len(table),
         "usable": len(ok),
+        "listed": int(listed.sum()),
+        "usable_of_listed": int((ok["split"] != "none").sum()),
         "classes": int(table.loc[table["label"] >= 0, "label"].nunique()),
         "splits": tally(ok["split"]),
         "codecs": tally(codec),
