@@ -95,22 +95,29 @@ class _Lines:
         )
 
 
-STREAMS = {"zero_shot": "zero-shot CLIP", "mv_tsn": "MV-TSN, motion alone", "fusion": "fusion of both"}
-"""What the three streams are called wherever they are shown."""
+STREAMS = {
+    "zero_shot": "zero-shot CLIP",
+    "mv_tsn": "MV-TSN, motion alone",
+    "score_sum": "sum of both scores",
+    "fusion": "fusion of both",
+}
+"""What the streams are called wherever they are shown."""
 
 
 def scores(streams: dict[str, dict[str, Any]], cost: dict[str, float]) -> None:
-    """The accuracies of the three streams on the test split, and the multiply-adds of a video in millions."""
+    """The accuracies of the streams on the test split, and the multiply-adds of a video in millions."""
     first = next(iter(streams.values()))
     left_out = sum(first["skipped"].values())
     table(
         f"test split: {first['n']} clips scored, {left_out} left out",
-        ("", "views", "top-1", "top-5", "mean class", "M multiply-adds"),
+        ("", "views", "top-1", "95 % interval", "top-5", "mean class", "M multiply-adds"),
         [
             (
                 STREAMS[name],
                 score["protocol"],
-                *(f"{score[key]:.4f}" for key in ("top1", "top5", "mean_class_accuracy")),
+                f"{score['top1']:.4f}",
+                f"{score['top1_low']:.4f}-{score['top1_high']:.4f}",
+                *(f"{score[key]:.4f}" for key in ("top5", "mean_class_accuracy")),
                 f"{cost[name]:,.1f}",
             )
             for name, score in streams.items()

@@ -19,7 +19,7 @@ PREDICTIONS = Path("data/predictions.parquet")
 REPORT = Path("data/report/index.html")
 
 METRICS = Path("metrics")
-STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_tsn", "fusion")}
+STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_tsn", "score_sum", "fusion")}
 COST_JSON = METRICS / "cost.json"
 TRANSCODE_COUNTS = METRICS / "counts" / "transcode.json"
 INDEX_COUNTS = METRICS / "counts" / "index.json"

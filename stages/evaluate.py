@@ -17,12 +17,12 @@ from pipeline.params import Params
 from pipeline.stage import stage
 
 
-@stage("clip.frames", "evaluate.protocol")
+@stage("seed", "clip.frames", "evaluate.protocol")
 def evaluate(params: Params) -> None:
-    """Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.
+    """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.
 
-    Writes metrics/zero_shot.json, mv_tsn.json, fusion.json and cost.json, the plots' data in metrics/plots, and every
-    clip's logits in data/predictions.parquet.
+    Writes metrics/zero_shot.json, mv_tsn.json, score_sum.json, fusion.json and cost.json, the plots' data in
+    metrics/plots, and every clip's logits in data/predictions.parquet.
     """
     inputs = Inputs()
     rows = inputs.fused_rows("test")
@@ -32,9 +32,11 @@ def evaluate(params: Params) -> None:
     logits = _logits(inputs, model, ids, classes)
     skipped = inputs.skipped("test")
     stills, views = _stills(params), params.evaluate.protocol
-    protocols = {"zero_shot": stills, "mv_tsn": views, "fusion": f"{views} + {stills}"}
+    both = f"{views} + {stills}"
+    protocols = {"zero_shot": stills, "mv_tsn": views, "score_sum": both, "fusion": both}
+    sources = (rows["class"] + "/" + rows["group"]).to_numpy()
     scores = {
-        name: metrics.scores(values, labels)
+        name: metrics.scores(values, labels, sources, params.seed)
         | {
             "n": len(rows),
             "coverage": len(rows) / (len(rows) + sum(skipped.values())),
@@ -44,6 +46,8 @@ def evaluate(params: Params) -> None:
         }
         for name, values in logits.items()
     }
+    predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
+    scores["fusion"]["streams"] = metrics.complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     for name, score in scores.items():
         write_json(paths.STREAM_JSON[name], score)
     costs = _cost(inputs, model, params)
@@ -58,15 +62,18 @@ def _stills(params: Params) -> str:
 
 
 def _logits(inputs: Inputs, model: Fusion, ids: list[str], classes: list[str]) -> dict[str, np.ndarray]:
-    """Logits of the three streams, each (clips, classes) float32."""
+    """Logits of the streams, each (clips, classes) float32."""
     picture = inputs.picture(ids)
     text = inputs.clip_text.rows("features", classes)
     motion = inputs.mv_embed.rows("features", ids)
     with torch.inference_mode():
         fused = model(torch.from_numpy(motion), torch.from_numpy(picture)).numpy()
+    zero_shot = inputs.clip_text.attributes["logit_scale"] * picture @ text.T
+    alone = inputs.mv_embed.rows("logits", ids)
     return {
-        "zero_shot": inputs.clip_text.attributes["logit_scale"] * picture @ text.T,
-        "mv_tsn": inputs.mv_embed.rows("logits", ids),
+        "zero_shot": zero_shot,
+        "mv_tsn": alone,
+        "score_sum": metrics.score_sum(zero_shot, alone),
         "fusion": fused,
     }
 
@@ -78,7 +85,7 @@ def _cost(inputs: Inputs, model: Fusion, params: Params) -> dict:
     picture, segment, head = tower["multiply_adds"], network["multiply_adds"], cost.fusion_cost(model)
     stills, views = params.clip.frames * picture, segments * crops * segment
     trained = {"mv_tsn": network["parameters"], "fusion": cost.count_parameters(model)}
-    video = {"zero_shot": stills, "mv_tsn": views, "fusion": stills + views + head}
+    video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
     return {
         "parameters": trained
         | {

@@ -53,7 +53,7 @@ def digests(folder: Path, *names: str) -> dict[str, str]:
 
 
 def test_metrics_say_what_was_scored_and_how(finished: Path) -> None:
-    for name in ("zero_shot", "mv_tsn", "fusion"):
+    for name in ("zero_shot", "mv_tsn", "score_sum", "fusion"):
         text = (finished / f"metrics/{name}.json").read_text()
         scores = json.loads(text)
         assert list(scores) == sorted(scores)
@@ -71,7 +71,7 @@ def test_metrics_say_what_was_scored_and_how(finished: Path) -> None:
 def test_metrics_agree_with_the_predictions(finished: Path) -> None:
     predictions = pd.read_parquet(finished / "data/predictions.parquet")
     labels = predictions["label"].to_numpy()
-    for name in ("zero_shot", "mv_tsn", "fusion"):
+    for name in ("zero_shot", "mv_tsn", "score_sum", "fusion"):
         chosen = np.stack(predictions[name].to_list()).argmax(axis=1)
         stated = json.loads((finished / f"metrics/{name}.json").read_text())["top1"]
         assert stated == pytest.approx(float((chosen == labels).mean()), abs=1e-4)

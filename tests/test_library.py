@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import CLIPVisionConfig
 
 from moclip import metrics
 from moclip.augment import Crops, pictures, protocol_crops, random_crops
-from moclip.clip import phrase, read_phrases, read_prompts
+from moclip.clip import phrase, picture_cost, read_phrases, read_prompts
 from moclip.cost import count_parameters
 from moclip.errors import DatasetError, ModelError, StoreError
 from moclip.features import Features, write_features
@@ -204,7 +205,10 @@ def test_the_papers_head_has_the_papers_parameters() -> None:
 def test_the_papers_network_costs_what_the_paper_says() -> None:
     model = MvTsn(MvTsnConfig("efficientnet_b0", tuple("abc"), 224, 0.5))
     assert model.width == 1280
-    assert model.segment_cost()["multiply_adds"] == pytest.approx(0.381e9, rel=0.005)
+    segment = model.segment_cost()["multiply_adds"]
+    assert segment == pytest.approx(0.381e9, rel=0.005)
+    picture = picture_cost(CLIPVisionConfig(patch_size=32, projection_dim=512))["multiply_adds"]  # ViT-B/32
+    assert 32 * segment + picture == pytest.approx(16.6e9, rel=0.005), "the paper prints 16.9, taking 0.39 a segment"
 
 
 def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
@@ -271,3 +275,40 @@ def test_scores_by_hand() -> None:
     assert metrics.top_k(logits, labels, 2) == 0.75
     assert metrics.top_k(logits, labels, 5) == 1
     assert metrics.mean_class_accuracy(logits.argmax(1), labels) == pytest.approx(0.5 / 3)
+
+
+def test_calibration_by_hand() -> None:
+    sure = np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.6, 0.4]]))
+    labels = np.array([0, 1, 1, 0])  # of the three at 0.9 two are right; the one at 0.6 is right
+    expected = 3 / 4 * abs(0.9 - 2 / 3) + 1 / 4 * abs(0.6 - 1)
+    assert metrics.calibration_error(sure, labels) == pytest.approx(expected)
+    assert metrics.calibration_error(1000 * np.eye(3), np.arange(3)) == 0
+
+
+def test_the_interval_covers_the_truth_and_knows_that_clips_of_a_source_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    sources = np.repeat(np.arange(40), 10)
+    covered = widths = alone = 0.0
+    for trial in range(40):
+        right = np.repeat(rng.random(40) < 0.7, 10)  # a source is right or wrong as a whole
+        low, high = metrics.bootstrap_interval(right, sources, trial, draws=1000)
+        covered += low <= 0.7 <= high
+        widths += high - low
+        low, high = metrics.bootstrap_interval(right, np.arange(400), trial, draws=1000)
+        alone += high - low
+    assert covered >= 34
+    assert widths > 2.5 * alone
+    assert metrics.bootstrap_interval(np.ones(5, bool), np.arange(5), 0) == (1, 1)
+
+
+def test_the_streams_shares_add_up() -> None:
+    labels = np.array([0, 1, 2, 0, 1])
+    shares = metrics.complementarity(np.array([0, 1, 0, 1, 0]), np.array([0, 0, 2, 2, 0]), labels)
+    assert shares == pytest.approx({"both": 0.2, "mv_tsn_only": 0.2, "zero_shot_only": 0.2, "neither": 0.4})
+
+
+def test_summed_scores_are_the_mean_of_the_probabilities() -> None:
+    one, two = np.log(np.array([[0.7, 0.2, 0.1]])), np.log(np.array([[0.1, 0.6, 0.3]]))
+    summed = metrics.score_sum(one + 5, two)  # logits are free of a constant
+    np.testing.assert_allclose(np.exp(summed), [[0.4, 0.4, 0.2]], rtol=1e-6)
+    assert metrics.score_sum(1e4 * np.eye(3), 1e4 * np.eye(3)).argmax(1).tolist() == [0, 1, 2]

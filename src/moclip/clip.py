@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPVisionModelWithProjection
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.utils.logging import disable_progress_bar
 
 from moclip.cost import count_parameters, multiply_adds
@@ -51,11 +51,7 @@ class Clip:
 
     def picture_cost(self) -> dict[str, int]:
         """Parameters, and multiply-adds on one picture, of the image tower with its projection."""
-        config = self.model.config.vision_config
-        with torch.device("meta"):  # shapes are all it takes
-            tower = CLIPVisionModelWithProjection(config)
-            picture = torch.zeros(1, 3, config.image_size, config.image_size)
-            return {"parameters": count_parameters(tower), "multiply_adds": multiply_adds(tower, picture)}
+        return picture_cost(self.model.config.vision_config)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], batch: int = 256) -> np.ndarray:
@@ -74,6 +70,14 @@ class Clip:
         pictures = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(self.device)
         return self.model.get_image_features(pixels).pooler_output.float().cpu().numpy()
+
+
+def picture_cost(config: CLIPVisionConfig) -> dict[str, int]:
+    """Parameters, and multiply-adds on one picture, of an image tower of this shape with its projection."""
+    with torch.device("meta"):  # shapes are all it takes
+        tower = CLIPVisionModelWithProjection(config)
+        picture = torch.zeros(1, 3, config.image_size, config.image_size)
+        return {"parameters": count_parameters(tower), "multiply_adds": multiply_adds(tower, picture)}
 
 
 def phrase(class_name: str) -> str:

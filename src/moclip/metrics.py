@@ -26,10 +26,67 @@ def class_accuracy(predicted: np.ndarray, labels: np.ndarray) -> dict[int, float
     return {int(label): float(np.mean(predicted[labels == label] == label)) for label in np.unique(labels)}
 
 
-def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """top1, top5 and mean_class_accuracy in one mapping."""
+def score_sum(*streams: np.ndarray) -> np.ndarray:
+    """Fusion without training: the mean of the streams' class probabilities, as logits (n, classes) float32."""
+    shares = []
+    for logits in streams:
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+        shares.append(raised / raised.sum(axis=1, keepdims=True))
+    return np.log(np.maximum(np.mean(shares, axis=0), 1e-30)).astype(np.float32)
+
+
+def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (arXiv 1706.04599, section 2): how far confidence and accuracy lie apart.
+
+    The rows are sorted by the softmax's highest probability into equal bins of (0, 1]; the mean over the rows of the
+    gap, in their bin, between its mean and the share predicted right.
+    """
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+    confidence = shifted.max(axis=1) / shifted.sum(axis=1)
+    right = logits.argmax(axis=1) == labels
+    number = np.ceil(confidence * bins).astype(int) - 1
+    gaps = np.bincount(number, weights=confidence - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def bootstrap_interval(right: np.ndarray, sources: np.ndarray, seed: int, draws: int = 10_000) -> tuple[float, float]:
+    """The 95 % percentile interval of the share of rows predicted right, by resampling the clips' sources.
+
+    `right` (n,) bool, `sources` (n,) of any type: clips cut from one source are alike, and resampling them one by one
+    would make the interval too narrow.
+    """
+    _, member = np.unique(sources, return_inverse=True)
+    hits, sizes = np.bincount(member, weights=right), np.bincount(member)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, 4_000_000 // len(sizes))
+    shares: list[np.ndarray] = []
+    for start in range(0, draws, at_once):
+        picks = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), min(at_once, draws - start))
+        shares.append((picks @ hits) / (picks @ sizes))
+    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def complementarity(motion: np.ndarray, picture: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Shares of rows that both streams predict right, only one of them, or neither; predictions are (n,) int."""
+    by_motion, by_picture = motion == labels, picture == labels
+    return {
+        "both": float(np.mean(by_motion & by_picture)),
+        "mv_tsn_only": float(np.mean(by_motion & ~by_picture)),
+        "zero_shot_only": float(np.mean(~by_motion & by_picture)),
+        "neither": float(np.mean(~by_motion & ~by_picture)),
+    }
+
+
+def scores(logits: np.ndarray, labels: np.ndarray, sources: np.ndarray, seed: int) -> dict[str, float]:
+    """top1 with the ends of its 95 % interval, top5, mean_class_accuracy and calibration_error in one mapping."""
+    predicted = logits.argmax(axis=1)
+    low, high = bootstrap_interval(predicted == labels, sources, seed)
     return {
         "top1": top_k(logits, labels, 1),
+        "top1_low": low,
+        "top1_high": high,
         "top5": top_k(logits, labels, 5),
-        "mean_class_accuracy": mean_class_accuracy(logits.argmax(axis=1), labels),
+        "mean_class_accuracy": mean_class_accuracy(predicted, labels),
+        "calibration_error": calibration_error(logits, labels),
     }
