@@ -25,7 +25,13 @@ from pipeline.io import read_parquet
 
 
 class Inputs:
-    """Lazy: a stage that needs cached features only never opens the store of fields."""
+    """Lazy: a stage that needs cached features only never opens the store of fields.
+
+    With `shots`, train and val hold that many clips a class, drawn with the seed.
+    """
+
+    def __init__(self, shots: int | bool = False, seed: int = 0) -> None:
+        self.shots, self.seed = shots, seed
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -64,12 +70,17 @@ class Inputs:
 
     def motion_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits whose motion vectors are in the store, with `offset` and `length`."""
-        rows = dataset.usable(self.index, *parts)
+        rows = self._usable(*parts)
         ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length"]]
         found = rows.merge(ok, on="id", how="inner")
         if found.empty:
             raise StoreError(f"no clip of {' or '.join(parts) or 'any split'} has motion vectors", where=paths.MV_STORE)
         return found
+
+    def _usable(self, *parts: str) -> pd.DataFrame:
+        rows = dataset.usable(self.index, *parts)
+        learnt_from = bool(parts) and set(parts) <= {"train", "val"}
+        return dataset.few_shot(rows, self.shots, self.seed) if learnt_from else rows
 
     def motion_clips(self, *parts: str) -> Clips:
         rows = self.motion_rows(*parts)
@@ -77,7 +88,7 @@ class Inputs:
 
     def fused_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits that have both a motion embedding and a picture embedding."""
-        rows = dataset.usable(self.index, *parts)
+        rows = self._usable(*parts)
         both = rows["id"].map(lambda name: name in self.mv_embed and name in self.clip_image)
         if not both.any():
             raise StoreError(f"no clip of {' or '.join(parts)} has features of both streams", where=paths.MV_EMBED)

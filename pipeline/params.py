@@ -51,6 +51,9 @@ class Dataset(Group):
     split: Whole = Field(ge=1, le=9, description="which official split: trainlist0<k>.txt, testlist0<k>.txt")
     val_fraction: Real = Field(gt=0, lt=0.9, description="share of train held out, by group, to choose epochs on")
     test_fraction: Real = Field(gt=0, lt=0.9, description="share of test where there are no split lists")
+    shots: Literal[False] | Annotated[Whole, Field(ge=1, le=1000)] = Field(
+        description="few-shot: clips a class to train on, and to choose epochs on; false: all. 2 contains 1"
+    )
     phrases: Text = Field(description=f"JSON file class -> phrases for the prompts; {NO_FILE}: the split class name")
 
 

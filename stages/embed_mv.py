@@ -16,7 +16,9 @@ from pipeline.seed import seed_everything
 from pipeline.stage import stage
 
 
-@stage("seed", "tsn.crops", "tsn.flip", "embed.views", "embed.batch", "evaluate.protocol", "evaluate.crop")
+@stage(
+    "seed", "dataset.shots", "tsn.crops", "tsn.flip", "embed.views", "embed.batch", "evaluate.protocol", "evaluate.crop"
+)
 def embed_mv(params: Params) -> None:
     """Run the trained MV-TSN over every clip and keep its features and logits.
 
@@ -24,7 +26,7 @@ def embed_mv(params: Params) -> None:
     every clip under evaluate.protocol, and group `views` with `features` (train clips, embed.views, width), augmented.
     """
     seed_everything(params.seed)
-    inputs = Inputs()
+    inputs = Inputs(params.dataset.shots, params.seed)
     model, fields, device = load_mv_tsn(paths.MV_TSN), inputs.fields(), pick_device()
     segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
     everyone, train = inputs.motion_clips(), inputs.motion_clips("train")

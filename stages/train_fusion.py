@@ -17,6 +17,7 @@ from pipeline.stage import stage
 
 @stage(
     "seed",
+    "dataset.shots",
     "fusion.hidden",
     "fusion.dropout",
     "fusion.lr",
@@ -31,7 +32,7 @@ def train_fusion(params: Params) -> None:
     metrics/train_fusion.
     """
     seed_everything(params.seed)
-    inputs = Inputs()
+    inputs = Inputs(params.dataset.shots, params.seed)
     train, val = inputs.fusion_data("train"), inputs.fusion_data("val")
     fusion = params.fusion
     model = Fusion(

@@ -18,6 +18,7 @@ from pipeline.stage import stage
 
 @stage(
     "seed",
+    "dataset.shots",
     "tsn.backbone",
     "tsn.pretrained",
     "tsn.size",
@@ -45,7 +46,7 @@ def train_mv(params: Params) -> None:
     """
     seed_everything(params.seed)
     tsn = params.tsn
-    inputs = Inputs()
+    inputs = Inputs(params.dataset.shots, params.seed)
     train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
     config = MvTsnConfig(tsn.backbone, tuple(dataset.class_names(inputs.index)), tsn.size, tsn.dropout)
     model = MvTsn(config, tsn.pretrained)
@@ -74,6 +75,7 @@ def train_mv(params: Params) -> None:
         network=asdict(config),
         pretrained=tsn.pretrained,
         clips=inputs.fingerprint(),
+        shots=params.dataset.shots,
         store=fields.reader.attributes["recipe"],
     )
     with live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs) as log:

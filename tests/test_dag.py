@@ -117,6 +117,15 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
 
 
 @pytest.mark.slow
+def test_few_shots_train_on_that_many_clips_a_class_and_score_all(project: Path) -> None:
+    done = run("dvc", "exp", "run", "-S", "dataset.shots=2", cwd=project)
+    assert ran(done.stdout) == ["train_mv", "embed_mv", "train_fusion", "evaluate", "report"]
+    assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", done.stdout)
+    assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
+    assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [

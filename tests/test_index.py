@@ -106,6 +106,17 @@ def test_held_out_groups_never_empty_a_class() -> None:
         assert 0 < held[:10].sum() < 10
 
 
+def test_shots_are_nested_and_drawn_by_the_seed() -> None:
+    rows = pd.DataFrame({"id": [*(f"c{n}" for n in range(60)), "only"], "label": [*(n % 3 for n in range(60)), 3]})
+    drawn = {shots: set(dataset.few_shot(rows, shots, 0)["id"]) for shots in (1, 2, 4, 8, 16)}
+    assert [len(drawn[shots]) for shots in (1, 2, 4, 8, 16)] == [3 * shots + 1 for shots in (1, 2, 4, 8, 16)]
+    assert drawn[1] < drawn[2] < drawn[4] < drawn[8] < drawn[16]
+    assert drawn[4] != set(dataset.few_shot(rows, 4, 1)["id"])
+    shuffled = rows.sample(frac=1, random_state=0)
+    assert set(dataset.few_shot(shuffled, 4, 0)["id"]) == drawn[4]
+    assert dataset.few_shot(rows, False, 0).equals(rows)
+
+
 def test_counts_per_class_come_near_the_wanted_share() -> None:
     rng = np.random.default_rng(0)
     groups = pd.Series([f"g{n:02d}" for n in rng.integers(25, size=2000)])

@@ -5,6 +5,7 @@ Called by the `index` stage. Nothing is dropped: a clip that cannot be used keep
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -222,6 +223,19 @@ def usable(table: pd.DataFrame, *parts: str) -> pd.DataFrame:
     """The rows of the index with status ok in the named splits (all but none, where no part is named)."""
     wanted = table["split"].isin(parts) if parts else table["split"] != "none"
     return table[wanted & (table["status"] == "ok")].reset_index(drop=True)
+
+
+def few_shot(rows: pd.DataFrame, shots: int | bool, seed: int) -> pd.DataFrame:
+    """At most `shots` rows of each class (columns id, label), all if False; the order of rows stays.
+
+    Each clip has its rank from the seed and its id alone, so the clips of 2 shots contain those of 1, and a clip added
+    to the folder pushes out one at most.
+    """
+    if shots is False:
+        return rows
+    rank = rows["id"].map(lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+    kept = rows.loc[rank.sort_values().index].groupby("label", sort=False).head(int(shots)).index
+    return rows[rows.index.isin(kept)].reset_index(drop=True)
 
 
 def class_names(table: pd.DataFrame) -> list[str]:
