@@ -61,7 +61,8 @@ def metrics() -> None:
 
     def work() -> None:
         cost = read_json(paths.COST_JSON, "evaluate")["multiply_adds_m"]["video"]
-        console.scores({name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}, cost)
+        streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
+        console.scores({name: scores for name, scores in streams.items() if scores}, cost)
 
     guarded(work)
 

@@ -97,6 +97,7 @@ class _Lines:
 
 STREAMS = {
     "zero_shot": "zero-shot CLIP",
+    "mv_image": "pictures of motion alone",
     "mv_tsn": "MV-TSN, motion alone",
     "score_sum": "sum of both scores",
     "fusion": "fusion of both",

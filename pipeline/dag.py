@@ -9,6 +9,7 @@ STAGES: dict[str, str] = {
     "clip_text": "Encode the class prompts with CLIP's text tower.",
     "clip_image": "Encode one or a few frames of each clip with CLIP's image tower.",
     "train_mv": "Train MV-TSN on the motion vectors.",
+    "train_image": "Train the baseline: an image classifier on RGB pictures of the motion fields.",
     "embed_mv": "Run the trained MV-TSN over every clip and keep its features and logits.",
     "train_fusion": "Train the fusion head on the cached features.",
     "evaluate": "Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.",
@@ -16,6 +17,7 @@ STAGES: dict[str, str] = {
 }
 
 TOOLS: dict[str, str] = {
+    "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
     "predict": "Say which action a clip shows, with the models that `dvc repro` left.",
 }
 """Commands beside the DAG, built like the stages."""

@@ -22,16 +22,23 @@ from moclip.store import FieldReader, read_frame_types
 from moclip.video import B_VECTOR_CODECS
 from pipeline import paths
 from pipeline.io import read_parquet
+from pipeline.params import Params
 
 
 class Inputs:
     """Lazy: a stage that needs cached features only never opens the store of fields.
 
-    With `shots`, train and val hold that many clips a class, drawn with the seed.
+    With `shots`, train and val hold that many clips a class, drawn with the seed; with `base_to_new`, the first half of
+    the classes alone.
     """
 
-    def __init__(self, shots: int | bool = False, seed: int = 0) -> None:
-        self.shots, self.seed = shots, seed
+    def __init__(self, shots: int | bool = False, seed: int = 0, base_to_new: bool = False) -> None:
+        self.shots, self.seed, self.base_to_new = shots, seed, base_to_new
+
+    @classmethod
+    def learning(cls, params: Params) -> Inputs:
+        """As the stages see them that train: cut down as the parameters ask."""
+        return cls(params.dataset.shots, params.seed, params.dataset.base_to_new)
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -52,6 +59,12 @@ class Inputs:
     @cached_property
     def mv_embed(self) -> Features:
         return Features(paths.MV_EMBED / "protocol", "embed_mv")
+
+    @cached_property
+    def image_baseline(self) -> Features | None:
+        """The image baseline's logits; None where baselines.image is false."""
+        path = paths.IMAGE_BASELINE / "logits.zarr"
+        return Features(path, "train_image") if path.exists() else None
 
     @cached_property
     def mv_views(self) -> Features:
@@ -79,8 +92,12 @@ class Inputs:
 
     def _usable(self, *parts: str) -> pd.DataFrame:
         rows = dataset.usable(self.index, *parts)
-        learnt_from = bool(parts) and set(parts) <= {"train", "val"}
-        return dataset.few_shot(rows, self.shots, self.seed) if learnt_from else rows
+        if not parts or not set(parts) <= {"train", "val"}:
+            return rows
+        if self.base_to_new:
+            base = dataset.base_classes(len(dataset.class_names(self.index)))
+            rows = rows[rows["label"] < base].reset_index(drop=True)
+        return dataset.few_shot(rows, self.shots, self.seed)
 
     def motion_clips(self, *parts: str) -> Clips:
         rows = self.motion_rows(*parts)
@@ -94,9 +111,18 @@ class Inputs:
             raise StoreError(f"no clip of {' or '.join(parts)} has features of both streams", where=paths.MV_EMBED)
         return rows[both].reset_index(drop=True)
 
+    def stills(self, ids: list[str]) -> np.ndarray:
+        """The features of each clip's stills, of unit length, (n, stills, width) float32."""
+        return self.clip_image.rows("features", ids)
+
     def picture(self, ids: list[str]) -> np.ndarray:
         """The picture feature of each clip: the mean over its stills, of unit length, (n, width) float32."""
-        return normalised(self.clip_image.rows("features", ids).mean(axis=1))
+        return normalised(self.stills(ids).mean(axis=1))
+
+    def text(self) -> tuple[np.ndarray, float]:
+        """The classes' text features in label order, (classes, width) float32, and CLIP's temperature."""
+        features = self.clip_text.rows("features", dataset.class_names(self.index))
+        return features, float(self.clip_text.attributes["logit_scale"])
 
     def fusion_data(self, part: str) -> FusionData:
         """Cached features of a split: the augmented views for train, the protocol's for the others."""
@@ -108,7 +134,7 @@ class Inputs:
             motion = self.mv_embed.rows("features", ids)[:, None]
         return FusionData(
             torch.from_numpy(motion),
-            torch.from_numpy(self.picture(ids)),
+            torch.from_numpy(self.stills(ids)),
             torch.from_numpy(rows["label"].to_numpy()),
         )
 

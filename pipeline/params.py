@@ -54,6 +54,10 @@ class Dataset(Group):
     shots: Literal[False] | Annotated[Whole, Field(ge=1, le=1000)] = Field(
         description="few-shot: clips a class to train on, and to choose epochs on; false: all. 2 contains 1"
     )
+    seeds: list[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] = Field(
+        min_length=1, description="values of seed that `moclip sweep` repeats each run with, for mean and deviation"
+    )
+    base_to_new: Flag = Field(description="train on the first half of the classes, score the other half too")
     phrases: Text = Field(description=f"JSON file class -> phrases for the prompts; {NO_FILE}: the split class name")
 
 
@@ -107,9 +111,11 @@ class Tsn(Group):
     )
     files: Text = Field(description=f"the local weights file again, for DVC to watch; {NO_FILE} otherwise")
     size: Whole = Field(ge=16, le=512, description="px of the square the network sees")
+    stem_stride: Literal[1, 2] = Field(description="of the first convolution; 1: at twice the resolution and cost")
     segments: Whole = Field(ge=1, le=32, description="segments a clip in training")
     epochs: Whole = Field(ge=1, le=10000, description="passes over the training clips")
     batch: Whole = Field(ge=1, le=4096, description="clips in a step")
+    accumulate: Whole = Field(ge=1, le=4096, description="parts a batch goes through in, to fit into less memory")
     lr: Real = Field(gt=0, le=10, description="Adam's learning rate, before the multipliers")
     eps: Real = Field(gt=0, le=1, description="Adam's epsilon")
     weight_decay: Real = Field(ge=0, le=1, description="not on biases and norms")
@@ -120,7 +126,10 @@ class Tsn(Group):
         min_length=1, description="multi-scale crops, shares of the short side"
     )
     flip: Flag = Field(description="mirror half of the training clips (and negate dx)")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(description="autocast's type in training")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        description="autocast's type in training; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
+    )
+    compile: Flag = Field(description="train through torch.compile; wants a compiler")
 
 
 class Embed(Group):
@@ -129,12 +138,23 @@ class Embed(Group):
 
 
 class Fusion(Group):
+    head: Literal["concat", "text"] = Field(
+        description="concat: the paper's; text: by the class names' CLIP features, also of classes not trained on"
+    )
+    pooling: Literal["mean", "attention"] = Field(description="of a clip's frames, where clip.frames is above 1")
     hidden: Whole = Field(ge=1, le=65536, description="width of the hidden layer")
     dropout: Real = Field(ge=0, lt=1, description="behind the hidden layer")
     lr: Real = Field(gt=0, le=10, description="AdamW's learning rate")
     weight_decay: Real = Field(ge=0, le=10, description="AdamW's")
     epochs: Whole = Field(ge=1, le=10000, description="passes over the training clips")
     batch: Whole = Field(ge=1, le=65536, description="clips in a step")
+
+
+class Baselines(Group):
+    image: Literal[False] | Text = Field(
+        description="timm model that classifies RGB pictures of the motion fields; trained as tsn.* says, one a clip",
+        json_schema_extra={"allowed": "false | a timm model, such as resnet18"},
+    )
 
 
 class Evaluate(Group):
@@ -154,6 +174,7 @@ class Params(Group):
     tsn: Tsn
     embed: Embed
     fusion: Fusion
+    baselines: Baselines
     evaluate: Evaluate
 
 
@@ -213,6 +234,16 @@ def option_value(text: str) -> Any:
 def every_key() -> list[str]:
     """Every key in full, in the order of the model: "seed", "dataset.root", ..."""
     return list(_walk(Params))
+
+
+def unknown(key: str) -> ParamError:
+    """The error that names a key which does not exist, with one near to it."""
+    parts, model = key.split("."), Params
+    for depth, part in enumerate(parts[:-1]):
+        if part not in model.model_fields or not hasattr(model.model_fields[part].annotation, "model_fields"):
+            return ParamError(f"{key}: unknown key{_suggest(parts[: depth + 1])}")
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return ParamError(f"{key}: unknown key{_suggest(parts)}")
 
 
 def describe(key: str) -> tuple[str, str]:

@@ -15,11 +15,14 @@ CLIP_TEXT = Path("data/features/clip_text.zarr")
 MV_EMBED = Path("data/features/mv_embed.zarr")
 MV_TSN = Path("data/models/mv_tsn.safetensors")
 FUSION = Path("data/models/fusion.safetensors")
+IMAGE_BASELINE = Path("data/baselines/image")
 PREDICTIONS = Path("data/predictions.parquet")
 REPORT = Path("data/report/index.html")
 
 METRICS = Path("metrics")
-STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_tsn", "score_sum", "fusion")}
+STREAMS = ("zero_shot", "mv_image", "mv_tsn", "score_sum", "fusion")
+"""What evaluate scores; mv_image where there is one."""
+STREAM_JSON = {name: METRICS / f"{name}.json" for name in STREAMS}
 COST_JSON = METRICS / "cost.json"
 TRANSCODE_COUNTS = METRICS / "counts" / "transcode.json"
 INDEX_COUNTS = METRICS / "counts" / "index.json"

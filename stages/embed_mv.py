@@ -17,7 +17,15 @@ from pipeline.stage import stage
 
 
 @stage(
-    "seed", "dataset.shots", "tsn.crops", "tsn.flip", "embed.views", "embed.batch", "evaluate.protocol", "evaluate.crop"
+    "seed",
+    "dataset.shots",
+    "dataset.base_to_new",
+    "tsn.crops",
+    "tsn.flip",
+    "embed.views",
+    "embed.batch",
+    "evaluate.protocol",
+    "evaluate.crop",
 )
 def embed_mv(params: Params) -> None:
     """Run the trained MV-TSN over every clip and keep its features and logits.
@@ -26,7 +34,7 @@ def embed_mv(params: Params) -> None:
     every clip under evaluate.protocol, and group `views` with `features` (train clips, embed.views, width), augmented.
     """
     seed_everything(params.seed)
-    inputs = Inputs(params.dataset.shots, params.seed)
+    inputs = Inputs.learning(params)
     model, fields, device = load_mv_tsn(paths.MV_TSN), inputs.fields(), pick_device()
     segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
     everyone, train = inputs.motion_clips(), inputs.motion_clips("train")
@@ -68,6 +76,7 @@ def embed_mv(params: Params) -> None:
                 "protocol": params.evaluate.protocol,
                 "classes": list(model.config.classes),
                 "cost": model.segment_cost(),
+                "field_bytes": 2 * int(np.prod(fields.grid)),
             },
         )
         write_group(

@@ -17,26 +17,29 @@ from pipeline.params import Params
 from pipeline.stage import stage
 
 
-@stage("seed", "clip.frames", "evaluate.protocol")
+@stage("seed", "dataset.base_to_new", "clip.frames", "evaluate.protocol")
 def evaluate(params: Params) -> None:
     """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.
 
-    Writes metrics/zero_shot.json, mv_tsn.json, score_sum.json, fusion.json and cost.json, the plots' data in
-    metrics/plots, and every clip's logits in data/predictions.parquet.
+    Writes metrics/zero_shot.json, mv_image.json, mv_tsn.json, score_sum.json, fusion.json and cost.json, the plots'
+    data in metrics/plots, and every clip's logits in data/predictions.parquet. mv_image.json is empty where
+    baselines.image is false.
     """
     inputs = Inputs()
     rows = inputs.fused_rows("test")
     ids, labels = list(rows["id"]), rows["label"].to_numpy()
     classes = dataset.class_names(inputs.index)
     model = load_fusion(paths.FUSION)
-    logits = _logits(inputs, model, ids, classes)
+    logits = _logits(inputs, model, ids)
     skipped = inputs.skipped("test")
     stills, views = _stills(params), params.evaluate.protocol
     both = f"{views} + {stills}"
-    protocols = {"zero_shot": stills, "mv_tsn": views, "score_sum": both, "fusion": both}
+    protocols = {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
+    base = dataset.base_classes(len(classes))
     sources = (rows["class"] + "/" + rows["group"]).to_numpy()
     scores = {
         name: metrics.scores(values, labels, sources, params.seed)
+        | ({"base_to_new": metrics.base_to_new(values, labels, base)} if params.dataset.base_to_new else {})
         | {
             "n": len(rows),
             "coverage": len(rows) / (len(rows) + sum(skipped.values())),
@@ -48,9 +51,9 @@ def evaluate(params: Params) -> None:
     }
     predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
     scores["fusion"]["streams"] = metrics.complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
-    for name, score in scores.items():
-        write_json(paths.STREAM_JSON[name], score)
-    costs = _cost(inputs, model, params)
+    for name in paths.STREAMS:
+        write_json(paths.STREAM_JSON[name], scores.get(name, {}))
+    costs = _cost(inputs, model, params, rows)
     write_json(paths.COST_JSON, costs)
     _write_predictions(rows, logits)
     _write_plots(labels, logits, classes)
@@ -61,44 +64,50 @@ def _stills(params: Params) -> str:
     return f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
 
 
-def _logits(inputs: Inputs, model: Fusion, ids: list[str], classes: list[str]) -> dict[str, np.ndarray]:
+def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarray]:
     """Logits of the streams, each (clips, classes) float32."""
-    picture = inputs.picture(ids)
-    text = inputs.clip_text.rows("features", classes)
+    text, temperature = inputs.text()
     motion = inputs.mv_embed.rows("features", ids)
     with torch.inference_mode():
-        fused = model(torch.from_numpy(motion), torch.from_numpy(picture)).numpy()
-    zero_shot = inputs.clip_text.attributes["logit_scale"] * picture @ text.T
+        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.stills(ids))).numpy()
+    zero_shot = temperature * inputs.picture(ids) @ text.T
     alone = inputs.mv_embed.rows("logits", ids)
+    image = inputs.image_baseline
     return {
         "zero_shot": zero_shot,
+        **({"mv_image": image.rows("logits", ids)} if image else {}),
         "mv_tsn": alone,
         "score_sum": metrics.score_sum(zero_shot, alone),
         "fusion": fused,
     }
 
 
-def _cost(inputs: Inputs, model: Fusion, params: Params) -> dict:
-    """Parameters, multiply-adds in millions and bytes of motion field read, a component and a video."""
+def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
+    """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
     segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
     tower, network = inputs.clip_image.attributes["cost"], inputs.mv_embed.attributes["cost"]
-    picture, segment, head = tower["multiply_adds"], network["multiply_adds"], cost.fusion_cost(model)
-    stills, views = params.clip.frames * picture, segments * crops * segment
+    head = cost.fusion_cost(model, params.clip.frames)
+    stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]
     trained = {"mv_tsn": network["parameters"], "fusion": cost.count_parameters(model)}
+    parts = {"clip_frame": tower["multiply_adds"], "mv_segment": network["multiply_adds"], "fusion_head": head}
     video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
+    if image := inputs.image_baseline:
+        picture = image.attributes["cost"]
+        parts["image_segment"] = picture["multiply_adds"]
+        video["mv_image"] = segments * crops * picture["multiply_adds"]
+    field = inputs.mv_embed.attributes["field_bytes"]
+    features = 4 * (params.clip.frames * model.config.picture + model.config.motion)
     return {
         "parameters": trained
         | {
             "clip_image": tower["parameters"],
             "trained": sum(trained.values()),
             "total": sum(trained.values()) + tower["parameters"],
-        },
-        "multiply_adds_m": {
-            "clip_frame": picture / 1e6,
-            "mv_segment": segment / 1e6,
-            "fusion_head": head / 1e6,
-            "video": {name: count / 1e6 for name, count in video.items()},
-        },
+        }
+        | ({"image_baseline": image.attributes["cost"]["parameters"]} if image else {}),
+        "multiply_adds_m": {name: count / 1e6 for name, count in parts.items()}
+        | {"video": {name: count / 1e6 for name, count in video.items()}},
+        "bytes_read": {"file": rows["bytes"].mean(), "fields": segments * field, "cached_features": features},
         "protocol": f"{params.evaluate.protocol} + {_stills(params)}",
     }
 

@@ -25,7 +25,7 @@ def report(params: Params) -> None:
     """
     predictions = read_parquet(paths.PREDICTIONS, "evaluate")
     cost = read_json(paths.COST_JSON, "evaluate")
-    streams = [_stream(name, cost) for name in console.STREAMS]
+    streams = [_stream(name, cost) for name in console.STREAMS if name in predictions]
     best = max(streams, key=lambda stream: stream["top1"])
     best["best"] = True
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -67,11 +67,10 @@ def _stream(name: str, cost: dict[str, Any]) -> dict[str, Any]:
 
 def _classes(predictions: pd.DataFrame) -> list[dict[str, Any]]:
     labels = predictions["label"].to_numpy()
-    right = {name: metrics.class_accuracy(_choice(predictions, name), labels) for name in console.STREAMS}
+    streams = [name for name in console.STREAMS if name in predictions]
+    right = {name: metrics.class_accuracy(_choice(predictions, name), labels) for name in streams}
     names = predictions.drop_duplicates("label").set_index("label")["class"]
-    return [
-        {"name": names[label]} | {name: right[name][label] for name in console.STREAMS} for label in sorted(names.index)
-    ]
+    return [{"name": names[label]} | {name: right[name][label] for name in streams} for label in sorted(names.index)]
 
 
 def _matrix(predictions: pd.DataFrame) -> list[dict[str, Any]]:

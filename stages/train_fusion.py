@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from moclip import dataset
 from moclip.device import pick_device
-from moclip.fusion import Fusion, FusionConfig
+from moclip.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
 from moclip.fusion_training import FusionRecipe
 from moclip.fusion_training import train_fusion as train_head
 from pipeline import console, paths
@@ -18,6 +20,9 @@ from pipeline.stage import stage
 @stage(
     "seed",
     "dataset.shots",
+    "dataset.base_to_new",
+    "fusion.head",
+    "fusion.pooling",
     "fusion.hidden",
     "fusion.dropout",
     "fusion.lr",
@@ -32,18 +37,18 @@ def train_fusion(params: Params) -> None:
     metrics/train_fusion.
     """
     seed_everything(params.seed)
-    inputs = Inputs(params.dataset.shots, params.seed)
+    inputs = Inputs.learning(params)
     train, val = inputs.fusion_data("train"), inputs.fusion_data("val")
     fusion = params.fusion
-    model = Fusion(
-        FusionConfig(
-            motion=train.motion.shape[-1],
-            picture=train.picture.shape[-1],
-            hidden=fusion.hidden,
-            classes=len(dataset.class_names(inputs.index)),
-            dropout=fusion.dropout,
-        )
+    config = FusionConfig(
+        motion=train.motion.shape[-1],
+        picture=train.stills.shape[-1],
+        hidden=fusion.hidden,
+        classes=len(dataset.class_names(inputs.index)),
+        dropout=fusion.dropout,
+        pooling=fusion.pooling,
     )
+    model = _head(fusion.head, config, inputs)
     recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed)
     with live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_head(model, train, val, recipe, pick_device(), log)
@@ -53,6 +58,13 @@ def train_fusion(params: Params) -> None:
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
         f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}"
     )
+
+
+def _head(name: str, config: FusionConfig, inputs: Inputs) -> Fusion:
+    if name == "concat":
+        return ConcatFusion(config)
+    text, temperature = inputs.text()
+    return TextFusion(config, torch.from_numpy(text), temperature)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ SMALL = {
     "tsn.epochs": 2,
     "tsn.batch": 8,
     "tsn.lr_steps": [2],
+    "baselines.image": False,
     "embed.views": 2,
     "fusion.lr": 0.01,
     "fusion.epochs": 20,

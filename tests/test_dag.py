@@ -246,8 +246,8 @@ def results_come_from(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("moclip."):
             module = str(node.module).removeprefix("moclip.")
             found |= {f"src/moclip/{module}.py"} - {f"src/moclip/{part}.py" for part in plumbing}
-        elif isinstance(node, ast.ImportFrom) and node.module == "pipeline.inputs":
-            found.add("pipeline/inputs.py")
+        elif isinstance(node, ast.ImportFrom) and node.module in ("pipeline.inputs", "pipeline.recipe"):
+            found.add(f"{node.module.replace('.', '/')}.py")
     return found
 
 

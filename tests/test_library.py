@@ -18,7 +18,7 @@ from moclip.clip import phrase, picture_cost, read_phrases, read_prompts
 from moclip.cost import count_parameters
 from moclip.errors import DatasetError, ModelError, StoreError
 from moclip.features import Features, write_features
-from moclip.fusion import Fusion, FusionConfig, load_fusion
+from moclip.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion, load_fusion
 from moclip.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
 from moclip.sampling import motion_frames, segment_frames, still_frames
 
@@ -192,14 +192,25 @@ def test_networks_come_back_from_disk(tmp_path: Path) -> None:
     assert again.config == model.config
     shown = torch.randn(1, 2, 2, 32, 32)
     torch.testing.assert_close(again(shown), model(shown))
-    head = Fusion(FusionConfig(8, 4, 16, 3, 0.5)).eval()
-    head.save(tmp_path / "f.safetensors")
-    pair = torch.randn(5, 8), torch.randn(5, 4)
-    torch.testing.assert_close(load_fusion(tmp_path / "f.safetensors")(*pair), head(*pair))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+@pytest.mark.parametrize("head", ["concat", "text"])
+def test_heads_come_back_from_disk(tmp_path: Path, head: str, pooling: str) -> None:
+    config = FusionConfig(8, 4, 16, 3, 0.5, pooling)
+    text = functional.normalize(torch.randn(3, 4), dim=1)
+    model: Fusion = ConcatFusion(config) if head == "concat" else TextFusion(config, text, 30.0)
+    for parameter in model.parameters():  # layers that begin at zero, too
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.eval().save(tmp_path / "f.safetensors")
+    again = load_fusion(tmp_path / "f.safetensors")
+    assert type(again) is type(model)
+    pair = torch.randn(5, 8), functional.normalize(torch.randn(5, 2, 4), dim=2)
+    torch.testing.assert_close(again(*pair), model(*pair))
 
 
 def test_the_papers_head_has_the_papers_parameters() -> None:
-    assert count_parameters(Fusion(FusionConfig(1280, 512, 512, 101, 0.5))) == 969_829
+    assert count_parameters(ConcatFusion(FusionConfig(1280, 512, 512, 101, 0.5))) == 969_829
 
 
 def test_the_papers_network_costs_what_the_paper_says() -> None:

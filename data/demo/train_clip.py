@@ -2,7 +2,8 @@
 
 It stands in for `openai/clip-vit-base-patch32` where nothing can be downloaded, and the same code loads both.
 Its stills are rendered for it alone: it sees no clip. A still does not show how the ball moves, so a caption
-names a motion at random or none, and the text embeddings come to be about what is seen.
+names a motion at random or none, and pictures and texts meet in the colour alone. A large CLIP knows yet that rising
+is not falling; this one learns it from captions: two of one colour and motion are to be near, others apart.
 """
 
 import re
@@ -45,12 +46,13 @@ TEMPLATES = (
     "there is {} in the scene.",
     "a clip: {}, in front of a texture.",
 )
+NAMED = ("", *MOTIONS)  # what a caption may say of the motion
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
-def draw_caption(rng: np.random.Generator, colour: str) -> str:
-    """A caption that is right about the colour and says of the motion something at random, or nothing."""
-    words = [colour, "ball", *rng.choice(["", *MOTIONS], 1, p=[0.2, *[0.8 / len(MOTIONS)] * len(MOTIONS)])]
+def draw_caption(rng: np.random.Generator, colour: str, motion: str) -> str:
+    """A caption that names the colour, and the motion where one is given."""
+    words = [colour, "ball", motion]
     # Half of the captions have words never seen before, so that a user's own prompts work.
     if rng.random() < 0.5:
         for _ in range(rng.integers(1, 4)):
@@ -114,7 +116,7 @@ def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """CLIP's symmetrical loss over (B, B) logits, where all pairs of one colour are right."""
+    """CLIP's symmetrical loss over (B, B) logits, where all pairs of one label are right."""
     same = (labels[:, None] == labels[None, :]).float()
     target = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -142,10 +144,16 @@ def train(settings: Settings, folder: Path) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.clip.lr, total_steps=settings.clip.steps)
     for _ in (bar := tqdm(range(settings.clip.steps), desc="train", unit="step", mininterval=1)):
         batch = rng.integers(len(images), size=settings.clip.batch)
-        captions = [draw_caption(rng, settings.colours[labels[i]]) for i in batch]
+        motions = rng.choice(len(NAMED), len(batch), p=[0.2, *[0.8 / len(MOTIONS)] * len(MOTIONS)])
+        told = [(settings.colours[labels[i]], NAMED[motion]) for i, motion in zip(batch, motions, strict=True)]
+        captions = [draw_caption(rng, *words) for words in [*told, *told]]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         output = model(pixel_values=pixels[batch], **tokens)
-        loss = contrastive_loss(output.logits_per_text, colours[batch])
+        first, second = output.logits_per_text.chunk(2)
+        texts, again = output.text_embeds.chunk(2)
+        loss = (contrastive_loss(first, colours[batch]) + contrastive_loss(second, colours[batch])) / 2
+        scenes = colours[batch] * len(NAMED) + torch.from_numpy(motions)
+        loss = loss + contrastive_loss(model.logit_scale.exp() * texts @ again.T, scenes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -20,6 +20,8 @@ def multiply_adds(model: nn.Module, *inputs: torch.Tensor) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def fusion_cost(model: Fusion) -> int:
-    """Multiply-adds of the head on one video."""
-    return multiply_adds(model.eval().cpu(), torch.zeros(1, model.config.motion), torch.zeros(1, model.config.picture))
+def fusion_cost(model: Fusion, stills: int) -> int:
+    """Multiply-adds of the head on one video of so many stills."""
+    config = model.config
+    motion, pictures = torch.zeros(1, config.motion), torch.ones(1, stills, config.picture)
+    return multiply_adds(model.eval().cpu(), motion, pictures)

@@ -32,6 +32,7 @@ COLUMNS = {
     "frames": "int64",
     "gop": "int32",
     "has_b": "bool",
+    "bytes": "int64",
     "status": "str",
     "reason": "str",
     "md5": "str",
@@ -191,7 +192,7 @@ def index(
 ) -> pd.DataFrame:
     """One row a clip (`COLUMNS`), sorted by id: every clip in the folder, and every listed clip that is not there.
 
-    With a folder of `transcoded` clips a row's `codec` to `has_b` and its `md5` are those of the transcoded file.
+    With a folder of `transcoded` clips a row's `codec` to `bytes` and its `md5` are those of the transcoded file.
     Raises DatasetError where no training could come of it: one class, no usable train or test clip, no second group;
     or where a clip is not transcoded.
     """
@@ -236,6 +237,11 @@ def few_shot(rows: pd.DataFrame, shots: int | bool, seed: int) -> pd.DataFrame:
     rank = rows["id"].map(lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
     kept = rows.loc[rank.sort_values().index].groupby("label", sort=False).head(int(shots)).index
     return rows[rows.index.isin(kept)].reset_index(drop=True)
+
+
+def base_classes(classes: int) -> int:
+    """How many classes, the first in label order, base-to-new trains on (arXiv 2203.05557, section 4.1)."""
+    return (classes + 1) // 2
 
 
 def class_names(table: pd.DataFrame) -> list[str]:
@@ -332,13 +338,14 @@ def _probe(root: Path, clip: str, transcoded: Path | None, failed: Mapping[str, 
         "frames": found["frames"],
         "gop": found["gop"],
         "has_b": found["has_b"],
+        "bytes": file.stat().st_size,
         "status": "ok",
         "reason": "",
     }
 
 
 def _unusable(status: str, reason: str) -> dict[str, object]:
-    nothing = {"codec": "", "w": 0, "h": 0, "fps": 0.0, "frames": 0, "gop": 0, "has_b": False}
+    nothing = {"codec": "", "w": 0, "h": 0, "fps": 0.0, "frames": 0, "gop": 0, "has_b": False, "bytes": 0}
     return nothing | {"status": status, "reason": reason}
 
 

@@ -1,50 +1,129 @@
-"""The fusion head (arXiv 2509.17084): a tiny MLP on the cached features of both frozen streams.
+"""The fusion heads: tiny networks on the cached features of both frozen streams.
 
-concat(motion (B, 1280), picture (B, 512)) -> Linear -> ReLU -> Dropout -> Linear -> logits (B, classes)
+`concat` is the paper's (arXiv 2509.17084):
+
+    concat(motion (B, 1280), picture (B, 512)) -> Linear -> ReLU -> Dropout -> Linear -> logits (B, classes)
+
+`text` scores a class by the CLIP feature of its name, and so also classes that no training clip showed:
+
+    u = picture + Linear(Dropout(ReLU(Linear(concat(motion, picture)))))
+    logits = temperature * cosine(u, text) + Linear(motion) @ text^T
+
+The last term is the motion stream's residual: it takes motion into the space of the class names by itself. Both added
+terms are zero before training, where the head is zero-shot CLIP (arXiv 2103.00020, section 3.1.2).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from moclip.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True)
 class FusionConfig:
+    """`motion` and `picture` are the widths of the features; `pooling` of a clip's stills is "mean" or "attention"."""
+
     motion: int
     picture: int
     hidden: int
     classes: int
     dropout: float
+    pooling: str = "mean"
 
 
-class Fusion(nn.Module):
-    """Head `concat`, the paper's: 969,829 parameters at 1,280 + 512 features, 512 hidden units and 101 classes."""
+class Pooling(nn.Module):
+    """The stills of a clip, (B, K, P) of unit length, to one feature of unit length, (B, P).
+
+    "mean" weighs them alike. "attention" weighs still k by softmax_k((q + W motion) . still_k): the motion says what to
+    look for. q and W are zero before training, where it is the mean.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.attends = config.pooling == "attention"
+        if self.attends:
+            self.query = nn.Linear(config.motion, config.picture)
+            nn.init.zeros_(self.query.weight)
+            nn.init.zeros_(self.query.bias)
+
+    def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
+        if not self.attends:
+            return functional.normalize(stills.mean(1), dim=-1)
+        weights = torch.softmax(torch.einsum("bp,bkp->bk", self.query(motion), stills), dim=1)
+        return functional.normalize(torch.einsum("bk,bkp->bp", weights, stills), dim=-1)
+
+
+class Fusion(nn.Module, ABC):
+    """A head: motion features (B, motion) and stills (B, K, picture) of unit length -> logits (B, classes)."""
+
+    kind: str
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
+        self.pooling = Pooling(config)
         self.hidden = nn.Linear(config.motion + config.picture, config.hidden)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.hidden, config.classes)
 
-    def forward(self, motion: Tensor, picture: Tensor) -> Tensor:
-        """Motion features (B, motion) and unit-length picture features (B, picture) -> logits (B, classes)."""
-        hidden = torch.relu(self.hidden(torch.cat([motion, picture], dim=1)))
-        return self.head(self.dropout(hidden))
+    @abstractmethod
+    def forward(self, motion: Tensor, stills: Tensor) -> Tensor: ...
+
+    def mixed(self, motion: Tensor, picture: Tensor) -> Tensor:
+        """The hidden layer, (B, hidden)."""
+        return self.dropout(torch.relu(self.hidden(torch.cat([motion, picture], dim=1))))
 
     def save(self, path: Path) -> None:
-        save_weights(path, self.state_dict(), {"kind": "fusion", **asdict(self.config)})
+        save_weights(path, self.state_dict(), {"kind": self.kind, **asdict(self.config)})
+
+
+class ConcatFusion(Fusion):
+    """Head `concat`: 969,829 parameters at 1,280 + 512 features, 512 hidden units and 101 classes."""
+
+    kind = "concat"
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
+        self.head = nn.Linear(config.hidden, config.classes)
+
+    def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
+        return self.head(self.mixed(motion, self.pooling(motion, stills)))
+
+
+class TextFusion(Fusion):
+    """Head `text`. `text` (classes, picture) holds the classes' text features, of unit length; it is saved along."""
+
+    kind = "text"
+    text: Tensor
+
+    def __init__(self, config: FusionConfig, text: Tensor, temperature: float) -> None:
+        super().__init__(config)
+        self.register_buffer("text", text)
+        self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
+        self.projection = nn.Linear(config.hidden, config.picture)
+        self.residual = nn.Linear(config.motion, config.picture, bias=False)
+        for layer in (self.projection, self.residual):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, motion: Tensor, stills: Tensor, text: Tensor | None = None) -> Tensor:
+        """With `text` (C, picture) the logits (B, C) of those classes, whatever was trained on."""
+        names = self.text if text is None else text
+        picture = self.pooling(motion, stills)
+        fused = functional.normalize(picture + self.projection(self.mixed(motion, picture)), dim=-1)
+        return (self.log_temperature.exp() * fused + self.residual(motion)) @ names.T
 
 
 def load_fusion(path: Path) -> Fusion:
     """A trained head in eval mode. Raises ModelError."""
-    tensors, config = load_weights(path, "train_fusion")
-    model = Fusion(FusionConfig(**{key: value for key, value in config.items() if key != "kind"}))
+    tensors, about = load_weights(path, "train_fusion")
+    config = FusionConfig(**{key: value for key, value in about.items() if key != "kind"})
+    model = TextFusion(config, tensors["text"], 1.0) if about["kind"] == "text" else ConcatFusion(config)
     model.load_state_dict(tensors)
     return model.eval()

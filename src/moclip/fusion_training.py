@@ -25,14 +25,14 @@ class FusionRecipe:
 
 @dataclass(frozen=True)
 class FusionData:
-    """Cached features: `motion` (n, views, M), `picture` (n, P), `labels` (n,)."""
+    """Cached features: `motion` (n, views, M), `stills` (n, K, P) of unit length, `labels` (n,)."""
 
     motion: Tensor
-    picture: Tensor
+    stills: Tensor
     labels: Tensor
 
     def to(self, device: torch.device) -> FusionData:
-        return FusionData(self.motion.to(device), self.picture.to(device), self.labels.to(device))
+        return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device))
 
 
 def train_fusion(
@@ -40,11 +40,14 @@ def train_fusion(
 ) -> dict[str, float]:
     """Train the head in place with AdamW, one random view of each clip an epoch; leaves the best epoch's weights.
 
-    `val` has one view. Returns the best epoch's row.
+    `val` has one view. Classes without a clip in `train` or `val` are no choice in here, so that nothing teaches the
+    head `text` that they never occur. Returns the best epoch's row.
     """
     model.to(device)
+    occur = torch.cat([train.labels, val.labels]).unique()
+    choices = torch.full((model.config.classes,), -torch.inf).index_fill_(0, occur, 0.0).to(device)
     train, val = train.to(device), val.to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     keeper = BestEpoch(model)
     for epoch in range(recipe.epochs):
         generator = epoch_generator(recipe.seed, epoch)
@@ -53,7 +56,7 @@ def train_fusion(
         model.train()
         total = right = 0.0
         for rows in order.split(recipe.batch):
-            logits = model(train.motion[rows, view[rows]], train.picture[rows])
+            logits = model(train.motion[rows, view[rows]], train.stills[rows]) + choices
             loss = functional.cross_entropy(logits, train.labels[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -62,7 +65,7 @@ def train_fusion(
             right += (logits.argmax(1) == train.labels[rows]).sum().item()
         model.eval()
         with torch.inference_mode():
-            logits = model(val.motion[:, 0], val.picture)
+            logits = model(val.motion[:, 0], val.stills) + choices
         row = {
             "epoch": epoch,
             "train_loss": total / len(train.labels),

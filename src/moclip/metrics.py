@@ -78,6 +78,20 @@ def complementarity(motion: np.ndarray, picture: np.ndarray, labels: np.ndarray)
     }
 
 
+def base_to_new(logits: np.ndarray, labels: np.ndarray, base: int) -> dict[str, float]:
+    """Top-1 within the first `base` classes and within the others, and their harmonic mean (arXiv 2203.05557, 4.1).
+
+    A row is told from the classes of its own half only. A half without rows counts as NaN.
+    """
+    halves = []
+    for half, columns in ((labels < base, slice(base)), (labels >= base, slice(base, None))):
+        own = labels[half] - (columns.start or 0)
+        halves.append(top_k(logits[half, columns], own, 1) if half.any() else np.nan)
+    first, second = halves
+    both = first + second
+    return {"base": first, "new": second, "harmonic_mean": 2 * first * second / both if both else 0.0}
+
+
 def scores(logits: np.ndarray, labels: np.ndarray, sources: np.ndarray, seed: int) -> dict[str, float]:
     """top1 with the ends of its 95 % interval, top5, mean_class_accuracy and calibration_error in one mapping."""
     predicted = logits.argmax(axis=1)

@@ -5,13 +5,13 @@ Each epoch draws from a generator of its own (seed, epoch): a run that is killed
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class MvTsnRecipe:
     precision: str
     test_crop: float
     seed: int
+    accumulate: int = 1  # parts that a batch goes through in
+    compile: bool = False
 
 
 def optimiser_for(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
@@ -73,16 +75,19 @@ def train_mv_tsn(
     checkpoint: Path,
     fingerprint: str,
     log: Log,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> dict[str, float]:
     """Train `model` in place and leave it with the weights of its best epoch on `val`.
 
     `log` gets one mapping an epoch (from the first on, also after a resume): epoch, train_loss, train_top1, val_loss,
     val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`.
     """
-    model.to(device)
+    model.to(device).to(memory_format=torch.channels_last)
     optimiser = optimiser_for(model, recipe)
     scheduler = schedule(optimiser, recipe)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16" and device.type == "cuda")
+    dtype = autocast_type(recipe.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    forward = _compiled(model) if recipe.compile else model
     keeper = BestEpoch(model)
     history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, keeper)
     for past in history:
@@ -90,7 +95,7 @@ def train_mv_tsn(
     saved = time.monotonic()
     for epoch in range(len(history), recipe.epochs):
         lr = scheduler.get_last_lr()
-        loss, top1 = _train_epoch(model, fields, train, recipe, epoch, optimiser, scaler, device)
+        loss, top1 = _train_epoch(model, forward, fields, train, recipe, epoch, optimiser, scaler, dtype, device)
         scheduler.step()
         val_loss, val_top1 = _validate(model, fields, val, recipe, device)
         row: dict[str, float] = {
@@ -104,7 +109,7 @@ def train_mv_tsn(
         history.append(row)
         keeper.offer(row)
         log(row)
-        if time.monotonic() - saved >= CHECKPOINT_SECONDS and epoch + 1 < recipe.epochs:
+        if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < recipe.epochs:
             _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, keeper, history)
             saved = time.monotonic()
     keeper.restore()
@@ -167,12 +172,14 @@ def embed_view(
 
 def _train_epoch(
     model: MvTsn,
+    forward: Callable[[Tensor], Tensor],
     fields: Fields,
     clips: Clips,
     recipe: MvTsnRecipe,
     epoch: int,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[float, float]:
     generator = epoch_generator(recipe.seed, epoch)
@@ -184,15 +191,17 @@ def _train_epoch(
         boxes = random_crops(len(part), fields.grid, recipe.crops, recipe.flip, generator).repeat(recipe.segments)
         labels = torch.from_numpy(part.labels).to(device)
         shown = pictures(torch.from_numpy(read).to(device), boxes, model.config.size)
-        with _autocast(recipe.precision, device):
-            logits = model(shown.unflatten(0, (len(part), recipe.segments)))
-        loss = functional.cross_entropy(logits.float(), labels)
+        shown = shown.unflatten(0, (len(part), recipe.segments))
         optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        for rows in _parts(len(part), recipe.accumulate):
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                logits = forward(shown[rows])
+            loss = functional.cross_entropy(logits.float(), labels[rows], reduction="sum")
+            scaler.scale(loss / len(part)).backward()
+            total += loss.item()
+            right += (logits.argmax(1) == labels[rows]).sum().item()
         scaler.step(optimiser)
         scaler.update()
-        total += loss.item() * len(part)
-        right += (logits.argmax(1) == labels).sum().item()
     if not np.isfinite(total):
         raise ModelError(f"the loss is no longer a number in epoch {epoch}", fix="lower tsn.lr, or tsn.precision=fp32")
     return total / len(clips), right / len(clips)
@@ -234,10 +243,40 @@ def _read_ahead(
         yield part, read
 
 
-def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if precision == "fp32" or (precision == "fp16" and device.type == "cpu"):
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+def _parts(count: int, most: int) -> list[slice]:
+    """`count` rows in at most `most` parts of nearly equal size, of two rows at least: BatchNorm wants them."""
+    edges = np.linspace(0, count, max(1, min(most, count // 2)) + 1).round().astype(int).tolist()
+    return [slice(start, end) for start, end in pairwise(edges)]
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype:
+    """The type that matrix products and convolutions of the training run in.
+
+    "auto" is bfloat16 on a GPU that has it, float16 on another, float32 on a CPU, where bfloat16 is faster for some
+    networks and slower for others (docs/mv-tsn.md). "fp16" is float32 on a CPU.
+    """
+    cpu = device.type == "cpu"
+    if precision == "auto":
+        precision = "fp32" if cpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if precision == "fp32" or (precision == "fp16" and cpu):
+        return torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
+def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:
+    """`model` through torch.compile. Raises ModelError, at the first batch, where that has no compiler."""
+    from torch._inductor.exc import InductorError  # takes two seconds to import
+
+    forward = torch.compile(model)
+
+    def call(fields: Tensor) -> Tensor:
+        try:
+            return cast(Tensor, forward(fields))
+        except InductorError as problem:
+            reason = str(problem).strip().splitlines()[0]
+            raise ModelError(f"torch.compile cannot: {reason}", fix="tsn.compile=false") from None
+
+    return call
 
 
 def _save_checkpoint(

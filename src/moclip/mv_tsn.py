@@ -1,6 +1,9 @@
 """MV-TSN (arXiv 2509.17084; segments and consensus after TSN, arXiv 1608.00859): a small CNN on motion vectors.
 
 fields (B, S, 2, H, W) -> BatchNorm2d(2) -> timm backbone -> (B, S, D) -> linear head -> mean over S -> (B, classes)
+
+With `channels` 3 it is the image classifier of the baselines: the field becomes an RGB picture, as a viewer would see
+it, and goes into the backbone as any photo does.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from moclip.cost import count_parameters, multiply_adds
@@ -26,6 +30,8 @@ class MvTsnConfig:
     classes: tuple[str, ...]
     size: int  # px of the square the network sees
     dropout: float
+    stem_stride: int = 2  # of the first convolution; 1: the network runs at twice the resolution
+    channels: int = 2  # 2: dx and dy; 3: an RGB picture of them
 
 
 class MvTsn(nn.Module):
@@ -34,8 +40,10 @@ class MvTsn(nn.Module):
     def __init__(self, config: MvTsnConfig, pretrained: bool | str = False) -> None:
         super().__init__()
         self.config = config
-        self.input_norm = nn.BatchNorm2d(2)
-        self.backbone = _backbone(config.backbone, pretrained)
+        self.input_norm: nn.Module = nn.BatchNorm2d(2) if config.channels == 2 else Picture()
+        self.backbone = _backbone(config.backbone, pretrained, config.channels)
+        if config.stem_stride == 1:
+            _unstride(self.backbone, config.backbone)
         self.width = _width(self.backbone)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.width, len(config.classes))
@@ -69,13 +77,29 @@ def load_mv_tsn(path: Path) -> MvTsn:
     return model.eval()
 
 
+class Picture(nn.Module):
+    """(N, 2, H, W) in [-1, 1] -> (N, 3, H, W): dx in red and dy in green around mid-grey, their length in blue,
+    then normalised as ImageNet's photos are."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        length = fields.norm(dim=1, keepdim=True).clamp(max=1)
+        rgb = torch.cat([(fields + 1) / 2, length], dim=1)
+        return (rgb - self.mean) / self.std
+
+
 def parameter_groups(model: MvTsn, lr: float, weight_decay: float, head: float, stem: float, rest: float) -> list[dict]:
     """Optimiser groups: learning-rate multipliers for head, stem (with the input norm) and rest; no decay on biases
     and norms (CoViAR's recipe, which the paper follows). Empty groups are left out.
     """
-    about: Any = model.backbone.pretrained_cfg
-    first = (about or {}).get("first_conv") or ()
-    first = tuple(f"backbone.{name}." for name in ([first] if isinstance(first, str) else first))
+    first = tuple(f"backbone.{name}." for name in _first_convolutions(model.backbone))
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name.startswith("head."):
@@ -97,11 +121,29 @@ def parameter_groups(model: MvTsn, lr: float, weight_decay: float, head: float, 
     ]
 
 
-def _backbone(name: str, pretrained: bool | str) -> nn.Module:
+def _first_convolutions(backbone: nn.Module) -> list[str]:
+    """Names of the convolutions that see the input, as timm knows them."""
+    about: Any = backbone.pretrained_cfg
+    first = (about or {}).get("first_conv") or []
+    return [first] if isinstance(first, str) else list(first)
+
+
+def _unstride(backbone: nn.Module, name: str) -> None:
+    """Set the first convolution's stride to 1; the weights fit as they are."""
+    modules = dict(backbone.named_modules())
+    stems = [modules.get(first) for first in _first_convolutions(backbone)]
+    strided = [stem for stem in stems if isinstance(stem, nn.Conv2d) and stem.stride == (2, 2)]
+    if not strided or len(strided) < len(stems):
+        raise ModelError("its first convolution has no stride of 2 to take away", where=name, fix="tsn.stem_stride=2")
+    for stem in strided:
+        stem.stride = (1, 1)
+
+
+def _backbone(name: str, pretrained: bool | str, channels: int) -> nn.Module:
     if name not in timm.list_models():
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ModelError("no such timm model", where=name, fix=f"near it: {', '.join(near)}" if near else None)
-    options: dict[str, Any] = {"in_chans": 2, "num_classes": 0, "pretrained": bool(pretrained)}
+    options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": bool(pretrained)}
     if pretrained and pretrained != "hub":
         if not Path(str(pretrained)).is_file():
             raise ModelError("no such weights file", where=str(pretrained), fix="see tsn.pretrained")

@@ -60,9 +60,9 @@ class Predictor:
         with transcoded(path) if self.fields.transcode else nullcontext(path) as source:
             info = video.probe(source)
             motion_features, motion_logits = self._motion(source, info)
-        picture = self._picture(path, info.frames)
-        fused = self.fusion(motion_features, torch.from_numpy(picture)[None])
-        zero_shot = torch.from_numpy(self.logit_scale * self.text @ picture)
+        stills = self._stills(path, info.frames)
+        fused = self.fusion(motion_features, torch.from_numpy(stills)[None])
+        zero_shot = torch.from_numpy(self.logit_scale * self.text @ normalised(stills.mean(axis=0)))
         logits = {"fusion": fused[0], "mv_tsn": motion_logits[0], "zero_shot": zero_shot}
         return {name: torch.softmax(values, dim=0).numpy() for name, values in logits.items()}
 
@@ -83,7 +83,6 @@ class Predictor:
         features = self.mv_tsn.features(shown).mean(0, keepdim=True)
         return features, self.mv_tsn.head(features)
 
-    def _picture(self, path: Path, frames: int) -> np.ndarray:
+    def _stills(self, path: Path, frames: int) -> np.ndarray:
         numbers = still_frames(frames, self.views.stills, self.views.choice, self.views.seed, path.name)
-        raw = self.clip.encode_images(list(video.read_frames(path, numbers)))
-        return normalised(normalised(raw).mean(axis=0))
+        return normalised(self.clip.encode_images(list(video.read_frames(path, numbers))))

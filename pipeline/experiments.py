@@ -1,0 +1,91 @@
+"""DVC experiments of the current commit: run one, and read what those have given that are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moclip.errors import MoclipError
+
+TOLD = 12
+"""Last lines of a failed run that are shown."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An experiment that is done: its params.yaml, and its metrics by stream ("fusion") or part ("cost")."""
+
+    name: str
+    params: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+
+
+def changed(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with full keys ("tsn.size") set."""
+    tree: dict[str, Any] = json.loads(json.dumps(raw))
+    for key, value in values.items():
+        *parents, leaf = key.split(".")
+        group = tree
+        for parent in parents:
+            group = group[parent]
+        group[leaf] = value
+    return tree
+
+
+def finished() -> list[Finished]:
+    """Every experiment on the current commit that ended well. Raises MoclipError outside of a git and DVC project."""
+    shown = json.loads(_dvc("exp", "show", "--json", "--num", "1"))
+    found = []
+    for baseline in shown:
+        for experiment in baseline.get("experiments") or []:
+            data = experiment["revs"][0].get("data") or {}
+            params = data.get("params", {}).get("params.yaml", {}).get("data")
+            metrics = {
+                Path(file).stem: content["data"]
+                for file, content in data.get("metrics", {}).items()
+                if "data" in content
+            }
+            if params and metrics:
+                found.append(Finished(str(experiment["name"]), params, metrics))
+    return found
+
+
+def name_of(prefix: str, params: dict[str, Any]) -> str:
+    """A name that no experiment with other parameters has."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+    return f"{prefix}-{digest[:6]}"
+
+
+def run(name: str, values: dict[str, Any], verbose: bool = False) -> None:
+    """Run one experiment beside the workspace, which stays as it is. Raises MoclipError with the end of its output."""
+    command = ["exp", "run", "--temp", "--name", name]
+    for key, value in values.items():
+        command += ["--set-param", f"{key}={json.dumps(value).replace(' ', '')}"]
+    _dvc(*command, show=verbose)
+
+
+def _dvc(*arguments: str, show: bool = False) -> str:
+    """What a DVC command prints; with `show` it goes on to stderr line by line."""
+    lines: list[str] = []
+    # src: the code of the folder that a run happens in, not that of the workspace, which may be edited meanwhile
+    search = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": search}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    errors = subprocess.STDOUT if arguments[:2] == ("exp", "run") else subprocess.PIPE
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if show:
+                sys.stderr.write(line)
+        told = process.stderr.read() if process.stderr else ""
+    if process.returncode:
+        last = [line.rstrip() for line in [*lines, *told.splitlines()] if line.strip()][-TOLD:]
+        raise MoclipError("\n  ".join(last), where=f"dvc {' '.join(arguments[:2])}")
+    return "".join(lines)

@@ -1,0 +1,54 @@
+"""From params.yaml's group `tsn` to the recipe of MV-TSN and of the image baseline, which share it."""
+
+from __future__ import annotations
+
+from moclip.mv_training import MvTsnRecipe
+from pipeline.params import Params
+
+RECIPE_KEYS = (
+    "seed",
+    "tsn.pretrained",
+    "tsn.size",
+    "tsn.stem_stride",
+    "tsn.epochs",
+    "tsn.batch",
+    "tsn.accumulate",
+    "tsn.lr",
+    "tsn.eps",
+    "tsn.weight_decay",
+    "tsn.lr_mult.head",
+    "tsn.lr_mult.stem",
+    "tsn.lr_mult.rest",
+    "tsn.lr_steps",
+    "tsn.dropout",
+    "tsn.crops",
+    "tsn.flip",
+    "tsn.precision",
+    "tsn.compile",
+    "evaluate.crop",
+)
+"""What a stage that trains by `recipe` reads, network and all."""
+
+
+def recipe(params: Params, segments: int) -> MvTsnRecipe:
+    """The recipe for clips of so many segments."""
+    tsn = params.tsn
+    return MvTsnRecipe(
+        segments=segments,
+        epochs=tsn.epochs,
+        batch=tsn.batch,
+        lr=tsn.lr,
+        eps=tsn.eps,
+        weight_decay=tsn.weight_decay,
+        lr_mult_head=tsn.lr_mult.head,
+        lr_mult_stem=tsn.lr_mult.stem,
+        lr_mult_rest=tsn.lr_mult.rest,
+        lr_steps=tuple(tsn.lr_steps),
+        crops=tuple(tsn.crops),
+        flip=tsn.flip,
+        precision=tsn.precision,
+        test_crop=params.evaluate.crop,
+        seed=params.seed,
+        accumulate=tsn.accumulate,
+        compile=tsn.compile,
+    )
