@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read clean
+.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-head ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -26,8 +26,8 @@ demo: $(READY)  ## render the demo clips, run the whole pipeline on params.yaml,
 metrics: $(READY)  ## print the accuracies of the last run
 	@moclip metrics
 
-test: $(READY)  ## run every test
-	python -m pytest
+test: $(READY)  ## run every test, a process a core, four at most
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow"
@@ -55,6 +55,14 @@ bench-extract: $(READY)  ## compare extraction with bare decoding loops, into be
 
 bench-read: $(READY)  ## compare reading the store with decoding, also at UCF-101's size (minutes, a few GB)
 	python -m benchmarks.read
+
+bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (minutes)
+	python -m benchmarks.head
+
+ABLATION ?= size
+ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's clips, every seed of dataset.seeds (long)
+	moclip sweep tsn.size=64,96,128,224 tsn.stem_stride=2 --name $(ABLATION)
+	moclip sweep tsn.size=32,64,96 tsn.stem_stride=1 --name $(ABLATION)
 
 clean:  ## remove the environment; what DVC made stays
 	rm -rf $(VENV)

@@ -17,6 +17,7 @@ STAGES: dict[str, str] = {
 }
 
 TOOLS: dict[str, str] = {
+    "timing": "Measure how long a clip takes from its file to its class, part by part.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
     "predict": "Say which action a clip shows, with the models that `dvc repro` left.",
 }

@@ -24,6 +24,7 @@ STREAMS = ("zero_shot", "mv_image", "mv_tsn", "score_sum", "fusion")
 """What evaluate scores; mv_image where there is one."""
 STREAM_JSON = {name: METRICS / f"{name}.json" for name in STREAMS}
 COST_JSON = METRICS / "cost.json"
+TIMING_JSON = METRICS / "timing.json"
 TRANSCODE_COUNTS = METRICS / "counts" / "transcode.json"
 INDEX_COUNTS = METRICS / "counts" / "index.json"
 EXTRACT_COUNTS = METRICS / "counts" / "extract_mv.json"

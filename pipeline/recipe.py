@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from moclip.mv_training import MvTsnRecipe
+from typing import TYPE_CHECKING
+
 from pipeline.params import Params
+
+if TYPE_CHECKING:
+    from moclip.mv_training import MvTsnRecipe
 
 RECIPE_KEYS = (
     "seed",
@@ -32,6 +36,8 @@ RECIPE_KEYS = (
 
 def recipe(params: Params, segments: int) -> MvTsnRecipe:
     """The recipe for clips of so many segments."""
+    from moclip.mv_training import MvTsnRecipe  # and with it torch, which not every caller needs
+
     tsn = params.tsn
     return MvTsnRecipe(
         segments=segments,

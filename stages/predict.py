@@ -21,8 +21,7 @@ from pipeline.io import rounded
 from pipeline.params import Params
 from pipeline.stage import stage
 
-
-@stage(
+PREDICT_KEYS = (
     "seed",
     "index.transcode",
     "mv.canvas",
@@ -35,6 +34,10 @@ from pipeline.stage import stage
     "evaluate.protocol",
     "evaluate.crop",
 )
+"""What it takes to look at a clip as the models were trained to."""
+
+
+@stage(*PREDICT_KEYS)
 def predict(
     params: Params,
     clips: Annotated[list[Path], typer.Argument(help="Clips, or folders of clips.", show_default=False)],
@@ -49,7 +52,7 @@ def predict(
     files = clips_in(clips)
     if not files:
         raise DatasetError("no clips in it", where=", ".join(map(str, clips)))
-    predictor, classes = _predictor(params)
+    predictor, classes = load_predictor(params)
     results = []
     with console.progress("predict", len(files)) as advance:
         for path in files:
@@ -68,7 +71,8 @@ def predict(
         raise VideoError("no clip could be read", fix="\n  ".join(f"{r['clip']}: {r['error']}" for r in results))
 
 
-def _predictor(params: Params) -> tuple[Predictor, list[str]]:
+def load_predictor(params: Params) -> tuple[Predictor, list[str]]:
+    """The models that `dvc repro` left, and the names of the classes."""
     mv_tsn, text = load_mv_tsn(paths.MV_TSN), Features(paths.CLIP_TEXT, "clip_text")
     mv = params.mv
     segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))

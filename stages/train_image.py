@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from moclip import dataset
-from moclip.device import pick_device
-from moclip.features import write_features
 from moclip.files import folder_aside
-from moclip.mv_training import embed, recipe_fingerprint, train_mv_tsn
-from moclip.mv_tsn import MvTsn, MvTsnConfig
 from pipeline import console, paths
-from pipeline.inputs import Inputs
-from pipeline.log import live_log
 from pipeline.params import Params
 from pipeline.recipe import RECIPE_KEYS, recipe
-from pipeline.seed import seed_everything
 from pipeline.stage import stage
 
 
@@ -33,6 +25,20 @@ def train_image(params: Params) -> None:
             folder.mkdir()
         console.note("train_image: nothing to do, baselines.image is false")
         return
+    _train(params, backbone)
+
+
+def _train(params: Params, backbone: str) -> None:
+    # imported here: with nothing to do, nobody waits for torch
+    from moclip import dataset
+    from moclip.device import pick_device
+    from moclip.features import write_features
+    from moclip.mv_training import embed, recipe_fingerprint, train_mv_tsn
+    from moclip.mv_tsn import MvTsn, MvTsnConfig
+    from pipeline.inputs import Inputs
+    from pipeline.log import live_log
+    from pipeline.seed import seed_everything
+
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
     train, val, everyone = inputs.motion_clips("train"), inputs.motion_clips("val"), inputs.motion_clips()

@@ -28,6 +28,7 @@ STAGES = [
     "clip_text",
     "clip_image",
     "train_mv",
+    "train_image",
     "embed_mv",
     "train_fusion",
     "evaluate",
@@ -119,7 +120,7 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
 @pytest.mark.slow
 def test_few_shots_train_on_that_many_clips_a_class_and_score_all(project: Path) -> None:
     done = run("dvc", "exp", "run", "-S", "dataset.shots=2", cwd=project)
-    assert ran(done.stdout) == ["train_mv", "embed_mv", "train_fusion", "evaluate", "report"]
+    assert ran(done.stdout) == ["train_mv", "train_image", "embed_mv", "train_fusion", "evaluate", "report"]
     assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", done.stdout)
     assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
@@ -129,9 +130,9 @@ def test_few_shots_train_on_that_many_clips_a_class_and_score_all(project: Path)
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("tsn.lr", 0.001, ["train_mv", "embed_mv", "train_fusion", "evaluate", "report"]),
+        ("tsn.lr", 0.001, ["train_mv", "train_image", "embed_mv", "train_fusion", "evaluate", "report"]),
         ("clip.frames", 2, ["clip_image", "train_fusion", "evaluate", "report"]),
-        ("mv.clip", 10, ["extract_mv", "train_mv", "embed_mv", "train_fusion", "evaluate", "report"]),
+        ("mv.clip", 10, ["extract_mv", "train_mv", "train_image", "embed_mv", "train_fusion", "evaluate", "report"]),
         ("embed.views", 1, ["embed_mv", "train_fusion", "evaluate", "report"]),
     ],
 )
@@ -207,6 +208,77 @@ def test_an_option_goes_before_params_yaml(project: Path) -> None:
     run("python", "-m", "stages.train_fusion", "--fusion-epochs", "3", cwd=project)
     curve = (project / "metrics/train_fusion/plots/metrics/train_loss.tsv").read_text().splitlines()
     assert len(curve) == 1 + 3
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(project: Path) -> None:
+    command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "12", "--checkpoint-seconds", "0"]
+    run(*command, cwd=project)
+    model, curve = project / "data/models/mv_tsn.safetensors", project / "metrics/train_mv/plots/metrics/val_loss.tsv"
+    wanted = [path.read_bytes() for path in (model, curve)]
+    model.unlink()
+    checkpoint = project / "data/work/train_mv.safetensors"
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert checkpoint.exists(), "it was killed between two epochs"
+    assert not model.exists()
+    run(*command, cwd=project)
+    assert [path.read_bytes() for path in (model, curve)] == wanted
+    assert not checkpoint.exists()
+
+
+@pytest.mark.slow
+def test_base_to_new_trains_on_half_of_the_classes_and_scores_both(project: Path) -> None:
+    settings = ("dataset.base_to_new=true", "fusion.head=text", "fusion.pooling=attention", "clip.frames=2")
+    changes = [part for setting in settings for part in ("-S", setting)]
+    done = run("dvc", "exp", "run", *changes, cwd=project)
+    assert re.search(r"train_mv: .*, 8 clips, 4 to choose the epoch on", done.stdout), "half of 16 and of 8"
+    assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
+    for stream in ("zero_shot", "mv_tsn", "score_sum", "fusion"):
+        scores = json.loads((project / f"metrics/{stream}.json").read_text())
+        assert set(scores["base_to_new"]) == {"base", "new", "harmonic_mean"}
+        assert scores["n"] == 12, "both halves are scored"
+    predicted = run("moclip", "predict", "--json", next((project / "data/demo/videos").rglob("v_*")), cwd=project)
+    assert len(json.loads(predicted.stdout)[0]["fusion"]) == 3
+
+
+@pytest.mark.slow
+def test_the_image_baseline_is_trained_where_it_is_asked_for(project: Path) -> None:
+    assert json.loads((project / "metrics/mv_image.json").read_text()) == {}
+    assert list((project / "data/baselines/image").iterdir()) == []
+    done = run("dvc", "exp", "run", "-S", "baselines.image=test_resnet", cwd=project)
+    assert ran(done.stdout) == ["train_image", "evaluate", "report"]
+    scores = json.loads((project / "metrics/mv_image.json").read_text())
+    cost = json.loads((project / "metrics/cost.json").read_text())
+    assert (scores["n"], scores["protocol"]) == (12, "3x1")
+    assert cost["multiply_adds_m"]["video"]["mv_image"] == pytest.approx(
+        3 * cost["multiply_adds_m"]["image_segment"], rel=1e-3
+    )
+    assert "pictures of motion alone" in done.stdout
+    assert "pictures of motion alone" in (project / "data/report/index.html").read_text()
+
+
+def test_cost_says_what_a_video_reads(finished: Path) -> None:
+    cost = json.loads((finished / "metrics/cost.json").read_text())
+    index = pd.read_parquet(finished / "data/index.parquet")
+    rows = index[index["split"] == "test"]
+    sizes = [(finished / "data/demo/videos" / path).stat().st_size for path in rows["path"]]
+    assert cost["bytes_read"]["file"] == pytest.approx(np.mean(sizes), abs=1e-3)
+    assert cost["bytes_read"]["fields"] == 3 * 2 * 30 * 40
+
+
+@pytest.mark.slow
+def test_timing_says_where_the_time_goes(project: Path) -> None:
+    run("moclip", "timing", "--clips", "3", cwd=project)
+    found = json.loads((project / "metrics/timing.json").read_text())
+    parts = {name: ms["median"] for name, ms in found["milliseconds"].items()}
+    assert set(parts) == {"read_vectors", "mv_tsn", "read_stills", "clip", "fusion", "clip_to_class"}
+    assert all(ms > 0 for ms in parts.values())
+    assert parts["clip_to_class"] >= max(ms for name, ms in parts.items() if name != "clip_to_class")
+    assert run("git", "status", "--porcelain", cwd=project).stdout == "", "neither git nor DVC watches it"
 
 
 def test_an_interrupt_ends_with_one_message(project: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +62,41 @@ def test_clip_sees_what_and_the_vectors_see_how(predictions: pd.DataFrame) -> No
     # chance is 1/4 for the motion and 1/3 for the appearance: 96 clips stay within three deviations of it
     assert right(predictions, "zero_shot", 1) < 0.25 + 0.14
     assert right(predictions, "mv_tsn", 0) < 1 / 3 + 0.15
+
+
+def scores(demo: Path, stream: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((demo / f"metrics/{stream}.json").read_text())
+    return found
+
+
+def test_the_text_head_names_classes_that_it_never_saw(demo: Path, tmp_path: Path) -> None:
+    """Trained on half of the classes, `text` names the others by CLIP's features of their names; `concat` cannot."""
+    folder = tmp_path / "demo"
+    shutil.copytree(demo, folder, symlinks=True)
+
+    def stage(name: str, *options: str) -> None:
+        run("python", "-m", f"stages.{name}", "-q", *options, cwd=folder)
+
+    stage("train_fusion", "--fusion-head", "text")
+    stage("evaluate")
+    assert scores(folder, "fusion")["top1"] >= 0.9
+    half = ("--dataset-base-to-new", "true")
+    stage("train_mv", *half)
+    stage("embed_mv", *half)
+    found = {}
+    for head in ("concat", "text"):
+        stage("train_fusion", *half, "--fusion-head", head)
+        stage("evaluate", *half)
+        found[head] = scores(folder, "fusion")["base_to_new"]
+    assert found["text"]["base"] >= 0.9
+    assert found["text"]["new"] >= 0.7
+    assert found["concat"]["base"] >= 0.9
+    assert found["text"]["harmonic_mean"] >= found["concat"]["harmonic_mean"] + 0.4
+    stage("train_mv", "--dataset-shots", "1")
+    stage("embed_mv", "--dataset-shots", "1")
+    stage("train_fusion", "--dataset-shots", "1")
+    stage("evaluate")
+    assert scores(folder, "fusion")["top1"] <= scores(demo, "fusion")["top1"] - 0.2, "more shots, more right"
 
 
 def test_it_is_as_large_and_as_varied_as_it_says(demo: Path) -> None:

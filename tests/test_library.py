@@ -12,14 +12,15 @@ import torch
 from torch.nn import functional
 from transformers import CLIPVisionConfig
 
-from moclip import metrics
+from moclip import dataset, metrics
 from moclip.augment import Crops, pictures, protocol_crops, random_crops
 from moclip.clip import phrase, picture_cost, read_phrases, read_prompts
 from moclip.cost import count_parameters
 from moclip.errors import DatasetError, ModelError, StoreError
 from moclip.features import Features, write_features
-from moclip.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion, load_fusion
-from moclip.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
+from moclip.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
+from moclip.fusion_training import FusionData, FusionRecipe, train_fusion
+from moclip.mv_tsn import MvTsn, MvTsnConfig, Picture, load_mv_tsn, parameter_groups
 from moclip.sampling import motion_frames, segment_frames, still_frames
 
 GRID = (30, 40)
@@ -213,6 +214,108 @@ def test_the_papers_head_has_the_papers_parameters() -> None:
     assert count_parameters(ConcatFusion(FusionConfig(1280, 512, 512, 101, 0.5))) == 969_829
 
 
+def heads(motion: int, picture: int, text: torch.Tensor, pooling: str = "mean") -> dict[str, Fusion]:
+    torch.manual_seed(0)
+    config = FusionConfig(motion, picture, 64, len(text), 0.1, pooling)
+    return {"concat": ConcatFusion(config), "text": TextFusion(config, text, 20.0)}
+
+
+def test_the_text_head_begins_as_zero_shot_clip() -> None:
+    text, stills = (functional.normalize(torch.randn(shape), dim=-1) for shape in ((5, 16), (7, 3, 16)))
+    head = heads(8, 16, text)["text"].eval()
+    zero_shot = 20.0 * functional.normalize(stills.mean(1), dim=1) @ text.T
+    torch.testing.assert_close(head(torch.randn(7, 8), stills), zero_shot)
+
+
+def test_the_text_head_scores_classes_that_it_never_saw() -> None:
+    """Colour (seen in the still) x motion (in the vectors); of six pairs it trains on four, and names the others."""
+    torch.manual_seed(0)
+    colours, moves, width = torch.randn(2, 24), torch.randn(3, 24), 24
+    pairs = [(colour, move) for colour in range(2) for move in range(3)]
+    text = functional.normalize(torch.stack([colours[c] + moves[m] for c, m in pairs]), dim=1)
+    base = torch.tensor([0, 1, 2, 3])  # (1, 1) and (1, 2) are never seen
+    known = torch.randn(3, 10)
+
+    def clips(labels: torch.Tensor) -> FusionData:
+        colour, move = (torch.tensor(pairs)[labels, part] for part in (0, 1))
+        motion = known[move] + 0.3 * torch.randn(len(labels), 10)
+        still = functional.normalize(colours[colour] + 0.3 * torch.randn(len(labels), width), dim=1)
+        return FusionData(motion[:, None], still[:, None], labels)
+
+    train, val = (clips(base[torch.randint(4, (count,))]) for count in (200, 40))
+    new = clips(torch.tensor([4, 5]).repeat(50))
+    right = {}
+    for name, head in heads(10, width, text).items():
+        recipe = FusionRecipe(lr=0.003, weight_decay=0.01, epochs=40, batch=32, seed=0)
+        best = train_fusion(head, train, val, recipe, torch.device("cpu"), lambda row: None)
+        assert best["val_top1"] > 0.95, name
+        with torch.inference_mode():
+            logits = head(new.motion[:, 0], new.stills)
+        right[name] = metrics.base_to_new(logits.numpy(), new.labels.numpy(), 4)["new"]
+    assert right["text"] > 0.9
+    assert right["concat"] < 0.7, "it has no means to tell them apart"
+
+
+def test_attention_begins_as_the_mean_and_learns_which_still_matters() -> None:
+    """One still of four shows the class, the others an empty scene, and the mean is mostly scene."""
+    torch.manual_seed(0)
+    classes, scene = functional.normalize(torch.randn(4, 16), dim=1), functional.normalize(torch.randn(16), dim=0)
+
+    def clips(count: int) -> FusionData:
+        labels = torch.randint(4, (count,))
+        stills = scene + 0.2 * torch.randn(count, 4, 16)
+        stills[torch.arange(count), torch.randint(4, (count,))] = 0.5 * classes[labels] + 0.15 * torch.randn(count, 16)
+        return FusionData(torch.randn(count, 1, 6), functional.normalize(stills, dim=2), labels)
+
+    train, val = clips(400), clips(200)
+    text = functional.normalize(torch.randn(4, 16), dim=1)
+    same = [heads(6, 16, text, pooling)["concat"].eval() for pooling in ("mean", "attention")]
+    same[1].load_state_dict(same[0].state_dict(), strict=False)
+    torch.testing.assert_close(*(head(val.motion[:, 0], val.stills) for head in same))
+    top1 = {}
+    for pooling in ("mean", "attention"):
+        recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=40, batch=64, seed=0)
+        head = heads(6, 16, text, pooling)["concat"]
+        best = train_fusion(head, train, val, recipe, torch.device("cpu"), lambda row: None)
+        top1[pooling] = best["val_top1"]
+    assert top1["attention"] > top1["mean"] + 0.1
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop, ones = Dropout(0.3), torch.ones(1000, 100)
+    shown = drop(ones)
+    assert (shown == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert shown.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(drop.eval()(ones), ones)
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "resnet10t", "efficientnet_b0"])
+def test_a_stem_without_stride_sees_twice_as_finely(backbone: str) -> None:
+    torch.manual_seed(0)
+    plain, fine = (MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5, stem_stride=stride)) for stride in (2, 1))
+    assert fine.state_dict().keys() == plain.state_dict().keys(), "the same weights fit"
+    assert fine.segment_cost()["multiply_adds"] == pytest.approx(4 * plain.segment_cost()["multiply_adds"], rel=0.05)
+
+
+def test_a_stem_that_has_no_stride_of_two_is_named() -> None:
+    with pytest.raises(ModelError, match=r"vit_tiny_patch16_224.*no stride of 2"):
+        MvTsn(MvTsnConfig("vit_tiny_patch16_224", ("a", "b"), 224, 0.5, stem_stride=1))
+
+
+def test_motion_as_a_picture() -> None:
+    """Still is mid-grey without blue; right is redder, down greener, and the faster the bluer."""
+    fields = torch.zeros(1, 2, 1, 4)
+    fields[0, :, 0] = torch.tensor([[0, 1, 0, -1], [0, 0, 0.5, -1]])
+    picture = Picture()
+    rgb = (picture(fields) * picture.std + picture.mean)[0, :, 0].T
+    expected = [[0.5, 0.5, 0], [1, 0.5, 1], [0.5, 0.75, 0.5], [0, 0, 1]]
+    torch.testing.assert_close(rgb, torch.tensor(expected), atol=1e-6, rtol=0)
+    model = MvTsn(MvTsnConfig("resnet18", ("a", "b"), 32, 0.5, channels=3))
+    assert dict(model.named_parameters())["backbone.conv1.weight"].shape[1] == 3
+    assert not any(name.startswith("input_norm") for name, _ in model.named_parameters())
+
+
 def test_the_papers_network_costs_what_the_paper_says() -> None:
     model = MvTsn(MvTsnConfig("efficientnet_b0", tuple("abc"), 224, 0.5))
     assert model.width == 1280
@@ -316,6 +419,16 @@ def test_the_streams_shares_add_up() -> None:
     labels = np.array([0, 1, 2, 0, 1])
     shares = metrics.complementarity(np.array([0, 1, 0, 1, 0]), np.array([0, 0, 2, 2, 0]), labels)
     assert shares == pytest.approx({"both": 0.2, "mv_tsn_only": 0.2, "zero_shot_only": 0.2, "neither": 0.4})
+
+
+def test_base_to_new_by_hand() -> None:
+    logits = np.array([[2, 1, 9, 0], [1, 2, 0, 9], [0, 9, 1, 2], [9, 0, 2, 1], [0, 0, 3, 1]], dtype=float)
+    labels = np.array([0, 0, 3, 3, 2])
+    # within its own half: right, wrong | right, wrong, right
+    found = metrics.base_to_new(logits, labels, 2)
+    assert found == {"base": 0.5, "new": pytest.approx(2 / 3), "harmonic_mean": pytest.approx(4 / 7)}
+    assert metrics.base_to_new(logits[1:2], labels[1:2], 2)["base"] == 0
+    assert [dataset.base_classes(count) for count in (2, 5, 101)] == [1, 3, 51]
 
 
 def test_summed_scores_are_the_mean_of_the_probabilities() -> None:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from timm.layers import BatchNormAct2d
+from torch.nn import functional
 
 from moclip import mv_training, video
 from moclip.errors import ModelError
 from moclip.extract import extract
 from moclip.fields import Clips, Fields
-from moclip.mv_training import MvTsnRecipe, optimiser_for, schedule, train_mv_tsn
+from moclip.mv_training import MvTsnRecipe, autocast_type, embed, optimiser_for, schedule, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from moclip.sampling import motion_frames
 from moclip.store import FieldReader, read_frame_types
 from moclip.training import BestEpoch
+from pipeline import params as parameters
+from pipeline import presets
+from pipeline.recipe import recipe
 from tests.clips import encode, moving_texture
 
 RECIPE = MvTsnRecipe(
@@ -84,15 +93,12 @@ def trained(
         if stop_after is not None and len(rows) > stop_after:
             raise KeyboardInterrupt
 
-    train_mv_tsn(model, fields, train, val, RECIPE, torch.device("cpu"), checkpoint, fingerprint, log)
+    train_mv_tsn(model, fields, train, val, RECIPE, torch.device("cpu"), checkpoint, fingerprint, log, 0.0)
     return model.state_dict(), rows
 
 
 @pytest.mark.parametrize("done", [1, 3])
-def test_a_resumed_run_ends_with_the_same_weights(
-    data: tuple[Fields, Clips, Clips], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
-) -> None:
-    monkeypatch.setattr(mv_training, "CHECKPOINT_SECONDS", 0.0)
+def test_a_resumed_run_ends_with_the_same_weights(data: tuple[Fields, Clips, Clips], tmp_path: Path, done: int) -> None:
     whole, whole_rows = trained(data, tmp_path / "a.safetensors")
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "b.safetensors", stop_after=done)
@@ -104,10 +110,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert not (tmp_path / "b.safetensors").exists(), "removed when the run has ended"
 
 
-def test_a_checkpoint_of_another_run_is_not_taken_up(
-    data: tuple[Fields, Clips, Clips], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mv_training, "CHECKPOINT_SECONDS", 0.0)
+def test_a_checkpoint_of_another_run_is_not_taken_up(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "c.safetensors", stop_after=2, fingerprint="another recipe")
     _, rows = trained(data, tmp_path / "c.safetensors")
@@ -125,18 +128,148 @@ def test_it_learns_which_way_things_move(data: tuple[Fields, Clips, Clips], tmp_
     assert best["val_top1"] == 1
 
 
-def test_the_rate_falls_tenfold_at_the_steps() -> None:
-    optimiser = optimiser_for(network(), RECIPE)
-    scheduler = schedule(optimiser, RECIPE)
-    head = next(number for number, group in enumerate(optimiser.param_groups) if group["name"] == "head")
-    rates = []
-    for _ in range(4):
-        rates.append(optimiser.param_groups[head]["lr"])
+@pytest.fixture(scope="module")
+def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsnRecipe]:
+    """The network and the recipe that preset ucf101 gives, without the weights of the hub."""
+    root = tmp_path_factory.mktemp("UCF-101")
+    params = parameters.validate(yaml.safe_load(presets.text("ucf101", str(root), None, None)), "preset")
+    tsn = params.tsn
+    config = MvTsnConfig(tsn.backbone, tuple(map(str, range(101))), tsn.size, tsn.dropout, tsn.stem_stride)
+    return MvTsn(config), recipe(params, tsn.segments)
+
+
+def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
+    model, wanted = of_the_paper
+    assert (wanted.segments, wanted.epochs, wanted.batch) == (3, 200, 80)
+    optimiser = optimiser_for(model, wanted)
+    assert type(optimiser) is torch.optim.Adam
+    group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
+    assert len(group_of) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        stem = name.startswith(("input_norm.", "backbone.conv_stem."))
+        rate = 0.01 if name.startswith("head.") else 0.001 if stem else 0.0001
+        group = group_of[parameter]
+        assert group["lr"] == pytest.approx(rate), name
+        assert group["weight_decay"] == (1e-4 if parameter.ndim > 1 else 0), name
+        assert group["eps"] == 1e-3
+
+
+def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
+    model, wanted = of_the_paper
+    optimiser = optimiser_for(model, wanted)
+    scheduler = schedule(optimiser, wanted)
+    first = [group["lr"] for group in optimiser.param_groups]
+    seen = {}
+    for epoch in range(wanted.epochs):
+        seen[epoch] = [group["lr"] / rate for group, rate in zip(optimiser.param_groups, first, strict=True)]
         optimiser.step()
         scheduler.step()
-    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.0001])
-    assert isinstance(optimiser, torch.optim.Adam)
-    assert optimiser.defaults["eps"] == 1e-3
+    for epoch, times in ((0, 1), (79, 1), (80, 0.1), (159, 0.1), (160, 0.01), (199, 0.01)):
+        assert seen[epoch] == pytest.approx([times] * len(first)), epoch
+
+
+def plain_network() -> MvTsn:
+    """Without BatchNorm and dropout, so that clips do not depend on what else is in their part of the batch."""
+    torch.manual_seed(1)
+    model = MvTsn(MvTsnConfig("test_resnet", ("left", "right"), 32, 0.0))
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(parent, name, torch.nn.ReLU() if isinstance(child, BatchNormAct2d) else torch.nn.Identity())
+    return model
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+    fields, train, val = data
+    ends = []
+    for parts in (1, 2):
+        model = plain_network()
+        wanted = replace(RECIPE, accumulate=parts, epochs=2, eps=1.0)
+        rows: list[dict[str, float]] = []
+        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), tmp_path / "p", "", rows.append)
+        ends.append((model.state_dict(), rows))
+    (whole, whole_rows), (parted, parted_rows) = ends
+    fresh = plain_network().state_dict()
+    assert any(not torch.equal(whole[name], fresh[name]) for name in fresh), "it learnt something"
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parted[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+    assert parted_rows[0]["train_loss"] == pytest.approx(whole_rows[0]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("count", "most"), [(9, 1), (9, 2), (9, 4), (3, 8), (2, 2), (1, 5)])
+def test_parts_cover_the_batch_and_never_hold_a_single_clip(count: int, most: int) -> None:
+    sizes = [len(range(count)[part]) for part in mv_training._parts(count, most)]
+    assert sum(sizes) == count
+    assert len(sizes) <= most
+    assert min(sizes) >= min(2, count)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_type_of_mixed_precision_follows_the_device() -> None:
+    cpu = torch.device("cpu")
+    assert [autocast_type(name, cpu) for name in ("auto", "fp32", "bf16", "fp16")] == [
+        torch.float32,
+        torch.float32,
+        torch.bfloat16,
+        torch.float32,
+    ]
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"accumulate": 2}])
+def test_it_learns_in_other_ways_too(data: tuple[Fields, Clips, Clips], tmp_path: Path, change: dict[str, Any]) -> None:
+    fields, train, val = data
+    wanted = replace(RECIPE, flip=False, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0, **change)
+    best = train_mv_tsn(
+        network(), fields, train, val, wanted, torch.device("cpu"), tmp_path / "g", "", lambda row: None
+    )
+    assert best["val_top1"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+def test_a_compiled_network_learns_the_same(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+    fields, train, val = data
+    ends = []
+    for compiled in (False, True):
+        model = plain_network()
+        wanted = replace(RECIPE, compile=compiled, batch=9, epochs=1, eps=1.0)  # one shape to compile for
+        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), tmp_path / "h", "", lambda row: None)
+        ends.append(model.state_dict())
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("protocol", [(32, 1), (25, 10), (4, 5)])
+def test_a_protocol_is_the_mean_over_its_views(data: tuple[Fields, Clips, Clips], protocol: tuple[int, int]) -> None:
+    """32 segments x 1 crop and 25 x 10, a view at a time: cut, enlarged and mirrored by hand."""
+    fields, _, val = data
+    segments, crops = protocol
+    model = network().eval()
+    features, logits = embed(model, fields, val, segments, crops, 0.8, 64, torch.device("cpu"))
+    short = int(0.8 * fields.grid[0])
+    assert short == 0.8 * fields.grid[0]
+    down, right = fields.grid[0] - short, fields.grid[1] - short
+    corners = [(0, 0), (0, right), (down, 0), (down, right)]
+    middle = (down / 2, right / 2)
+    assert middle == (int(middle[0]), int(middle[1]))
+    places = [middle] if crops == 1 else [*corners, middle]
+    for row in range(len(val)):
+        views = []
+        for segment in range(segments):
+            number = min(int((segment + 0.5) * val.lengths[row] / segments), int(val.lengths[row]) - 1)
+            frame = fields.motion_frame[val.offsets[row] + number]
+            field = torch.from_numpy(fields.reader.read(np.array([frame]))).float() / 127
+            for top, left in places:
+                cut = field[..., int(top) : int(top) + short, int(left) : int(left) + short]
+                shown = functional.interpolate(cut, (32, 32), mode="bilinear", align_corners=False)
+                mirrored = shown.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None]
+                views += [shown, mirrored] if crops == 10 else [shown]
+        assert len(views) == segments * crops
+        with torch.inference_mode():
+            plain = model.features(torch.cat(views)).mean(0)
+            alone = model.head(plain)
+        np.testing.assert_allclose(features[row], plain, atol=1e-4)
+        np.testing.assert_allclose(logits[row], alone, atol=1e-4)
 
 
 def test_a_diverging_run_says_so(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:

@@ -55,9 +55,23 @@ class Pooling(nn.Module):
 
     def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
         if not self.attends:
-            return functional.normalize(stills.mean(1), dim=-1)
+            return functional.normalize(stills.sum(1), dim=-1)
         weights = torch.softmax(torch.einsum("bp,bkp->bk", self.query(motion), stills), dim=1)
         return functional.normalize(torch.einsum("bk,bkp->bp", weights, stills), dim=-1)
+
+
+class Dropout(nn.Module):
+    """nn.Dropout, whose drawing of zeros and ones takes a sixth of a training step on a CPU, with uniform numbers."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or self.share == 0:
+            return values
+        kept = torch.rand_like(values) >= self.share
+        return values * kept.to(values.dtype).div_(1 - self.share)
 
 
 class Fusion(nn.Module, ABC):
@@ -70,7 +84,7 @@ class Fusion(nn.Module, ABC):
         self.config = config
         self.pooling = Pooling(config)
         self.hidden = nn.Linear(config.motion + config.picture, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     @abstractmethod
     def forward(self, motion: Tensor, stills: Tensor) -> Tensor: ...

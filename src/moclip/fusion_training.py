@@ -54,22 +54,22 @@ def train_fusion(
         order = torch.from_numpy(generator.permutation(len(train.labels))).to(device)
         view = torch.from_numpy(generator.integers(train.motion.shape[1], size=len(train.labels))).to(device)
         model.train()
-        total = right = 0.0
+        total, right = torch.zeros((), device=device), torch.zeros((), device=device)
         for rows in order.split(recipe.batch):
             logits = model(train.motion[rows, view[rows]], train.stills[rows]) + choices
             loss = functional.cross_entropy(logits, train.labels[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            total += loss.item() * len(rows)
-            right += (logits.argmax(1) == train.labels[rows]).sum().item()
+            total += loss.detach() * len(rows)
+            right += (logits.detach().argmax(1) == train.labels[rows]).sum()
         model.eval()
         with torch.inference_mode():
             logits = model(val.motion[:, 0], val.stills) + choices
         row = {
             "epoch": epoch,
-            "train_loss": total / len(train.labels),
-            "train_top1": right / len(train.labels),
+            "train_loss": total.item() / len(train.labels),
+            "train_top1": right.item() / len(train.labels),
             "val_loss": functional.cross_entropy(logits, val.labels).item(),
             "val_top1": (logits.argmax(1) == val.labels).float().mean().item(),
         }

@@ -253,7 +253,7 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
     """The type that matrix products and convolutions of the training run in.
 
     "auto" is bfloat16 on a GPU that has it, float16 on another, float32 on a CPU, where bfloat16 is faster for some
-    networks and slower for others (docs/mv-tsn.md). "fp16" is float32 on a CPU.
+    networks and slower for others (docs/experiments.md). "fp16" is float32 on a CPU.
     """
     cpu = device.type == "cpu"
     if precision == "auto":

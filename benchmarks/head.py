@@ -1,0 +1,215 @@
+"""Time an experiment on the head at UCF-101's size, DVC included: `make bench-head`.
+
+    python -m benchmarks.head [--quick] [--out FILE]
+
+A project of its own holds what the stages before the head would have left of 13,320 clips in 101 classes: an index and
+cached features (512 of CLIP, 1,280 of MV-TSN, 4 views), here drawn around a centre a class. Then the preset `ucf101`
+as it is: `dvc exp run -S fusion.lr=1e-4`. Beside it stands the reference code's way, which runs both frozen backbones
+over every training clip in every epoch: measured on a sample, and multiplied.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from benchmarks.common import RESULTS, Row, arguments, by_turns, report, say
+from moclip import dataset
+from moclip.clip import picture_cost
+from moclip.cost import count_parameters
+from moclip.features import normalised, write_features, write_group
+from moclip.files import folder_aside
+from moclip.mv_tsn import MvTsn, MvTsnConfig
+from pipeline import paths, presets
+from pipeline.io import read_json, write_json, write_parquet
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = ("dvc.yaml", ".dvcignore", ".gitignore", "pipeline", "stages", "src", "data/none", "data/prompts.json")
+MOTION, PICTURE, VIEWS, SEGMENTS = 1280, 512, 4, 3
+TARGET_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """Clips of train (validation among them) and test, classes, epochs, and clips in the sample."""
+
+    train: int
+    test: int
+    classes: int
+    epochs: int
+    sample: int
+    times: int
+
+
+FULL = Size(train=9_537, test=3_783, classes=101, epochs=100, sample=16, times=3)
+QUICK = Size(train=120, test=40, classes=4, epochs=2, sample=2, times=1)
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    size = QUICK if options.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="bench-head-") as folder:
+        project = Path(folder) / "project"
+        parts = _make_project(project, size)
+        say(f"dvc exp run -S fusion.lr=1e-4, {parts['train']} clips to train on")
+        begun = time.perf_counter()
+        _dvc(project, "exp", "run", "-S", "fusion.lr=1e-4")
+        ours = time.perf_counter() - begun
+        top1 = read_json(project / paths.STREAM_JSON["fusion"], "evaluate")["top1"]
+    motion, picture = _backbones(size)
+    theirs = (motion + picture) * parts["train"] * size.epochs
+    rows = [
+        Row(f"dvc exp run -S fusion.lr=1e-4, {size.epochs} epochs", ours, None, "s", TARGET_SECONDS, at_most=True),
+        Row("the same / both backbones in every epoch", ours, theirs, "s"),
+        Row("the same / EfficientNet-B0 alone in every epoch", ours, motion * parts["train"] * size.epochs, "s"),
+    ]
+    facts = {
+        **parts,
+        "epochs": size.epochs,
+        "top-1 of the fusion head on these features": top1,
+        "seconds a clip, EfficientNet-B0 at 224 px, 3 segments": round(motion, 4),
+        "seconds a clip, ViT-B/32, one frame": round(picture, 4),
+        "clips in the sample": size.sample,
+    }
+    out = options.out or (None if options.quick else RESULTS / "head.json")
+    report("an experiment on the head at UCF-101's size", rows, [], facts, out)
+
+
+def _make_project(project: Path, size: Size) -> dict[str, int]:
+    """A git and DVC project where everything before the head is done; the number of clips in each part."""
+    for name in PRODUCT:
+        source, target = ROOT / name, project / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target)
+    (project / "videos").mkdir()
+    here = Path.cwd()
+    os.chdir(project)
+    try:
+        text = presets.text("ucf101", "videos", None, None)
+        text = text.replace("lr: 1.0e-4", "lr: 3.0e-4").replace("data/classes/ucf101.json", "data/none")
+        text = text.replace("epochs: 100\n", f"epochs: {size.epochs}\n").replace(
+            "epochs: 100 ", f"epochs: {size.epochs} "
+        )
+        paths.PARAMS.write_text(text)
+        say("writing the features")
+        parts = _write_features(size)
+    finally:
+        os.chdir(here)
+    _git(project, "init", "-q")
+    _dvc(project, "init", "-q")
+    before = ["transcode", "index", "extract_mv", "clip_text", "clip_image", "train_mv", "train_image", "embed_mv"]
+    _dvc(project, "commit", "-f", "-q", *before)
+    _git(project, "add", "-A")
+    _git(project, "-c", "user.name=bench", "-c", "user.email=bench@example.org", "commit", "-q", "-m", "features")
+    return parts
+
+
+def _write_features(size: Size) -> dict[str, int]:
+    """What the stages before the head leave, in the current folder, of clips whose features lie around a class's."""
+    generator = np.random.default_rng(0)
+    table = _index(size)
+    ids, labels = list(table["id"]), table["label"].to_numpy()
+    names = dataset.class_names(table)
+
+    def drawn(rows: np.ndarray, width: int, spread: float) -> np.ndarray:
+        centres = np.random.default_rng(width).standard_normal((size.classes, width), dtype=np.float32)
+        return centres[rows] + spread * generator.standard_normal((len(rows), width), dtype=np.float32)
+
+    write_parquet(paths.INDEX, table)
+    write_parquet(
+        paths.MV_TABLE,
+        table[["id"]].assign(offset=np.arange(len(table)) * 180, length=180, status="ok", reason=""),
+    )
+    stills = normalised(drawn(labels, PICTURE, 3.0))[:, None]
+    tower = picture_cost(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE))
+    write_features(
+        paths.CLIP_IMAGE,
+        ids,
+        {"features": (stills, ("still", "feature"))},
+        {"skipped": {}, "cost": tower},
+    )
+    text = normalised(drawn(np.arange(size.classes), PICTURE, 0.1))
+    write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0})
+    network = MvTsn(MvTsnConfig("efficientnet_b0", tuple(names), 224, 0.5))
+    attributes = {"cost": network.segment_cost(), "field_bytes": 2400}
+    logits = drawn(labels, size.classes, 3.0)
+    train = table["split"].eq("train").to_numpy()
+    with folder_aside(paths.MV_EMBED) as store:
+        arrays = {"features": (drawn(labels, MOTION, 3.0), ("feature",)), "logits": (logits, ("class",))}
+        write_group(store / "protocol", ids, arrays, attributes)
+        views = np.stack([drawn(labels[train], MOTION, 3.0) for _ in range(VIEWS)], axis=1)
+        write_group(store / "views", list(table["id"][train]), {"features": (views, ("view", "feature"))}, {})
+    for folder in (paths.IMAGE_BASELINE, paths.TRANSCODED, paths.MV_STORE, paths.MV_TSN.parent):
+        folder.mkdir(parents=True)
+    paths.MV_TSN.write_bytes(b"the head does not read it")
+    write_json(paths.TRANSCODE_COUNTS, {})
+    write_json(paths.INDEX_COUNTS, dataset.counts(table))
+    write_json(paths.EXTRACT_COUNTS, {"exact_by": {}, "frames": 180 * len(table), "not_usable": {}})
+    for part in ("train", "val"):
+        for what in ("loss", "top1"):
+            curve = paths.TRAIN_MV_LOG / "plots" / "metrics" / f"{part}_{what}.tsv"
+            curve.parent.mkdir(parents=True, exist_ok=True)
+            curve.write_text(f"step\t{part}_{what}\n1\t0.5\n")
+    return dataset.tally(table["split"])
+
+
+def _index(size: Size) -> pd.DataFrame:
+    """An index of UCF-101's proportions: 25 sources a class, 7 of them to test on."""
+    count = size.train + size.test
+    number = np.arange(count)
+    label, turn = number % size.classes, number // size.classes
+    test = number >= size.train
+    group = np.where(test, 1 + turn % 7, 8 + turn % 18)
+    table = pd.DataFrame({"label": label, "group": [f"g{value:02d}" for value in group]})
+    table["class"] = [f"Class{value:03d}" for value in label]
+    table["id"] = [f"{name}/v_{n:05d}.avi" for name, n in zip(table["class"], number, strict=True)]
+    table["path"], table["md5"] = table["id"], [f"{n:032x}" for n in number]
+    table["split"] = np.select([test, group >= 24], ["test", "val"], "train")
+    for name, value in (
+        ("codec", "mpeg4"), ("w", 320), ("h", 240), ("fps", 25.0), ("frames", 180), ("gop", 12), ("has_b", False),
+        ("bytes", 500_000), ("status", "ok"), ("reason", ""),
+    ):  # fmt: skip
+        table[name] = value
+    return table[list(dataset.COLUMNS)].astype(dataset.COLUMNS)
+
+
+@torch.inference_mode()
+def _backbones(size: Size) -> tuple[float, float]:
+    """Seconds a clip that the frozen backbones take: EfficientNet-B0 on three segments, ViT-B/32 on one frame."""
+    network = MvTsn(MvTsnConfig("efficientnet_b0", ("a", "b"), 224, 0.5)).eval().to(memory_format=torch.channels_last)
+    tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)).eval()
+    say(f"frozen backbones: {count_parameters(network):,} and {count_parameters(tower):,} parameters")
+    fields, pictures = torch.randn(size.sample, SEGMENTS, 2, 224, 224), torch.randn(size.sample, 3, 224, 224)
+    best = by_turns({"EfficientNet-B0": lambda: network(fields), "ViT-B/32": lambda: tower(pictures)}, size.times + 1)
+    return best["EfficientNet-B0"] / size.sample, best["ViT-B/32"] / size.sample
+
+
+def _dvc(project: Path, *arguments: str) -> None:
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": "src"}
+    environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"dvc {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}")
+
+
+def _git(project: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=project, check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`moclip timing`: how long a clip takes from file to class, part by part -> metrics/timing.json. Not in the DAG.
+
+Times differ on every run and machine: DVC does not watch the file, and git does not hold it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from moclip import dataset
+from moclip.errors import DatasetError
+from moclip.predictor import PARTS
+from pipeline import console, paths
+from pipeline.io import read_parquet, write_json
+from pipeline.params import Params
+from pipeline.stage import stage
+from stages.predict import PREDICT_KEYS, load_predictor
+
+
+@stage("dataset.root", *PREDICT_KEYS)
+def timing(
+    params: Params,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many test clips, evenly over the classes.")] = 40,
+) -> None:
+    """Measure how long a clip takes from its file to its class, part by part.
+
+    One clip at a time, after two for warming up, with the models that `dvc repro` left. Writes metrics/timing.json:
+    milliseconds a clip, median and 90th percentile.
+    """
+    rows = dataset.usable(read_parquet(paths.INDEX, "index"), "test")
+    if rows.empty:
+        raise DatasetError("no usable test clip", where=paths.INDEX)
+    chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]
+    files = [Path(params.dataset.root) / path for path in chosen["path"]]
+    predictor, _ = load_predictor(params)
+    for path in files[:2]:
+        predictor(path)
+    spent: dict[str, list[float]] = {name: [] for name in (*PARTS, "clip_to_class")}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        spent[name].append(time.perf_counter() - begun)
+
+    with console.progress("timing", len(files)) as advance:
+        for path in files:
+            with part("clip_to_class"):
+                predictor(path, part)
+            advance(1)
+    milliseconds = {
+        name: {"median": 1e3 * float(np.median(values)), "p90": 1e3 * float(np.quantile(values, 0.9))}
+        for name, values in spent.items()
+    }
+    write_json(
+        paths.TIMING_JSON,
+        {
+            "clips": len(files),
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "mean_frames": float(chosen["frames"].mean()),
+            "milliseconds": milliseconds,
+        },
+    )
+    console.table(
+        f"ms a clip, {len(files)} clips of {chosen['frames'].mean():.0f} frames, {torch.get_num_threads()} threads",
+        ("", "median", "90 % are below"),
+        [(name.replace("_", " "), f"{ms['median']:.1f}", f"{ms['p90']:.1f}") for name, ms in milliseconds.items()],
+    )
+
+
+if __name__ == "__main__":
+    timing()

@@ -1,0 +1,77 @@
+"""`moclip sweep` runs what is missing as DVC experiments, beside the workspace, and sums up over the seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from moclip.plots import accuracy_over_cost
+from pipeline import console
+from tests.conftest import run
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) -> None:
+    run("dvc", "exp", "run", "--temp", "-S", "fusion.epochs=2", cwd=project)  # by hand: taken as it is
+    sweep = ("moclip", "sweep", "--dataset-seeds", "[0]", "--name", "epochs")
+    done = run(*sweep, "fusion.epochs=2,4", cwd=project)
+    assert "2 runs, 1 of them done, 1 to go" in done.stdout
+    assert run("git", "status", "--porcelain", "--untracked-files=no", cwd=project).stdout == "", "the workspace stays"
+    folder = project / "metrics/sweeps/epochs"
+    rows = json.loads((folder / "table.json").read_text())["rows"]
+    assert [row["values"] for row in rows] == [{"fusion.epochs": 2}, {"fusion.epochs": 4}]
+    assert all(len(row["streams"]["fusion"]["top1"]) == row["runs"] == 1 for row in rows)
+    assert pd.read_csv(folder / "table.csv")["fusion.epochs"].tolist() == [2, 4]
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    shown = json.loads(run("dvc", "exp", "show", "--json", "--num", "1", cwd=project).stdout)
+    top1 = {
+        data["params"]["params.yaml"]["data"]["fusion"]["epochs"]: data["metrics"]["metrics/fusion.json"]["data"][
+            "top1"
+        ]
+        for one in shown[-1]["experiments"]
+        for data in [one["revs"][0]["data"]]
+    }
+    assert [row["streams"]["fusion"]["top1"] for row in rows] == [[top1[2]], [top1[4]]]
+    again = run(*sweep, "fusion.epochs=4", cwd=project)
+    assert "1 runs, 1 of them done, 0 to go" in again.stdout
+    kept = json.loads((folder / "table.json").read_text())["rows"]
+    assert sorted(row["values"]["fusion.epochs"] for row in kept) == [2, 4], "sweeps of one name add up"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("tsn.siz=64", "did you mean tsn.size?"),
+        ("tns.size=64", "tns.size: unknown key; did you mean tsn?"),
+        ("tsn.size", "wanted KEY=VALUE,VALUE"),
+        ("tsn.size=64,7", "tsn.size = 7: allowed is a whole number from 16 to 512"),
+        ("seed=1,2", "seeds are those of dataset.seeds"),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_anything_runs(finished: Path, setting: str, told: str) -> None:
+    done = run("moclip", "sweep", setting, cwd=finished, code=1)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_sweep_names_its_runs(finished: Path) -> None:
+    done = run("moclip", "sweep", "tsn.size=32,64", "tsn.lr_steps=[1],[1, 2]", "--dry", cwd=finished)
+    assert "12 runs, 0 of them done, 12 to go" in done.stdout
+    assert "tsn.size=64 tsn.lr_steps=[1, 2] seed=2" in done.stdout
+    assert not (finished / "metrics/sweeps").exists()
+
+
+def test_the_plot_takes_rows_with_and_without_a_spread(tmp_path: Path) -> None:
+    def row(size: int, cost: float, sd: float | None) -> dict:
+        part = {"top1_mean": 0.5, "top1_sd": sd, "multiply_adds_m": cost}
+        return {"values": {"tsn.size": size}, "streams": {"mv_tsn": part, "fusion": part}}
+
+    for name, rows in (
+        ("cost", [row(32, 10.0, 0.1), row(64, 40.0, None)]),
+        ("same", [row(32, 10.0, 0.1), row(64, 10.0, 0.0)]),
+    ):
+        accuracy_over_cost(rows, console.STREAMS, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
