@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,20 +73,27 @@ def run(name: str, values: dict[str, Any], verbose: bool = False) -> None:
 
 def _dvc(*arguments: str, show: bool = False) -> str:
     """What a DVC command prints; with `show` it goes on to stderr line by line."""
-    lines: list[str] = []
     # src: the code of the folder that a run happens in, not that of the workspace, which may be edited meanwhile
     search = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": search}
+    # and this Python for the stages, whether or not its environment is activated
+    programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": search, "PATH": programs}
     command = [sys.executable, "-m", "dvc", *arguments]
-    errors = subprocess.STDOUT if arguments[:2] == ("exp", "run") else subprocess.PIPE
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
+    lines: list[str] = []
+    with (
+        tempfile.TemporaryFile("w+") as aside,  # warnings must not get into what is parsed
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=aside, text=True, env=environment) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
             if show:
                 sys.stderr.write(line)
-        told = process.stderr.read() if process.stderr else ""
+        process.wait()
+        aside.seek(0)
+        told = aside.read().splitlines()
     if process.returncode:
-        last = [line.rstrip() for line in [*lines, *told.splitlines()] if line.strip()][-TOLD:]
-        raise MoclipError("\n  ".join(last), where=f"dvc {' '.join(arguments[:2])}")
+        # a stage's own message comes before DVC's words on it
+        said = [line.rstrip() for line in told if line.strip()] or lines
+        raise MoclipError("\n  ".join(said[-TOLD:]), where=f"dvc {' '.join(arguments[:2])}")
     return "".join(lines)

@@ -168,7 +168,12 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     streams = [stream for stream in paths.STREAMS if any(stream in row["streams"] for row in rows)]
     console.table(
         f"top-1, mean and standard deviation; {folder}/table.csv, plot.png",
-        (*keys, "runs", *(console.STREAMS[stream] for stream in streams), "M multiply-adds"),
+        (
+            *(key.rsplit(".", 1)[-1] for key in keys),
+            "runs",
+            *(console.STREAMS[stream] for stream in streams),
+            "M multiply-adds",
+        ),
         [
             (
                 *(_said(row["values"].get(key, "")) for key in keys),
@@ -192,7 +197,7 @@ def _said(value: Any) -> str:
 def _score(part: dict[str, Any] | None) -> str:
     if part is None:
         return ""
-    spread = "" if part["top1_sd"] is None else f" ± {part['top1_sd']:.3f}"
+    spread = "" if part["top1_sd"] is None else f"±{part['top1_sd']:.3f}"
     return f"{part['top1_mean']:.3f}{spread}"
 
 

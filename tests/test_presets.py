@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
     "tsn.size": 32,
     "tsn.epochs": 1,
     "tsn.batch": 40,
+    "baselines.image": "test_resnet",
     "embed.views": 1,
     "fusion.hidden": 32,
     "fusion.epochs": 2,
