@@ -256,6 +256,22 @@ def test_the_text_head_scores_classes_that_it_never_saw() -> None:
     assert right["concat"] < 0.7, "it has no means to tell them apart"
 
 
+def test_training_learns_nothing_of_classes_that_do_not_occur() -> None:
+    torch.manual_seed(0)
+    stills = functional.normalize(torch.randn(40, 1, 12), dim=2)
+    data = FusionData(torch.randn(40, 1, 6), stills, torch.randint(3, (40,)))
+    text = functional.normalize(torch.randn(5, 12), dim=1)
+    other = torch.cat([text[:3], functional.normalize(torch.randn(2, 12), dim=1)])
+    ends = []
+    for names in (text, other):
+        head = heads(6, 12, names)["text"]
+        recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=3, batch=16, seed=0)
+        train_fusion(head, data, data, recipe, torch.device("cpu"), lambda row: None)
+        ends.append(head.state_dict())
+    assert torch.equal(ends[0]["residual.weight"], ends[1]["residual.weight"])
+    assert ends[0]["residual.weight"].abs().max() > 0
+
+
 def test_attention_begins_as_the_mean_and_learns_which_still_matters() -> None:
     """One still of four shows the class, the others an empty scene, and the mean is mostly scene."""
     torch.manual_seed(0)
