@@ -148,6 +148,9 @@ class Fusion(Group):
     weight_decay: Real = Field(ge=0, le=10, description="AdamW's")
     epochs: Whole = Field(ge=1, le=10000, description="passes over the training clips")
     batch: Whole = Field(ge=1, le=65536, description="clips in a step")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        description="autocast's type in training; auto: bf16 or fp16 on a GPU, bf16 on a CPU that multiplies it"
+    )
 
 
 class Baselines(Group):

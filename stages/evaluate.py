@@ -37,18 +37,19 @@ def evaluate(params: Params) -> None:
     protocols = {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
     base = dataset.base_classes(len(classes))
     sources = (rows["class"] + "/" + rows["group"]).to_numpy()
-    scores = {
-        name: metrics.scores(values, labels, sources, params.seed)
-        | ({"base_to_new": metrics.base_to_new(values, labels, base)} if params.dataset.base_to_new else {})
-        | {
-            "n": len(rows),
-            "coverage": len(rows) / (len(rows) + sum(skipped.values())),
-            "skipped": skipped,
-            "protocol": protocols[name],
-            "fingerprint": inputs.fingerprint("test"),
-        }
-        for name, values in logits.items()
+    common = {
+        "n": len(rows),
+        "coverage": len(rows) / (len(rows) + sum(skipped.values())),
+        "skipped": skipped,
+        "fingerprint": inputs.fingerprint("test"),
     }
+    scores = {
+        name: score | common | {"protocol": protocols[name]}
+        for name, score in metrics.scores(logits, labels, sources, params.seed).items()
+    }
+    if params.dataset.base_to_new:
+        for name, values in logits.items():
+            scores[name]["base_to_new"] = metrics.base_to_new(values, labels, base)
     predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
     scores["fusion"]["streams"] = metrics.complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     for name in paths.STREAMS:

@@ -29,6 +29,7 @@ from pipeline.stage import stage
     "fusion.weight_decay",
     "fusion.epochs",
     "fusion.batch",
+    "fusion.precision",
 )
 def train_fusion(params: Params) -> None:
     """Train the fusion head on the cached features.
@@ -49,7 +50,7 @@ def train_fusion(params: Params) -> None:
         pooling=fusion.pooling,
     )
     model = _head(fusion.head, config, inputs)
-    recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed)
+    recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed, fusion.precision)
     with live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_head(model, train, val, recipe, pick_device(), log)
     model.save(paths.FUSION)

@@ -48,3 +48,9 @@ def test_bench_read(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert names_with(found, part), part
     assert all(share == 1 for share in found["facts"]["decoded fields equal to the stored ones"].values())
+
+
+def test_bench_head(tmp_path: Path) -> None:
+    found = run("head", tmp_path / "head.json")
+    assert len(names_with(found, "in every epoch")) == 2
+    assert found["facts"]["top-1 of the fusion head on these features"] > 0.25

@@ -195,6 +195,25 @@ def test_networks_come_back_from_disk(tmp_path: Path) -> None:
     torch.testing.assert_close(again(shown), model(shown))
 
 
+@pytest.mark.parametrize("head", ["concat", "text"])
+def test_a_head_learns_in_bfloat16_what_it_learns_in_float32(head: str) -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(3, (120,))
+    stills = functional.normalize(torch.eye(16)[labels] + 0.3 * torch.randn(120, 16), dim=1)[:, None]
+    data = FusionData(torch.randn(120, 1, 8), stills, labels)
+    text = functional.normalize(torch.eye(16)[:3] + 0.1 * torch.randn(3, 16), dim=1)
+    ends = {}
+    for precision in ("fp32", "bf16"):
+        model = heads(8, 16, text)[head]
+        recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=8, batch=32, seed=0, precision=precision)
+        best = train_fusion(model, data, data, recipe, torch.device("cpu"), lambda row: None)
+        assert best["val_top1"] > 0.95
+        ends[precision] = model.hidden.weight.detach()
+    assert ends["bf16"].dtype == torch.float32, "the weights stay"
+    assert not torch.equal(ends["fp32"], ends["bf16"])
+    assert (ends["bf16"] - ends["fp32"]).abs().mean() < 0.01
+
+
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
 @pytest.mark.parametrize("head", ["concat", "text"])
 def test_heads_come_back_from_disk(tmp_path: Path, head: str, pooling: str) -> None:
@@ -421,14 +440,15 @@ def test_the_interval_covers_the_truth_and_knows_that_clips_of_a_source_are_alik
     covered = widths = alone = 0.0
     for trial in range(40):
         right = np.repeat(rng.random(40) < 0.7, 10)  # a source is right or wrong as a whole
-        low, high = metrics.bootstrap_interval(right, sources, trial, draws=1000)
+        low, high = metrics.bootstrap_interval(right[:, None], sources, trial, draws=1000)[0]
         covered += low <= 0.7 <= high
         widths += high - low
-        low, high = metrics.bootstrap_interval(right, np.arange(400), trial, draws=1000)
+        low, high = metrics.bootstrap_interval(right[:, None], np.arange(400), trial, draws=1000)[0]
         alone += high - low
     assert covered >= 34
     assert widths > 2.5 * alone
-    assert metrics.bootstrap_interval(np.ones(5, bool), np.arange(5), 0) == (1, 1)
+    both = np.stack([np.ones(5, bool), np.arange(5) == 0], axis=1)
+    assert metrics.bootstrap_interval(both, np.arange(5), 0).tolist() == [[1, 1], [0, 0.6]]
 
 
 def test_the_streams_shares_add_up() -> None:

@@ -19,11 +19,11 @@ from moclip import mv_training, video
 from moclip.errors import ModelError
 from moclip.extract import extract
 from moclip.fields import Clips, Fields
-from moclip.mv_training import MvTsnRecipe, autocast_type, embed, optimiser_for, schedule, train_mv_tsn
+from moclip.mv_training import MvTsnRecipe, embed, optimiser_for, schedule, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from moclip.sampling import motion_frames
 from moclip.store import FieldReader, read_frame_types
-from moclip.training import BestEpoch
+from moclip.training import BestEpoch, autocast_type
 from pipeline import params as parameters
 from pipeline import presets
 from pipeline.recipe import recipe
@@ -213,6 +213,9 @@ def test_the_type_of_mixed_precision_follows_the_device() -> None:
         torch.bfloat16,
         torch.float32,
     ]
+    able = torch.cpu.get_capabilities()
+    native = able.get("avx512_bf16") or able.get("amx_bf16")
+    assert autocast_type("auto", cpu, dense=True) == (torch.bfloat16 if native else torch.float32)
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"accumulate": 2}])

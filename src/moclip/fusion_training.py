@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moclip.fusion import Fusion
-from moclip.training import BestEpoch, Log, epoch_generator
+from moclip.training import BestEpoch, Log, autocast_type, epoch_generator
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class FusionRecipe:
     epochs: int
     batch: int
     seed: int
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -48,33 +49,44 @@ def train_fusion(
     choices = torch.full((model.config.classes,), -torch.inf).index_fill_(0, occur, 0.0).to(device)
     train, val = train.to(device), val.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    dtype = autocast_type(recipe.precision, device, dense=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     keeper = BestEpoch(model)
     for epoch in range(recipe.epochs):
         generator = epoch_generator(recipe.seed, epoch)
         order = torch.from_numpy(generator.permutation(len(train.labels))).to(device)
         view = torch.from_numpy(generator.integers(train.motion.shape[1], size=len(train.labels))).to(device)
         model.train()
-        total, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        shown = []
         for rows in order.split(recipe.batch):
-            logits = model(train.motion[rows, view[rows]], train.stills[rows]) + choices
-            loss = functional.cross_entropy(logits, train.labels[rows])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += loss.detach() * len(rows)
-            right += (logits.detach().argmax(1) == train.labels[rows]).sum()
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                logits = model(train.motion[rows, view[rows]], train.stills[rows])
+            logits = logits.float() + choices
+            shown.append(logits.detach())
+            model.zero_grad(set_to_none=True)
+            scaler.scale(functional.cross_entropy(logits, train.labels[rows])).backward()
+            scaler.step(optimiser)
+            scaler.update()
+        train_loss, train_top1 = _scores(torch.cat(shown), train.labels[order])
         model.eval()
         with torch.inference_mode():
             logits = model(val.motion[:, 0], val.stills) + choices
+        val_loss, val_top1 = _scores(logits, val.labels)
         row = {
             "epoch": epoch,
-            "train_loss": total.item() / len(train.labels),
-            "train_top1": right.item() / len(train.labels),
-            "val_loss": functional.cross_entropy(logits, val.labels).item(),
-            "val_top1": (logits.argmax(1) == val.labels).float().mean().item(),
+            "train_loss": train_loss,
+            "train_top1": train_top1,
+            "val_loss": val_loss,
+            "val_top1": val_top1,
         }
         keeper.offer(row)
         log(row)
     keeper.restore()
     model.eval()
     return keeper.row
+
+
+def _scores(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Cross-entropy and top-1."""
+    right = logits.argmax(1) == labels
+    return functional.cross_entropy(logits, labels).item(), right.float().mean().item()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -49,22 +51,22 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) ->
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def bootstrap_interval(right: np.ndarray, sources: np.ndarray, seed: int, draws: int = 10_000) -> tuple[float, float]:
+def bootstrap_interval(right: np.ndarray, sources: np.ndarray, seed: int, draws: int = 10_000) -> np.ndarray:
     """The 95 % percentile interval of the share of rows predicted right, by resampling the clips' sources.
 
-    `right` (n,) bool, `sources` (n,) of any type: clips cut from one source are alike, and resampling them one by one
-    would make the interval too narrow.
+    `right` (n, models) bool, `sources` (n,) of any type: clips cut from one source are alike, and resampling them one
+    by one would make the interval too narrow. Returns (models, 2): low and high, the same draws for every model.
     """
     _, member = np.unique(sources, return_inverse=True)
-    hits, sizes = np.bincount(member, weights=right), np.bincount(member)
+    hits = np.stack([np.bincount(member, weights=column) for column in right.T], axis=1)
+    sizes = np.bincount(member)
     generator = np.random.default_rng(seed)
     at_once = max(1, 4_000_000 // len(sizes))
     shares: list[np.ndarray] = []
     for start in range(0, draws, at_once):
         picks = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), min(at_once, draws - start))
-        shares.append((picks @ hits) / (picks @ sizes))
-    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
-    return float(low), float(high)
+        shares.append((picks @ hits) / (picks @ sizes)[:, None])
+    return np.quantile(np.concatenate(shares), [0.025, 0.975], axis=0).T
 
 
 def complementarity(motion: np.ndarray, picture: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -92,15 +94,21 @@ def base_to_new(logits: np.ndarray, labels: np.ndarray, base: int) -> dict[str, 
     return {"base": first, "new": second, "harmonic_mean": 2 * first * second / both if both else 0.0}
 
 
-def scores(logits: np.ndarray, labels: np.ndarray, sources: np.ndarray, seed: int) -> dict[str, float]:
-    """top1 with the ends of its 95 % interval, top5, mean_class_accuracy and calibration_error in one mapping."""
-    predicted = logits.argmax(axis=1)
-    low, high = bootstrap_interval(predicted == labels, sources, seed)
+def scores(
+    streams: Mapping[str, np.ndarray], labels: np.ndarray, sources: np.ndarray, seed: int
+) -> dict[str, dict[str, float]]:
+    """Of each stream's logits: top1, its 95 % interval, top5, mean_class_accuracy and calibration_error."""
+    predicted = {name: logits.argmax(axis=1) for name, logits in streams.items()}
+    right = np.stack([choice == labels for choice in predicted.values()], axis=1)
+    intervals = bootstrap_interval(right, sources, seed)
     return {
-        "top1": top_k(logits, labels, 1),
-        "top1_low": low,
-        "top1_high": high,
-        "top5": top_k(logits, labels, 5),
-        "mean_class_accuracy": mean_class_accuracy(predicted, labels),
-        "calibration_error": calibration_error(logits, labels),
+        name: {
+            "top1": top_k(logits, labels, 1),
+            "top1_low": float(low),
+            "top1_high": float(high),
+            "top5": top_k(logits, labels, 5),
+            "mean_class_accuracy": mean_class_accuracy(predicted[name], labels),
+            "calibration_error": calibration_error(logits, labels),
+        }
+        for (name, logits), (low, high) in zip(streams.items(), intervals, strict=True)
     }

@@ -22,7 +22,7 @@ from moclip.augment import pictures, protocol_crops, random_crops
 from moclip.errors import ModelError
 from moclip.fields import Clips, Fields
 from moclip.mv_tsn import MvTsn, parameter_groups
-from moclip.training import BestEpoch, Log, epoch_generator
+from moclip.training import BestEpoch, Log, autocast_type, epoch_generator
 from moclip.weights import load_weights, save_weights
 
 CHECKPOINT_SECONDS = 20.0
@@ -247,20 +247,6 @@ def _parts(count: int, most: int) -> list[slice]:
     """`count` rows in at most `most` parts of nearly equal size, of two rows at least: BatchNorm wants them."""
     edges = np.linspace(0, count, max(1, min(most, count // 2)) + 1).round().astype(int).tolist()
     return [slice(start, end) for start, end in pairwise(edges)]
-
-
-def autocast_type(precision: str, device: torch.device) -> torch.dtype:
-    """The type that matrix products and convolutions of the training run in.
-
-    "auto" is bfloat16 on a GPU that has it, float16 on another, float32 on a CPU, where bfloat16 is faster for some
-    networks and slower for others (docs/experiments.md). "fp16" is float32 on a CPU.
-    """
-    cpu = device.type == "cpu"
-    if precision == "auto":
-        precision = "fp32" if cpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if precision == "fp32" or (precision == "fp16" and cpu):
-        return torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float16
 
 
 def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:

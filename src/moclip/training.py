@@ -1,4 +1,4 @@
-"""What both trainings share: the best epoch and a generator of random numbers for each epoch.
+"""What both trainings share: the best epoch, a generator of random numbers for each epoch, mixed precision.
 
 The best epoch is chosen on the validation part of train; no training function ever sees the test split.
 """
@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import nn
 
 Log = Callable[[dict[str, float]], None]
@@ -35,3 +36,23 @@ class BestEpoch:
 
 def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
+
+
+def autocast_type(precision: str, device: torch.device, dense: bool = False) -> torch.dtype:
+    """The type that matrix products and convolutions of a training run in.
+
+    "auto" is bfloat16 on a GPU that has it and float16 on another. On a CPU it is float32: bfloat16 is faster there for
+    some networks and slower for others (docs/experiments.md). A `dense` network, of matrix products alone, gains
+    wherever the CPU multiplies bfloat16 itself, and has it there. "fp16" is float32 on a CPU.
+    """
+    cpu = device.type == "cpu"
+    if precision == "auto":
+        if cpu:
+            able = torch.cpu.get_capabilities()
+            native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+            precision = "bf16" if dense and native else "fp32"
+        else:
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if precision == "fp32" or (precision == "fp16" and cpu):
+        return torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float16
