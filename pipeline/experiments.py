@@ -45,6 +45,8 @@ def finished() -> list[Finished]:
     found = []
     for baseline in shown:
         for experiment in baseline.get("experiments") or []:
+            if (experiment.get("executor") or {}).get("state", "success") != "success":
+                continue  # waiting, running or failed: the metrics that DVC shows may be the commit's
             data = experiment["revs"][0].get("data") or {}
             params = data.get("params", {}).get("params.yaml", {}).get("data")
             metrics = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -43,12 +44,10 @@ def sweep(
     grid = _grid(settings, raw)
     label = name or "-".join(key.replace(".", "_") for key in grid)
     wanted = [
-        dict(zip(grid, values, strict=True)) | {"seed": seed}
+        _checked(raw, dict(zip(grid, values, strict=True)) | {"seed": seed})  # all of them before anything runs
         for values in itertools.product(*grid.values())
         for seed in params.dataset.seeds
     ]
-    for values in wanted:  # all is checked before anything runs
-        parameters.validate(experiments.changed(raw, values), source="sweep")
     done = {_content(one.params) for one in experiments.finished()}
     missing = [values for values in wanted if _content(experiments.changed(raw, values)) not in done]
     console.note(f"sweep {label}: {len(wanted)} runs, {len(wanted) - len(missing)} of them done, {len(missing)} to go")
@@ -79,6 +78,12 @@ def _grid(settings: list[str], raw: dict[str, Any]) -> Grid:
             raise MoclipError("cannot be read as values", where=setting)
         grid[key] = listed
     return grid
+
+
+def _checked(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` as the model reads them: `1e-4` is a number, whatever YAML says."""
+    read = parameters.validate(experiments.changed(raw, values), source="sweep").model_dump(mode="json")
+    return {key: functools.reduce(lambda group, part: group[part], key.split("."), read) for key in values}
 
 
 def _content(params: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from tests.conftest import run
 @pytest.mark.slow
 def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) -> None:
     run("dvc", "exp", "run", "--temp", "-S", "fusion.epochs=2", cwd=project)  # by hand: taken as it is
+    run("dvc", "exp", "run", "--queue", "-S", "fusion.epochs=4", cwd=project)  # waits, and is no result
     sweep = ("moclip", "sweep", "--dataset-seeds", "[0]", "--name", "epochs")
     done = run(*sweep, "fusion.epochs=2,4", cwd=project)
     assert "2 runs, 1 of them done, 1 to go" in done.stdout
@@ -58,9 +59,9 @@ def test_a_wrong_grid_is_refused_before_anything_runs(finished: Path, setting: s
 
 
 def test_a_dry_sweep_names_its_runs(finished: Path) -> None:
-    done = run("moclip", "sweep", "tsn.size=32,64", "tsn.lr_steps=[1],[1, 2]", "--dry", cwd=finished)
+    done = run("moclip", "sweep", "fusion.lr=1e-3,1e-4", "tsn.lr_steps=[1],[1, 2]", "--dry", cwd=finished)
     assert "12 runs, 0 of them done, 12 to go" in done.stdout
-    assert "tsn.size=64 tsn.lr_steps=[1, 2] seed=2" in done.stdout
+    assert "fusion.lr=0.0001 tsn.lr_steps=[1, 2] seed=2" in done.stdout
     assert not (finished / "metrics/sweeps").exists()
 
 
