@@ -69,7 +69,7 @@ def run(name: str, values: dict[str, Any], verbose: bool = False) -> None:
     """Run one experiment beside the workspace, which stays as it is. Raises MoclipError with the end of its output."""
     command = ["exp", "run", "--temp", "--name", name]
     for key, value in values.items():
-        command += ["--set-param", f"{key}={json.dumps(value).replace(' ', '')}"]
+        command += ["--set-param", f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}"]
     _dvc(*command, show=verbose)
 
 
