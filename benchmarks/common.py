@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,12 @@ from moclip import video
 from moclip.files import write_atomically
 from pipeline import console
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results"
+PRODUCT = (
+    "dvc.yaml", ".dvcignore", ".gitignore", "pipeline", "stages", "src", "data/none", "data/prompts.json",
+    "data/classes",
+)  # fmt: skip
 REAL_DATA = "MOCLIP_REAL_DATA"
 LIBRARIES = (
     "av", "motion-vector-extractor", "numcodecs", "numpy", "opencv-python-headless", "opencv-python", "tensorstore",
@@ -33,6 +39,17 @@ LIBRARIES = (
 UCF_SIZE, HD_SIZE = (240, 320), (720, 1280)  # (height, width), px
 
 Key = TypeVar("Key", bound=Hashable)
+
+
+def copy_product(folder: Path) -> None:
+    """Copy what a project of its own needs of the product, its data and parameters apart."""
+    for name in PRODUCT:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, target)
 
 
 # -------------------------------------------------------------------------------------------------- command

@@ -11,7 +11,6 @@ over every training clip in every epoch: measured on a sample, and multiplied.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,20 +21,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.common import RESULTS, Row, arguments, by_turns, report, say
+from benchmarks.common import RESULTS, Row, arguments, by_turns, copy_product, report, say
 from moclip import dataset
 from moclip.clip import picture_cost
 from moclip.cost import count_parameters
 from moclip.features import normalised, write_features, write_group
 from moclip.files import folder_aside
 from moclip.mv_tsn import MvTsn, MvTsnConfig
+from pipeline import params as parameters
 from pipeline import paths, presets
 from pipeline.io import read_json, write_json, write_parquet
 
-ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("dvc.yaml", ".dvcignore", ".gitignore", "pipeline", "stages", "src", "data/none", "data/prompts.json")
 MOTION, PICTURE, VIEWS, SEGMENTS = 1280, 512, 4, 3
 TARGET_SECONDS = 60.0
 
@@ -88,23 +87,14 @@ def main() -> None:
 
 def _make_project(project: Path, size: Size) -> dict[str, int]:
     """A git and DVC project where everything before the head is done; the number of clips in each part."""
-    for name in PRODUCT:
-        source, target = ROOT / name, project / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(source, target)
+    copy_product(project)
     (project / "videos").mkdir()
     here = Path.cwd()
     os.chdir(project)
     try:
-        text = presets.text("ucf101", "videos", None, None)
-        text = text.replace("lr: 1.0e-4", "lr: 3.0e-4").replace("data/classes/ucf101.json", "data/none")
-        text = text.replace("epochs: 100\n", f"epochs: {size.epochs}\n").replace(
-            "epochs: 100 ", f"epochs: {size.epochs} "
-        )
-        paths.PARAMS.write_text(text)
+        preset = yaml.safe_load(presets.text("ucf101", "videos", None, None))
+        params = {"fusion.lr": 3e-4, "fusion.epochs": size.epochs, "dataset.phrases": parameters.NO_FILE}
+        paths.PARAMS.write_text(yaml.safe_dump(parameters.changed(preset, params)))
         say("writing the features")
         parts = _write_features(size)
     finally:

@@ -27,18 +27,6 @@ class Finished:
     metrics: dict[str, dict[str, Any]]
 
 
-def changed(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a parameter tree with full keys ("tsn.size") set."""
-    tree: dict[str, Any] = json.loads(json.dumps(raw))
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        group = tree
-        for parent in parents:
-            group = group[parent]
-        group[leaf] = value
-    return tree
-
-
 def finished() -> list[Finished]:
     """Every experiment on the current commit that ended well. Raises MoclipError outside of a git and DVC project."""
     shown = json.loads(_dvc("exp", "show", "--json", "--num", "1"))

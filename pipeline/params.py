@@ -6,6 +6,7 @@ in params.yaml (the presets carry whole sets), so that what DVC sees is all ther
 
 from __future__ import annotations
 
+import copy
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -167,6 +168,12 @@ class Evaluate(Group):
     )
     crop: Real = Field(gt=0, le=1, description="side of the test crop, a share of the short side")
 
+    @property
+    def views(self) -> tuple[int, int]:
+        """The protocol's segments and crops."""
+        segments, crops = self.protocol.split("x")
+        return int(segments), int(crops)
+
 
 class Params(Group):
     seed: Whole = Field(ge=0, le=2**31 - 1, description="of the splits, the frames, the weights, the augmentation")
@@ -189,15 +196,19 @@ def load(path: Path = Path("params.yaml"), overrides: dict[str, Any] | None = No
     raw = read_raw(path)
     model = validate(raw, source=str(path))
     _check_watched(model, source=str(path))
-    if not overrides:
-        return model
-    for key, value in overrides.items():
+    return validate(changed(raw, overrides), source="option") if overrides else model
+
+
+def changed(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a parameter tree with full keys ("tsn.size") set."""
+    tree = copy.deepcopy(raw)
+    for key, value in values.items():
         *parents, leaf = key.split(".")
-        group = raw
+        group = tree
         for parent in parents:
             group = group[parent]
         group[leaf] = value
-    return validate(raw, source="option")
+    return tree
 
 
 def read_raw(path: Path) -> dict[str, Any]:

@@ -20,9 +20,7 @@ PREDICTIONS = Path("data/predictions.parquet")
 REPORT = Path("data/report/index.html")
 
 METRICS = Path("metrics")
-STREAMS = ("zero_shot", "mv_image", "mv_tsn", "score_sum", "fusion")
-"""What evaluate scores; mv_image where there is one."""
-STREAM_JSON = {name: METRICS / f"{name}.json" for name in STREAMS}
+STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_image", "mv_tsn", "score_sum", "fusion")}
 COST_JSON = METRICS / "cost.json"
 TIMING_JSON = METRICS / "timing.json"
 TRANSCODE_COUNTS = METRICS / "counts" / "transcode.json"

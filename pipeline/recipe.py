@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pipeline.params import Params
 
 if TYPE_CHECKING:
+    from moclip.fields import Fields
     from moclip.mv_training import MvTsnRecipe
+    from moclip.mv_tsn import MvTsnConfig
+    from pipeline.inputs import Inputs
 
 RECIPE_KEYS = (
     "seed",
@@ -57,4 +61,21 @@ def recipe(params: Params, segments: int) -> MvTsnRecipe:
         seed=params.seed,
         accumulate=tsn.accumulate,
         compile=tsn.compile,
+    )
+
+
+def same_run(
+    params: Params, wanted: MvTsnRecipe, network: MvTsnConfig, pretrained: bool | str, inputs: Inputs, fields: Fields
+) -> str:
+    """A text that is equal exactly when a training may go on from the checkpoint of another."""
+    from moclip.mv_training import recipe_fingerprint
+
+    return recipe_fingerprint(
+        wanted,
+        network=asdict(network),
+        pretrained=pretrained,
+        clips=inputs.fingerprint(),
+        shots=params.dataset.shots,
+        base_to_new=params.dataset.base_to_new,
+        store=fields.reader.attributes["recipe"],
     )

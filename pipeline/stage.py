@@ -83,7 +83,7 @@ class Stage:
     def _option(self, key: str, raw: dict[str, Any]) -> inspect.Parameter:
         description, allowed = parameters.describe(key)
         default = _dig(raw, key)
-        said = "missing in params.yaml" if default is None else f"params.yaml: {_shown(default)}"
+        said = "missing in params.yaml" if default is None else f"params.yaml: {shown(default)}"
         option = typer.Option(
             f"--{key.replace('.', '-').replace('_', '-')}",
             help=f"{description + '; ' if description else ''}{allowed}  [{said}]",
@@ -142,7 +142,7 @@ def _slug(key: str) -> str:
     return key.replace(".", "__")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -36,7 +36,7 @@ def embed_mv(params: Params) -> None:
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
     model, fields, device = load_mv_tsn(paths.MV_TSN), inputs.fields(), pick_device()
-    segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
+    segments, crops = params.evaluate.views
     everyone, train = inputs.motion_clips(), inputs.motion_clips("train")
     views = []
     with console.progress("embed_mv", len(everyone) + params.embed.views * len(train)) as advance:

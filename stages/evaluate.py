@@ -52,8 +52,8 @@ def evaluate(params: Params) -> None:
             scores[name]["base_to_new"] = metrics.base_to_new(values, labels, base)
     predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
     scores["fusion"]["streams"] = metrics.complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
-    for name in paths.STREAMS:
-        write_json(paths.STREAM_JSON[name], scores.get(name, {}))
+    for name, path in paths.STREAM_JSON.items():
+        write_json(path, scores.get(name, {}))
     costs = _cost(inputs, model, params, rows)
     write_json(paths.COST_JSON, costs)
     _write_predictions(rows, logits)
@@ -85,7 +85,7 @@ def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarr
 
 def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
     """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
-    segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
+    segments, crops = params.evaluate.views
     tower, network = inputs.clip_image.attributes["cost"], inputs.mv_embed.attributes["cost"]
     head = cost.fusion_cost(model, params.clip.frames)
     stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]

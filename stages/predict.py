@@ -75,7 +75,7 @@ def load_predictor(params: Params) -> tuple[Predictor, list[str]]:
     """The models that `dvc repro` left, and the names of the classes."""
     mv_tsn, text = load_mv_tsn(paths.MV_TSN), Features(paths.CLIP_TEXT, "clip_text")
     mv = params.mv
-    segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
+    segments, crops = params.evaluate.views
     predictor = Predictor(
         mv_tsn,
         load_fusion(paths.FUSION),

@@ -17,7 +17,7 @@ from pipeline import console, experiments, paths
 from pipeline import params as parameters
 from pipeline.io import read_json, rounded, write_json, write_text
 from pipeline.params import Params
-from pipeline.stage import stage
+from pipeline.stage import shown, stage
 
 Grid = dict[str, list[Any]]
 
@@ -41,15 +41,16 @@ def sweep(
     standard deviation over the seeds, beside the multiply-adds of a video.
     """
     raw = parameters.read_raw(paths.PARAMS)
-    grid = _grid(settings, raw)
+    grid = _grid(settings)
     label = name or "-".join(key.replace(".", "_") for key in grid)
     wanted = [
         _checked(raw, dict(zip(grid, values, strict=True)) | {"seed": seed})  # all of them before anything runs
         for values in itertools.product(*grid.values())
         for seed in params.dataset.seeds
     ]
-    done = {_content(one.params) for one in experiments.finished()}
-    missing = [values for values in wanted if _content(experiments.changed(raw, values)) not in done]
+    contents = [_content(parameters.changed(raw, values)) for values in wanted]
+    done = _done()
+    missing = [values for values, content in zip(wanted, contents, strict=True) if content not in done]
     console.note(f"sweep {label}: {len(wanted)} runs, {len(wanted) - len(missing)} of them done, {len(missing)} to go")
     if dry:
         for values in missing:
@@ -57,13 +58,14 @@ def sweep(
         return
     failed = _run(label, raw, missing, show)
     folder = out / label
-    rows = _merged(folder / "table.json", _rows(grid, raw, wanted))
+    runs = _done() if missing else done
+    rows = _merged(folder / "table.json", _rows(grid, wanted, [runs.get(content) for content in contents]))
     _write(folder, rows)
     if failed:
         raise MoclipError(f"{len(failed)} of {len(missing)} runs failed; the first:\n  {failed[0]}", where=label)
 
 
-def _grid(settings: list[str], raw: dict[str, Any]) -> Grid:
+def _grid(settings: list[str]) -> Grid:
     grid: Grid = {}
     for setting in settings:
         key, sign, values = setting.partition("=")
@@ -82,7 +84,7 @@ def _grid(settings: list[str], raw: dict[str, Any]) -> Grid:
 
 def _checked(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """`values` as the model reads them: `1e-4` is a number, whatever YAML says."""
-    read = parameters.validate(experiments.changed(raw, values), source="sweep").model_dump(mode="json")
+    read = parameters.validate(parameters.changed(raw, values), source="sweep").model_dump(mode="json")
     return {key: functools.reduce(lambda group, part: group[part], key.split("."), read) for key in values}
 
 
@@ -97,7 +99,7 @@ def _run(label: str, raw: dict[str, Any], missing: list[dict[str, Any]], show: b
     failed = []
     with console.progress(f"sweep {label}", len(missing), "run") as advance:
         for values in missing:
-            name = experiments.name_of(label, experiments.changed(raw, values))
+            name = experiments.name_of(label, parameters.changed(raw, values))
             try:
                 experiments.run(name, values, show)
             except MoclipError as problem:
@@ -107,34 +109,38 @@ def _run(label: str, raw: dict[str, Any], missing: list[dict[str, Any]], show: b
     return failed
 
 
-def _rows(grid: Grid, raw: dict[str, Any], wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _done() -> dict[str, experiments.Finished]:
+    """The experiments that are done, by content."""
+    return {_content(one.params): one for one in experiments.finished()}
+
+
+def _rows(grid: Grid, wanted: list[dict[str, Any]], found: list[experiments.Finished | None]) -> list[dict[str, Any]]:
     """A row a combination: its values, how many seeds are done, and each stream's scores over them."""
-    done = {_content(one.params): one for one in experiments.finished()}
     rows: dict[str, tuple[dict[str, Any], list[experiments.Finished]]] = {}
-    for values in wanted:
+    for values, run in zip(wanted, found, strict=True):
         own = {key: value for key, value in values.items() if key in grid}
         _, runs = rows.setdefault(repr(own), (own, []))
-        if found := done.get(_content(experiments.changed(raw, values))):
-            runs.append(found)
+        if run:
+            runs.append(run)
     return [{"values": own, "runs": len(runs), "streams": _streams(runs)} for own, runs in rows.values() if runs]
 
 
 def _streams(runs: list[experiments.Finished]) -> dict[str, dict[str, Any]]:
     streams = {}
-    for stream in paths.STREAMS:
+    for stream in console.STREAMS:
         scores = [run.metrics.get(stream, {}).get("top1") for run in runs]
         if None in scores:
             continue
         top1 = np.array(scores, dtype=float)
         streams[stream] = {
             "top1_mean": float(top1.mean()),
-            "top1_sd": float(top1.std(ddof=1)) if len(top1) > 1 else math.nan,
+            "top1_sd": float(top1.std(ddof=1)) if len(top1) > 1 else None,
             "top1": top1.tolist(),
             "multiply_adds_m": runs[0].metrics["cost"]["multiply_adds_m"]["video"][stream],
         }
         new = [run.metrics[stream].get("base_to_new", {}).get("harmonic_mean") for run in runs]
         if None not in new:
-            streams[stream]["harmonic_mean"] = float(np.mean(new))
+            streams[stream]["harmonic_mean"] = _finite(float(np.mean(new)))
     return streams
 
 
@@ -150,10 +156,6 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         return
     from moclip.plots import accuracy_over_cost
 
-    rows = [
-        row | {"streams": {s: {k: _finite(v) for k, v in part.items()} for s, part in row["streams"].items()}}
-        for row in rows
-    ]
     flat = pd.DataFrame(
         [
             {**row["values"], "runs": row["runs"]}
@@ -170,7 +172,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_text(folder / "table.csv", flat.to_csv(index=False, lineterminator="\n"))
     accuracy_over_cost(rows, console.STREAMS, folder / "plot.png")
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
-    streams = [stream for stream in paths.STREAMS if any(stream in row["streams"] for row in rows)]
+    streams = [stream for stream in console.STREAMS if any(stream in row["streams"] for row in rows)]
     console.table(
         f"top-1, mean and standard deviation; {folder}/table.csv, plot.png",
         (
@@ -181,7 +183,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         ),
         [
             (
-                *(_said(row["values"].get(key, "")) for key in keys),
+                *(shown(row["values"].get(key, "")) for key in keys),
                 row["runs"],
                 *(_score(row["streams"].get(stream)) for stream in streams),
                 f"{row['streams']['fusion']['multiply_adds_m']:,.1f}",
@@ -191,12 +193,8 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _said(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _score(part: dict[str, Any] | None) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from moclip.files import folder_aside
 from pipeline import console, paths
 from pipeline.params import Params
-from pipeline.recipe import RECIPE_KEYS, recipe
+from pipeline.recipe import RECIPE_KEYS, recipe, same_run
 from pipeline.stage import stage
 
 
@@ -33,7 +31,7 @@ def _train(params: Params, backbone: str) -> None:
     from moclip import dataset
     from moclip.device import pick_device
     from moclip.features import write_features
-    from moclip.mv_training import embed, recipe_fingerprint, train_mv_tsn
+    from moclip.mv_training import embed, train_mv_tsn
     from moclip.mv_tsn import MvTsn, MvTsnConfig
     from pipeline.inputs import Inputs
     from pipeline.log import live_log
@@ -47,20 +45,12 @@ def _train(params: Params, backbone: str) -> None:
     pretrained = "hub" if tsn.pretrained == "hub" else False
     model, wanted, device, fields = MvTsn(config, pretrained), recipe(params, 1), pick_device(), inputs.fields()
     console.note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
-    same_run = recipe_fingerprint(
-        wanted,
-        network=asdict(config),
-        pretrained=pretrained,
-        clips=inputs.fingerprint(),
-        shots=params.dataset.shots,
-        base_to_new=params.dataset.base_to_new,
-        store=fields.reader.attributes["recipe"],
-    )
-    segments, crops = (int(part) for part in params.evaluate.protocol.split("x"))
+    run = same_run(params, wanted, config, pretrained, inputs, fields)
+    segments, crops = params.evaluate.views
     with folder_aside(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             checkpoint = paths.WORK / "train_image.safetensors"
-            best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, same_run, log)
+            best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)
         model.save(folder / "model.safetensors")
         _, logits = embed(model, fields, everyone, segments, crops, params.evaluate.crop, params.embed.batch, device)
         write_features(

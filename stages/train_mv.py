@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from moclip import dataset
 from moclip.device import pick_device
-from moclip.mv_training import CHECKPOINT_SECONDS, recipe_fingerprint, train_mv_tsn
+from moclip.mv_training import CHECKPOINT_SECONDS, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from pipeline import console, paths
 from pipeline.inputs import Inputs
 from pipeline.log import live_log
 from pipeline.params import Params
-from pipeline.recipe import RECIPE_KEYS, recipe
+from pipeline.recipe import RECIPE_KEYS, recipe, same_run
 from pipeline.seed import seed_everything
 from pipeline.stage import stage
 
@@ -43,15 +42,7 @@ def train_mv(
     device = pick_device()
     console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
     fields = inputs.fields()
-    same_run = recipe_fingerprint(
-        wanted,
-        network=asdict(config),
-        pretrained=tsn.pretrained,
-        clips=inputs.fingerprint(),
-        shots=params.dataset.shots,
-        base_to_new=params.dataset.base_to_new,
-        store=fields.reader.attributes["recipe"],
-    )
+    run = same_run(params, wanted, config, tsn.pretrained, inputs, fields)
     with live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs) as log:
         best = train_mv_tsn(
             model,
@@ -61,7 +52,7 @@ def train_mv(
             wanted,
             device,
             paths.WORK / "train_mv.safetensors",
-            same_run,
+            run,
             log,
             checkpoint_seconds,
         )

@@ -13,23 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.common import copy_product
+from pipeline import params as parameters
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 REAL_DATA = "MOCLIP_REAL_DATA"
 
-COPIED = (
-    "dvc.yaml",
-    ".dvcignore",
-    ".gitignore",
-    "pipeline",
-    "stages",
-    "src",
-    "data/none",
-    "data/prompts.json",
-    "data/classes",
-)
 DEMO = ("dvc.yaml", "params.yaml", "*.py", ".gitignore")
 
 SMALL = {
@@ -88,26 +80,14 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: st
 
 def set_keys(path: Path, values: dict[str, Any]) -> None:
     """Change keys ("fusion.lr") of a YAML file."""
-    tree = yaml.safe_load(path.read_text())
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        group = tree
-        for parent in parents:
-            group = group[parent]
-        group[leaf] = value
+    tree = parameters.changed(yaml.safe_load(path.read_text()), values)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
 def new_project(folder: Path) -> Path:
     """The product's files in a git + DVC repository of its own, nothing run yet."""
     folder.mkdir(parents=True)
-    for name in COPIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy(source, target)
+    copy_product(folder)
     (folder / "data/demo").mkdir()
     for pattern in DEMO:
         for source in (ROOT / "data/demo").glob(pattern):

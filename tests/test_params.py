@@ -19,15 +19,6 @@ def raw() -> dict[str, Any]:
     return params.read_raw(ROOT / "params.yaml")
 
 
-def changed(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
-    *parents, leaf = key.split(".")
-    group = raw
-    for parent in parents:
-        group = group[parent]
-    group[leaf] = value
-    return raw
-
-
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -51,7 +42,7 @@ def changed(raw: dict[str, Any], key: str, value: object) -> dict[str, Any]:
 )
 def test_a_bad_value_is_named_in_full(raw: dict[str, Any], key: str, value: object, told: list[str]) -> None:
     with pytest.raises(ParamError) as caught:
-        params.validate(changed(raw, key, value), "params.yaml")
+        params.validate(params.changed(raw, {key: value}), "params.yaml")
     for part in told:
         assert part in str(caught.value)
 
@@ -64,7 +55,7 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
 
 def test_1e_4_is_a_float_however_yaml_reads_it(raw: dict[str, Any]) -> None:
     assert isinstance(yaml.safe_load("lr: 1e-4")["lr"], str), "YAML 1.1, as PyYAML has it"
-    assert params.validate(changed(raw, "fusion.lr", "1e-4"), "").fusion.lr == 1e-4
+    assert params.validate(params.changed(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
 
 
 def test_every_key_is_read_by_a_stage_or_watched_by_dvc() -> None:

@@ -25,10 +25,6 @@ PARTS = ("read_vectors", "mv_tsn", "read_stills", "clip", "fusion")
 Part = Callable[[str], AbstractContextManager[object]]
 
 
-def _untimed(name: str) -> AbstractContextManager[object]:
-    return nullcontext()
-
-
 @dataclass(frozen=True)
 class FieldSettings:
     """How vectors become a field; must equal what the models were trained on."""
@@ -64,7 +60,7 @@ class Predictor:
     fields: FieldSettings
     views: ViewSettings
 
-    def __call__(self, path: Path, part: Part = _untimed) -> dict[str, np.ndarray]:
+    def __call__(self, path: Path, part: Part = nullcontext) -> dict[str, np.ndarray]:
         """Probabilities (classes,) float32 of "fusion", "mv_tsn" and "zero_shot". Raises VideoError.
 
         `part(name)` is entered around each step of the work, one of `PARTS`.
