@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-head ablation clean
+.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-predict bench-head ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,7 +40,7 @@ check: $(READY)  ## lint, formatting, types
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
 lock:  ## resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[dev]" setuptools torch==2.14.1 torchvision==0.29.1
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[pipeline,onnx,dev]" setuptools torch==2.14.1 torchvision==0.29.1
 	( echo "# Exact versions of everything \`make setup\` installs (Python 3.11). \`make lock\` writes it anew."; \
 	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude moclip | \
 	  sed -E "/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|motion-vector-extractor).*)/\1; $(LINUX)/" ) > requirements.lock
@@ -55,6 +55,9 @@ bench-extract: $(READY)  ## compare extraction with bare decoding loops, into be
 
 bench-read: $(READY)  ## compare reading the store with decoding, also at UCF-101's size (minutes, a few GB)
 	python -m benchmarks.read
+
+bench-predict: $(READY)  ## compare a prediction with the bare work in it (minutes; wants `make demo`)
+	python -m benchmarks.predict
 
 bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (minutes)
 	python -m benchmarks.head

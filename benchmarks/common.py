@@ -34,7 +34,7 @@ PRODUCT = (
 REAL_DATA = "MOCLIP_REAL_DATA"
 LIBRARIES = (
     "av", "motion-vector-extractor", "numcodecs", "numpy", "opencv-python-headless", "opencv-python", "tensorstore",
-    "torch", "zarr",
+    "timm", "torch", "transformers", "zarr",
 )  # fmt: skip
 UCF_SIZE, HD_SIZE = (240, 320), (720, 1280)  # (height, width), px
 

@@ -1,46 +1,85 @@
-"""The console script `moclip`: every stage in DAG order, then the tools beside the DAG, then `use`."""
+"""The console script `moclip`: every stage in DAG order, the tools beside the DAG, then `use`, `metrics`, `store`."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
+import inspect
+import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import console, paths, presets
+import moclip
+from pipeline import console, paths, store_cli
 from pipeline.dag import STAGES, TOOLS
-from pipeline.io import read_json
-from pipeline.stage import Stage, guarded
+
+if TYPE_CHECKING:
+    from pipeline.stage import Stage
+
+HERE = Path(__file__).parent
+PRESETS = sorted(path.stem for path in (HERE / "presets").glob("*.yaml"))
 
 
 def main() -> None:
-    """Build the command line and run it. Only the stage that is called gets imported: torch is slow to load."""
-    called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
-    app = typer.Typer(
-        help="MoCLIP-Lite: action recognition from motion vectors and a frozen CLIP.\n\n"
-        "The stages, in the order of the DAG that `dvc repro` runs; each also runs alone.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
+    """Run the command line."""
+    console.speak(verbose=not {"-v", "--verbose"}.isdisjoint(sys.argv))  # of what goes wrong before they are read
+    console.run(console.guarded(lambda: build(_called())))
+
+
+def build(called: str | None) -> typer.Typer:
+    """The command line. Only the command `called` gets its options: reading all of them takes a second."""
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback(invoke_without_command=True)(moclip_)
     for name, summary in (STAGES | TOOLS).items():
         if name == called:
-            stage: Stage = getattr(importlib.import_module(f"stages.{name}"), name)
-            stage.add_to(app)
+            _stage(name).add_to(app)
         else:
             app.command(name, help=summary)(_uncalled)
-    app.command(help=use.__doc__)(use)
-    app.command(help=metrics.__doc__)(metrics)
-    if called == "store":
-        app.add_typer(importlib.import_module("pipeline.store_cli").app, name="store")
-    else:
-        app.command("store", help="Look into the store of motion fields, and check it.")(_uncalled)
-    app()
+    app.command()(console.command(use))
+    app.command()(console.command(metrics))
+    app.add_typer(store_cli.app, name="store")
+    return app
+
+
+def _called() -> str | None:
+    """The command's name, on the command line or in the one that a shell asks to complete."""
+    words = sys.argv[1:]
+    if "_MOCLIP_COMPLETE" in os.environ:  # bash, and the other shells
+        line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        words = line.split()[1:]
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+# ------------------------------------------------------------------------------------------------- the commands
+
+
+def moclip_(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """MoCLIP-Lite: action recognition from motion vectors and a frozen CLIP.
+
+    The stages, in the order of the DAG that `dvc repro` runs; each also runs alone.
+    """
+    if version:
+        print(f"moclip {moclip.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def use(
-    preset: Annotated[str, typer.Argument(help=f"One of: {', '.join(presets.names())}.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of: {', '.join(PRESETS)}.",
+            autocompletion=lambda incomplete: [name for name in PRESETS if name.startswith(incomplete)],
+        ),
+    ],
     root: Annotated[str | None, typer.Option(help="Folder of videos: <root>/<class>/<clip>.")] = None,
     splits: Annotated[
         str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...); without: a seeded split.")
@@ -48,27 +87,89 @@ def use(
     split: Annotated[int | None, typer.Option(help="Which official split.")] = None,
 ) -> None:
     """Write params.yaml from a preset."""
+    from pipeline import presets
 
-    def work() -> None:
-        presets.write(preset, paths.PARAMS, root, splits, split)
-        console.note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
-
-    guarded(work)
+    presets.write(preset, paths.PARAMS, root, splits, split)
+    console.note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
 
 
 def metrics() -> None:
     """Print the accuracies and cost of the last run."""
+    from pipeline.io import read_json
 
-    def work() -> None:
-        cost = read_json(paths.COST_JSON, "evaluate")["multiply_adds_m"]["video"]
-        streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
-        console.scores({name: scores for name, scores in streams.items() if scores}, cost)
-
-    guarded(work)
+    cost = read_json(paths.COST_JSON, "evaluate")["multiply_adds_m"]["video"]
+    streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
+    console.scores({name: scores for name, scores in streams.items() if scores}, cost, console.result)
 
 
 def _uncalled() -> None:
     """Stands for a stage in the list of `moclip --help`."""
+
+
+# ------------------------------------------------------------------------------------ a stage without its imports
+
+LIGHT = {
+    "typer",
+    "moclip.errors",
+    *(f"pipeline.{name}" for name in ("console", "dag", "params", "paths", "recipe", "stage")),
+    *sys.stdlib_module_names,
+}
+"""What a stage's options are made of. It imports more, PyTorch mostly, which takes seconds."""
+
+
+def _stage(name: str) -> Stage:
+    """A stage's command: read from its outline, while the stage itself is imported when it is to run.
+
+    So help, completion and complaints about options come at once.
+    """
+
+    def imported() -> Stage:
+        stage: Stage = getattr(importlib.import_module(f"stages.{name}"), name)
+        return stage
+
+    try:
+        outlined: Stage = _outline(name)[name]
+        inspect.signature(outlined.function, eval_str=True)
+    except Exception:  # whatever it lacks
+        return imported()
+
+    @functools.wraps(outlined.function)
+    def work(**given: Any) -> None:
+        imported().function(**given)
+
+    return type(outlined)(work, outlined.keys)
+
+
+def _outline(name: str) -> dict[str, Any]:
+    """What the file of a stage defines when only `LIGHT` modules are imported in it. Its functions cannot run.
+
+    Raises anything, for one NameError, where the file itself uses what is not imported.
+    """
+    path = HERE.parent / "stages" / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = {"__name__": f"stages.{name}"}
+    kept: list[ast.stmt] = []
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("stages."):
+            other = _outline(str(statement.module).removeprefix("stages."))
+            found |= {alias.asname or alias.name: other[alias.name] for alias in statement.names}
+        elif not isinstance(statement, ast.Import | ast.ImportFrom) or _is_light(statement):
+            kept.append(statement)
+    tree.body = kept
+    exec(compile(tree, path, "exec", dont_inherit=True), found)
+    return found
+
+
+def _is_light(statement: ast.Import | ast.ImportFrom) -> bool:
+    """Drop what is not light from an import; say whether anything is left."""
+    package = statement.module if isinstance(statement, ast.ImportFrom) else None
+
+    def light(alias: ast.alias) -> bool:
+        inner = f"{package}.{alias.name}" if package else alias.name
+        return not LIGHT.isdisjoint((inner, package or "", (package or inner).partition(".")[0]))
+
+    statement.names = [alias for alias in statement.names if light(alias)]
+    return bool(statement.names)
 
 
 if __name__ == "__main__":

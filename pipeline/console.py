@@ -1,70 +1,196 @@
-"""What a stage shows: progress (a bar on a terminal, plain lines when piped), tables, notes and errors on one style."""
+"""What every command shows, in one style, and how it ends: results, notes, tables, progress, errors, exit codes.
+
+Results and notes go to stdout, progress and errors to stderr. On a terminal there are bars and colours, elsewhere whole
+lines of plain text. Two words on two kinds of output: a `result` is what the command was asked for; a `note` or a
+`table` is a stage's account of its work, and --quiet leaves those out.
+"""
 
 from __future__ import annotations
 
+import inspect
+import logging
+import os
+import re
+import select
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
-import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
+import typer
+
+from moclip.errors import MoclipError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from tqdm import tqdm
 
 LINE_EVERY = 10.0
 """Seconds between plain progress lines."""
+BRIEF = 1.0
+"""Seconds below which progress leaves no line: the stage's own line says it all."""
 
-_quiet = False
+FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+"""Exit codes; the last two as a shell has them for a program that ends by the signals INT and PIPE."""
+
 Advance = Callable[[int], None]
 Log = Callable[[dict[str, float]], None]
+Value = TypeVar("Value")
+
+_quiet = _verbose = False
+_bar: tqdm | None = None  # the one on the screen
 
 
-def set_quiet(quiet: bool) -> None:
-    global _quiet
-    _quiet = quiet
+def speak(quiet: bool = False, verbose: bool = False) -> None:
+    """Set how much is said from here on."""
+    global _quiet, _verbose
+    _quiet, _verbose = quiet, verbose
 
 
 def note(text: str) -> None:
     """A line for the reader, on stdout; silent under --quiet."""
     if not _quiet:
-        print(text, flush=True)
+        _say(text, sys.stdout)
 
 
 def error(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    """What went wrong, on stderr: "WHERE: WHAT", and what to do in an indented line below."""
+    _say(f"error: {text}", sys.stderr)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Print whole lines; a bar on the screen steps aside for them."""
+    if _bar is None:
+        print(text, file=stream, flush=True)
+    else:
+        _bar.write(text, file=stream)
+        stream.flush()
+
+
+# ---------------------------------------------------------------------------------------------------- tables
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table: the first column to the left, the others to the right."""
-    if _quiet:
-        return
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    """A stage's account of its work as a table; silent under --quiet."""
+    if not _quiet:
+        result(title, columns, rows)
+
+
+def result(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: Mapping[str, str] | None = None
+) -> None:
+    """Print a table that was asked for, on stdout: headers, columns of numbers to the right.
+
+    As wide as the terminal; where stdout is none, as wide as it takes, without colours. `styles` maps a cell's whole
+    text to rich's name of a style.
+    """
+    from rich.box import Box  # rich takes longer to import than `moclip --help` to run
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[str(cell) for cell in row] for row in rows]
+    ruled = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)  # a line below the headers, nothing else
+    shown = Table(box=ruled, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for number, column in enumerate(columns):
-        shown.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(str(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 110).print(shown)
+        right = all(_NUMBER.fullmatch(row[number]) for row in cells)
+        shown.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        shown.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))  # Text: no markup in [brackets]
+    terminal = sys.stdout.isatty()
+    console = Console(
+        color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
+        force_terminal=terminal,
+        width=None if terminal else _NO_WIDTH,
+    )
+    with console.capture() as captured:
+        console.print(Text(title, "bold"), soft_wrap=True)
+        console.print(shown)
+    _say("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n", sys.stdout)
+
+
+_NO_WIDTH = 1 << 16  # characters: nothing is cut or wrapped
+_NUMBER = re.compile(r"-?|[-+]?\d[\d.,]*([-x±][\d.,]+)?( ?%)?")  # a range, "8x1", "0.91±0.02" too; or nothing
+
+
+# -------------------------------------------------------------------------------------------------- progress
 
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "clip") -> Iterator[Advance]:
-    """Yield `advance(n)`: on a terminal a bar with rate and remaining time, when piped a line every 10 s."""
+    """Yield `advance(n)`: on a terminal a bar with rate and remaining time, elsewhere a line every 10 s.
+
+    Lines also under --verbose, where a bar and the log would run into each other.
+    """
     if _quiet:
         yield lambda count: None
-    elif sys.stderr.isatty():
-        with tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True) as bar:
-
-            def step(count: int) -> None:
-                bar.update(count)
-
-            yield step
+    elif sys.stderr.isatty() and not _verbose:
+        with _bar_on_screen(label, total, unit) as advance:
+            yield advance
     else:
         lines = _Lines(label, total, unit)
         yield lines.advance
         lines.end()
+
+
+class _Pace:
+    """How fast work goes, by what was told of it.
+
+    A run that was killed and goes on tells at its beginning, in one step or in many, what it finds done. That was not
+    done in this time: so only the later half of the time counts, nor ever the first step.
+    """
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.done = 0
+        self.steps = deque([(self.begun, 0)])
+        self.first: tuple[float, int] | None = None
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self.steps.append((time.monotonic(), self.done))
+        self.first = self.first or self.steps[-1]
+
+    def rate(self) -> float:
+        """Units a second; 0 as long as it is not known."""
+        now = time.monotonic()
+        while len(self.steps) > 1 and self.steps[1][0] <= (self.begun + now) / 2:
+            self.steps.popleft()
+        if self.first is None or self.done == self.first[1]:
+            return 0.0
+        return min((self.done - done) / max(now - then, 1e-9) for then, done in (self.steps[0], self.first))
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+
+@contextmanager
+def _bar_on_screen(label: str, total: int, unit: str) -> Iterator[Advance]:
+    from tqdm import tqdm
+
+    global _bar
+    pace = _Pace()
+
+    class Bar(tqdm):
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            return {**super().format_dict, "rate": pace.rate()}
+
+    def advance(count: int) -> None:
+        pace.advance(count)
+        bar.update(count)
+
+    with Bar(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True) as bar:
+        _bar = bar
+        try:
+            yield advance
+            bar.leave = pace.seconds() >= BRIEF
+        finally:
+            _bar = None
 
 
 class _Lines:
@@ -72,28 +198,26 @@ class _Lines:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = 0
-        self.begun = self.said = time.monotonic()
+        self.pace = _Pace()
+        self.said = self.pace.begun
 
     def advance(self, count: int) -> None:
-        self.done += count
-        if time.monotonic() - self.said >= LINE_EVERY:
+        self.pace.advance(count)
+        if time.monotonic() - self.said >= LINE_EVERY and self.pace.done < self.total:
             self.said = time.monotonic()
-            self._say()
+            rate = self.pace.rate()
+            left = f"{(self.total - self.pace.done) / rate:.0f} s left" if rate else "time left unknown"
+            self._say(f"{rate:.1f}/s, {left}")
 
     def end(self) -> None:
-        self._say()
+        if self.pace.seconds() >= BRIEF:
+            self._say(f"{self.pace.seconds():.0f} s")
 
-    def _say(self) -> None:
-        seconds = time.monotonic() - self.begun
-        rate = self.done / seconds if seconds > 0 else 0.0
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
-        print(
-            f"{self.label}: {self.done}/{self.total} {self.unit}s, {rate:.1f}/s{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _say(self, text: str) -> None:
+        _say(f"{self.label}: {self.pace.done}/{self.total} {self.unit}s, {text}", sys.stderr)
 
+
+# ------------------------------------------------------------------------------------------------ the streams
 
 STREAMS = {
     "zero_shot": "zero-shot CLIP",
@@ -105,11 +229,11 @@ STREAMS = {
 """What the streams are called wherever they are shown."""
 
 
-def scores(streams: dict[str, dict[str, Any]], cost: dict[str, float]) -> None:
+def scores(streams: dict[str, dict[str, Any]], cost: dict[str, float], show: Callable[..., None] = table) -> None:
     """The accuracies of the streams on the test split, and the multiply-adds of a video in millions."""
     first = next(iter(streams.values()))
     left_out = sum(first["skipped"].values())
-    table(
+    show(
         f"test split: {first['n']} clips scored, {left_out} left out",
         ("", "views", "top-1", "95 % interval", "top-5", "mean class", "M multiply-adds"),
         [
@@ -133,3 +257,133 @@ def failures(rows: pd.DataFrame, most: int = 10) -> None:
         note(f"  not usable: {row.id}: {row.reason}")
     if len(bad) > most:
         note(f"  ... and {len(bad) - most} more")
+
+
+# ------------------------------------------------------------------------------------- how a command runs, and ends
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; results and errors remain.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log, and show tracebacks.")]
+UsageError: Any = typer.BadParameter.__base__  # click's, wherever this version of Typer has it from
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` as Typer is to read it: with --quiet and --verbose, and ending as every command does."""
+
+    def run(quiet: bool, verbose: bool, **given: Any) -> None:
+        speak(quiet, verbose)
+        guarded(lambda: function(**given))
+
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+    ]
+    options = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *flags]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    return run
+
+
+def run(app: typer.Typer, program: str | None = None) -> None:
+    """Run a command line and exit; wrong usage is told as all other errors are."""
+    sys.exit(guarded(lambda: _invoke(app, program)))
+
+
+def _invoke(app: typer.Typer, program: str | None) -> int | None:
+    try:
+        return app(prog_name=program, standalone_mode=False)
+    except UsageError as problem:
+        error(_misuse(problem))
+        return MISUSED
+
+
+def guarded(work: Callable[[], Value]) -> Value:
+    """Run `work`; what goes wrong in it becomes one message and an exit code."""
+    _prepare()
+    try:
+        value = work()
+        sys.stdout.flush()
+        return value
+    except (typer.Exit, typer.Abort, UsageError):
+        raise
+    except MoclipError as problem:
+        _fail(str(problem))
+    except KeyboardInterrupt:
+        error("interrupted; run the same command again to go on from here")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError as problem:
+        if not _reader_is_gone():
+            _fail(_fault(problem))
+        sys.exit(PIPE_CLOSED)
+    except ModuleNotFoundError as problem:
+        _fail(_missing(problem) or _fault(problem))
+    except Exception as problem:
+        _fail(_fault(problem))
+
+
+def _fail(text: str) -> NoReturn:
+    if _verbose:
+        traceback.print_exc()
+    error(text)
+    sys.exit(FAILED)
+
+
+def _fault(problem: Exception) -> str:
+    """One line on an error that nobody foresaw."""
+    said = " ".join(str(problem).split())
+    text = f"a fault in the program: {type(problem).__name__}{f': {said}' if said else ''}"
+    return text if _verbose else f"{text}\n  run it again with --verbose to see where"
+
+
+def _missing(problem: ModuleNotFoundError) -> str | None:
+    """A package that is not installed: some commands run without those that others need."""
+    package = (problem.name or "").partition(".")[0]
+    if package in ("", "moclip", "pipeline", "stages"):
+        return None
+    return f"{package}: this command needs the package, which is not installed\n  see what else is not: moclip doctor"
+
+
+def _misuse(problem: Any) -> str:
+    """A usage error of click's in this style: "No such option: --lrr (Possible options: --lr)"."""
+    context = problem.ctx
+    words = problem.format_message().rstrip(".")
+    what, *near = re.split(r"\. (?=Did you mean)| \((?=Possible options)", words)
+    hint = re.sub(r"^Possible options: (.*)\)$", r"did you mean \1?", near[0]) if near else ""
+    what, hint = (text[:1].lower() + text[1:] for text in (what, hint))
+    if context is None:
+        return what
+    see = f"see: {context.command_path} --help"
+    return f"{context.command_path}: {what}\n  {f'{hint} ' if hint else ''}{see}"
+
+
+def _reader_is_gone() -> bool:
+    """Whether somebody closed stdout or stderr; if so nothing more is written there, not even at the exit."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        look = select.poll()
+        look.register(stream, 0)
+        if look.poll(0):  # in error, or hung up
+            os.dup2(_nowhere(), stream.fileno())
+            gone = True
+    return gone
+
+
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
+
+
+def _prepare() -> None:
+    """Let no name of a clip stop a command where it cannot be shown; other libraries' chatter is for --verbose."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, os.fdopen(_nowhere(), "w"))
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+    if _verbose:
+        logging.basicConfig(level=logging.INFO)
+        return
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("dvclive", "transformers", "timm", "libav"):
+        logging.getLogger(name).setLevel(logging.ERROR)

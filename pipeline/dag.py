@@ -20,5 +20,8 @@ TOOLS: dict[str, str] = {
     "timing": "Measure how long a clip takes from its file to its class, part by part.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
     "predict": "Say which action a clip shows, with the models that `dvc repro` left.",
+    "draw": "Draw a clip's motion vectors: arrows, colours, animations.",
+    "export": "Put the trained models into one folder that works without DVC.",
+    "doctor": "Say what this machine has, and how exactly it reads motion vectors.",
 }
 """Commands beside the DAG, built like the stages."""

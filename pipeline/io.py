@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
 from moclip.files import file_aside, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DIGITS = 4
 """Decimals in metrics files: enough for 13,320 clips, short enough to read in `dvc metrics diff`."""
@@ -44,6 +45,8 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
 
 def read_parquet(path: Path, stage: str) -> pd.DataFrame:
     """Raises MoclipError naming the `stage` that writes the file where it is not there."""
+    import pandas as pd  # who only predicts has none
+
     try:
         return pd.read_parquet(path)
     except FileNotFoundError:

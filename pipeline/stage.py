@@ -1,19 +1,17 @@
-"""What makes a function a stage: its parameter keys become options, errors become one message and exit code 1.
+"""What makes a function a stage: its parameter keys become options, and it runs and ends as every command does.
 
     @stage("fusion.lr", "fusion.epochs")
     def train_fusion(params: Params) -> None: ...
 
-Further parameters of the function that are annotated for Typer (`workers`, say) stay options as they are.
+Further parameters of the function that are annotated for Typer (`workers`, say) stay options as they are. With
+`params: Params | None` it also runs where no params.yaml is, and without `params` it reads none.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 import os
-import sys
 import typing
-import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -47,38 +45,29 @@ class Stage:
         """Run as a program: `python -m stages.<name>`."""
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         self.add_to(app)
-        app(prog_name=f"python -m stages.{self.name}")
+        console.run(app, f"python -m stages.{self.name}")
 
     def add_to(self, app: typer.Typer) -> None:
         app.command(self.name, help=inspect.getdoc(self.function))(self._command())
 
     def _command(self) -> Callable[..., None]:
         """The function that Typer reads: an option a key, then the function's own options."""
-        own = {
-            name: parameter
-            for name, parameter in inspect.signature(self.function, eval_str=True).parameters.items()
-            if name != "params"
-        }
-        raw = _raw_defaults()
+        own = dict(inspect.signature(self.function, eval_str=True).parameters)
+        wanted = own.pop("params", None)
+        raw = _raw_defaults() if self.keys else {}
 
-        def run(**given: Any) -> None:
-            console.set_quiet(given.pop("quiet"))
-            verbose = given.pop("verbose")
+        def work(**given: Any) -> None:
             overrides = {
                 key: parameters.option_value(text) for key in self.keys if (text := given.pop(_slug(key))) is not None
             }
-            guarded(lambda: self.function(parameters.load(paths.PARAMS, overrides), **given), verbose)
+            read = {} if wanted is None else {"params": _params(wanted, overrides)}
+            self.function(**read, **given)
 
         options = [self._option(key, raw) for key in self.keys] + list(own.values())
-        options += [
-            _flag("quiet", "-q", "No progress, no tables."),
-            _flag("verbose", "-v", "Log, and show tracebacks."),
-        ]
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        work.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
         )
-        run.__annotations__ = {option.name: option.annotation for option in options}
-        return run
+        return console.command(work)
 
     def _option(self, key: str, raw: dict[str, Any]) -> inspect.Parameter:
         description, allowed = parameters.describe(key)
@@ -89,6 +78,7 @@ class Stage:
             help=f"{description + '; ' if description else ''}{allowed}  [{said}]",
             show_default=False,
             metavar=key.rsplit(".", 1)[-1].upper(),
+            autocompletion=lambda incomplete: [word for word in _choices(allowed) if word.startswith(incomplete)],
         )
         return inspect.Parameter(
             _slug(key), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
@@ -103,39 +93,17 @@ def stage(*keys: str) -> Callable[[Callable[..., None]], Stage]:
     return lambda function: Stage(function, keys)
 
 
-def guarded(work: Callable[[], None], verbose: bool = False) -> None:
-    """Run `work`; a user's error becomes one message and exit code 1, an interrupt exit code 130."""
-    _hush(verbose)
-    try:
-        work()
-    except MoclipError as problem:
-        if verbose:
-            raise
-        console.error(str(problem))
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.error("interrupted; run the same command again to go on from here")
-        raise typer.Exit(130) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise typer.Exit(1) from None
+def _params(wanted: inspect.Parameter, overrides: dict[str, Any]) -> parameters.Params | None:
+    """What the stage's argument `params` gets: None only where it allows that, and nothing can be or need be read."""
+    may_lack = type(None) in typing.get_args(wanted.annotation)
+    if may_lack and not overrides and not paths.PARAMS.exists():
+        return None
+    return parameters.load(paths.PARAMS, overrides)
 
 
-def _hush(verbose: bool) -> None:
-    """Other libraries' chatter is for --verbose."""
-    if verbose:
-        logging.basicConfig(level=logging.INFO)
-        return
-    warnings.filterwarnings("ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("dvclive", "transformers", "timm", "libav"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _flag(name: str, short: str, text: str) -> inspect.Parameter:
-    annotation = Annotated[bool, typer.Option(f"--{name}", short, help=text)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+def _choices(allowed: str) -> list[str]:
+    """The words of "false | grid | pixel", for the shell to complete."""
+    return [word for word in allowed.split(" | ") if " " not in word] if " | " in allowed else []
 
 
 def _slug(key: str) -> str:

@@ -4,105 +4,98 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from moclip.dataset import tally
 from moclip.errors import StoreError
-from moclip.motion import dequantise
-from moclip.store import FieldReader, verify
 from pipeline import console, paths
-from pipeline.stage import guarded
 
 app = typer.Typer(
     help="Look into the store of motion fields, and check it.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
-@app.command()
 def info() -> None:
     """What is in the store: clips, frames, size, and how the fields were made."""
+    from moclip.dataset import tally
+    from moclip.store import FieldReader
 
-    def work() -> None:
-        reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
-        ok = reader.table[reader.table["status"] == "ok"]
-        files = [file for file in paths.MV_STORE.rglob("*") if file.is_file()]
-        size, frames = sum(file.stat().st_size for file in files), int(ok["length"].sum())
-        made = reader.attributes
-        console.table(
-            str(paths.MV_STORE),
-            ("", "value"),
-            [
-                ("clips", len(ok)),
-                ("not usable", len(reader.table) - len(ok)),
-                ("frames", f"{frames:,}"),
-                ("shards", f"{ok['shard'].nunique()} of {reader.shard} frames"),
-                ("files", len(files)),
-                ("size", f"{size / 1e6:.1f} MB, {size / max(1, frames):.0f} bytes a frame"),
-                ("grid", f"2 x {reader.grid[0]} x {reader.grid[1]} cells of {made['cell']} px"),
-                ("saturates at", f"{made['clip']:g} px, steps of {made['scale']:.4f} px"),
-                ("accumulated", made["accumulate"] or "no"),
-                *((f"read by {name}", count) for name, count in tally(ok["backend"]).items()),
-                *((f"version: {name}", version) for name, version in made["versions"].items()),
-            ],
-        )
-
-    guarded(work)
+    reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
+    ok = reader.table[reader.table["status"] == "ok"]
+    files = [file for file in paths.MV_STORE.rglob("*") if file.is_file()]
+    size, frames = sum(file.stat().st_size for file in files), int(ok["length"].sum())
+    made = reader.attributes
+    console.result(
+        str(paths.MV_STORE),
+        ("", "value"),
+        [
+            ("clips", len(ok)),
+            ("not usable", len(reader.table) - len(ok)),
+            ("frames", f"{frames:,}"),
+            ("shards", f"{ok['shard'].nunique()} of {reader.shard} frames"),
+            ("files", len(files)),
+            ("size", f"{size / 1e6:.1f} MB, {size / max(1, frames):.0f} bytes a frame"),
+            ("grid", f"2 x {reader.grid[0]} x {reader.grid[1]} cells of {made['cell']} px"),
+            ("saturates at", f"{made['clip']:g} px, steps of {made['scale']:.4f} px"),
+            ("accumulated", made["accumulate"] or "no"),
+            *((f"read by {name}", count) for name, count in tally(ok["backend"]).items()),
+            *((f"version: {name}", version) for name, version in made["versions"].items()),
+        ],
+    )
 
 
-@app.command("verify")
-def check() -> None:
+def verify() -> None:
     """Recompute every clip's checksum; name each damaged clip and end with exit code 1 if there is one."""
+    from moclip import store
 
-    def work() -> None:
-        problems = verify(paths.MV_STORE, paths.MV_TABLE)
-        if problems:
-            raise StoreError(
-                f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
-                where=paths.MV_STORE,
-                fix="make it anew: moclip extract_mv --rebuild",
-            )
-        console.note(f"{paths.MV_STORE}: every clip is as it was extracted")
-
-    guarded(work)
+    problems = store.verify(paths.MV_STORE, paths.MV_TABLE)
+    if problems:
+        raise StoreError(
+            f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
+            where=paths.MV_STORE,
+            fix="make it anew: moclip extract_mv --rebuild",
+        )
+    console.note(f"{paths.MV_STORE}: every clip is as it was extracted")
 
 
-@app.command()
 def show(
     clip: Annotated[str, typer.Argument(help="The clip's id (class/file), or a part of it that no other has.")],
 ) -> None:
     """Where a clip lies, its frame types, and how much moves in each frame."""
+    import numpy as np
 
-    def work() -> None:
-        reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
-        ids = [str(name) for name in reader.table["id"]]
-        found = [clip] if clip in ids else [name for name in ids if clip in name]
-        if len(found) != 1:
-            near = "\n  ".join(found[:5])
-            raise StoreError(f"{len(found)} clips are called so", where=clip, fix=near or "see data/index.parquet")
-        row = reader.row(found[0])
-        moved = np.hypot(*np.moveaxis(dequantise(reader.video(found[0]), reader.attributes["clip"]), 1, 0))
-        console.table(
-            found[0],
-            ("", "value"),
-            [(name, row[name]) for name in ("shard", "offset", "length", "slots", "backend", "md5", "checksum")],
-        )
-        console.table(
-            "displacement in px of the canvas",
-            ("frame", "type", "mean", "99 % below", "cells that move"),
-            [
-                (
-                    number,
-                    chr(kind),
-                    f"{field.mean():.2f}",
-                    f"{np.quantile(field, 0.99):.2f}",
-                    f"{(field > 0).mean():.0%}",
-                )
-                for number, (kind, field) in enumerate(zip(reader.frame_types(found[0]), moved, strict=True))
-            ],
-        )
+    from moclip.motion import dequantise
+    from moclip.store import FieldReader
 
-    guarded(work)
+    reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
+    ids = [str(name) for name in reader.table["id"]]
+    found = [clip] if clip in ids else [name for name in ids if clip in name]
+    if len(found) != 1:
+        near = "\n  ".join(found[:5])
+        raise StoreError(f"{len(found)} clips are called so", where=clip, fix=near or "see data/index.parquet")
+    row = reader.row(found[0])
+    moved = np.hypot(*np.moveaxis(dequantise(reader.video(found[0]), reader.attributes["clip"]), 1, 0))
+    console.result(
+        found[0],
+        ("", "value"),
+        [(name, row[name]) for name in ("shard", "offset", "length", "slots", "backend", "md5", "checksum")],
+    )
+    console.result(
+        "displacement in px of the canvas",
+        ("frame", "type", "mean", "99 % below", "cells that move"),
+        [
+            (
+                number,
+                chr(kind),
+                f"{field.mean():.2f}",
+                f"{np.quantile(field, 0.99):.2f}",
+                f"{(field > 0).mean():.0%}",
+            )
+            for number, (kind, field) in enumerate(zip(reader.frame_types(found[0]), moved, strict=True))
+        ],
+    )
+
+
+for shown in (info, verify, show):
+    app.command(shown.__name__)(console.command(shown))

@@ -4,9 +4,9 @@ import importlib.util
 import os
 import sys
 
-if importlib.util.find_spec("moclip") is None or importlib.util.find_spec("pandas") is None:
+if importlib.util.find_spec("moclip") is None or importlib.util.find_spec("typer") is None:
     # DVC runs `python` from the PATH, which is the system's where no environment is active
-    sys.exit(f"error: {sys.executable} lacks this project's packages; run: make setup && source .venv/bin/activate")
+    sys.exit(f"error: {sys.executable}: lacks this project's packages\n  run: make setup && source .venv/bin/activate")
 
 # How long OpenMP's threads spin while they wait; read when torch is first imported, hence here. By default, long: on a
 # busy machine they then starve each other (the fusion head trained 15 x slower). Not at all costs an idle one a third.

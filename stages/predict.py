@@ -1,25 +1,28 @@
-"""`moclip predict`: which action a clip shows, by the models that `dvc repro` left. Not a stage of the DAG."""
+"""`moclip predict`: which action a clip shows, by the models that `dvc repro` left, or by a bundle of them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
+from moclip import bundle
 from moclip.clip import Clip
-from moclip.errors import DatasetError, VideoError
-from moclip.features import Features
+from moclip.device import pick_device
+from moclip.errors import MoclipError, ModelError, VideoError
 from moclip.fusion import load_fusion
 from moclip.mv_tsn import load_mv_tsn
-from moclip.predictor import FieldSettings, Predictor, ViewSettings
+from moclip.predictor import STREAMS, FieldSettings, Prediction, Predictor, ViewSettings
 from moclip.video import clips_in
 from pipeline import console, paths
+from pipeline import params as parameters
 from pipeline.io import rounded
 from pipeline.params import Params
-from pipeline.stage import stage
+from pipeline.stage import Workers, cpu_count, stage
 
 PREDICT_KEYS = (
     "seed",
@@ -39,69 +42,138 @@ PREDICT_KEYS = (
 
 @stage(*PREDICT_KEYS)
 def predict(
-    params: Params,
-    clips: Annotated[list[Path], typer.Argument(help="Clips, or folders of clips.", show_default=False)],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    params: Params | None,
+    clips: Annotated[
+        list[Path], typer.Argument(help="Clips, folders of clips, or patterns in quotes.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to name.")] = 3,
+    labels: Annotated[
+        str | None, typer.Option(help='Choose from these instead, no training needed: "a, b, c".', show_default=False)
+    ] = None,
+    from_bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="A folder of `moclip export`.  [what dvc repro left]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row a clip and rank.")] = False,
+    workers: Workers = cpu_count(),
 ) -> None:
-    """Say which action a clip shows, with the models that `dvc repro` left.
+    """Say which action a clip shows.
 
-    Names the most probable classes by fusion, by motion alone and by zero-shot CLIP. A clip that cannot be read is
-    reported, the others are answered; the exit code is 1 where none could be.
+    Names the most probable classes by fusion, by motion alone and by zero-shot CLIP, side by side, with the models that
+    `dvc repro` left or those of a bundle. A clip that cannot be read is reported, the others are answered; the exit
+    code is 1 where none could be.
     """
+    if as_json and as_csv:
+        raise MoclipError("--json and --csv exclude each other")
     files = clips_in(clips)
-    if not files:
-        raise DatasetError("no clips in it", where=", ".join(map(str, clips)))
-    predictor, classes = load_predictor(params)
-    results = []
+    predictor = _predictor(params, from_bundle)
+    if labels is not None:
+        predictor = predictor.labelled([label.strip() for label in labels.split(",") if label.strip()])
+    results: list[dict[str, Any]] = []
     with console.progress("predict", len(files)) as advance:
-        for path in files:
-            try:
-                named = {name: _top(values, classes, top) for name, values in predictor(path).items()}
-                results.append({"clip": str(path), **named})
-            except VideoError as problem:
-                results.append({"clip": str(path), "error": problem.what})
+        for path, answer in zip(files, predictor.predict(files, workers), strict=True):
+            results.append({"clip": str(path)} | _named(answer, top))
             advance(1)
     if as_json:
-        print(json.dumps(rounded(results), indent=2))
+        print(json.dumps(rounded(results), indent=2, ensure_ascii=False))
+    elif as_csv:
+        print(_csv(results), end="")
     else:
-        for result in results:
-            _show(result, top)
-    if all("error" in result for result in results):
-        raise VideoError("no clip could be read", fix="\n  ".join(f"{r['clip']}: {r['error']}" for r in results))
+        _show(results)
+    failed = [result for result in results if "error" in result]
+    for result in failed:
+        console.error(f"{result['clip']}: {result['error']}")
+    if len(failed) == len(results):
+        raise VideoError("no clip could be read", fix="see the reasons above")
 
 
-def load_predictor(params: Params) -> tuple[Predictor, list[str]]:
-    """The models that `dvc repro` left, and the names of the classes."""
+def _predictor(params: Params | None, folder: Path | None) -> Predictor:
+    if folder:
+        return bundle.load(folder)
+    if params is None:
+        raise parameters.missing(paths.PARAMS, "or name a bundle: --bundle DIR")
+    return load_predictor(params)
+
+
+def load_predictor(params: Params) -> Predictor:
+    """The models that `dvc repro` left. Raises MoclipError where they are absent, or were made with other fields."""
+    from moclip.features import Features  # and with it zarr, which a bundle does without
+
+    device = pick_device()
     mv_tsn, text = load_mv_tsn(paths.MV_TSN), Features(paths.CLIP_TEXT, "clip_text")
     mv = params.mv
+    fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate)
+    _check_fields(fields)
     segments, crops = params.evaluate.views
-    predictor = Predictor(
-        mv_tsn,
-        load_fusion(paths.FUSION),
-        Clip(params.clip.model),
+    return Predictor(
+        mv_tsn.to(device),
+        load_fusion(paths.FUSION).to(device),
+        Clip(params.clip.model, device),
+        tuple(mv_tsn.config.classes),
         text.array("features"),
         text.attributes["logit_scale"],
-        FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate),
+        tuple(text.attributes["prompts"]),
+        fields,
         ViewSettings(segments, crops, params.evaluate.crop, params.clip.frames, params.clip.choice, params.seed),
     )
-    return predictor, list(mv_tsn.config.classes)
 
 
-def _top(probabilities: np.ndarray, classes: list[str], top: int) -> list[dict[str, object]]:
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return [{"class": classes[label], "probability": float(probabilities[label])} for label in order]
-
-
-def _show(result: dict, top: int) -> None:
-    if "error" in result:
-        console.error(f"{result['clip']}: {result['error']}")
+def _check_fields(wanted: FieldSettings) -> None:
+    """Where the store is still there, it knows what fields the models were trained on."""
+    about = paths.MV_STORE / "field" / "zarr.json"
+    if not about.exists():
         return
+    made = json.loads(about.read_text(encoding="utf-8"))["attributes"]
+    for key in ("canvas", "cell", "clip", "accumulate"):
+        now, then = getattr(wanted, key), made[key]
+        if now != (tuple(then) if isinstance(then, list) else then):
+            what = f"mv.{key} is {now}, but the models know fields made with {then}"
+            raise ModelError(what, where=paths.PARAMS, fix="train them anew: dvc repro (or set it back)")
+
+
+def _named(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
+    if isinstance(answer, VideoError):
+        return {"error": answer.what}
+    return {
+        stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
+        for stream in answer.probabilities
+    }
+
+
+def _show(results: list[dict[str, Any]]) -> None:
+    streams = [stream for stream in STREAMS if any(stream in result for result in results)]
     rows = [
-        (console.STREAMS[name], *(f"{one['class']} {one['probability']:.2f}" for one in result[name]))
-        for name in ("fusion", "mv_tsn", "zero_shot")
+        (result["clip"] if rank == 0 else "", *(_share(result[stream][rank]) for stream in streams))
+        for result in results
+        if "error" not in result
+        for rank in range(len(result["zero_shot"]))
     ]
-    console.table(result["clip"], ("", *(str(place + 1) for place in range(len(rows[0]) - 1))), rows)
+    if rows:
+        console.result("which action?", ("clip", *(console.STREAMS[stream] for stream in streams)), rows)
+
+
+def _share(one: dict[str, Any]) -> str:
+    return f"{one['class']} {one['probability']:.2f}"
+
+
+def _csv(results: list[dict[str, Any]]) -> str:
+    """clip, rank, a class and its probability a stream, error: a row a clip and rank, one without rank for an error."""
+    text = io.StringIO()
+    columns = ["clip", "rank", *(f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")), "error"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        if "error" in result:
+            writer.writerow({"clip": result["clip"], "error": result["error"]})
+            continue
+        for rank in range(len(result["zero_shot"])):
+            row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1}
+            for stream in STREAMS:
+                if stream in result:
+                    one = result[stream][rank]
+                    row |= {stream: one["class"], f"{stream}_probability": rounded(one["probability"])}
+            writer.writerow(row)
+    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
-def run(name: str, out: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(out)]
+def run(name: str, out: Path, *more: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(out), *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "targets met" in done.stdout
@@ -48,6 +48,11 @@ def test_bench_read(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert names_with(found, part), part
     assert all(share == 1 for share in found["facts"]["decoded fields equal to the stored ones"].values())
+
+
+def test_bench_predict(finished: Path, tmp_path: Path) -> None:
+    found = run("predict", tmp_path / "predict.json", "--project", str(finished))
+    assert len(names_with(found, "clip to class / bare work")) == 2 * len(found["facts"]["clips"])
 
 
 def test_bench_head(tmp_path: Path) -> None:

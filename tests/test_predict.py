@@ -2,37 +2,109 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.conftest import run
+from moclip import motion, video
+from moclip.bundle import load
+from moclip.errors import DatasetError, MoclipError
+from moclip.extract import extract
+from moclip.fusion import FusionConfig, TextFusion
+from moclip.predictor import Predictor
+from moclip.sampling import motion_frames, pick_motion, segment_frames
+from moclip.store import FieldReader
+from tests.clips import encode, moving_texture, without_first_packets
+from tests.conftest import run, set_keys
 
 
-def test_prediction_agrees_with_the_pipelines(finished: Path) -> None:
+def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run("moclip", "predict", *words, "--json", cwd=cwd, code=code).stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def predictor(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    run("moclip", "export", folder, cwd=finished)
+    return load(folder)
+
+
+# ------------------------------------------------------------------------------------------------ what it says
+
+
+@pytest.fixture(scope="module")
+def said(finished: Path) -> dict[str, dict[str, Any]]:
+    """What `moclip predict --json` says of every clip of the demo, by its path."""
+    return {one["clip"]: one for one in answers("data/demo/videos", "--top", "4", cwd=finished)}
+
+
+def test_prediction_agrees_with_the_pipelines(finished: Path, said: dict[str, dict[str, Any]]) -> None:
     stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
-    answers = json.loads(run("moclip", "predict", "data/demo/videos", "--json", "--top", "4", cwd=finished).stdout)
-    by_id = {answer["clip"].removeprefix("data/demo/videos/"): answer for answer in answers}
-    assert len(by_id) == 4 * (6 + 3), "every clip below the folder"
+    assert len(said) == 4 * (6 + 3), "every clip below the folder"
     for name, row in stored.iterrows():
         for stream in ("fusion", "mv_tsn", "zero_shot"):
             logits = row[stream].astype(float)
             expected = np.sort(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())[::-1]
-            given = [one["probability"] for one in by_id[str(name)][stream]]
-            assert given == pytest.approx(expected.tolist(), abs=2e-3), (name, stream)
+            told = [one["probability"] for one in said[f"data/demo/videos/{name}"][stream]]
+            assert told == pytest.approx(expected.tolist(), abs=2e-3), (name, stream)
 
 
-def test_an_unreadable_clip_is_reported_and_the_others_answered(finished: Path, tmp_path: Path) -> None:
-    good = next((finished / "data/demo/videos").rglob("*.avi"))
-    shutil.copy(good, tmp_path / "good.avi")
+def test_csv_has_a_row_a_clip_and_rank(finished: Path, tmp_path: Path, said: dict[str, dict[str, Any]]) -> None:
+    (tmp_path / "bad, clip.mp4").write_text("no video")
+    clip = next(iter(said))
+    done = run("moclip", "predict", clip, tmp_path / "bad, clip.mp4", "--csv", "-k", "2", cwd=finished)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["clip"], row["rank"]) for row in rows[:2]] == [(clip, "1"), (clip, "2")]
+    for rank, row in enumerate(rows[:2]):
+        for stream in ("fusion", "mv_tsn", "zero_shot"):
+            one = said[clip][stream][rank]
+            assert row[stream] == one["class"]
+            assert float(row[f"{stream}_probability"]) == pytest.approx(one["probability"], abs=2e-4)
+    assert rows[2]["clip"].endswith("bad, clip.mp4")
+    assert "not a video file" in rows[2]["error"]
+    assert len(rows) == 3
+
+
+def test_a_pattern_names_clips(finished: Path, tmp_path: Path) -> None:
+    root = finished / "data/demo/videos"
+    (tmp_path / "[a]").mkdir()
+    odd = encode(tmp_path / "[a]" / "x.avi", moving_texture(4, (64, 80)))
+    found = video.clips_in([root / "**" / "*_g01_c0?.avi", root / "RedBallRising", odd])
+    expected = sorted(root.rglob("*_g01_c0?.avi"))
+    assert found[: len(expected)] == expected
+    assert sorted(set(found)) == sorted(found), "each clip once"
+    assert found[-1] == odd, "a file that is there is no pattern"
+    with pytest.raises(DatasetError, match=r"\*\.mov: no file is called so"):
+        video.clips_in([root / "*.mov"])
+    with pytest.raises(DatasetError, match="models: no clips in this folder"):
+        video.clips_in([finished / "data/models"])
+
+
+def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
+    finished: Path, tmp_path: Path, said: dict[str, dict[str, Any]]
+) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
-    done = run("moclip", "predict", tmp_path / "good.avi", tmp_path / "bad.mp4", cwd=finished)
-    assert "bad.mp4" in done.stderr
-    assert "fusion of both" in done.stdout
+    done = run("moclip", "predict", "data/demo/videos/**/*_g01_c01.avi", tmp_path / "bad.mp4", cwd=finished)
+    assert "bad.mp4: not a video file" in done.stderr
+    clips = sorted((finished / "data/demo/videos").rglob("*_g01_c01.avi"))
+    assert len(clips) > 2
+    for path in clips:
+        one = said[str(path.relative_to(finished))]
+        line = next(line for line in done.stdout.splitlines() if one["clip"] in line)
+        assert all(one[stream][0]["class"] in line for stream in ("fusion", "mv_tsn", "zero_shot"))
+    head = next(line for line in done.stdout.splitlines() if "fusion of both" in line)
+    assert head.index("fusion of both") < head.index("MV-TSN") < head.index("zero-shot CLIP")
     alone = run("moclip", "predict", tmp_path / "bad.mp4", cwd=finished, code=1)
     assert "no clip could be read" in alone.stderr
     assert "Traceback" not in alone.stderr
@@ -40,6 +112,135 @@ def test_an_unreadable_clip_is_reported_and_the_others_answered(finished: Path, 
 
 def test_without_models_it_says_what_to_run(tmp_path: Path) -> None:
     run("moclip", "use", "demo", cwd=tmp_path)
+    encode(tmp_path / "x.mp4", moving_texture(4, (64, 80)))
     done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1)
     assert "data/models/mv_tsn.safetensors: no such model" in done.stderr
     assert "stages.train_mv" in done.stderr
+
+
+def test_without_a_project_it_says_what_to_name(tmp_path: Path) -> None:
+    encode(tmp_path / "x.mp4", moving_texture(4, (64, 80)))
+    done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1)
+    assert "params.yaml: not found" in done.stderr
+    assert "--bundle DIR" in done.stderr
+
+
+def test_parameters_changed_since_the_training_are_refused(project: Path) -> None:
+    set_keys(project / "params.yaml", {"mv.accumulate": "grid"})
+    clip = next((project / "data/demo/videos").rglob("*.avi"))
+    done = run("moclip", "predict", clip, cwd=project, code=1)
+    assert "mv.accumulate is grid, but the models know fields made with False" in done.stderr
+
+
+# -------------------------------------------------------------------------------------------- classes as text
+
+
+def test_labels_are_scored_without_training(finished: Path) -> None:
+    reds, blues = "a photo of a red ball", "a photo of a blue ball"
+    found = answers("data/demo/videos", "--labels", f"{reds}, {blues}", cwd=finished)
+    assert all("mv_tsn" not in one and "fusion" not in one for one in found), "they know their own classes only"
+    assert {entry["class"] for one in found for entry in one["zero_shot"]} == {reds, blues}
+    assert found[0]["zero_shot"][0]["probability"] + found[0]["zero_shot"][1]["probability"] == pytest.approx(
+        1, abs=1e-3
+    )
+    assert (
+        "at least two labels"
+        in run("moclip", "predict", "data/demo/videos", "--labels", "x", cwd=finished, code=1).stderr
+    )
+
+
+def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, finished: Path) -> None:
+    from moclip.clip import phrase
+
+    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+    with pytest.raises(MoclipError, match="at least two labels"):
+        predictor.labelled(["a horse"])
+    free = predictor.labelled([phrase(name) for name in predictor.classes])
+    np.testing.assert_allclose(
+        free(clip).probabilities["zero_shot"], predictor(clip).probabilities["zero_shot"], atol=1e-6
+    )
+
+
+def test_the_text_head_scores_labels_too(predictor: Predictor, finished: Path) -> None:
+    about = FusionConfig(predictor.mv_tsn.width, predictor.text.shape[1], 16, len(predictor.classes), 0.5)
+    head = TextFusion(about, torch.from_numpy(predictor.text), predictor.logit_scale).eval()
+    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+    found = dataclasses.replace(predictor, fusion=head).labelled(["a red ball", "a blue ball"])(clip)
+    assert set(found.probabilities) == {"fusion", "zero_shot"}
+    fused, zero_shot = found.probabilities["fusion"], found.probabilities["zero_shot"]
+    np.testing.assert_allclose(fused, zero_shot, atol=1e-5, err_msg="untrained, it is zero-shot CLIP")
+
+
+# --------------------------------------------------------------------------------- one decoding, the same input
+
+
+CLIPS = {
+    "mpeg4": {"codec": "mpeg4"},
+    "mpeg4 with B-frames": {"codec": "mpeg4", "b_frames": 2},
+    "h264 with B-frames": {"codec": "libx264", "b_frames": 3, "gop": 9},
+}
+
+
+@pytest.mark.parametrize("kind", CLIPS)
+@pytest.mark.parametrize("accumulate", [False, "grid", "pixel"])
+def test_the_models_see_what_the_store_holds(
+    predictor: Predictor, tmp_path: Path, kind: str, accumulate: bool | str
+) -> None:
+    path = encode(
+        tmp_path / ("clip.avi" if kind == "mpeg4" else "clip.mp4"), moving_texture(40, (96, 128)), **CLIPS[kind]
+    )  # type: ignore[arg-type]
+    _compare_with_store(predictor, path, accumulate)
+
+
+def test_a_clip_whose_first_frames_do_not_decode_is_cut_as_in_the_store(predictor: Predictor, tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mp4", moving_texture(40, (96, 128)), "libx264", gop=12)
+    _compare_with_store(predictor, without_first_packets(whole, tmp_path / "cut.mp4", 5), False)
+
+
+def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
+    predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+    before = predictor.look(path)
+    monkeypatch.setattr(video, "HELD_BYTES", 1000)
+    after = predictor.look(path)
+    np.testing.assert_array_equal(after.levels, before.levels)
+    np.testing.assert_array_equal(after.stills[0], before.stills[0])
+
+
+def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str) -> None:
+    """What `look` reads, against the store that `extract` fills and stills read by themselves."""
+    about = video.probe(path)
+    row = {"id": "c/a", "path": path.name, "md5": video.md5(path), "frames": about.frames, "codec": about.codec}
+    folder = path.parent / "store"
+    table = extract(
+        pd.DataFrame([row | {"has_b": about.has_b}]),
+        root=path.parent,
+        zarr_path=folder / "mv.zarr",
+        table_path=folder / "mv.parquet",
+        accumulate=accumulate,
+        workers=0,
+    )
+    reader = FieldReader(folder / "mv.zarr", table)
+    stored, types = reader.video("c/a"), reader.frame_types("c/a")
+    blind = about.codec not in video.B_VECTOR_CODECS
+    target = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([not blind]))
+    wanted = target[segment_frames(np.array([len(types)]), 5)[0]]
+    settings = dataclasses.replace(predictor.fields, accumulate=accumulate)
+    views = dataclasses.replace(predictor.views, segments=5, stills=2)
+    look = dataclasses.replace(predictor, fields=settings, views=views).look(path)
+    np.testing.assert_array_equal(look.levels, stored[wanted])
+    numbers = segment_frames(np.array([about.frames]), 2)[0]
+    np.testing.assert_array_equal(np.stack(look.stills), video.read_frames(path, numbers))
+    assert motion.dequantise(look.levels).any()
+
+
+@given(st.text("IPB", min_size=1, max_size=30), st.booleans(), st.integers(1, 12))
+def test_picking_while_decoding_is_what_the_store_s_readers_do(types: str, b_vectors: bool, segments: int) -> None:
+    codes = np.frombuffer(types.encode(), np.uint8)
+    moves = [letter == "P" or (letter == "B" and b_vectors) for letter in types]
+    wanted = segment_frames(np.array([len(types)]), segments)[0]
+    target = motion_frames(codes, np.array([0]), np.array([len(types)]), np.array([b_vectors]))
+    picked, length = pick_motion(zip(moves, range(len(types)), strict=True), wanted.tolist(), lambda frame: frame)
+    assert length == len(types)
+    assert picked == ({int(number): int(target[number]) for number in wanted} if any(moves) else {})

@@ -3,4 +3,23 @@
 The library: arrays and paths in, arrays out. It knows nothing of params.yaml, DVC or the stages.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from moclip.predictor import Predictor
+
 __version__ = "0.1.0"
+
+
+def load(folder: str | Path, device: str | None = None) -> Predictor:
+    """Load the models that `moclip export` wrote: a function from a clip's path to its `Prediction`.
+
+    On the GPU where there is one and no `device` is named. Raises ModelError (moclip.errors).
+    """
+    from moclip import bundle  # and with it torch: whoever imports a part of this package need not wait for it
+
+    return bundle.load(folder, device)

@@ -30,6 +30,9 @@ class Crops:
         """The whole sequence of boxes `times` times over: each field is seen in every box of a protocol."""
         return Crops(*(np.tile(part, times) for part in self._parts()))
 
+    def __getitem__(self, rows: slice) -> Crops:
+        return Crops(*(part[rows] for part in self._parts()))
+
     def _parts(self) -> tuple[np.ndarray, ...]:
         return self.top, self.left, self.height, self.width, self.flip
 

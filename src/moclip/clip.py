@@ -39,6 +39,11 @@ class Clip:
         self.device = torch.device(device)
         self.model = self.model.to(self.device).eval().requires_grad_(False)
 
+    def save(self, folder: Path) -> None:
+        """Write model, tokenizer and image processor in the hub's format, to be loaded by `Clip(str(folder))`."""
+        for part in (self.model, self.tokenizer, self.processor):
+            part.save_pretrained(folder)
+
     @property
     def width(self) -> int:
         """Dimension of the shared space."""

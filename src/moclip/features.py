@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from moclip.errors import StoreError
 from moclip.files import folder_aside
@@ -30,6 +28,9 @@ def normalised(features: np.ndarray) -> np.ndarray:
 
 def write_group(path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapping[str, Any]) -> None:
     """Write a Zarr group: `arrays` (name -> (values (n, ...), names of the dimensions after the first)), `ids` (n,)."""
+    import zarr  # as in Features: who only predicts has none, and needs none
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
     group = zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(attributes))
     names = np.array(list(ids), dtype=np.dtypes.StringDType())
     group.create_array("id", data=names, dimension_names=["video"])
@@ -64,6 +65,8 @@ class Features:
     """
 
     def __init__(self, path: Path, stage: str) -> None:
+        import zarr
+
         self.path, self.stage = path, stage
         try:
             self._group = zarr.open_group(path, mode="r")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
 INTRA, BIDIRECTIONAL = ord("I"), ord("B")
+Frame = TypeVar("Frame")
 
 
 def segment_frames(lengths: np.ndarray, segments: int, generator: np.random.Generator | None = None) -> np.ndarray:
@@ -39,6 +42,33 @@ def motion_frames(
         latest = np.maximum.accumulate(np.where(inter, np.arange(length), -1))
         target[offset : offset + length] = offset + np.where(latest < 0, int(inter.argmax()), latest)
     return target
+
+
+def pick_motion(
+    frames: Iterable[tuple[bool, Frame]], wanted: Iterable[int], keep: Callable[[Frame], Frame]
+) -> tuple[dict[int, Frame], int]:
+    """Do what `motion_frames` does for one clip, as it is decoded: a frame for each wanted number, and the length.
+
+    `frames` are the clip's, each with whether it has vectors; `keep` makes of one what may be held on to. Numbers
+    beyond the end, and all numbers of a clip without motion, get no frame.
+    """
+    numbers = set(wanted)
+    picked: dict[int, Frame] = {}
+    early: list[int] = []  # wanted before any frame with vectors was met
+    latest: Frame | None = None
+    length = 0
+    for moves, frame in frames:
+        if moves:
+            latest = frame
+            if early:
+                picked = dict.fromkeys(early, keep(frame))
+                early = []
+        if length in numbers and latest is None:
+            early.append(length)
+        elif length in numbers and latest is not None:
+            picked[length] = keep(latest)
+        length += 1
+    return picked, length
 
 
 def still_frames(frames: int, count: int, choice: str, seed: int, clip: str) -> np.ndarray:

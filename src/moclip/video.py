@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +21,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 
-from moclip.errors import MoclipError, VideoError
+from moclip.errors import DatasetError, MoclipError, VideoError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 MOTION_CODECS = frozenset(
@@ -33,6 +34,8 @@ I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
 
 WINDOW_BYTES = 1 << 20  # of raw vectors: small enough to stay in the CPU's cache, large enough to vectorise
 WINDOW_FRAMES = 32
+HELD_BYTES = 64 << 20  # of a file's packets, kept between counting and decoding them
+EXPORT = {"flags2": "+export_mvs"}
 RE_ENCODE = "re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"
 
 # FFmpeg's AVMotionVector, 40 bytes with padding; the backend's columns follow in mvextractor's order.
@@ -44,7 +47,7 @@ _RAW = np.dtype(
     align=True,
 )  # fmt: skip
 COLUMNS = ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
-_PICTURE = np.frombuffer(b"PIPBPIPI", np.uint8)  # FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
+_PICTURE = tuple(b"PIPBPIPI")  # FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
 _LETTER = {"I": I_FRAME, "i": I_FRAME, "b": I_FRAME, "B": B_FRAME}  # everything else predicts from the past
 
 
@@ -107,6 +110,27 @@ class Vectors:
     orientation: Orientation = AS_CODED
 
 
+class Decoded(NamedTuple):
+    """A frame as it comes out of the decoder; who keeps it takes a `copy`, without the picture.
+
+    picture : PyAV's; `shown` makes an array of it.
+    kind : its type, as in `Vectors.frame_types`.
+    vectors : its motion vectors as FFmpeg keeps them; `unpacked` makes arrays of them. None: it has none.
+    moves : whether a frame of its type has motion vectors in this codec.
+    look : the coded picture's width and height in px, and how it is to be shown.
+    """
+
+    picture: Any
+    kind: int
+    vectors: Any
+    moves: bool
+    look: tuple[int, int, Orientation]
+
+    def copy(self) -> Decoded:
+        vectors = None if self.vectors is None else bytes(self.vectors)
+        return Decoded(None, self.kind, vectors, self.moves, self.look)
+
+
 class InexactError(MoclipError):
     """mvextractor met a stream that it does not read exactly; PyAV must read it."""
 
@@ -115,14 +139,28 @@ class InexactError(MoclipError):
 
 
 def clips_in(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and of the folders named all clips within, sorted."""
+    """The files named; of folders all clips within, of patterns ("clips/**/*_g01_*") all that they meet, sorted.
+
+    Each file once. Raises DatasetError for a folder or a pattern that holds no clip.
+    """
     clips: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            clips += sorted(inner for inner in path.rglob("*") if inner.suffix.lower() in VIDEO_SUFFIXES)
-        else:
-            clips.append(path)
-    return clips
+        if path.exists() or not glob.has_magic(str(path)):
+            clips += _clips_below(path) if path.is_dir() else [path]
+            continue
+        met = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  may be absolute
+        if not met:
+            raise DatasetError("no file is called so", where=path)
+        found = clips_in([one for one in met if one.is_dir() or one.suffix.lower() in VIDEO_SUFFIXES])
+        clips += found or met
+    return list(dict.fromkeys(clips))
+
+
+def _clips_below(folder: Path) -> list[Path]:
+    found = sorted(inner for inner in folder.rglob("*") if inner.suffix.lower() in VIDEO_SUFFIXES)
+    if not found:
+        raise DatasetError("no clips in this folder", where=folder, fix=f"clips end in {', '.join(VIDEO_SUFFIXES)}")
+    return found
 
 
 def md5(path: str | Path) -> str:
@@ -204,7 +242,7 @@ def _check_count(path: str | Path, frames: int) -> None:
 def _first_picture(path: str | Path) -> tuple[int, int, Orientation]:
     """Decode the first picture: (width, height) in px, cropping applied, and how it is to be shown."""
     with _opened(path) as (container, stream):
-        frame = next(_pictures(container, stream, []), None)
+        frame = next(_pictures(_packets(container, stream, []), stream, []), None)
         if frame is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
         _check_progressive(path, stream, frame)
@@ -239,7 +277,7 @@ def decoding(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
         It is no video, nothing in it decodes, or it is interlaced.
     """
     with _opened(path) as (container, stream):
-        pictures = _pictures(container, stream, [])
+        pictures = _pictures(_packets(container, stream, []), stream, [])
         first = next(pictures, None)
         if first is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
@@ -247,23 +285,22 @@ def decoding(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
         yield Fraction(stream.average_rate or stream.guessed_rate or 25), map(_turned, chain([first], pictures))
 
 
-def _pictures(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
+    """Yield the stream's packets; where the container breaks off, which is noted in `lost`, None ends them."""
+    try:
+        yield from container.demux(stream)
+    except FFmpegError as error:  # what came before is still good
+        lost.append(_plain(error))
+        yield None
+
+
+def _pictures(packets: Iterable[Any], stream: Any, lost: list[str]) -> Iterator[Any]:
     """Yield decoded frames in display order; what does not decode is noted in `lost` and left out."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except FFmpegError as error:  # the container breaks off here; what came before is still good
-            lost.append(_plain(error))
-            packet = None
+    for packet in packets:
         try:
             yield from stream.codec_context.decode(packet) if packet is None else packet.decode()
         except FFmpegError as error:
             lost.append(_plain(error))
-        if packet is None:
-            return
 
 
 def _plain(error: BaseException) -> str:
@@ -342,19 +379,14 @@ def windows(path: str | Path, backend: str, *, refuse_b: bool = False) -> Iterat
     VideoError
         Nothing decodes, the picture's size changes midway, or no frame in the whole video has motion vectors.
     """
-    frames = blocks = 0
-    for window in _read(path, backend, refuse_b):
-        frames += len(window.frame_types)
-        blocks += len(window.blocks)
-        yield window
+    return _read_mvextractor(path, refuse_b) if backend == "mvextractor" else _read_pyav(path)
+
+
+def _check_found(path: str | Path, frames: int, vectors: int) -> None:
     if frames == 0:
         raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
-    if blocks == 0:
+    if vectors == 0:
         raise VideoError("no motion vectors in any frame", where=path, fix=_re_encode(path))
-
-
-def _read(path: str | Path, backend: str, refuse_b: bool) -> Iterator[Vectors]:
-    return _read_mvextractor(path, refuse_b) if backend == "mvextractor" else _read_pyav(path)
 
 
 def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
@@ -370,7 +402,7 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
     try:
         arrays: list[np.ndarray] = []
         types: list[int] = []
-        weight = 0
+        weight = frames = vectors = 0
         while True:
             ok, _, found, letter = video.read()
             if not ok:
@@ -380,12 +412,15 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
                 raise InexactError("mvextractor met a B-frame", where=path, fix="use the backend pyav")
             arrays.append(found[:0] if blind_b and kind == B_FRAME else found)
             types.append(kind)
+            frames += 1
+            vectors += len(arrays[-1])
             weight += found.nbytes
             if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
                 yield _joined(arrays, types, look)
                 arrays, types, weight = [], [], 0
         if types:
             yield _joined(arrays, types, look)
+        _check_found(path, frames, vectors)
     finally:
         video.release()
 
@@ -400,42 +435,98 @@ def _read_pyav(path: str | Path) -> Iterator[Vectors]:
     with _opened(path) as (container, stream):
         # Vectors are parsed from the bitstream, never from pixels: leaving out the work on pixels that can be
         # left out changes none of them and saves a quarter of the time.
-        stream.codec_context.options = {
-            "flags2": "+export_mvs",
-            "skip_loop_filter": "all",
-            "skip_idct": "all",
-        }
-        blind_b = stream.codec_context.name not in B_VECTOR_CODECS
-        raw: list[bytes] = []
-        types: list[int] = []
-        weight = 0
-        look: tuple[int, int, Orientation] | None = None
-        for picture in _pictures(container, stream, []):
-            width, height, _ = look = look or (picture.width, picture.height, _orientation(picture))
-            if (width, height) != (picture.width, picture.height):
-                what = f"the picture's size changes from {width}x{height} to {picture.width}x{picture.height} midway"
-                raise VideoError(what, where=path, fix=_re_encode(path))
-            # `picture.side_data` would tie the picture into a cycle, and hundreds would wait for the collector.
-            side = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
-            kind = int(_PICTURE[int(picture.pict_type)])
-            raw.append(b"" if side is None or (blind_b and kind == B_FRAME) else bytes(side))
-            types.append(kind)
-            weight += len(raw[-1])
-            if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
-                yield _unpacked(raw, types, look)
-                raw, types, weight = [], [], 0
-        if types and look:
-            yield _unpacked(raw, types, look)
+        stream.codec_context.options = EXPORT | {"skip_loop_filter": "all", "skip_idct": "all"}
+        yield from in_windows(_decoded(path, stream, _packets(container, stream, [])))
 
 
-def _unpacked(raw: list[bytes], types: list[int], look: tuple[int, int, Orientation]) -> Vectors:
+@contextmanager
+def one_pass(path: str | Path) -> Iterator[tuple[int, Iterator[Decoded]]]:
+    """Open a clip to decode it once, for its motion vectors and its pictures alike.
+
+    Yields how many frames the file says it has, which `probe` gives too, and what of them decodes, in display order.
+    The file is read once where it has at most `HELD_BYTES`, else twice: its frames are counted before the first is
+    decoded.
+
+    Raises
+    ------
+    VideoError
+        As `probe` and `windows`.
+    """
+    with _opened(path) as (container, stream):
+        _check_codec(path, stream)
+        stream.codec_context.options = EXPORT
+        frames, held = _hold(_packets(container, stream, []))
+        _check_count(path, frames)
+        if held is not None:
+            yield frames, _decoded(path, stream, held)
+            return
+    with _opened(path) as (container, stream):
+        stream.codec_context.options = EXPORT
+        yield frames, _decoded(path, stream, _packets(container, stream, []))
+
+
+def _hold(packets: Iterable[Any]) -> tuple[int, list[Any] | None]:
+    """How many of the packets hold a picture, and all of them, unless they are too large to keep."""
+    held: list[Any] = []
+    frames = size = 0
+    for packet in packets:
+        if packet is not None:
+            frames += packet.size > 0
+            size += packet.size
+        if size > HELD_BYTES:
+            held = []
+        else:
+            held.append(packet)
+    return frames, held if size <= HELD_BYTES else None
+
+
+def _decoded(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iterator[Decoded]:
+    """Yield each frame that decodes, with its motion vectors. Raises VideoError, some of them only at the end."""
+    blind_b = stream.codec_context.name not in B_VECTOR_CODECS
+    look: tuple[int, int, Orientation] | None = None
+    frames = size = 0
+    for picture in _pictures(packets, stream, []):
+        if look is None:
+            _check_progressive(path, stream, picture)
+            look = picture.width, picture.height, _orientation(picture)
+        if look[:2] != (picture.width, picture.height):
+            what = f"the picture's size changes from {look[0]}x{look[1]} to {picture.width}x{picture.height} midway"
+            raise VideoError(what, where=path, fix=_re_encode(path))
+        # `picture.side_data` would tie the picture into a cycle, and hundreds would wait for the collector.
+        side = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
+        kind = _PICTURE[int(picture.pict_type)]
+        blind = blind_b and kind == B_FRAME
+        vectors = None if blind else side
+        frames += 1
+        size += 0 if vectors is None else vectors.buffer_size
+        yield Decoded(picture, kind, vectors, kind != I_FRAME and not blind, look)
+    _check_found(path, frames, size)
+
+
+def in_windows(decoded: Iterable[Decoded]) -> Iterator[Vectors]:
+    """Gather the motion vectors of decoded frames, a few hundred at most at a time."""
+    frames: list[Decoded] = []
+    weight = 0
+    for frame in decoded:
+        frames.append(frame.copy())
+        weight += len(frames[-1].vectors or b"")
+        if weight > WINDOW_BYTES or len(frames) == WINDOW_FRAMES:
+            yield unpacked(frames)
+            frames, weight = [], 0
+    if frames:
+        yield unpacked(frames)
+
+
+def unpacked(frames: Sequence[Decoded]) -> Vectors:
+    """The motion vectors of copies of a video's frames, at least one."""
+    raw: list[bytes] = [frame.vectors or b"" for frame in frames]
     counts = [len(piece) // _RAW.itemsize for piece in raw]
     records = np.frombuffer(b"".join(raw), _RAW)
     blocks = np.empty((len(records), len(COLUMNS)), np.int32, order="F")  # it is read by columns
     for column, name in enumerate(COLUMNS):
         blocks[:, column] = records[name]
-    frame = np.repeat(np.arange(len(raw), dtype=np.int32), counts)
-    return Vectors(blocks, frame, np.array(types, np.uint8), *look)
+    frame = np.repeat(np.arange(len(frames), dtype=np.int32), counts)
+    return Vectors(blocks, frame, np.array([one.kind for one in frames], np.uint8), *frames[0].look)
 
 
 # ---------------------------------------------------------------------------------------------------- frames
@@ -458,20 +549,25 @@ def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray) -> np.nda
     found = _read_seeking(path, wanted)
     if found is None:
         found = _read_in_order(path, wanted)
+    check_all_found(path, wanted, found)
+    return np.stack([found[int(index)] for index in indices])
+
+
+def check_all_found(path: str | Path, wanted: Iterable[int], found: Container[int]) -> None:
+    """Raise VideoError where a wanted frame is not among those found."""
     missing = [index for index in wanted if index not in found]
     if missing:
         what = f"frame {missing[0]} is beyond the video's end"
         raise VideoError(what, where=path, fix="check the file, then index it again")
-    return np.stack([found[int(index)] for index in indices])
 
 
 def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]:
     found: dict[int, np.ndarray] = {}
     left = set(wanted)
     with _opened(path) as (container, stream):
-        for number, picture in enumerate(_pictures(container, stream, [])):
+        for number, picture in enumerate(_pictures(_packets(container, stream, []), stream, [])):
             if number in left:
-                found[number] = _shown(picture)
+                found[number] = shown(picture)
                 left.remove(number)
                 if not left:
                     break
@@ -498,8 +594,8 @@ def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] 
     return {rank[pts]: picture for pts, picture in found.items()}
 
 
-def _shown(picture: Any) -> np.ndarray:
-    """The picture as it is to be shown: uint8 (height, width, 3), RGB."""
+def shown(picture: Any) -> np.ndarray:
+    """One of PyAV's pictures as it is to be shown: uint8 (height, width, 3), RGB."""
     return _orientation(picture).upright(picture.to_ndarray(format="rgb24", threads=1), (0, 1))
 
 
@@ -507,7 +603,7 @@ def _turned(picture: Any) -> Any:
     """The same as a picture of PyAV's."""
     if _orientation(picture) == AS_CODED:
         return picture
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(_shown(picture)), "rgb24")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(shown(picture)), "rgb24")
 
 
 def _can_seek(packets: list[tuple[int | None, int | None, bool]]) -> bool:
@@ -529,11 +625,11 @@ def _decode_from(container: Any, stream: Any, key: tuple[int, int], stamps: set[
     found: dict[int, np.ndarray] = {}
     container.seek(key[1], stream=stream, backward=True)
     lost: list[str] = []
-    for number, picture in enumerate(_pictures(container, stream, lost)):
+    for number, picture in enumerate(_pictures(_packets(container, stream, lost), stream, lost)):
         if lost or (number == 0 and (picture.pts is None or picture.pts > min(stamps))):
             return None
         if picture.pts in stamps:
-            found[picture.pts] = _shown(picture)
+            found[picture.pts] = shown(picture)
             if len(found) == len(stamps):
                 return found
     return None

@@ -1,0 +1,180 @@
+"""`moclip export` writes a folder that predicts the same elsewhere: without the project, DVC or even Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import moclip
+from moclip import bundle, onnx_export
+from moclip.errors import ModelError
+from moclip.features import Features, normalised
+from moclip.fusion import ConcatFusion, FusionConfig, TextFusion
+from moclip.mv_tsn import MvTsn, MvTsnConfig
+from tests.conftest import ROOT, run
+
+LEFT_OUT = (
+    "dvc", "dvclive", "matplotlib", "mvextractor", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "ruamel",
+    "tensorstore", "zarr",
+)  # fmt: skip
+"""Packages that a machine which only predicts does not have."""
+
+
+@pytest.fixture(scope="module")
+def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with its ONNX graph, far from the project."""
+    target = tmp_path_factory.mktemp("elsewhere") / "ball motions"
+    done = run("moclip", "export", target, "--onnx", cwd=finished)
+    assert re.search(r"onnxruntime gives the networks' logits of 12 clips within \d\.\de-0[5-9]", done.stdout)
+    return target
+
+
+def test_three_lines_of_python_give_the_pipelines_answer(folder: Path, finished: Path) -> None:
+    stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
+    model = moclip.load(folder)
+    for name in list(stored.index)[::3]:
+        found = model(finished / "data/demo/videos" / name)
+        for stream in ("fusion", "mv_tsn", "zero_shot"):
+            logits = stored[stream][name].astype(float)
+            expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+            np.testing.assert_allclose(found.probabilities[stream], expected, atol=2e-3)
+        best, share = found.top(1)[0]
+        assert best == model.classes[int(found.probabilities["fusion"].argmax())]
+        assert share == found.probabilities["fusion"].max()
+
+
+def test_it_predicts_elsewhere_without_the_projects_packages(folder: Path, finished: Path, tmp_path: Path) -> None:
+    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+    shutil.copy(clip, tmp_path / "own.avi")
+    installed = Path(np.__file__).parent.parent
+    lean = tmp_path / "lean"
+    lean.mkdir()
+    for package in installed.iterdir():  # an environment without them
+        if package.name.partition(".")[0].partition("-")[0] not in LEFT_OUT and package.suffix != ".pth":
+            (lean / package.name).symlink_to(package)
+    words = ["-S", "-m", "pipeline.cli", "predict", "own.avi", "--bundle", str(folder), "--json", "-k", "4"]
+    where = os.pathsep.join(map(str, (lean, ROOT / "src", ROOT)))
+    done = run(sys.executable, *words, cwd=tmp_path, PYTHONPATH=where)
+    here = run("moclip", "predict", clip, "--json", "-k", "4", cwd=finished)
+    assert json.loads(done.stdout)[0]["fusion"] == json.loads(here.stdout)[0]["fusion"]
+    refused = run(sys.executable, "-S", "-m", "pipeline.cli", "index", cwd=finished, code=1, PYTHONPATH=where)
+    assert "pandas" in refused.stderr
+
+
+def test_the_card_tells_the_scores_and_the_data(folder: Path, finished: Path) -> None:
+    _, head, text = (folder / "README.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(head)
+    assert card["library_name"] == "moclip"
+    assert card["pipeline_tag"] == "video-classification"
+    model = card["model-index"][0]
+    assert model["name"] == "ball motions"
+    told = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
+    fusion = json.loads((finished / "metrics/fusion.json").read_text())
+    assert told["top-1, fusion of both"] == fusion["top1"]
+    assert f"| {fusion['top1']:.4f} |" in text
+    assert fusion["fingerprint"] in text
+    config = json.loads((folder / "config.json").read_text())
+    assert config["data"]["splits"] == {"test": 12, "train": 16, "val": 8}
+    assert config["params"]["tsn"]["size"] == 32
+    assert config["onnx"] == "moclip.onnx"
+    assert "`moclip.onnx` holds both" in text
+    assert str(finished) not in head + text + json.dumps(config), "no path of this machine"
+
+
+def test_exporting_again_gives_the_same_bytes_and_never_takes_another_folder(
+    folder: Path, finished: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "ball motions"
+    shutil.copytree(folder, again)
+    (again / "fusion.safetensors").write_text("an earlier one")
+    run("moclip", "export", again, "--onnx", cwd=finished)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            assert file.read_bytes() == (again / file.relative_to(folder)).read_bytes(), file
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("do not lose me")
+    refused = run("moclip", "export", tmp_path / "thesis", cwd=finished, code=1)
+    assert "there is something else here" in refused.stderr
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+def test_a_clip_model_that_no_hub_has_cannot_be_left_out(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    about = {key: config[key] for key in ("name", "streams", "cost", "data", "params")}
+    model = moclip.load(folder, "cpu")
+    with pytest.raises(ModelError, match="cannot be left out"):
+        bundle.save(model, tmp_path / "new", str(folder / "clip"), False, about)
+    assert not (tmp_path / "new").exists()
+    bundle.save(model, tmp_path / "new", "openai/clip-vit-base-patch32", False, about)
+    assert not (tmp_path / "new" / "clip").exists()
+    assert "base_model: openai/clip-vit-base-patch32" in (tmp_path / "new" / "README.md").read_text()
+    assert bundle.read_config(tmp_path / "new")["clip"]["included"] is False
+
+
+def test_a_damaged_or_absent_bundle_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no bundle here"):
+        moclip.load(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "fusion.safetensors").write_bytes((folder / "fusion.safetensors").read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"fusion\.safetensors.*\n  export the bundle again"):
+        moclip.load(broken)
+    config = json.loads((folder / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"format": 99}))
+    with pytest.raises(ModelError, match="written by moclip"):
+        moclip.load(broken)
+    (broken / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="not valid JSON"):
+        moclip.load(broken)
+
+
+def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Path) -> None:
+    stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
+    names = list(stored.index)
+    model = moclip.load(folder)
+    looks = [model.look(finished / "data/demo/videos" / name) for name in names]
+    stills = Features(finished / "data/features/clip_image.zarr", "clip_image").rows("features", names)
+    session = onnxruntime.InferenceSession(str(folder / "moclip.onnx"), providers=["CPUExecutionProvider"])
+    given = {"fields": np.stack([look.levels for look in looks]), "stills": stills}
+    for stream, logits in zip(("fusion", "mv_tsn"), session.run(["fusion", "mv_tsn"], given), strict=True):
+        np.testing.assert_allclose(logits, np.stack(stored[stream].to_list()), rtol=1e-4, atol=1e-4)
+    one = session.run(["fusion"], {name: values[:1] for name, values in given.items()})[0]
+    np.testing.assert_allclose(one, np.stack(stored["fusion"].to_list())[:1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["concat", "text"])
+def test_the_graph_has_ten_crops_several_stills_and_both_heads(folder: Path, tmp_path: Path, head: str) -> None:
+    torch.manual_seed(0)
+    base = moclip.load(folder, "cpu")
+    classes, width = base.classes, base.text.shape[1]
+    network = MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)).eval()
+    about = FusionConfig(network.width, width, 16, len(classes), 0.5, "attention")
+    fusion = TextFusion(about, torch.from_numpy(base.text), 20.0) if head == "text" else ConcatFusion(about)
+    for parameter in fusion.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    views = dataclasses.replace(base.views, segments=3, crops=10, crop=0.8, stills=4)
+    predictor = dataclasses.replace(base, mv_tsn=network, fusion=fusion.eval(), views=views)
+    generator = np.random.default_rng(0)
+    fields = generator.integers(-127, 128, (2, 3, 2, 30, 40), np.int8)
+    stills = normalised(generator.normal(size=(2, 4, width))).astype(np.float32)
+    assert onnx_export.export(predictor, tmp_path / "graph.onnx", fields, stills) < 1e-3
+    session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"), providers=["CPUExecutionProvider"])
+    found = session.run(["fusion", "mv_tsn"], {"fields": fields, "stills": stills})
+    with torch.inference_mode():
+        for number in range(2):
+            motion = predictor._motion_features(fields[number])
+            expected = predictor._logits(motion, stills[number])
+            np.testing.assert_allclose(found[0][number], expected["fusion"], rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(found[1][number], expected["mv_tsn"], rtol=1e-3, atol=1e-4)
