@@ -93,7 +93,12 @@ def _make_project(project: Path, size: Size) -> dict[str, int]:
     os.chdir(project)
     try:
         preset = yaml.safe_load(presets.text("ucf101", "videos", None, None))
-        params = {"fusion.lr": 3e-4, "fusion.epochs": size.epochs, "dataset.phrases": parameters.NO_FILE}
+        params = {
+            "fusion.lr": 3e-4,
+            "fusion.epochs": size.epochs,
+            "dataset.phrases": parameters.NO_FILE,
+            "report.clips": 0,  # there are none to look at
+        }
         paths.PARAMS.write_text(yaml.safe_dump(parameters.changed(preset, params)))
         say("writing the features")
         parts = _write_features(size)

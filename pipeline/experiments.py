@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moclip.errors import MoclipError
+from pipeline import paths
 
 TOLD = 12
 """Last lines of a failed run that are shown."""
@@ -35,16 +36,25 @@ def finished() -> list[Finished]:
         for experiment in baseline.get("experiments") or []:
             if (experiment.get("executor") or {}).get("state", "success") != "success":
                 continue  # waiting, running or failed: the metrics that DVC shows may be the commit's
-            data = experiment["revs"][0].get("data") or {}
-            params = data.get("params", {}).get("params.yaml", {}).get("data")
-            metrics = {
-                Path(file).stem: content["data"]
-                for file, content in data.get("metrics", {}).items()
-                if "data" in content
-            }
-            if params and metrics:
+            revision = experiment["revs"][0]
+            params = (revision.get("data") or {}).get("params", {}).get("params.yaml", {}).get("data")
+            metrics = _metrics_at(str(revision["rev"])) if params else {}
+            if metrics:
                 found.append(Finished(str(experiment["name"]), params, metrics))
     return found
+
+
+def _metrics_at(revision: str) -> dict[str, dict[str, Any]]:
+    """The metrics files that git holds of a commit, by their names' stems."""
+    files = {**paths.STREAM_JSON, paths.COST_JSON.stem: paths.COST_JSON}
+    read = {stem: _git_show(revision, path) for stem, path in files.items()}
+    return {stem: dict(json.loads(text)) for stem, text in read.items() if text}
+
+
+def _git_show(revision: str, path: Path) -> str:
+    """A file as it is in a commit; empty where it is in none."""
+    command = ["git", "show", f"{revision}:./{path.as_posix()}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def name_of(prefix: str, params: dict[str, Any]) -> str:

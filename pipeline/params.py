@@ -175,6 +175,10 @@ class Evaluate(Group):
         return int(segments), int(crops)
 
 
+class Report(Group):
+    clips: Whole = Field(ge=0, le=100, description="clips of each kind in the page's gallery: gains, errors, random")
+
+
 class Params(Group):
     seed: Whole = Field(ge=0, le=2**31 - 1, description="of the splits, the frames, the weights, the augmentation")
     dataset: Dataset
@@ -186,6 +190,7 @@ class Params(Group):
     fusion: Fusion
     baselines: Baselines
     evaluate: Evaluate
+    report: Report
 
 
 def load(path: Path = Path("params.yaml"), overrides: dict[str, Any] | None = None) -> Params:
@@ -215,16 +220,18 @@ def read_raw(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamError(
-            "not found",
-            where=path,
-            fix="run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)",
-        ) from None
+        raise missing(path) from None
     except yaml.YAMLError as error:
         raise ParamError(f"not valid YAML: {' '.join(str(error).split())}", where=path) from None
     if not isinstance(raw, dict):
         raise ParamError("holds no groups of parameters", where=path, fix="write a new one: moclip use demo")
     return raw
+
+
+def missing(path: Path, otherwise: str = "") -> ParamError:
+    """The error that says how to come by a params.yaml, or what to do without."""
+    fix = "run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)"
+    return ParamError("not found", where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
 
 
 def validate(raw: dict[str, Any], source: str) -> Params:

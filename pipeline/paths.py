@@ -21,6 +21,7 @@ REPORT = Path("data/report/index.html")
 
 METRICS = Path("metrics")
 STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_image", "mv_tsn", "score_sum", "fusion")}
+SUMMARY_JSON = METRICS / "summary.json"
 COST_JSON = METRICS / "cost.json"
 TIMING_JSON = METRICS / "timing.json"
 TRANSCODE_COUNTS = METRICS / "counts" / "transcode.json"

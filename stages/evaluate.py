@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,9 @@ from pipeline.stage import stage
 def evaluate(params: Params) -> None:
     """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.
 
-    Writes metrics/zero_shot.json, mv_image.json, mv_tsn.json, score_sum.json, fusion.json and cost.json, the plots'
-    data in metrics/plots, and every clip's logits in data/predictions.parquet. mv_image.json is empty where
-    baselines.image is false.
+    Writes metrics/zero_shot.json, mv_image.json, mv_tsn.json, score_sum.json, fusion.json, cost.json and, with what to
+    compare of them, summary.json; the plots' data in metrics/plots; every clip's logits in data/predictions.parquet.
+    mv_image.json is empty where baselines.image is false.
     """
     inputs = Inputs()
     rows = inputs.fused_rows("test")
@@ -56,9 +57,22 @@ def evaluate(params: Params) -> None:
         write_json(path, scores.get(name, {}))
     costs = _cost(inputs, model, params, rows)
     write_json(paths.COST_JSON, costs)
+    write_json(paths.SUMMARY_JSON, _summary(scores, costs))
     _write_predictions(rows, logits)
-    _write_plots(labels, logits, classes)
+    _write_plots(labels, logits, classes, scores)
     console.scores(scores, costs["multiply_adds_m"]["video"])
+
+
+def _summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures to compare experiments by: what `dvc metrics diff` and `dvc exp show` show."""
+    fusion = scores["fusion"]
+    return {
+        "clips": fusion["n"],
+        "top1": {name: score["top1"] for name, score in scores.items()},
+        "mean_class": {"fusion": fusion["mean_class_accuracy"]},
+        "calibration_error": {"fusion": fusion["calibration_error"]},
+        "multiply_adds_m": costs["multiply_adds_m"]["video"]["fusion"],
+    } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
 
 
 def _stills(params: Params) -> str:
@@ -120,7 +134,16 @@ def _write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray]) -> 
     write_parquet(paths.PREDICTIONS, table)
 
 
-def _write_plots(labels: np.ndarray, logits: Mapping[str, np.ndarray], classes: list[str]) -> None:
+def _write_plots(
+    labels: np.ndarray,
+    logits: Mapping[str, np.ndarray],
+    classes: list[str],
+    scores: Mapping[str, Mapping[str, Any]],
+) -> None:
+    streams = pd.DataFrame(
+        [{"stream": console.STREAMS[name], "top1": round(score["top1"], 4)} for name, score in scores.items()]
+    )
+    write_text(paths.PLOTS / "streams.csv", streams.to_csv(index=False, lineterminator="\n"))
     names = np.array(classes)
     predicted = {stream: values.argmax(axis=1) for stream, values in logits.items()}
     confusion = pd.DataFrame({"actual": names[labels], "predicted": names[predicted["fusion"]]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,38 +11,57 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from moclip import metrics
+from moclip import dataset, metrics
+from moclip import report as page
+from moclip.errors import VideoError
+from moclip.features import Features
+from moclip.motion import dequantise
+from moclip.store import FieldReader
 from pipeline import console, paths
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.params import Params
-from pipeline.stage import stage
+from pipeline.stage import Workers, cpu_count, stage
+
+ALONE = ("zero_shot", "mv_tsn", "fusion")
+"""The streams whose answers the gallery shows."""
 
 
-@stage("clip.model", "dataset.root")
-def report(params: Params) -> None:
+@stage("seed", "dataset.root", "clip.model", "report.clips")
+def report(params: Params, workers: Workers = cpu_count()) -> None:
     """Write the results as one static page.
 
-    Reads what evaluate and the training stages left; writes data/report/index.html.
+    Scores, classes, confusions, curves, and a gallery: clips where fusion gains most, where it errs worst, and some
+    drawn at random, each with a still and its motion. Reads what evaluate, the training stages and the feature stages
+    left, and those clips; writes data/report/index.html.
     """
     predictions = read_parquet(paths.PREDICTIONS, "evaluate")
     cost = read_json(paths.COST_JSON, "evaluate")
-    streams = [_stream(name, cost) for name in console.STREAMS if name in predictions]
-    best = max(streams, key=lambda stream: stream["top1"])
-    best["best"] = True
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
-    )
+    labels = predictions["label"].to_numpy()
+    logits = {name: np.stack(predictions[name].to_list()) for name in console.STREAMS if name in predictions}
+    index = read_parquet(paths.INDEX, "index")
+    names = dataset.class_names(index)
+    streams = [_stream(name, cost) for name in logits]
+    max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
-    page = template.render(
+    confused = page.confusion(logits["fusion"], labels, names)
+    shares = {name: metrics.shares(logits[name]) for name in ALONE}
+    chosen = page.choose(shares, labels, params.report.clips, params.seed)
+    text = _template().render(
         data_root=params.dataset.root,
         clip_model=params.clip.model,
         counts=counts,
         streams=streams,
+        lead=_lead({stream["name"]: stream["top1"] for stream in streams}),
+        paper_cost=page.PAPER_COST,
         parameters=cost["parameters"],
-        classes=_classes(predictions),
-        matrix=_matrix(predictions),
+        classes=page.classes(logits, labels, names),
+        matrix=_matrix(confused),
+        worst=confused.worst,
+        kinds=page.KINDS,
+        clips=_gallery(chosen, predictions, index, shares, names, Path(params.dataset.root), workers),
+        wheel=page.wheel(),
         charts=[
             _chart(f"{title}, {what}", folder, metric)
             for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
@@ -48,46 +69,132 @@ def report(params: Params) -> None:
         ],
         facts=_facts(counts, extracted),
     )
-    write_text(paths.REPORT, page)
-    console.note(f"report: {paths.REPORT}")
+    write_text(paths.REPORT, text)
+    console.note(f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {len(chosen)} clips to look at")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["title_of"] = lambda kind: page.KINDS[kind]
+    environment.filters["breakable"] = _breakable
+    source = resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _breakable(name: str) -> Markup:
+    """A class name that may go on in the next line where a word begins: "ApplyEyeMakeup", "brush_hair"."""
+    return Markup("<wbr>").join(re.findall(r"[A-Z]?[^A-Z_]*_?", name))
 
 
 def _stream(name: str, cost: dict[str, Any]) -> dict[str, Any]:
     scores = read_json(paths.STREAM_JSON[name], "evaluate")
-    video = cost["multiply_adds_m"]["video"][name]
-    missing = sum(scores["skipped"].values())
     return scores | {
         "name": name,
         "title": console.STREAMS[name],
-        "cost": video,
-        "missing": missing,
+        "cost": cost["multiply_adds_m"]["video"][name],
+        "missing": sum(scores["skipped"].values()),
+        "paper": page.PAPER.get(name),
         "best": False,
     }
 
 
-def _classes(predictions: pd.DataFrame) -> list[dict[str, Any]]:
-    labels = predictions["label"].to_numpy()
-    streams = [name for name in console.STREAMS if name in predictions]
-    right = {name: metrics.class_accuracy(_choice(predictions, name), labels) for name in streams}
-    names = predictions.drop_duplicates("label").set_index("label")["class"]
-    return [{"name": names[label]} | {name: right[name][label] for name in streams} for label in sorted(names.index)]
+def _lead(top1: dict[str, float]) -> str:
+    """The result in a sentence."""
+    still, motion, both = (f"{100 * top1[name]:.1f} %" for name in ALONE)
+    return (
+        f"From a still alone CLIP names {still} of the test clips right, without training; from their motion alone "
+        f"MV-TSN names {motion}; the fusion of both {both}."
+    )
 
 
-def _matrix(predictions: pd.DataFrame) -> list[dict[str, Any]]:
-    names = predictions.drop_duplicates("label").set_index("label")["class"].sort_index()
-    chosen = pd.Series(_choice(predictions, "fusion"))
-    table = pd.crosstab(predictions["label"], chosen).reindex(index=names.index, columns=names.index, fill_value=0)
-    return [
+SIDE, LEFT, TOP, LARGEST, LABELLED = 22, 150, 120, 640, 40
+"""Of the confusion matrix: px of a cell, room for names, px of the whole, and the most classes that are named."""
+
+
+def _matrix(confused: page.Confusion) -> dict[str, Any]:
+    """The confusion matrix as rectangles; only cells with clips in them."""
+    classes = len(confused.names)
+    named = classes <= LABELLED
+    side = SIDE if named else LARGEST / classes
+    left, top = (LEFT, TOP) if named else (1, 1)
+    totals = np.maximum(1, confused.counts.sum(axis=1))
+    cells = [
         {
-            "name": str(name),
-            "cells": [{"count": int(count), "percent": round(80 * count / max(1, row.sum()))} for count in row],
+            "x": round(left + column * side, 2),
+            "y": round(top + row * side, 2),
+            "count": int(count),
+            "share": round(0.12 + 0.6 * count / totals[row], 3),
+            "title": f"{confused.names[row]} taken for {confused.names[column]}: {count} of {totals[row]}",
         }
-        for name, row in zip(names, table.to_numpy(), strict=True)
+        for (row, column), count in np.ndenumerate(confused.counts)
+        if count
     ]
+    labels = [{"name": name, "at": top + (place + 0.5) * side} for place, name in enumerate(confused.names)]
+    extent = round(classes * side, 2)
+    return {
+        "side": side,
+        "left": left,
+        "top": top,
+        "extent": extent,
+        "width": left + extent + (60 if named else 1),
+        "height": top + extent + 1,
+        "labels": labels if named else [],
+        "cells": cells,
+    }
 
 
-def _choice(predictions: pd.DataFrame, stream: str) -> np.ndarray:
-    return np.stack(predictions[stream].to_list()).argmax(axis=1)
+def _gallery(
+    chosen: list[page.Choice],
+    predictions: pd.DataFrame,
+    index: pd.DataFrame,
+    shares: dict[str, np.ndarray],
+    names: list[str],
+    root: Path,
+    workers: int,
+) -> list[dict[str, Any]]:
+    """A card for each chosen clip: why it is there, its pictures, the streams' three best classes."""
+    if not chosen:
+        return []
+    reader, seen = FieldReader(paths.MV_STORE, paths.MV_TABLE), Features(paths.CLIP_IMAGE, "clip_image")
+    files = index.set_index("id")["path"]
+
+    def card(choice: page.Choice) -> dict[str, Any]:
+        row = predictions.iloc[choice.row]
+        label = int(row["label"])
+        fields = dequantise(reader.video(row["id"]), reader.attributes["clip"])
+        frames = seen.rows("frame", [row["id"]])[0]
+        return {
+            "id": row["id"],
+            "class": row["class"],
+            "kinds": choice.kinds,
+            "gain": choice.gain,
+            "error": choice.error,
+            "streams": [
+                {"title": console.STREAMS[name], "top": _top(shares[name][choice.row], label, names)} for name in ALONE
+            ],
+        } | _pictures(root / files[row["id"]], fields, int(frames[len(frames) // 2]))
+
+    cards = []
+    with console.progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
+        for one in pool.map(card, chosen):  # decoding and encoding release the interpreter's lock
+            cards.append(one)
+            advance(1)
+    return cards
+
+
+def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
+    """The still and the motion of a clip, or why there are none."""
+    try:
+        return {"still": page.still(path, frame), "motion": page.motion_picture(path, fields)}
+    except VideoError as problem:
+        return {"still": None, "reason": problem.what}
+
+
+def _top(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"name": names[one], "share": float(shares[one]), "right": one == label}
+        for one in np.argsort(-shares, kind="stable")[:3].tolist()
+    ]
 
 
 def _chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
@@ -104,7 +211,7 @@ def _chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
         y = 155 - 130 * curve / top
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
         lines.append({"name": part, "points": points})
-    return {"title": title, "top": f"{top:.2g}", "bottom": "0", "epochs": epochs, "lines": lines}
+    return {"title": title, "top": f"{top:.2g}", "epochs": epochs, "lines": lines}
 
 
 def _facts(counts: dict[str, Any], extracted: dict[str, Any]) -> list[tuple[str, Any]]:

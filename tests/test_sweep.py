@@ -29,9 +29,9 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
     shown = json.loads(run("dvc", "exp", "show", "--json", "--num", "1", cwd=project).stdout)
     top1 = {
-        data["params"]["params.yaml"]["data"]["fusion"]["epochs"]: data["metrics"]["metrics/fusion.json"]["data"][
+        data["params"]["params.yaml"]["data"]["fusion"]["epochs"]: data["metrics"]["metrics/summary.json"]["data"][
             "top1"
-        ]
+        ]["fusion"]
         for one in shown[-1]["experiments"]
         for data in [one["revs"][0]["data"]]
         if data.get("metrics")

@@ -28,13 +28,16 @@ def class_accuracy(predicted: np.ndarray, labels: np.ndarray) -> dict[int, float
     return {int(label): float(np.mean(predicted[labels == label] == label)) for label in np.unique(labels)}
 
 
+def shares(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities (n, classes) float64 of logits."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
 def score_sum(*streams: np.ndarray) -> np.ndarray:
     """Fusion without training: the mean of the streams' class probabilities, as logits (n, classes) float32."""
-    shares = []
-    for logits in streams:
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
-        shares.append(raised / raised.sum(axis=1, keepdims=True))
-    return np.log(np.maximum(np.mean(shares, axis=0), 1e-30)).astype(np.float32)
+    mean = np.mean([shares(logits) for logits in streams], axis=0)
+    return np.log(np.maximum(mean, 1e-30)).astype(np.float32)
 
 
 def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -43,8 +46,7 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) ->
     The rows are sorted by the softmax's highest probability into equal bins of (0, 1]; the mean over the rows of the
     gap, in their bin, between its mean and the share predicted right.
     """
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
-    confidence = shifted.max(axis=1) / shifted.sum(axis=1)
+    confidence = shares(logits).max(axis=1)
     right = logits.argmax(axis=1) == labels
     number = np.ceil(confidence * bins).astype(int) - 1
     gaps = np.bincount(number, weights=confidence - right, minlength=bins)

@@ -1,0 +1,235 @@
+"""The report page: what it says, and that it works in a browser, at a desk and on a phone, without a server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
+
+from moclip import report as page
+from tests.conftest import run, set_keys
+
+BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+OPTIONS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def html(finished: Path) -> Path:
+    return finished / "data/report/index.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("no chromium and chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for option in OPTIONS:
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser: webdriver.Chrome, html: Path) -> webdriver.Chrome:
+    """The page as it opens, at a desk."""
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.set_window_size(1200, 900)
+    browser.get(html.as_uri())
+    return browser
+
+
+def shown(browser: webdriver.Chrome, selector: str) -> list[Any]:
+    return [one for one in browser.find_elements(By.CSS_SELECTOR, selector) if one.is_displayed()]
+
+
+# ------------------------------------------------------------------------------------------------ in a browser
+
+
+def test_it_opens_without_an_error_or_anything_from_outside(opened: webdriver.Chrome, html: Path) -> None:
+    assert opened.get_log("browser") == []
+    loaded = opened.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert all(name.startswith("data:") for name in loaded)
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", html.read_text())
+    assert "url(" not in html.read_text()
+
+
+def test_a_click_on_a_header_sorts_the_classes(opened: webdriver.Chrome) -> None:
+    def column(number: int) -> list[str]:
+        return [row.find_elements(By.TAG_NAME, "td")[number].text for row in shown(opened, "#classes tbody tr")]
+
+    heads = opened.find_elements(By.CSS_SELECTOR, "#classes th button")
+    fusion = next(head for head in heads if head.text == "fusion")
+    fusion.click()
+    shares = [float(text.rstrip(" %")) for text in column(5)]
+    assert shares == sorted(shares, reverse=True)
+    fusion.click()
+    assert [float(text.rstrip(" %")) for text in column(5)] == sorted(shares)
+    assert fusion.find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
+    heads[0].click()
+    assert column(0) == sorted(column(0))
+    heads[0].click()
+    assert column(0) == sorted(column(0), reverse=True)
+
+
+def test_the_filter_leaves_the_classes_that_are_called_so(opened: webdriver.Chrome) -> None:
+    field = opened.find_element(By.ID, "filter")
+    field.send_keys("falling")
+    names = [row.get_attribute("data-class") for row in shown(opened, "#classes tbody tr")]
+    assert names
+    assert all("Falling" in name for name in names)
+    assert opened.find_element(By.ID, "matched").text == f"{len(names)} of 4"
+    field.clear()
+    field.send_keys("x")
+    assert not shown(opened, "#classes tbody tr")
+
+
+def test_the_gallery_shows_what_is_asked_for_in_the_order_asked_for(opened: webdriver.Chrome, finished: Path) -> None:
+    predictions = pd.read_parquet(finished / "data/predictions.parquet")
+    wrong = {str(row.id) for row in predictions.itertuples() if row.fusion.argmax() != row.label}  # type: ignore[union-attr]
+    everything = shown(opened, ".clip")
+    assert len(everything) >= 8
+    gains = [float(clip.get_attribute("data-gain")) for clip in everything]
+    assert gains == sorted(gains, reverse=True)
+    Select(opened.find_element(By.ID, "kind")).select_by_visible_text("worst errors")
+    errors = shown(opened, ".clip")
+    assert {
+        clip.find_element(By.TAG_NAME, "img").get_attribute("alt").removeprefix("a frame of ") for clip in errors
+    } == wrong
+    assert opened.find_element(By.ID, "shown").text == f"{len(errors)} of {len(everything)} clips"
+    Select(opened.find_element(By.ID, "kind")).select_by_visible_text("all")
+    name = everything[0].get_attribute("data-class")
+    Select(opened.find_element(By.ID, "class")).select_by_visible_text(name)
+    assert {clip.get_attribute("data-class") for clip in shown(opened, ".clip")} == {name}
+    Select(opened.find_element(By.ID, "class")).select_by_visible_text("all")
+    Select(opened.find_element(By.ID, "order")).select_by_visible_text("class")
+    names = [clip.get_attribute("data-class") for clip in shown(opened, ".clip")]
+    assert names == sorted(names)
+
+
+def test_all_pictures_load_and_the_motion_moves(opened: webdriver.Chrome, html: Path) -> None:
+    opened.execute_script("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    sizes = opened.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])")
+    assert len(sizes) > 10
+    assert all(complete and width > 20 and alt for complete, width, alt in sizes)
+    moving = re.findall(r"data:image/webp;base64,([^\"]+)", html.read_text())
+    assert moving
+    for text in moving:
+        picture = Image.open(io.BytesIO(base64.b64decode(text)))
+        assert 10 <= picture.n_frames <= page.FRAMES  # type: ignore[attr-defined]
+        assert picture.width == page.WIDTH
+        middle = np.asarray(_frame(picture, picture.n_frames // 2).convert("RGB")).astype(int)  # type: ignore[attr-defined]
+        assert (np.ptp(middle, axis=2) > 60).any(), "something is coloured, so it moves"
+
+
+def _frame(picture: Image.Image, number: int) -> Image.Image:
+    picture.seek(number)
+    return picture
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_phone(opened: webdriver.Chrome, dark: bool) -> None:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    opened.refresh()
+    assert opened.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+    wide = (
+        "return [...document.querySelectorAll('#headline, #classes, .clip')].map(e => e.getBoundingClientRect().right)"
+    )
+    assert max(opened.execute_script(wide)) <= 390, "what matters is seen without scrolling sideways"
+    ink, paper = opened.execute_script("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
+    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    assert brightness[0] > brightness[1] + 300 if dark else brightness[1] > brightness[0] + 300
+
+
+# ------------------------------------------------------------------------------------------------ what it says
+
+
+def test_its_figures_are_the_metrics(html: Path, finished: Path) -> None:
+    text = html.read_text()
+    for name in ("zero_shot", "mv_tsn", "fusion"):
+        top1 = json.loads((finished / f"metrics/{name}.json").read_text())["top1"]
+        assert f"{100 * top1:.1f} %" in text
+    headline = text[text.index('id="headline"') : text.index("</table>")]
+    for figure in ("65.0 %", "66.5 %", "89.2 %", "16,900 M"):
+        assert figure in headline, "the paper's"
+    assert headline.count("<tr") == 5
+
+
+def test_without_gallery_and_with_a_clip_gone(project: Path) -> None:
+    set_keys(project / "params.yaml", {"report.clips": 0})
+    run("python", "-m", "stages.report", cwd=project)
+    text = (project / "data/report/index.html").read_text()
+    assert "<article" not in text
+    assert 'id="classes"' in text
+    name = pd.read_parquet(project / "data/predictions.parquet")["id"][0]
+    (project / "data/demo/videos" / name).unlink()
+    run("python", "-m", "stages.report", "--report-clips", "100", cwd=project)
+    text = (project / "data/report/index.html").read_text()
+    assert text.count("<article") == 12
+    assert text.count("no such file") == 1
+
+
+def test_confusions_count_what_is_taken_for_what() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 3])
+    predicted = np.array([0, 1, 1, 1, 2, 3])
+    found = page.confusion(np.eye(5)[predicted], labels, ["a", "b", "c", "d", "e"])
+    assert found.names == ["a", "b", "c", "d"], "c is predicted, e neither occurs nor is"
+    assert found.counts.tolist() == [[1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert found.worst == [("a", "b", 2, 3), ("b", "c", 1, 2)]
+
+
+def test_classes_tell_what_each_input_adds() -> None:
+    labels = np.array([0, 0, 2, 2])
+    streams = {
+        "zero_shot": np.eye(3)[[0, 1, 0, 0]],
+        "mv_tsn": np.eye(3)[[0, 0, 2, 0]],
+        "fusion": np.eye(3)[[0, 0, 2, 2]],
+    }
+    first, second = page.classes(streams, labels, ["a", "b", "c"])
+    assert (first["name"], first["clips"], first["motion"], first["still"]) == ("a", 2, 0.5, 0.0)
+    assert (second["name"], second["motion"], second["still"]) == ("c", 1.0, 0.5)
+
+
+def test_clips_are_chosen_by_gain_by_error_and_by_lot() -> None:
+    labels = np.zeros(5, int)
+    fused = np.array([0.9, 0.8, 0.4, 0.1, 0.95])
+    shares = {
+        "fusion": np.stack([fused, 1 - fused], axis=1),
+        "zero_shot": np.full((5, 2), 0.5),
+        "mv_tsn": np.tile([[0.9, 0.1]], (5, 1)),
+    }
+    shares["mv_tsn"][1] = 0.3, 0.7
+    chosen = {choice.row: choice for choice in page.choose(shares, labels, 1, seed=0)}
+    assert "gain" in chosen[1].kinds
+    assert chosen[1].gain == pytest.approx(0.3)
+    assert "error" in chosen[3].kinds
+    assert chosen[3].error == pytest.approx(0.8)
+    kinds = [kind for choice in chosen.values() for kind in choice.kinds]
+    assert sorted(kinds) == ["error", "gain", "random"]
+    two = np.array([1, 0, 0, 0, 1])
+    ranked = [choice.row for choice in page.choose(shares, two, 2, seed=0) if "error" in choice.kinds]
+    assert sorted(ranked) == [3, 4], "the worst of either class, though class 1 has the two worst"
+    assert page.choose(shares, labels, 3, seed=4) == page.choose(shares, labels, 3, seed=4)
+    assert not any("error" in c.kinds for c in page.choose(shares, labels * 0 + (fused < 0.5), 5, seed=0))
