@@ -1,0 +1,77 @@
+"""The code blocks of README and docs run as they stand, one after the other, in a project that has run once."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import ROOT, commit, run
+
+PAGES = [Path("README.md"), *(path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md")))]
+FENCE = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+
+
+class Block(NamedTuple):
+    """A code block of a page; `why` is the reason why it is not run."""
+
+    language: str
+    code: str
+    why: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    found = FENCE.finditer((ROOT / page).read_text(encoding="utf-8"))
+    return [Block(one["language"], one["code"], one["why"]) for one in found]
+
+
+def runnable(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language in ("bash", "python") and block.why is None]
+
+
+@pytest.fixture
+def reader(project: Path) -> Path:
+    """The project of somebody who reads: with clips of their own beside the demo's."""
+    for name, kind in (("running", "RedBallRising"), ("jumping", "RedBallFalling")):
+        (project / "clips" / name).mkdir(parents=True)
+        sources = sorted((project / "data/demo/videos").glob(f"{kind}/*"))
+        assert sources, kind
+        for number, clip in enumerate(sources):
+            shutil.copy(clip, project / "clips" / name / f"whatever_g{number // 2 + 1:02d}_c{number % 2 + 1:02d}.avi")
+    shutil.copytree(ROOT / "benchmarks", project / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    (project / ".gitignore").open("a").write("/clips\n/drawings\n/bundle\n/dvc_plots\n/classes.csv\n")
+    commit(project)
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=str)
+def test_the_blocks_of_a_page_run(page: Path, reader: Path) -> None:
+    for block in runnable(page):
+        program = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else ["python", "-c"]
+        run(*program, block.code, cwd=reader)
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    left_out = [block for page in PAGES for block in blocks(page) if block.language in ("bash", "python") and block.why]
+    assert len(left_out) <= 8
+    assert sum(len(runnable(page)) for page in PAGES) > 2 * len(left_out)
+
+
+def test_links_and_pictures_lead_somewhere() -> None:
+    for page in PAGES:
+        text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            file = (ROOT / page).parent / path if path else ROOT / page
+            assert file.exists(), f"{page}: {target}"
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                named = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+                assert anchor in named, f"{page}: {target}"
