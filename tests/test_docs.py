@@ -42,7 +42,7 @@ def reader(project: Path) -> Path:
         for number, clip in enumerate(sources):
             shutil.copy(clip, project / "clips" / name / f"whatever_g{number // 2 + 1:02d}_c{number % 2 + 1:02d}.avi")
     shutil.copytree(ROOT / "benchmarks", project / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
-    (project / ".gitignore").open("a").write("/clips\n/drawings\n/bundle\n/dvc_plots\n/classes.csv\n")
+    (project / ".gitignore").open("a").write("/clips\n/classes.csv\n")
     commit(project)
     return project
 

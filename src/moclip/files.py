@@ -11,12 +11,15 @@ from pathlib import Path
 
 @contextmanager
 def file_aside(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` at the end."""
+    """Yield a path beside `path` to write to; it takes the place of `path` at the end, or goes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _beside(path)
-    yield aside
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -23,6 +23,24 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+def run(
+    work: Callable[[Job], Result], waiting: list[Job], workers: int, died: Callable[[Job], Result]
+) -> Iterator[tuple[Job, Result]]:
+    """Work off `waiting` from its end, yielding (job, result) in the order of completion.
+
+    A process that dies costs the job alone that kills it: its result is `died(job)`.
+    """
+    suspects: list[Job] = []
+    with one_thread_a_process():
+        while waiting:  # a new pool after each one that broke
+            yield from run_pool(work, waiting, suspects, workers)
+        while suspects:  # each in a process of its own, to know which one it was
+            job, alone = suspects.pop(), list[Job]()
+            yield from run_pool(work, [job], alone, 1)
+            if alone:
+                yield job, died(job)
+
+
 def run_pool(
     work: Callable[[Job], Result], waiting: list[Job], suspects: list[Job], workers: int
 ) -> Iterator[tuple[Job, Result]]:

@@ -198,15 +198,7 @@ def _is_done(job: _Job) -> bool:
 def _run(waiting: list[_Job], workers: int) -> Iterator[tuple[_Job, str]]:
     """Do the jobs in other processes, the largest first: (job, reason, or "" where it went well)."""
     waiting.sort(key=lambda job: (job.source.stat().st_size, job.source))
-    suspects: list[_Job] = []
-    with processes.one_thread_a_process():
-        while waiting:  # a new pool after each one that broke
-            yield from processes.run_pool(_do, waiting, suspects, workers)
-        while suspects:  # each in a process of its own, to know which one it was
-            job, alone = suspects.pop(), list[_Job]()
-            yield from processes.run_pool(_do, [job], alone, 1)
-            if alone:
-                yield job, processes.DIED
+    yield from processes.run(_do, waiting, workers, lambda job: processes.DIED)
 
 
 def _do(job: _Job) -> str:
