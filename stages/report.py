@@ -107,8 +107,8 @@ def _lead(top1: dict[str, float]) -> str:
     )
 
 
-SIDE, LEFT, TOP, LARGEST, LABELLED = 22, 150, 120, 640, 40
-"""Of the confusion matrix: px of a cell, room for names, px of the whole, and the most classes that are named."""
+SIDE, LARGEST, LABELLED = 22, 640, 40
+"""Of the confusion matrix: px of a cell, px of the whole, and the most classes that are named."""
 
 
 def _matrix(confused: page.Confusion) -> dict[str, Any]:
@@ -116,7 +116,8 @@ def _matrix(confused: page.Confusion) -> dict[str, Any]:
     classes = len(confused.names)
     named = classes <= LABELLED
     side = SIDE if named else LARGEST / classes
-    left, top = (LEFT, TOP) if named else (1, 1)
+    longest = max(map(len, confused.names))
+    left, top = (round(12 + 6.4 * longest), round(16 + 5.2 * longest)) if named else (1, 1)  # room for the names
     totals = np.maximum(1, confused.counts.sum(axis=1))
     cells = [
         {
@@ -136,7 +137,7 @@ def _matrix(confused: page.Confusion) -> dict[str, Any]:
         "left": left,
         "top": top,
         "extent": extent,
-        "width": left + extent + (60 if named else 1),
+        "width": left + extent + (round(4 * longest) if named else 1),
         "height": top + extent + 1,
         "labels": labels if named else [],
         "cells": cells,

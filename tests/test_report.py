@@ -212,6 +212,17 @@ def test_classes_tell_what_each_input_adds() -> None:
     assert (second["name"], second["motion"], second["still"]) == ("c", 1.0, 0.5)
 
 
+def test_vectors_fade_where_no_longer_one_takes_their_place() -> None:
+    fields = np.zeros((4, 2, 1, 2))
+    fields[0, :, 0, 0] = 3, -4
+    fields[2, :, 0, 0] = 0, 3.9
+    fields[3, :, 0, 1] = 1, 0
+    faded = page.fading(fields)
+    np.testing.assert_allclose(faded[:, :, 0, 0], np.array([[3, -4], [2.4, -3.2], [0, 3.9], [0, 3.12]]))
+    np.testing.assert_allclose(faded[:, :, 0, 1], np.array([[0, 0], [0, 0], [0, 0], [1, 0]]))
+    assert fields[1].sum() == 0, "the fields given stay as they are"
+
+
 def test_clips_are_chosen_by_gain_by_error_and_by_lot() -> None:
     labels = np.zeros(5, int)
     fused = np.array([0.9, 0.8, 0.4, 0.1, 0.95])

@@ -9,6 +9,7 @@ import base64
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ PAPER_COST = 16.9e3
 """Multiply-adds of a video there, fusion of both, in millions."""
 
 WIDTH = 240  # px of the gallery's pictures
-FRAMES = 48  # of a motion picture, at most
+FRAMES = 36  # of a motion picture, at most
 SECONDS = 4.0  # that it takes, at most
+FADING = 0.8  # what of a vector is left a frame later, where none takes its place
 QUALITY = 72  # of JPEG
 
 KINDS = {"gain": "fusion gains most", "error": "worst errors", "random": "drawn at random"}
@@ -136,18 +138,28 @@ def still(path: Path, frame: int) -> str:
 def motion_picture(path: Path, fields: np.ndarray) -> str:
     """The motion of a clip over its dimmed pictures as a data URI, animated WebP. Raises VideoError.
 
-    `fields` (T, 2, rows, columns) are in px of their canvas. Hue tells the direction, brightness the length; frames
-    without vectors show those before. At most `FRAMES` pictures, evenly, so long clips play faster.
+    `fields` (T, 2, rows, columns) are in px of their canvas. Hue tells the direction, brightness the length. Vectors
+    fade over some frames: I-frames have none, and B-frames few. At most `FRAMES` pictures, evenly, so long clips play
+    faster.
     """
     limit = draw.readable_limit(np.hypot(fields[:, 0], fields[:, 1]))
     step = -(-len(fields) // FRAMES)
-    moving = np.where(fields.any(axis=(1, 2, 3)), np.arange(len(fields)), 0)
-    held = fields[np.maximum.accumulate(moving)]
+    held = fading(fields)
     with video.decoding(path) as (rate, frames), tempfile.TemporaryDirectory() as folder:
         shown = _motion_pictures(frames, held, limit, step)
         target = Path(folder) / "motion.webp"
         draw.write_animation(target, shown, max(float(rate) / step, len(fields) / step / SECONDS))
         return _uri(target, "image/webp")
+
+
+def fading(fields: np.ndarray) -> np.ndarray:
+    """Each cell's vector, or what is left of the one before where that is longer; same shape as `fields`."""
+    faded = fields.copy()
+    for before, now in pairwise(faded):
+        rest = FADING * before
+        longer = np.hypot(*rest) > np.hypot(*now)
+        now[:, longer] = rest[:, longer]
+    return faded
 
 
 def _motion_pictures(frames: Iterator[Any], fields: np.ndarray, limit: float, step: int) -> Iterator[np.ndarray]:
