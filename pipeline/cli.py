@@ -124,7 +124,8 @@ def _stage(name: str) -> Stage:
     """
 
     def imported() -> Stage:
-        stage: Stage = getattr(importlib.import_module(f"stages.{name}"), name)
+        with console.loading():
+            stage: Stage = getattr(importlib.import_module(f"stages.{name}"), name)
         return stage
 
     try:

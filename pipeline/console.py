@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import select
+import signal
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
@@ -294,7 +296,7 @@ def _invoke(app: typer.Typer, program: str | None) -> int | None:
     try:
         return app(prog_name=program, standalone_mode=False)
     except UsageError as problem:
-        error(_misuse(problem))
+        error(_misuse(problem, program or Path(sys.argv[0]).name))
         return MISUSED
 
 
@@ -310,7 +312,7 @@ def guarded(work: Callable[[], Value]) -> Value:
     except MoclipError as problem:
         _fail(str(problem))
     except KeyboardInterrupt:
-        error("interrupted; run the same command again to go on from here")
+        error(_GO_ON)
         sys.exit(INTERRUPTED)
     except BrokenPipeError as problem:
         if not _reader_is_gone():
@@ -320,6 +322,24 @@ def guarded(work: Callable[[], Value]) -> Value:
         _fail(_missing(problem) or _fault(problem))
     except Exception as problem:
         _fail(_fault(problem))
+
+
+_GO_ON = "interrupted; run the same command again to go on from here"
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Meanwhile an interrupt ends the program on the spot: within the import of PyTorch it would crash it."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        error(_GO_ON)
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(text: str) -> NoReturn:
@@ -341,20 +361,18 @@ def _missing(problem: ModuleNotFoundError) -> str | None:
     package = (problem.name or "").partition(".")[0]
     if package in ("", "moclip", "pipeline", "stages"):
         return None
-    return f"{package}: this command needs the package, which is not installed\n  see what else is not: moclip doctor"
+    fix = "pip install 'moclip[pipeline]'; moclip doctor says what else is absent"
+    return f"{package}: this command needs the package, which is not installed\n  {fix}"
 
 
-def _misuse(problem: Any) -> str:
+def _misuse(problem: Any, program: str) -> str:
     """A usage error of click's in this style: "No such option: --lrr (Possible options: --lr)"."""
-    context = problem.ctx
     words = problem.format_message().rstrip(".")
     what, *near = re.split(r"\. (?=Did you mean)| \((?=Possible options)", words)
     hint = re.sub(r"^Possible options: (.*)\)$", r"did you mean \1?", near[0]) if near else ""
     what, hint = (text[:1].lower() + text[1:] for text in (what, hint))
-    if context is None:
-        return what
-    see = f"see: {context.command_path} --help"
-    return f"{context.command_path}: {what}\n  {f'{hint} ' if hint else ''}{see}"
+    where = problem.ctx.command_path if problem.ctx else program
+    return f"{where}: {what}\n  {f'{hint} ' if hint else ''}see: {where} --help"
 
 
 def _reader_is_gone() -> bool:

@@ -138,7 +138,7 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _card(config: Mapping[str, Any]) -> str:
-    """The model card (huggingface.co/docs/hub/model-cards): the results as metadata, then in words."""
+    """The model card (the hub's documentation, "Model Cards"): the results as metadata, then in words."""
     clip, data = config["clip"]["name"], config["data"]
     results = [
         EvalResult(

@@ -1,0 +1,158 @@
+"""`moclip doctor`: what this machine and this project have, and what to do about it. Not a stage of the DAG."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moclip import doctor as examine
+from moclip.doctor import OK, PROBLEM, WARNING, Finding
+from moclip.errors import MoclipError
+from pipeline import console, paths
+from pipeline import params as parameters
+from pipeline.params import NO_FILE, Params
+from pipeline.stage import stage
+
+STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+ARTIFACTS = (
+    paths.INDEX,
+    paths.MV_STORE,
+    paths.CLIP_TEXT,
+    paths.CLIP_IMAGE,
+    paths.MV_TSN,
+    paths.MV_EMBED,
+    paths.FUSION,
+    paths.PREDICTIONS,
+    paths.REPORT,
+)
+
+
+@stage()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON on stdout instead of tables.")] = False,
+) -> None:
+    """Say what this machine has, and how exactly it reads motion vectors.
+
+    Versions, processor and GPU, codecs, the model hub, the project in this folder if there is one, and the readers of
+    motion vectors on clips whose motion is known. Each line is ok, a warning or a problem, with what to do about it.
+    The exit code is 1 where a problem keeps the pipeline from running.
+    """
+    found = _examined()
+    if as_json:
+        print(json.dumps({part: [asdict(one) for one in findings] for part, findings in found.items()}, indent=2))
+    else:
+        for part, findings in found.items():
+            _show(part, findings)
+    states = [one.state for findings in found.values() for one in findings]
+    counts = f"{states.count(PROBLEM)} problem(s), {states.count(WARNING)} warning(s)"
+    if PROBLEM in states:
+        raise MoclipError(counts, fix="what to do stands beside each")
+    if not as_json:
+        console.note(counts)
+
+
+def _examined() -> dict[str, list[Finding]]:
+    """The findings of each part."""
+    parts = {"device": examine.device, "codecs": examine.codecs, "exactness": examine.exactness}
+    with ThreadPoolExecutor(1) as aside, console.progress("doctor", len(parts) + 3, "part") as advance:
+        hub = aside.submit(examine.hub)  # it may take seconds to say that it does not answer
+        with console.loading():
+            found = {"versions": examine.versions()}  # and with it PyTorch
+        advance(1)
+        for name, part in parts.items():
+            found[name] = part()
+            advance(1)
+        found["hub"] = hub.result()
+        advance(1)
+        lacking = [one.what for one in found["versions"] if one.what in examine.PIPELINE and one.state != OK]
+        found["project"] = _project(lacking, reachable=all(one.state == OK for one in found["hub"]))
+        advance(1)
+    return found
+
+
+def _show(part: str, findings: list[Finding]) -> None:
+    columns = ["", "state", "found", *["what to do"] * any(one.advice for one in findings)]
+    rows = [(one.what, one.state, one.found, one.advice)[: len(columns)] for one in findings]
+    console.result(part, columns, rows, STYLES)
+
+
+# --------------------------------------------------------------------------------------------------- the project
+
+
+def _project(lacking: list[str], reachable: bool) -> list[Finding]:
+    """What the pipeline meets in this folder; `lacking` are packages that it needs, `reachable` is the hub."""
+    if not paths.PARAMS.exists():
+        return [Finding("params.yaml", "not in this folder", OK, "for a project here: moclip use demo")]
+    try:
+        params = parameters.load(paths.PARAMS)
+    except MoclipError as problem:
+        return [Finding("params.yaml", problem.what, PROBLEM, problem.fix or "correct it, or: moclip use demo")]
+    artifacts = [Finding(str(path), "there" if path.exists() else "not made yet") for path in ARTIFACTS]
+    packages = Finding("packages", "those of the pipeline are installed")
+    if lacking:
+        packages = Finding(
+            "packages", f"not installed: {', '.join(lacking)}", PROBLEM, "pip install 'moclip[pipeline]'"
+        )
+    valid = Finding("params.yaml", "valid")
+    return [valid, packages, _clips(params), _model(params, reachable), *_dvc_cache(), *artifacts]
+
+
+def _clips(params: Params) -> Finding:
+    from moclip.video import clips_in
+
+    root = Path(params.dataset.root)
+    if not root.is_dir():
+        return _absent("dataset.root", root, "moclip use folder --root DIR")
+    try:
+        return Finding("dataset.root", f"{root}: {len(clips_in([root]))} clips")
+    except MoclipError as problem:
+        return Finding("dataset.root", f"{root}: {problem.what}", PROBLEM, problem.fix or "")
+
+
+def _absent(key: str, folder: Path, advice: str) -> Finding:
+    """A folder that is not there: a problem, unless the pipeline makes it."""
+    if _is_made(folder):
+        return Finding(key, f"{folder}: not made yet", OK, "dvc repro makes it")
+    return Finding(key, f"{folder}: no such folder", PROBLEM, advice)
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a DVC pipeline further down than the root's makes it, as the demo's does."""
+    return any((parent / "dvc.yaml").exists() for parent in path.parents if parent not in (Path(), Path("/")))
+
+
+def _model(params: Params, reachable: bool) -> Finding:
+    name = params.clip.model
+    if Path(name).is_dir():
+        return Finding("clip.model", f"{name}: a local folder")
+    if params.clip.files != NO_FILE:
+        return _absent("clip.model", Path(name), "name a folder in the hub's format")
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return Finding("clip.model", f"{name}: in the hub's cache")
+    if reachable:
+        return Finding("clip.model", f"{name}: not in the hub's cache", OK, "clip_text downloads it")
+    advice = "copy the model here and name its folder in clip.model and clip.files"
+    return Finding("clip.model", f"{name}: not in the hub's cache, and the hub does not answer", PROBLEM, advice)
+
+
+def _dvc_cache() -> list[Finding]:
+    try:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+    except ImportError:  # said among the packages
+        return []
+    try:
+        return [examine.disk("DVC cache", Repo().cache.local.path)]
+    except DvcException as problem:
+        return [Finding("DVC cache", str(problem).splitlines()[0], WARNING, "for dvc repro: git init, dvc init")]
+
+
+if __name__ == "__main__":
+    doctor()
