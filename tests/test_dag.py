@@ -198,7 +198,7 @@ def test_a_store_with_a_damaged_shard_stops_training(project: Path) -> None:
 @pytest.mark.slow
 def test_help_of_every_stage_shows_the_values_of_params_yaml(finished: Path) -> None:
     for name in STAGES:
-        shown = " ".join(run("python", "-m", f"stages.{name}", "--help", cwd=finished).stdout.split())
+        shown = " ".join(run("moclip", name, "--help", cwd=finished).stdout.split())
         assert "[params.yaml: " in shown
     shown = " ".join(run("python", "-m", "stages.train_mv", "--help", cwd=finished).stdout.split())
     assert "--tsn-backbone" in shown
