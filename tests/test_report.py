@@ -237,6 +237,8 @@ def test_clips_are_chosen_by_gain_by_error_and_by_lot() -> None:
     assert chosen[1].gain == pytest.approx(0.3)
     assert "error" in chosen[3].kinds
     assert chosen[3].error == pytest.approx(0.8)
+    every = {choice.row: choice.kinds for choice in page.choose(shares, labels, 5, seed=0)}
+    assert every[3] == ["error", "random"], "a clip may be of several kinds"
     kinds = [kind for choice in chosen.values() for kind in choice.kinds]
     assert sorted(kinds) == ["error", "gain", "random"]
     two = np.array([1, 0, 0, 0, 1])

@@ -88,10 +88,11 @@ def protocol_crops(grid: tuple[int, int], share: float, crops: int) -> Crops:
 
 
 def pictures(fields: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
-    """Cut each field's box out and enlarge it: (n, 2, gh, gw) int8 -> (n, 2, size, size) float32 in [-1, 1].
+    """Cut each field's box, or the only one, out and enlarge it: (n, 2, gh, gw) int8 -> (n, 2, size, size) float32.
 
-    Bilinear with half-pixel centres (as `interpolate(align_corners=False)` on the cut-out box). A mirrored field is
-    read from right to left and its dx changes sign. 1 stands for the displacement at which the store saturates.
+    In [-1, 1]; 1 stands for the displacement at which the store saturates. Bilinear with half-pixel centres (as
+    `interpolate(align_corners=False)` on the cut-out box). A mirrored field is read from right to left and its dx
+    changes sign.
     """
     gh, gw = fields.shape[-2:]
     device = fields.device

@@ -199,8 +199,10 @@ class Predictor:
         """The mean (1, D) of MV-TSN's features over the views."""
         crops = self.views.crops
         boxes = protocol_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, crops)
-        fields = torch.from_numpy(levels).to(self.device).repeat_interleave(crops, dim=0)
-        shown = pictures(fields, boxes.tile(len(levels)), self.mv_tsn.config.size)
+        fields = torch.from_numpy(levels).to(self.device)
+        if crops > 1:  # else the only box serves all fields
+            fields, boxes = fields.repeat_interleave(crops, dim=0), boxes.tile(len(levels))
+        shown = pictures(fields, boxes, self.mv_tsn.config.size)
         return self.mv_tsn.features(shown).mean(0, keepdim=True)
 
     def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
