@@ -75,7 +75,7 @@ def predict(
             results.append({"clip": str(path)} | _named(answer, top))
             advance(1)
     if as_json:
-        print(json.dumps(rounded(results), indent=2, ensure_ascii=False))
+        print(json.dumps(rounded(results), indent=2))  # ASCII: whatever the terminal can show
     elif as_csv:
         print(_csv(results), end="")
     else:

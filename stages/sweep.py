@@ -173,7 +173,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     accuracy_over_cost(rows, console.STREAMS, folder / "plot.png")
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
     streams = [stream for stream in console.STREAMS if any(stream in row["streams"] for row in rows)]
-    console.table(
+    console.result(
         f"top-1, mean and standard deviation; {folder}/table.csv, plot.png",
         (
             *(key.rsplit(".", 1)[-1] for key in keys),

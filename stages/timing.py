@@ -72,7 +72,7 @@ def timing(
             "milliseconds": milliseconds,
         },
     )
-    console.table(
+    console.result(
         f"ms a clip, {len(files)} clips of {chosen['frames'].mean():.0f} frames, {torch.get_num_threads()} threads",
         ("", "median", "90 % are below"),
         [(name.replace("_", " "), f"{ms['median']:.1f}", f"{ms['p90']:.1f}") for name, ms in milliseconds.items()],
