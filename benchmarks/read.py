@@ -45,6 +45,7 @@ from moclip import motion, store, video
 from moclip.augment import pictures, random_crops
 from moclip.extract import extract
 from moclip.sampling import segment_frames
+from moclip.slots import plan_slots
 from moclip.store import FieldReader
 
 BATCH, SEGMENTS, PICTURE = 80, 3, 224  # clips, frames of each, px: the paper's batch
@@ -367,7 +368,7 @@ def full_size(folder: Path, source: FieldReader, share: float, times: int) -> li
 def fill(folder: Path, clips: pd.DataFrame, source: FieldReader) -> None:
     """Write a store of these clips (id, md5, frames), with fields drawn from another one's."""
     path, bank = folder / "mv.zarr", folder.parent / "bank.npy"
-    slots = store.plan_slots(clips)
+    slots = plan_slots(clips)
     shards = int(slots["shard"].max()) + 1
     whole = source.read_all()
     np.save(bank, whole[stored_frames(source.table)])

@@ -20,6 +20,7 @@ from zarr.storage import LocalStore
 
 from moclip import store
 from moclip.errors import StoreError
+from moclip.slots import plan_slots
 
 GRID = (3, 4)
 SHARD = 64
@@ -57,19 +58,19 @@ def check_places(slots: pd.DataFrame, lengths: dict[str, int]) -> None:
 
 @given(lengths_of_videos, st.randoms())
 def test_slots_do_not_overlap_and_ignore_the_order_of_rows(lengths: dict[str, int], random: Any) -> None:
-    slots = store.plan_slots(clips_frame(lengths), chunk=CHUNK, shard=SHARD)
+    slots = plan_slots(clips_frame(lengths), chunk=CHUNK, shard=SHARD)
     check_places(slots, lengths)
     shuffled = list(lengths.items())
     random.shuffle(shuffled)
-    again = store.plan_slots(clips_frame(dict(shuffled)), chunk=CHUNK, shard=SHARD)
+    again = plan_slots(clips_frame(dict(shuffled)), chunk=CHUNK, shard=SHARD)
     places = dict(zip(slots["id"], slots["offset"], strict=True))
     assert places == dict(zip(again["id"], again["offset"], strict=True))
 
 
 @given(lengths_of_videos, lengths_of_videos)
 def test_videos_that_stay_keep_their_slots(before: dict[str, int], after: dict[str, int]) -> None:
-    old = store.plan_slots(clips_frame(before), chunk=CHUNK, shard=SHARD)
-    new = store.plan_slots(clips_frame(after), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
+    old = plan_slots(clips_frame(before), chunk=CHUNK, shard=SHARD)
+    new = plan_slots(clips_frame(after), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
     check_places(new, after)
     places = dict(zip(old["id"], zip(old["offset"], old["slots"], strict=True), strict=True))
     for row in store.rows_of(new):
@@ -79,23 +80,23 @@ def test_videos_that_stay_keep_their_slots(before: dict[str, int], after: dict[s
 
 
 def test_new_video_fills_the_hole_of_a_removed_one() -> None:
-    old = store.plan_slots(clips_frame({"a": 30, "b": 20, "c": 5}), chunk=CHUNK, shard=SHARD)
-    new = store.plan_slots(clips_frame({"a": 30, "c": 5, "z": 17}), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
+    old = plan_slots(clips_frame({"a": 30, "b": 20, "c": 5}), chunk=CHUNK, shard=SHARD)
+    new = plan_slots(clips_frame({"a": 30, "c": 5, "z": 17}), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
     places = dict(zip(new["id"], new["offset"], strict=True))
     assert places == {"a": 0, "c": 64, "z": 32}
 
 
 def test_changed_video_gives_its_slot_up() -> None:
-    old = store.plan_slots(clips_frame({"a": 30, "b": 20}), chunk=CHUNK, shard=SHARD)
+    old = plan_slots(clips_frame({"a": 30, "b": 20}), chunk=CHUNK, shard=SHARD)
     changed = pd.concat([clips_frame({"a": 30}, md5="new"), clips_frame({"b": 20})])
-    new = store.plan_slots(changed, chunk=CHUNK, shard=SHARD, previous=with_md5(old))
+    new = plan_slots(changed, chunk=CHUNK, shard=SHARD, previous=with_md5(old))
     assert dict(zip(new["id"], new["offset"], strict=True)) == {"a": 0, "b": 32}
 
 
 def test_ids_must_be_unique() -> None:
     twice = pd.concat([clips_frame({"a": 3}), clips_frame({"a": 3})])
     with pytest.raises(StoreError, match="same id"):
-        store.plan_slots(twice, chunk=CHUNK, shard=SHARD)
+        plan_slots(twice, chunk=CHUNK, shard=SHARD)
 
 
 # -------------------------------------------------------------------------------------------- writing, reading
@@ -106,7 +107,7 @@ LENGTHS = {"a": 30, "b": 20, "c": 13, "long": 100}
 def make_store(folder: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]:
     """A store of random fields as `extract` would write it."""
     rng = np.random.default_rng(0)
-    slots = store.plan_slots(clips_frame(LENGTHS), shard=SHARD)
+    slots = plan_slots(clips_frame(LENGTHS), shard=SHARD)
     frames = int(-(-(slots["offset"] + slots["slots"]).max() // SHARD)) * SHARD
     whole = np.full((frames, 2, *GRID), store.MISSING, np.int8)
     types = np.zeros(frames, np.uint8)

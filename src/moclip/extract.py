@@ -21,6 +21,7 @@ import pandas as pd
 from moclip import motion, processes, store, video
 from moclip.errors import MoclipError, StoreError, VideoError
 from moclip.files import write_atomically
+from moclip.slots import plan_slots
 
 REVISION = 2  # of the arithmetic between a video and its stored field: another one means extracting anew
 
@@ -203,7 +204,7 @@ def _read_parts(zarr_path: Path) -> dict[int, dict[str, Any]]:
 
 def _plan(videos: pd.DataFrame, root: Path, zarr_path: Path, recipe: Recipe, known: _Known) -> list[Job]:
     """Group the videos into jobs by their planned places."""
-    slots = store.plan_slots(videos, store.CHUNK, recipe.shard_frames, known.table)
+    slots = plan_slots(videos, store.CHUNK, recipe.shard_frames, known.table)
     clips = [
         _clip(row, place, root, recipe, known)
         for row, place in zip(store.rows_of(videos), store.rows_of(slots), strict=True)
