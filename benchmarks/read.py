@@ -177,10 +177,10 @@ def rewrite(path: Path, fields: np.ndarray, source: FieldReader, chunk: int) -> 
     product, store.CHUNK = store.CHUNK, chunk
     try:
         for number, shard in enumerate(np.split(fields, len(fields) // source.shard)):
-            file = store.shard_path(path, number)
+            file = path / store.shard_name(number)
             file.parent.mkdir(parents=True)
             file.write_bytes(store.encode_shard(shard))
-        types = store.read_frame_types(source.path)
+        types = store.read_frame_types(source.folder)
         store.write_metadata(path, types, source.grid, source.shard, source.attributes)
     finally:
         store.CHUNK = product
@@ -396,7 +396,7 @@ def fill_shard(path: Path, bank: Path, number: int, places: pd.DataFrame) -> Non
         down, right = (int(generator.integers(cells)) for cells in fields.shape[2:])
         start = place.offset - number * store.SHARD
         buffer[start : start + place.frames] = np.roll(stretch, (down, right), (2, 3))
-    file = store.shard_path(path, number)
+    file = path / store.shard_name(number)
     file.parent.mkdir(parents=True)
     file.write_bytes(store.encode_shard(buffer))
 

@@ -17,9 +17,7 @@ from moclip.errors import StoreError
 from moclip.features import Features, normalised
 from moclip.fields import Clips, Fields
 from moclip.fusion_training import FusionData
-from moclip.sampling import motion_frames
-from moclip.store import FieldReader, read_frame_types
-from moclip.video import B_VECTOR_CODECS
+from moclip.store import FieldReader
 from pipeline import paths
 from pipeline.io import read_parquet
 from pipeline.params import Params
@@ -58,7 +56,7 @@ class Inputs:
 
     @cached_property
     def mv_embed(self) -> Features:
-        return Features(paths.MV_EMBED / "protocol", "embed_mv")
+        return Features(paths.MV_EMBED, "embed_mv", "protocol")
 
     @cached_property
     def image_baseline(self) -> Features | None:
@@ -68,23 +66,15 @@ class Inputs:
 
     @cached_property
     def mv_views(self) -> Features:
-        return Features(paths.MV_EMBED / "views", "embed_mv")
+        return Features(paths.MV_EMBED, "embed_mv", "views")
 
     def fields(self) -> Fields:
-        reader = FieldReader(paths.MV_STORE, self.mv_table)
-        clips = self.motion_rows()
-        target = motion_frames(
-            read_frame_types(paths.MV_STORE),
-            clips["offset"].to_numpy(),
-            clips["length"].to_numpy(),
-            clips["codec"].isin(B_VECTOR_CODECS).to_numpy(),
-        )
-        return Fields(reader, target)
+        return Fields.of(FieldReader(paths.MV_STORE, self.mv_table), self.motion_rows())
 
     def motion_rows(self, *parts: str) -> pd.DataFrame:
-        """Index rows of the named splits whose motion vectors are in the store, with `offset` and `length`."""
+        """Index rows of the named splits whose motion vectors are in the store, with their places in it."""
         rows = self._usable(*parts)
-        ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length"]]
+        ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length", "slots", "shard"]]
         found = rows.merge(ok, on="id", how="inner")
         if found.empty:
             raise StoreError(f"no clip of {' or '.join(parts) or 'any split'} has motion vectors", where=paths.MV_STORE)

@@ -181,6 +181,10 @@ class Report(Group):
 
 class Params(Group):
     seed: Whole = Field(ge=0, le=2**31 - 1, description="of the splits, the frames, the weights, the augmentation")
+    store: Literal[False] | Annotated[str, Field(strict=True, pattern=r"^(s3|gs|file)://.+")] = Field(
+        description="where features lie: false: in data/features; a URL: there, with a link in data/features",
+        json_schema_extra={"allowed": "false | s3://BUCKET/FOLDER | gs://... | file:///FOLDER"},
+    )
     dataset: Dataset
     index: Index
     mv: Mv

@@ -33,3 +33,8 @@ PLOTS = METRICS / "plots"
 
 WORK = Path("data/work")
 """Checkpoints of what is running: not an artifact, removed when the stage has ended."""
+
+
+def work(stage: str, store: str | bool) -> str:
+    """Where a stage puts the parts of what it makes, for all machines that work on it."""
+    return f"{store}/work/{stage}" if store else str((WORK / stage).absolute())

@@ -9,6 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from moclip.errors import DatasetError, MoclipError
+from moclip.storage import is_url
 from pipeline import params as parameters
 from pipeline.io import write_text
 
@@ -51,6 +52,8 @@ def write(preset: str, target: Path, root: str | None, splits: str | None, split
 
 
 def _folder(path: str, option: str) -> str:
+    if is_url(path):
+        return path
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DatasetError("no such folder", where=path, fix=f"{option} takes a folder that exists")

@@ -12,8 +12,9 @@ from __future__ import annotations
 import inspect
 import os
 import typing
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,10 +22,35 @@ from moclip.errors import MoclipError
 from pipeline import console, paths
 from pipeline import params as parameters
 
+if TYPE_CHECKING:
+    from moclip.cluster import Cluster
+
 Workers = Annotated[
     int,
     typer.Option("--workers", "-j", min=1, help="Worker processes or threads; the result does not depend on it."),
 ]
+
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        envvar="MOCLIP_RAY",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: auto, ray://HOST:10001, or local; the result does not depend on it.",
+    ),
+]
+
+
+@contextmanager
+def machines(address: str | None) -> Iterator[Cluster | None]:
+    """The cluster that a command was given, connected meanwhile; None without one."""
+    if not address:
+        yield None
+        return
+    from moclip.cluster import Cluster
+
+    with Cluster(address) as cluster:
+        yield cluster
 
 
 def cpu_count() -> int:

@@ -23,11 +23,11 @@ def info() -> None:
 
     reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
     ok = reader.table[reader.table["status"] == "ok"]
-    files = [file for file in paths.MV_STORE.rglob("*") if file.is_file()]
-    size, frames = sum(file.stat().st_size for file in files), int(ok["length"].sum())
+    files = reader.folder.sizes()
+    size, frames = sum(files.values()), int(ok["length"].sum())
     made = reader.attributes
     console.result(
-        str(paths.MV_STORE),
+        reader.folder.url,
         ("", "value"),
         [
             ("clips", len(ok)),

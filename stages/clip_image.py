@@ -2,99 +2,91 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from moclip import dataset, video
-from moclip.clip import Clip
-from moclip.device import pick_device
-from moclip.errors import StoreError, VideoError
-from moclip.features import normalised, write_features
-from moclip.sampling import still_frames
+from moclip import dataset, storage
+from moclip.encoding import Part, Stills, StillsWorker, encode, versions
+from moclip.errors import StoreError
+from moclip.features import Layout, normalised, write_pieces
+from moclip.parts import Parts, run_key, slices
 from pipeline import console, paths
 from pipeline.io import read_parquet
 from pipeline.params import Params
-from pipeline.stage import Workers, cpu_count, stage
+from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
 
-@stage("seed", "dataset.root", "clip.model", "clip.frames", "clip.choice", "clip.batch")
-def clip_image(params: Params, workers: Workers = cpu_count()) -> None:
+@stage("seed", "store", "dataset.root", "clip.model", "clip.frames", "clip.choice", "clip.batch")
+def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = None) -> None:
     """Encode one or a few frames of each clip with CLIP's image tower.
 
-    A frame from each of clip.frames equal parts of the clip. Writes data/features/clip_image.zarr: `features` of unit
-    length and `raw` ones, each (clips, frames, width), and the `frame` numbers.
+    A frame from each of clip.frames equal parts of the clip. Goes on where a killed run stood.
+    Writes data/features/clip_image.zarr: `features` of unit length and `raw` ones, each (clips, frames, width), and the
+    `frame` numbers; with a URL in `store` they go there, and clip_image.zarr is a link to them.
     """
     clips = dataset.usable(read_parquet(paths.INDEX, "index"))
-    clip = Clip(params.clip.model, pick_device())
-    count = params.clip.frames
-    ids: list[str] = []
-    frames: list[np.ndarray] = []
-    raw: list[np.ndarray] = []
-    skipped: dict[str, str] = {}
-    waiting: list[np.ndarray] = []
+    given = _stills(params, clips, workers)
+    columns = clips[["id", "path", "frames"]]
+    every = [Part(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(slices(len(clips)))]
+    parts = Parts(given.place, given.key)
+    done = parts.begin()
+    todo = [part for part in every if part.name not in done]
     with console.progress("clip_image", len(clips)) as advance:
-        for name, numbers, pictures in _decoded(clips, params, workers):
-            advance(1)
-            if isinstance(pictures, VideoError):
-                skipped[name] = pictures.what
-                continue
-            ids.append(name)
-            frames.append(numbers)
-            waiting.extend(pictures)
-            if len(waiting) >= params.clip.batch:
-                raw.append(clip.encode_images(waiting))
-                waiting = []
-        if waiting:
-            raw.append(clip.encode_images(waiting))
+        advance(len(clips) - sum(len(part.rows) for part in todo))
+        with machines(ray) as cluster:
+            encode(StillsWorker, given, todo, cluster, advance)
+    names = [part.name for part in every]
+    notes = list(parts.notes(names))
+    skipped: dict[str, str] = {name: reason for note in notes for name, reason in note["skipped"].items()}
+    ids = [str(name) for name in clips["id"] if name not in skipped]
     if not ids:
         raise StoreError("no clip gave a frame", where=params.dataset.root, fix=next(iter(skipped.values()), None))
-    features = np.concatenate(raw).reshape(len(ids), count, clip.width)
-    write_features(
-        paths.CLIP_IMAGE,
-        ids,
-        {
-            "features": (normalised(features), ("still", "feature")),
-            "raw": (features, ("still", "feature")),
-            "frame": (np.stack(frames).astype(np.int32), ("still",)),
-        },
-        {
-            "model": params.clip.model,
-            "choice": params.clip.choice,
-            "skipped": skipped,
-            "cost": clip.picture_cost(),
-        },
+    width = next(parts.arrays(names[:1]))["raw"].shape[-1]
+    shape = (params.clip.frames, width)
+    layout = {
+        "features": Layout(shape, "<f4", ("still", "feature")),
+        "raw": Layout(shape, "<f4", ("still", "feature")),
+        "frame": Layout(shape[:1], "<i4", ("still",)),
+    }
+    pieces = ({**arrays, "features": normalised(arrays["raw"])} for arrays in parts.arrays(names))
+    about = {
+        "model": params.clip.model,
+        "choice": params.clip.choice,
+        "skipped": skipped,
+        "cost": notes[0]["cost"],
+    }
+    with storage.folder_for(paths.CLIP_IMAGE, params.store or None) as folder:
+        write_pieces(folder, ids, layout, pieces, about)
+    parts.end()
+    console.note(
+        f"clip_image: {len(ids)} clips x {params.clip.frames} frames, {width} features; {len(skipped)} not readable"
     )
-    console.note(f"clip_image: {len(ids)} clips x {count} frames, {clip.width} features; {len(skipped)} not readable")
     for name, reason in skipped.items():
         console.note(f"  not usable: {name}: {reason}")
 
 
-def _decoded(
-    clips: pd.DataFrame, params: Params, workers: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray | VideoError]]:
-    """Id, frame numbers and stills of each clip, in order; threads decode a little ahead (FFmpeg releases the GIL)."""
-    root = Path(params.dataset.root)
-
-    def read(name: str, path: str, frames: int) -> tuple[str, np.ndarray, np.ndarray | VideoError]:
-        numbers = still_frames(frames, params.clip.frames, params.clip.choice, params.seed, name)
-        try:
-            return name, numbers, video.read_frames(root / path, numbers)
-        except VideoError as problem:
-            return name, numbers, problem
-
-    rows = zip(clips["id"], clips["path"], clips["frames"], strict=True)
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[Future] = deque(pool.submit(read, *row) for row in islice(rows, 2 * workers + 2))
-        while ahead:
-            done = ahead.popleft().result()
-            ahead.extend(pool.submit(read, *row) for row in islice(rows, 1))
-            yield done
+def _stills(params: Params, clips: pd.DataFrame, workers: int) -> Stills:
+    clip, here = params.clip, Path(params.clip.model)
+    root = storage.absolute(params.dataset.root)
+    key = run_key(
+        clips=[clips[name].tolist() for name in ("id", "md5", "frames")],
+        model=[clip.model, storage.digest_of(here) if here.is_dir() else ""],
+        given=[root, clip.frames, clip.choice, clip.batch, params.seed],
+        versions=versions(),
+    )
+    return Stills(
+        model=str(here.absolute()) if here.exists() else clip.model,
+        root=root,
+        frames=clip.frames,
+        choice=clip.choice,
+        seed=params.seed,
+        batch=clip.batch,
+        threads=workers,
+        place=paths.work("clip_image", params.store),
+        key=key,
+        versions=versions(),
+    )
 
 
 if __name__ == "__main__":

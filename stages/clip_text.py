@@ -14,11 +14,12 @@ from pipeline.params import NO_FILE, Params
 from pipeline.stage import stage
 
 
-@stage("dataset.phrases", "clip.model", "clip.prompts")
+@stage("store", "dataset.phrases", "clip.model", "clip.prompts")
 def clip_text(params: Params) -> None:
     """Encode the class prompts with CLIP's text tower.
 
-    Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr.
+    Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr;
+    with a URL in `store` it goes there, and clip_text.zarr is a link to it.
     """
     classes = dataset.class_names(read_parquet(paths.INDEX, "index"))
     templates = read_prompts(Path(params.clip.prompts))
@@ -36,6 +37,7 @@ def clip_text(params: Params) -> None:
             "prompts": templates,
             "phrases": phrases,
         },
+        params.store or None,
     )
     console.note(
         f"clip_text: {len(classes)} classes x {len(templates)} prompts, {clip.width} features, from {params.clip.model}"

@@ -13,6 +13,7 @@ import typer
 from moclip import doctor as examine
 from moclip.doctor import OK, PROBLEM, WARNING, Finding
 from moclip.errors import MoclipError
+from moclip.storage import is_url
 from pipeline import console, paths
 from pipeline import params as parameters
 from pipeline.params import NO_FILE, Params
@@ -105,6 +106,8 @@ def _project(lacking: list[str], reachable: bool) -> list[Finding]:
 def _clips(params: Params) -> Finding:
     from moclip.video import clips_in
 
+    if is_url(params.dataset.root):
+        return _clips_at(params.dataset.root)
     root = Path(params.dataset.root)
     if not root.is_dir():
         return _absent("dataset.root", root, "moclip use folder --root DIR")
@@ -112,6 +115,15 @@ def _clips(params: Params) -> Finding:
         return Finding("dataset.root", f"{root}: {len(clips_in([root]))} clips")
     except MoclipError as problem:
         return Finding("dataset.root", f"{root}: {problem.what}", PROBLEM, problem.fix or "")
+
+
+def _clips_at(url: str) -> Finding:
+    from moclip.dataset import scan
+
+    try:
+        return Finding("dataset.root", f"{url}: {len(scan(url).clips)} clips")
+    except MoclipError as problem:
+        return Finding("dataset.root", f"{url}: {problem.what}", PROBLEM, problem.fix or "")
 
 
 def _absent(key: str, folder: Path, advice: str) -> Finding:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator, Mapping
 
-from moclip.device import pick_device
-from moclip.features import write_group
-from moclip.files import folder_aside
-from moclip.mv_training import embed, embed_view
+import numpy as np
+import pandas as pd
+
+from moclip import storage
+from moclip.encoding import Part, Views, ViewsWorker, encode, versions
+from moclip.features import Layout, write_pieces
 from moclip.mv_tsn import load_mv_tsn
+from moclip.parts import Parts, run_key, slices
+from moclip.store import FieldReader
+from moclip.video import md5
 from pipeline import console, paths
 from pipeline.inputs import Inputs
 from pipeline.params import Params
 from pipeline.seed import seed_everything
-from pipeline.stage import stage
+from pipeline.stage import OnCluster, machines, stage
+
+COLUMNS = ["id", "offset", "length", "slots", "shard", "codec", "label", "status"]
+"""Of a clip, what a worker needs to know."""
 
 
 @stage(
     "seed",
+    "store",
     "dataset.shots",
     "dataset.base_to_new",
     "tsn.crops",
@@ -27,67 +36,84 @@ from pipeline.stage import stage
     "evaluate.protocol",
     "evaluate.crop",
 )
-def embed_mv(params: Params) -> None:
+def embed_mv(params: Params, ray: OnCluster = None) -> None:
     """Run the trained MV-TSN over every clip and keep its features and logits.
 
-    Writes data/features/mv_embed.zarr: group `protocol` with `features` (clips, width) and `logits` (clips, classes) of
-    every clip under evaluate.protocol, and group `views` with `features` (train clips, embed.views, width), augmented.
+    Goes on where a killed run stood. Writes data/features/mv_embed.zarr: group `protocol` with `features` (clips,
+    width) and `logits` (clips, classes) of every clip under evaluate.protocol, and group `views` with `features` (train
+    clips, embed.views, width), augmented; with a URL in `store` they go there, and mv_embed.zarr is a link to them.
     """
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
-    model, fields, device = load_mv_tsn(paths.MV_TSN), inputs.fields(), pick_device()
-    segments, crops = params.evaluate.views
-    everyone, train = inputs.motion_clips(), inputs.motion_clips("train")
-    views = []
-    with console.progress("embed_mv", len(everyone) + params.embed.views * len(train)) as advance:
-        features, logits = embed(
-            model,
-            fields,
-            everyone,
-            segments,
-            crops,
-            params.evaluate.crop,
-            params.embed.batch,
-            device,
-            advance,
-        )
-        for view in range(params.embed.views):
-            generator = np.random.default_rng([params.seed, view])
-            views.append(
-                embed_view(
-                    model,
-                    fields,
-                    train,
-                    segments,
-                    tuple(params.tsn.crops),
-                    params.tsn.flip,
-                    params.embed.batch,
-                    device,
-                    generator,
-                    advance,
-                )
-            )
-    with folder_aside(paths.MV_EMBED) as store:
-        write_group(
-            store / "protocol",
-            list(inputs.motion_rows()["id"]),
-            {"features": (features, ("feature",)), "logits": (logits, ("class",))},
-            {
-                "protocol": params.evaluate.protocol,
-                "classes": list(model.config.classes),
-                "cost": model.segment_cost(),
-                "field_bytes": 2 * int(np.prod(fields.grid)),
-            },
-        )
-        write_group(
-            store / "views",
-            list(inputs.motion_rows("train")["id"]),
-            {"features": (np.stack(views, axis=1), ("view", "feature"))},
-            {},
-        )
+    model, reader = load_mv_tsn(paths.MV_TSN), FieldReader(paths.MV_STORE, inputs.mv_table)
+    everyone, train = (rows[COLUMNS] for rows in (inputs.motion_rows(), inputs.motion_rows("train")))
+    given = _views(params, reader, everyone, train)
+    protocol = [Part(f"protocol-{n:06d}", everyone.iloc[rows]) for n, rows in enumerate(slices(len(everyone)))]
+    views = [
+        [Part(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
+        for n, rows in enumerate(slices(len(train)))
+    ]
+    every = [*protocol, *(part for several in views for part in several)]
+    parts = Parts(given.place, given.key)
+    done = parts.begin()
+    todo = [part for part in every if part.name not in done]
+    with console.progress("embed_mv", sum(len(part.rows) for part in every)) as advance:
+        advance(sum(len(part.rows) for part in every if part.name in done))
+        with machines(ray) as cluster:
+            encode(ViewsWorker, given, todo, cluster, advance)
+    classes = list(model.config.classes)
+    about = {
+        "protocol": params.evaluate.protocol,
+        "classes": classes,
+        "cost": model.segment_cost(),
+        "field_bytes": 2 * int(np.prod(reader.grid)),
+    }
+    rows = {
+        "features": Layout((model.width,), "<f4", ("feature",)),
+        "logits": Layout((len(classes),), "<f4", ("class",)),
+    }
+    stacked = {"features": Layout((params.embed.views, model.width), "<f4", ("view", "feature"))}
+    with storage.folder_for(paths.MV_EMBED, params.store or None) as store:
+        pieces = parts.arrays([part.name for part in protocol])
+        write_pieces(store / "protocol", list(everyone["id"]), rows, pieces, about)
+        write_pieces(store / "views", list(train["id"]), stacked, _stacked(parts, views), {})
+    parts.end()
     console.note(
         f"embed_mv: {len(everyone)} clips under {params.evaluate.protocol}, {params.embed.views} views of train"
     )
+
+
+def _views(params: Params, reader: FieldReader, everyone: pd.DataFrame, train: pd.DataFrame) -> Views:
+    segments, crops = params.evaluate.views
+    scales = tuple(params.tsn.crops)
+    key = run_key(
+        model=md5(paths.MV_TSN),
+        store=[reader.attributes["recipe"], reader.attributes["contents"]],
+        clips=[rows[name].tolist() for rows in (everyone, train) for name in ("id", "offset", "length")],
+        given=[segments, crops, params.evaluate.crop, scales, params.tsn.flip, params.embed.batch, params.seed],
+        versions=versions(),
+    )
+    return Views(
+        model=paths.MV_TSN.read_bytes(),
+        store=storage.absolute(reader.folder.url),
+        segments=segments,
+        crops=crops,
+        crop=params.evaluate.crop,
+        scales=scales,
+        flip=params.tsn.flip,
+        batch=params.embed.batch,
+        seed=params.seed,
+        place=paths.work("embed_mv", params.store),
+        key=key,
+        versions=versions(),
+    )
+
+
+def _stacked(parts: Parts, views: list[list[Part]]) -> Iterator[Mapping[str, np.ndarray]]:
+    """The views of each part's clips side by side: (clips, views, width)."""
+    for several in views:
+        arrays = parts.arrays([part.name for part in several])
+        yield {"features": np.stack([one["features"] for one in arrays], axis=1)}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
@@ -11,14 +10,14 @@ import typer
 from moclip import dataset, transcode
 from moclip.errors import StoreError
 from moclip.extract import extract
-from moclip.store import drop_store
 from pipeline import console, paths
 from pipeline.io import read_parquet, write_json
 from pipeline.params import Params
-from pipeline.stage import Workers, cpu_count, stage
+from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
 
 @stage(
+    "store",
     "dataset.root",
     "index.transcode",
     "mv.backend",
@@ -31,6 +30,7 @@ from pipeline.stage import Workers, cpu_count, stage
 def extract_mv(
     params: Params,
     workers: Workers = cpu_count(),
+    ray: OnCluster = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Begin anew, with the clips laid out afresh.")] = False,
 ) -> None:
     """Read every clip's motion vectors into the feature store.
@@ -38,18 +38,15 @@ def extract_mv(
     Goes on where a killed run stood, and extracts only the shards whose clips or parameters changed. The others keep
     their places, so a store that has grown is laid out otherwise than one made at once, with the same fields; --rebuild
     makes it at once. A clip that cannot be read keeps a row with its reason. Writes data/features/mv.zarr, its table
-    data/features/mv.parquet and metrics/counts/extract_mv.json.
+    data/features/mv.parquet and metrics/counts/extract_mv.json; with a URL in `store` the arrays go there, and mv.zarr
+    is a link to them.
     """
     index = read_parquet(paths.INDEX, "index")
     clips = dataset.usable(index)
-    root, mv = Path(params.dataset.root), params.mv
+    root, mv = params.dataset.root, params.mv
     if params.index.transcode:
-        root, clips = paths.TRANSCODED, clips.assign(path=clips["id"].map(transcode.name_of))
-    paths.MV_STORE.parent.mkdir(parents=True, exist_ok=True)
-    if rebuild:
-        drop_store(paths.MV_STORE)
-        paths.MV_TABLE.unlink(missing_ok=True)
-    with console.progress("extract_mv", len(clips)) as advance:
+        root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcode.name_of))
+    with console.progress("extract_mv", len(clips)) as advance, machines(ray) as cluster:
         table = extract(
             clips,
             root=root,
@@ -62,6 +59,9 @@ def extract_mv(
             backend=mv.backend,
             shard_frames=mv.shard,
             workers=workers,
+            elsewhere=params.store or None,
+            cluster=cluster,
+            rebuild=rebuild,
             advance=advance,
         )
     counts = _counts(index, table)

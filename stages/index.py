@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-from moclip import dataset
+from moclip import dataset, storage
 from pipeline import console, paths
 from pipeline.io import write_json, write_parquet
 from pipeline.params import Params
@@ -31,9 +29,10 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     Writes data/index.parquet and metrics/counts/index.json.
     """
     given = params.dataset
-    root = Path(given.root)
+    root = given.root
     folder = dataset.scan(root)
-    splits = dataset.read_splits(Path(given.splits), given.split)
+    with storage.texts(given.splits) as lists:
+        splits = dataset.read_splits(lists, given.split)
     with console.progress("index", len(folder.clips)) as advance:
         table = dataset.index(
             root,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from moclip import dataset, metrics
+from moclip import dataset, metrics, storage
 from moclip import report as page
 from moclip.errors import VideoError
 from moclip.features import Features
@@ -60,7 +60,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         matrix=_matrix(confused),
         worst=confused.worst,
         kinds=page.KINDS,
-        clips=_gallery(chosen, predictions, index, shares, names, Path(params.dataset.root), workers),
+        clips=_gallery(chosen, predictions, index, shares, names, params.dataset.root, workers),
         wheel=page.wheel(),
         charts=[
             _chart(f"{title}, {what}", folder, metric)
@@ -150,7 +150,7 @@ def _gallery(
     index: pd.DataFrame,
     shares: dict[str, np.ndarray],
     names: list[str],
-    root: Path,
+    root: str,
     workers: int,
 ) -> list[dict[str, Any]]:
     """A card for each chosen clip: why it is there, its pictures, the streams' three best classes."""
@@ -164,6 +164,8 @@ def _gallery(
         label = int(row["label"])
         fields = dequantise(reader.video(row["id"]), reader.attributes["clip"])
         frames = seen.rows("frame", [row["id"]])[0]
+        with storage.fetched(storage.join(root, files[row["id"]])) as file:
+            pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
         return {
             "id": row["id"],
             "class": row["class"],
@@ -173,7 +175,7 @@ def _gallery(
             "streams": [
                 {"title": console.STREAMS[name], "top": _top(shares[name][choice.row], label, names)} for name in ALONE
             ],
-        } | _pictures(root / files[row["id"]], fields, int(frames[len(frames) // 2]))
+        } | pictures
 
     cards = []
     with console.progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:

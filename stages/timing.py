@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 
-from moclip import dataset
+from moclip import dataset, storage
 from moclip.errors import DatasetError
 from moclip.predictor import PARTS
 from pipeline import console, paths
@@ -39,7 +40,12 @@ def timing(
     if rows.empty:
         raise DatasetError("no usable test clip", where=paths.INDEX)
     chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]
-    files = [Path(params.dataset.root) / path for path in chosen["path"]]
+    with ExitStack() as fetching:
+        places = (storage.join(params.dataset.root, path) for path in chosen["path"])
+        _measure(params, chosen, [fetching.enter_context(storage.fetched(place)) for place in places])
+
+
+def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
     predictor = load_predictor(params)
     for path in files[:2]:
         predictor(path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from moclip import dataset
@@ -27,10 +25,9 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
         console.note("index.transcode is false: the clips are read as they are")
         return
-    root = Path(params.dataset.root)
-    clips = dataset.scan(root).clips
+    clips = dataset.scan(params.dataset.root).clips
     with console.progress("transcode", len(clips)) as advance:
-        failed = transcoding.transcode(root, clips, paths.TRANSCODED, workers, advance)
+        failed = transcoding.transcode(params.dataset.root, clips, paths.TRANSCODED, workers, advance)
     reasons = pd.DataFrame({"id": list(failed), "status": "failed", "reason": list(failed.values())})
     encoded = len(clips) - len(failed)
     write_json(

@@ -20,6 +20,7 @@ from zarr.storage import LocalStore
 
 from moclip import store
 from moclip.errors import StoreError
+from moclip.files import write_atomically
 from moclip.slots import plan_slots
 
 GRID = (3, 4)
@@ -125,7 +126,7 @@ def make_store(folder: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
     path = folder / "mv.zarr"
     for number in range(frames // SHARD):
         piece = whole[number * SHARD : (number + 1) * SHARD]
-        store.write_atomically(store.shard_path(path, number), store.encode_shard(piece))
+        write_atomically(path / store.shard_name(number), store.encode_shard(piece))
     store.write_metadata(path, types, GRID, SHARD, {"units": "px", "scale": 0.5})
     store.write_table(folder / "mv.parquet", pd.DataFrame(rows))
     return path, store.read_table(folder / "mv.parquet"), fields
@@ -261,7 +262,7 @@ def test_missing_shard_is_an_error_that_names_its_videos(
     cache_bytes: int, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
 ) -> None:
     path, table, fields = made
-    store.shard_path(path, shard_of(table, "a")).unlink()
+    (path / store.shard_name(shard_of(table, "a"))).unlink()
     reader = store.FieldReader(path, table, cache_bytes)
     with pytest.raises(StoreError, match="missing or damaged; it holds the videos a, b") as caught:
         reader.video("b")
@@ -287,7 +288,7 @@ def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, table, _ = make_store(Path(folder))
         assert store.verify(path, table) == []
-        file = store.shard_path(path, shard_of(table, "long") + 1)
+        file = path / store.shard_name(shard_of(table, "long") + 1)
         flip(file, seed % file.stat().st_size)
         problems = store.verify(path, table)
         assert [line.split(":")[0] for line in problems] == ["long"]
@@ -302,7 +303,7 @@ def test_verify_notices_fields_that_were_exchanged(
     piece = np.full((SHARD, 2, *GRID), store.MISSING, np.int8)
     piece[: len(fields["c"])] = -fields["c"]
     number = shard_of(table, "c")
-    store.write_atomically(store.shard_path(path, number), store.encode_shard(piece))
+    write_atomically(path / store.shard_name(number), store.encode_shard(piece))
     assert store.verify(path, table) == ["c: what is stored is not what was extracted (checksum)"]
 
 

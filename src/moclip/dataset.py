@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from moclip import transcode, video
+from moclip import storage, transcode, video
 from moclip.errors import DatasetError, VideoError
 
 COLUMNS = {
@@ -65,20 +65,13 @@ class Folder:
     ignored: list[str]
 
 
-def scan(root: Path) -> Folder:
-    """List `<root>/<class>/<clip>`. Raises DatasetError where there is no folder or nothing in it."""
-    if not root.is_dir():
+def scan(root: str | Path) -> Folder:
+    """List `<root>/<class>/<clip>`, by path or URL. Raises DatasetError where there is no folder or nothing in it."""
+    if not storage.is_folder(root):
         raise DatasetError(
             "no such folder", where=root, fix="set dataset.root to the folder that holds a folder a class"
         )
-    files = sorted(path for folder in sorted(root.iterdir()) if folder.is_dir() for path in folder.iterdir())
-    ignored = [path.name for path in root.iterdir() if path.is_file()]
-    clips = []
-    for path in files:
-        if path.is_file() and path.suffix.lower() in video.VIDEO_SUFFIXES:
-            clips.append(path.relative_to(root).as_posix())
-        else:
-            ignored.append(path.relative_to(root).as_posix())
+    clips, ignored = _sorted_out(_listed(root))
     if not clips:
         raise DatasetError(
             f"no clips found; looked for <class>/<clip> with {', '.join(video.VIDEO_SUFFIXES)}",
@@ -86,6 +79,28 @@ def scan(root: Path) -> Folder:
             fix="dataset.root is the folder above the class folders",
         )
     return Folder(clips, sorted({clip.split("/")[0] for clip in clips}), sorted(ignored))
+
+
+def _listed(root: str | Path) -> Iterator[tuple[str, bool]]:
+    """What lies in the root and in its folders, sorted, and whether it is a file; at a URL there are files alone."""
+    if storage.is_url(root):
+        yield from ((name, True) for name in storage.Folder(root).sizes())
+        return
+    top = sorted(Path(root).iterdir())
+    inner = [path for folder in top if folder.is_dir() for path in sorted(folder.iterdir())]
+    for path in [*(path for path in top if path.is_file()), *inner]:
+        yield path.relative_to(root).as_posix(), path.is_file()
+
+
+def _sorted_out(files: Iterable[tuple[str, bool]]) -> tuple[list[str], list[str]]:
+    """Clips, "Class/file", and what is none."""
+    clips: list[str] = []
+    ignored: list[str] = []
+    for name, is_file in files:
+        path = PurePosixPath(name)
+        is_clip = is_file and len(path.parts) == 2 and path.suffix.lower() in video.VIDEO_SUFFIXES
+        (clips if is_clip else ignored).append(name)
+    return clips, ignored
 
 
 def read_splits(folder: Path, number: int) -> Splits | None:
@@ -180,7 +195,7 @@ def hold_out(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -
 
 
 def index(
-    root: Path,
+    root: str | Path,
     folder: Folder,
     splits: Splits | None,
     val_fraction: float,
@@ -321,8 +336,16 @@ def _class_names(folder: Folder, splits: Splits | None) -> list[str]:
     return names
 
 
-def _probe(root: Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> dict[str, object]:
-    file = root / clip if transcoded is None or clip in failed else transcode.place(transcoded, clip)
+def _probe(root: str | Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> dict[str, object]:
+    place = storage.join(root, clip) if transcoded is None or clip in failed else transcode.place(transcoded, clip)
+    try:
+        with storage.fetched(place) as file:
+            return _row(file, clip, failed)
+    except VideoError as problem:  # it could not be fetched
+        return {"id": clip, "path": clip, "md5": ""} | _unusable("failed", problem.what)
+
+
+def _row(file: Path, clip: str, failed: Mapping[str, str]) -> dict[str, object]:
     row: dict[str, object] = {"id": clip, "path": clip, "md5": video.md5(file)}
     if clip in failed:
         return row | _unusable("failed", failed[clip])
@@ -384,7 +407,7 @@ def _split_column(
     return column
 
 
-def _check(table: pd.DataFrame, root: Path) -> None:
+def _check(table: pd.DataFrame, root: str | Path) -> None:
     ok = table[table["status"] == "ok"]
     for part, why in (
         ("train", "no usable clip to train on"),

@@ -1,4 +1,4 @@
-"""Fill the motion-field store: every video once, shard by shard, on as many processes as asked for.
+"""Fill the motion-field store: every video once, shard by shard, on as many processes or machines as asked for.
 
 The unit of work is a shard. What a killed run has finished stays; what one bad video does stays in its row.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,12 +17,15 @@ import av
 import numpy as np
 import pandas as pd
 
-from moclip import motion, processes, store, video
+from moclip import motion, processes, slots, storage, store, video
+from moclip.cluster import Cluster, check_seen, check_versions
 from moclip.errors import MoclipError, StoreError, VideoError
-from moclip.files import write_atomically
-from moclip.slots import plan_slots
+from moclip.storage import Folder
 
 REVISION = 2  # of the arithmetic between a video and its stored field: another one means extracting anew
+TABLE = "table.parquet"  # in a store elsewhere: its table, for whoever extracts into it next
+MARK = f"{store.PARTS}/recipe"
+ROWS = 4096  # of parts, held as Python objects at a time
 
 Advance = Callable[[int], object]
 
@@ -69,19 +71,29 @@ class Clip:
 class Job:
     """One shard's work (or the consecutive shards of one long video): `first` and `count` in shards."""
 
-    zarr_path: str
+    store: str
+    root: str
     first: int
     count: int
     clips: tuple[Clip, ...] = field(repr=False)
     recipe: Recipe = field(repr=False)
 
     @property
-    def part(self) -> Path:
-        return Path(self.zarr_path) / store.PARTS / f"{self.first:06d}.json"
+    def folder(self) -> Folder:
+        return Folder(self.store)
 
     @property
-    def shards(self) -> list[Path]:
-        return [store.shard_path(self.zarr_path, n) for n in range(self.first, self.first + self.count)]
+    def part(self) -> str:
+        return part_name(self.first)
+
+    @property
+    def shards(self) -> list[str]:
+        return [store.shard_name(number) for number in range(self.first, self.first + self.count)]
+
+
+def part_name(first: int) -> str:
+    """The file that says what a shard holds, while the extraction runs."""
+    return f"{store.PARTS}/{first:06d}.json"
 
 
 def extract(
@@ -97,6 +109,9 @@ def extract(
     backend: str = "auto",
     shard_frames: int = store.SHARD,
     workers: int = 0,
+    elsewhere: str | None = None,
+    cluster: Cluster | None = None,
+    rebuild: bool = False,
     advance: Advance = lambda count: None,
 ) -> pd.DataFrame:
     """Extract the motion fields of all videos into the store, and return (and write) its table.
@@ -104,7 +119,7 @@ def extract(
     Only shards whose videos or places changed are written, and in those only new or changed videos are read.
     Other parameters or versions mean another store: everything is extracted again. The bytes of the store and
     of the table depend on the videos, the parameters and the store's history of places, and neither on
-    `workers` nor on the order of rows or of completion.
+    `workers`, the machines and the store's place, nor on the order of rows or of completion.
 
     Parameters
     ----------
@@ -115,27 +130,38 @@ def extract(
     backend : auto and pyav read with PyAV, mvextractor with that where it is exact.
     shard_frames : frames in a shard, a multiple of 4.
     workers : processes; 0 works in this one, which a decoder that crashes takes with it.
+    elsewhere : URL of a folder: the store goes there, one for each recipe, and `zarr_path` becomes a link to it.
+    cluster : machines that do the work; they must see the videos and the store under the same names.
+    rebuild : begin anew, with the videos laid out afresh.
     advance : called with the number of videos whenever a shard of them is finished.
 
     Returns
     -------
     The table (`store.TABLE_COLUMNS`), a row a video, sorted by id; a video that cannot be extracted has
     status "failed" and a reason.
+
+    Raises
+    ------
+    MoclipError
+        A machine of the cluster has other versions, or does not see the videos or the store.
     """
     video.choose_backend("h264", True, backend)
     if accumulate not in motion.ACCUMULATE:
         raise MoclipError(f"unknown way to accumulate: {accumulate!r}", fix="use false, grid or pixel")
     zarr_path, table_path = Path(zarr_path), Path(table_path)
     recipe = Recipe((canvas[0], canvas[1]), cell, accumulate, float(clip), backend, shard_frames, _versions(backend))
-    known = _known_rows(zarr_path, table_path, recipe)
-    jobs = _plan(videos, Path(root), zarr_path, recipe, known)
-    todo = [job for job in jobs if not _is_done(job, known)]
-    if finished := sum(len(job.clips) for job in jobs) - sum(len(job.clips) for job in todo):
+    target = Folder(storage.join(elsewhere, f"mv-{recipe.digest}.zarr") if elsewhere else zarr_path.absolute())
+    if rebuild:
+        store.drop_store(target.url)
+    known = _known(target, storage.join(target.url, TABLE) if elsewhere else table_path, recipe)
+    plan = _Plan(videos, storage.absolute(root), target, recipe, known)
+    todo = [job for job in range(len(plan)) if not plan.is_done(job)]
+    if finished := len(videos) - sum(plan.clips_in(job) for job in todo):
         advance(finished)
-    (zarr_path / store.PARTS).mkdir(parents=True, exist_ok=True)  # readers keep off from here on
-    for job in _run(todo, workers):
-        advance(len(job.clips))
-    return _finish(jobs, zarr_path, table_path, recipe, known)
+    target.write(MARK, recipe.digest.encode())  # readers keep off from here on
+    for clips in _run(plan, todo, workers, cluster):
+        advance(clips)
+    return _finish(plan, target, zarr_path, table_path, bool(elsewhere))
 
 
 def _versions(backend: str) -> tuple[tuple[str, str], ...]:
@@ -150,112 +176,132 @@ def _versions(backend: str) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What is stored: the table, its rows by id (each with its `types`), and unfinished work by shard."""
+    """What is stored: the table, the types of its frames, and the first shards of what an unfinished run left."""
 
-    table: pd.DataFrame | None
-    rows: dict[str, dict[str, Any]]
-    parts: dict[int, dict[str, Any]]
+    table: pd.DataFrame
+    types: np.ndarray
+    parts: frozenset[int]
 
 
-def _known_rows(zarr_path: Path, table_path: Path, recipe: Recipe) -> _Known:
+def _known(target: Folder, table_path: str | Path, recipe: Recipe) -> _Known:
     """Read what is stored under the same recipe; what is stored under another one is removed."""
-    table = _previous(zarr_path, table_path, recipe)
-    if table is None:
-        table_path.unlink(missing_ok=True)
-        _drop_foreign(zarr_path, recipe)
-        rows = {}
-    else:
-        types = store.read_frame_types(zarr_path)
-        rows = {
-            str(row["id"]): {**row, "types": _letters(types[row["offset"] : row["offset"] + row["length"]])}
-            for row in _dicts(table)
-        }
-    return _Known(table, rows, _read_parts(zarr_path))
-
-
-def _previous(zarr_path: Path, table_path: Path, recipe: Recipe) -> pd.DataFrame | None:
     try:
-        described = json.loads((zarr_path / "field" / "zarr.json").read_text())
-        if described["attributes"]["recipe"] != recipe.digest:
-            return None
-        table = store.read_table(table_path)
-        store.read_frame_types(zarr_path)
-        return table
+        if json.loads(target.read(store.ABOUT))["attributes"]["recipe"] != recipe.digest:
+            raise StoreError("made by another recipe", where=target.url)
+        table, types = store.read_table(table_path), store.read_frame_types(target)
     except (OSError, ValueError, KeyError, StoreError):
-        return None
+        if not storage.is_url(table_path):
+            Path(table_path).unlink(missing_ok=True)
+        _drop_foreign(target, recipe)
+        table, types = store.as_table(pd.DataFrame()), np.zeros(0, np.uint8)
+    return _Known(table, types, _parts(target))
 
 
-def _drop_foreign(zarr_path: Path, recipe: Recipe) -> None:
+def _parts(target: Folder) -> frozenset[int]:
+    """The first shards of the parts that are there."""
+    stems = (Path(name).stem for name in target.sizes(store.PARTS))
+    return frozenset(int(stem) for stem in stems if stem.isdigit())
+
+
+def _drop_foreign(target: Folder, recipe: Recipe) -> None:
     """Remove a store unless it is the unfinished work of a killed run with this recipe."""
-    mark = zarr_path / store.PARTS / "recipe"
-    if not mark.exists() or mark.read_text() != recipe.digest:
-        store.drop_store(zarr_path)
-    write_atomically(mark, recipe.digest.encode())
+    if not target.exists(MARK) or target.read(MARK) != recipe.digest.encode():
+        store.drop_store(target.url)
 
 
-def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+class _Plan:
+    """The places of all videos, cut into jobs. A clip is a row of tables here; a job is made when asked for."""
 
+    def __init__(self, videos: pd.DataFrame, root: str, target: Folder, recipe: Recipe, known: _Known) -> None:
+        self.videos, self.root, self.target, self.recipe, self.known = videos, root, target, recipe, known
+        planned = slots.plan_slots(videos, store.CHUNK, recipe.shard_frames, known.table if len(known.table) else None)
+        self.offset, self.slots = planned["offset"].to_numpy(), planned["slots"].to_numpy()
+        self.keys = pd.Series([store.digest(md5, recipe.digest) for md5 in videos["md5"]], dtype="str")
+        self.stored = self._stored()
+        self.jobs = slots.by_shard(self.offset, self.slots, recipe.shard_frames)
+        numbers = (name.removeprefix(f"{store.SHARDS}/").split("/")[0] for name in target.sizes(store.SHARDS))
+        self.there = {int(number) for number in numbers if number.isdigit()}
+        self.before = np.bincount(known.table["offset"] // recipe.shard_frames, minlength=1)
 
-def _read_parts(zarr_path: Path) -> dict[int, dict[str, Any]]:
-    parts = sorted((zarr_path / store.PARTS).glob("[0-9]*.json"))
-    return {int(path.stem): json.loads(path.read_text()) for path in parts}
+    def __len__(self) -> int:
+        return len(self.jobs)
 
+    def _stored(self) -> np.ndarray:
+        """For each video the row of the table that has the same fields in the same place, or -1: (videos,) int64."""
+        table = self.known.table
+        at = pd.Index(table["id"]).get_indexer(pd.Index(self.videos["id"]))
+        same = at >= 0
+        given = {"md5": self.videos["md5"], "offset": self.offset, "slots": self.slots, "key": self.keys}
+        for name, values in given.items():
+            if same.any():
+                same &= table[name].to_numpy()[at] == np.asarray(values)
+        return np.where(same, at, -1)
 
-def _plan(videos: pd.DataFrame, root: Path, zarr_path: Path, recipe: Recipe, known: _Known) -> list[Job]:
-    """Group the videos into jobs by their planned places."""
-    slots = plan_slots(videos, store.CHUNK, recipe.shard_frames, known.table)
-    clips = [
-        _clip(row, place, root, recipe, known)
-        for row, place in zip(store.rows_of(videos), store.rows_of(slots), strict=True)
-    ]
-    grouped: dict[int, list[Clip]] = {}
-    for clip in sorted(clips, key=lambda clip: clip.offset):
-        grouped.setdefault(clip.offset // recipe.shard_frames, []).append(clip)
-    return [
-        Job(str(zarr_path), first, -(-here[0].slots // recipe.shard_frames), tuple(here), recipe)
-        for first, here in sorted(grouped.items())
-    ]
+    def clips_in(self, job: int) -> int:
+        return len(self.jobs[job].rows)
 
+    def frames_in(self, job: int) -> int:
+        return int(self.videos["frames"].to_numpy()[self.jobs[job].rows].sum())
 
-def _clip(row: Any, place: Any, root: Path, recipe: Recipe, known: _Known) -> Clip:
-    key = store.digest(row.md5, recipe.digest)
-    clip = Clip(
-        id=row.id,
-        path=str(root / row.path),
-        md5=row.md5,
-        frames=int(row.frames),
-        codec=row.codec,
-        has_b=bool(row.has_b),
-        offset=int(place.offset),
-        slots=int(place.slots),
-        key=key,
-    )
-    part = known.parts.get(clip.offset // recipe.shard_frames, {"rows": []})
-    rows = [*part["rows"], *([known.rows[clip.id]] if clip.id in known.rows else [])]
-    return replace(clip, stored=next((old for old in rows if _same(clip, old)), None))
+    def job(self, number: int) -> Job:
+        """A job with all that its work needs."""
+        planned = self.jobs[number]
+        part = self.part(planned.first)
+        old = {row["id"]: row for row in part["rows"]} if part else {}
+        clips = tuple(
+            self._clip(row, int(at), old)
+            for at, row in zip(planned.rows, store.rows_of(self.videos.iloc[planned.rows]), strict=True)
+        )
+        return Job(self.target.url, self.root, planned.first, planned.count, clips, self.recipe)
+
+    def _clip(self, row: Any, at: int, old: Mapping[str, dict[str, Any]]) -> Clip:
+        clip = Clip(
+            id=row.id,
+            path=storage.join(self.root, row.path),
+            md5=row.md5,
+            frames=int(row.frames),
+            codec=row.codec,
+            has_b=bool(row.has_b),
+            offset=int(self.offset[at]),
+            slots=int(self.slots[at]),
+            key=self.keys[at],
+        )
+        if clip.id in old and _same(clip, old[clip.id]):
+            return replace(clip, stored=old[clip.id])
+        return replace(clip, stored=self.row(at)) if self.stored[at] >= 0 else clip
+
+    def row(self, at: int) -> dict[str, Any]:
+        """What the table says of a video that is stored as it is wanted."""
+        found = self.known.table.iloc[[int(self.stored[at])]]
+        row = {str(name): value for name, value in found.to_dict("records")[0].items()}
+        types = self.known.types[row["offset"] : row["offset"] + row["length"]]
+        return row | {"types": _letters(types)}
+
+    def part(self, first: int) -> dict[str, Any] | None:
+        """What an unfinished run says of a shard; None if it never came to it."""
+        return json.loads(self.target.read(part_name(first))) if first in self.known.parts else None
+
+    def is_done(self, number: int) -> bool:
+        """Does the shard hold exactly this job's videos? A part, if there is one, overrules the older table."""
+        planned = self.jobs[number]
+        if planned.first in self.known.parts:
+            return self._is_done_by_part(self.job(number))
+        shards = range(planned.first, planned.first + planned.count)
+        stored = self.stored[planned.rows]
+        if (stored < 0).any() or self.before[planned.first : shards.stop].sum() != len(stored):
+            return False
+        return self.there.issuperset(shards) or bool((self.known.table["status"].iloc[stored] != "ok").all())
+
+    def _is_done_by_part(self, job: Job) -> bool:
+        part = self.part(job.first)
+        if not part or part["shards"] != [self.target.stamp(name) for name in job.shards]:
+            return False
+        wanted = {(clip.id, clip.offset, clip.slots, clip.key) for clip in job.clips}
+        return wanted == {(row["id"], row["offset"], row["slots"], row["key"]) for row in part["rows"]}
 
 
 def _same(clip: Clip, row: Mapping[str, Any]) -> bool:
     return all(getattr(clip, name) == row[name] for name in ("id", "md5", "offset", "slots", "key"))
-
-
-def _is_done(job: Job, known: _Known) -> bool:
-    """Does the shard hold exactly this job's videos? A part, if there is one, overrules the older table."""
-    part = known.parts.get(job.first)
-    if part is not None:
-        rows = part["rows"]
-        whole = part["shards"] == [_md5(path) for path in job.shards]
-    else:
-        ends = (job.first * job.recipe.shard_frames, (job.first + job.count) * job.recipe.shard_frames)
-        rows = [row for row in known.rows.values() if ends[0] <= row["offset"] < ends[1]]
-        whole = all(path.exists() for path in job.shards) or all(row["status"] != "ok" for row in rows)
-    wanted = {(clip.id, clip.offset, clip.slots, clip.key) for clip in job.clips}
-    return whole and wanted == {(row["id"], row["offset"], row["slots"], row["key"]) for row in rows}
-
-
-def _md5(path: Path) -> str:
-    return video.md5(path) if path.exists() else ""
 
 
 # ------------------------------------------------------------------------------------------------------ work
@@ -263,8 +309,8 @@ def _md5(path: Path) -> str:
 
 def _do(job: Job) -> None:
     """Fill one shard from start to end, in whatever process this runs."""
-    buffer = _blank(job)
-    _commit(job, buffer, [_fill(_slot(buffer, job, clip), job, clip) for clip in job.clips])
+    buffer, before = _blank(job), _before(job)
+    _commit(job, buffer, [_fill(_slot(buffer, job, clip), job, clip, before) for clip in job.clips])
 
 
 def _blank(job: Job) -> np.ndarray:
@@ -277,35 +323,36 @@ def _slot(buffer: np.ndarray, job: Job, clip: Clip) -> np.ndarray:
     return buffer[start : start + clip.slots]
 
 
+def _before(job: Job) -> store.Plain:
+    """What lies in the store already, to be taken over."""
+    return store.Plain(job.folder, job.recipe.grid, job.recipe.shard_frames)
+
+
 def _commit(job: Job, buffer: np.ndarray, rows: list[dict[str, Any]]) -> None:
     """Write a shard so that a kill at any moment leaves it finished or to be done again.
 
-    The part comes first and names the shard's digest: until the shard itself is in place, the two do not
-    agree.
+    The part holds nothing while the shard is written; then it says what is in it, and by which stamp to know it.
     """
-    pieces = [store.encode_shard(piece) for piece in np.split(buffer, job.count)]
-    aside = [path.with_name(f".{path.name}.tmp") for path in job.shards]
-    for path, piece in zip(aside, pieces, strict=True):
-        path.unlink(missing_ok=True)
-        if piece:
-            write_atomically(path, piece)
-    digests = [_md5(path) for path in aside]
-    write_atomically(job.part, json.dumps({"shards": digests, "rows": rows}).encode())
-    for path, shard in zip(aside, job.shards, strict=True):
-        if path.exists():
-            path.replace(shard)
+    folder = job.folder
+    folder.write(job.part, json.dumps({"shards": [], "rows": []}).encode())
+    for name, piece in zip(job.shards, np.split(buffer, job.count), strict=True):
+        if encoded := store.encode_shard(piece):
+            folder.write(name, encoded)
         else:
-            shard.unlink(missing_ok=True)
+            folder.remove(name)
+    stamps = [folder.stamp(name) for name in job.shards]
+    folder.write(job.part, json.dumps({"shards": stamps, "rows": rows}).encode())
 
 
-def _fill(slot: np.ndarray, job: Job, clip: Clip) -> dict[str, Any]:
+def _fill(slot: np.ndarray, job: Job, clip: Clip, before: store.Plain) -> dict[str, Any]:
     """Put a clip's fields into its slot; return its row, whatever is wrong with the video."""
     row = _row(clip, job.recipe)
-    copied = _copy_stored(slot, job, clip)
+    copied = _copy_stored(slot, clip, before)
     if copied is not None:
         return copied
     try:
-        length, types, backend = _decode(slot, clip, job.recipe)
+        with storage.fetched(clip.path) as file:
+            length, types, backend = _decode(slot, replace(clip, path=str(file)), job.recipe)
     except Exception as error:  # one bad video must not stop the run, whatever it does
         slot[:] = store.MISSING
         what = error.what if isinstance(error, MoclipError) else f"{type(error).__name__}: {error}"
@@ -337,14 +384,14 @@ def _row(clip: Clip, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _copy_stored(slot: np.ndarray, job: Job, clip: Clip) -> dict[str, Any] | None:
+def _copy_stored(slot: np.ndarray, clip: Clip, before: store.Plain) -> dict[str, Any] | None:
     """Take over what the shard held before, if it is undamaged."""
     row = clip.stored
     if row is None or row["status"] != "ok":
         return None
     place = np.arange(clip.offset, clip.offset + row["length"])
     try:
-        fields = store.read_plain(job.zarr_path, place, job.recipe.grid, job.recipe.shard_frames)
+        fields = before.read(place)
     except (StoreError, ValueError, RuntimeError):
         return None
     if store.checksum(fields, np.frombuffer(row["types"].encode(), np.uint8)) != row["checksum"]:
@@ -387,25 +434,39 @@ def _letters(types: np.ndarray) -> str:
     return types.astype(np.uint8).tobytes().decode("ascii")
 
 
-# ------------------------------------------------------------------------------------------------- processes
+# ----------------------------------------------------------------------------------- processes and machines
 
 
-def _run(jobs: list[Job], workers: int) -> Iterator[Job]:
-    """Do the jobs, yielding each when its shard is in place."""
-    if workers < 1 or not jobs:
-        for job in jobs:
-            _do(job)
-            yield job
+def _run(plan: _Plan, todo: Sequence[int], workers: int, cluster: Cluster | None) -> Iterator[int]:
+    """Do the jobs, yielding the number of clips of each when its shard is in place."""
+    if not todo:
         return
-    suspects: list[Job] = []
-    waiting = sorted(jobs, key=lambda job: (sum(clip.frames for clip in job.clips), -job.first))
+    waiting = sorted(todo, key=lambda job: (plan.frames_in(job), -job))  # worked off from the end, the longest first
+    if cluster is not None:
+        for number, _ in cluster.run(_do_there, _do_apart, plan.job, waiting):
+            yield plan.clips_in(number)
+        return
+    if workers < 1:
+        for number in todo:
+            _do(plan.job(number))
+            yield plan.clips_in(number)
+        return
+    suspects: list[int] = []
     with processes.one_thread_a_process():
         while waiting:  # a new pool after each one that broke
-            for job, _ in processes.run_pool(_do, waiting, suspects, workers):
-                yield job
-        for job in suspects:
-            _do_apart(job)
-            yield job
+            for number, _ in processes.run_pool(_do, waiting, suspects, workers, plan.job):
+                yield plan.clips_in(number)
+        for number in suspects:
+            _do_apart(plan.job(number))
+            yield plan.clips_in(number)
+
+
+def _do_there(job: Job) -> None:
+    """Do a job on a machine of a cluster, if that works as the one does that asks for it."""
+    check_versions(dict(_versions(job.recipe.backend)), dict(job.recipe.versions))
+    check_seen(job.folder.exists(MARK), job.store)
+    check_seen(storage.is_url(job.root) or Path(job.root).is_dir(), job.root)
+    _do(job)
 
 
 def _do_apart(job: Job) -> None:
@@ -428,43 +489,56 @@ def _do_apart(job: Job) -> None:
 
 def _do_one(job: Job, clip: Clip) -> tuple[np.ndarray, dict[str, Any]]:
     slot = np.full((clip.slots, 2, *job.recipe.grid), store.MISSING, np.int8)
-    row = _fill(slot, job, clip)
+    row = _fill(slot, job, clip, _before(job))
     return slot[: row["length"]], row
 
 
 # ---------------------------------------------------------------------------------------------------- finish
 
 
-def _finish(jobs: list[Job], zarr_path: Path, table_path: Path, recipe: Recipe, known: _Known) -> pd.DataFrame:
+def _finish(plan: _Plan, target: Folder, zarr_path: Path, table_path: Path, elsewhere: bool) -> pd.DataFrame:
     """Fold the parts into the table and the frame types, and remove what no video uses any more."""
-    parts = _read_parts(zarr_path)
-    rows = [
-        row
-        for job in jobs
-        for row in (parts[job.first]["rows"] if job.first in parts else [known.rows[clip.id] for clip in job.clips])
-    ]
-    shards = max((job.first + job.count for job in jobs), default=0)
+    recipe = plan.recipe
+    shards = max((job.first + job.count for job in plan.jobs), default=0)
     types = np.zeros(shards * recipe.shard_frames, np.uint8)
-    for row in rows:
-        letters = np.frombuffer(row["types"].encode(), np.uint8)
-        types[row["offset"] : row["offset"] + len(letters)] = letters
-    _remove_unused(zarr_path, {path for job in jobs for path in job.shards})
-    store.write_metadata(zarr_path, types, recipe.grid, recipe.shard_frames, _attributes(recipe))
-    rows.sort(key=lambda row: row["id"])
-    table = store.as_table(pd.DataFrame(rows, columns=[*store.TABLE_COLUMNS, "types"]))
-    store.write_table(table_path, table)
-    shutil.rmtree(zarr_path / store.PARTS, ignore_errors=True)
+    written = {job.first for job in plan.jobs} & _parts(target)
+    kept = np.concatenate([np.arange(0), *(job.rows for job in plan.jobs if job.first not in written)])
+    old = plan.known.table.iloc[plan.stored[kept]]
+    for row in store.rows_of(old[["offset", "length"]]):
+        types[row.offset : row.offset + row.length] = plan.known.types[row.offset : row.offset + row.length]
+    table = pd.concat([old, *_fold(target, sorted(written), types)])
+    table = store.as_table(table.sort_values("id"))
+    contents = store.contents(table)
+    _remove_unused(target, {number for job in plan.jobs for number in range(job.first, job.first + job.count)})
+    store.write_metadata(target, types, recipe.grid, recipe.shard_frames, _attributes(recipe) | {"contents": contents})
+    for path in (storage.join(target.url, TABLE), table_path) if elsewhere else (table_path,):
+        store.write_table(path, table)
+    (target / store.PARTS).clear()
+    if elsewhere:
+        storage.write_link(zarr_path, target.url, contents)
     return table
 
 
-def _remove_unused(zarr_path: Path, used: set[Path]) -> None:
+def _fold(target: Folder, written: Sequence[int], types: np.ndarray) -> Iterator[pd.DataFrame]:
+    """The rows of the parts, some at a time; their frames' types go into `types`."""
+    rows: list[dict[str, Any]] = []
+    for text in target.read_many([part_name(first) for first in written]):
+        for row in json.loads(text)["rows"]:
+            letters = np.frombuffer(row.pop("types").encode(), np.uint8)
+            types[row["offset"] : row["offset"] + len(letters)] = letters
+            rows.append(row)
+        if len(rows) >= ROWS:
+            yield store.as_table(pd.DataFrame(rows))
+            rows = []
+    yield store.as_table(pd.DataFrame(rows))
+
+
+def _remove_unused(target: Folder, used: set[int]) -> None:
     """Remove shards that no video lies in, and what a killed run left aside."""
-    for path in sorted((zarr_path / "field" / "c").rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in used:
-            path.unlink()
+    names = {store.shard_name(number) for number in used}
+    for name in target.sizes(store.SHARDS):
+        if name not in names:
+            target.remove(name)
 
 
 def _attributes(recipe: Recipe) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from moclip.sampling import segment_frames
-from moclip.store import FieldReader
+from moclip.sampling import motion_frames, segment_frames
+from moclip.store import FieldReader, read_frame_types
+from moclip.video import B_VECTOR_CODECS
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,25 @@ class Clips:
 class Fields:
     """Motion fields of sampled frames: the store's reader with I-frames led to the motion before them."""
 
-    def __init__(self, reader: FieldReader, motion_frame: np.ndarray) -> None:
+    def __init__(self, reader: FieldReader, motion_frame: np.ndarray, first: int = 0) -> None:
         self.reader = reader
-        self.motion_frame = motion_frame
+        self.motion_frame = motion_frame  # where to look for the motion of frames `first`, `first` + 1, ...
+        self.first = first
         self.grid = reader.grid
+
+    @classmethod
+    def of(cls, reader: FieldReader, rows: pd.DataFrame) -> Fields:
+        """For these clips alone (columns offset, length, codec): no more is read of the frames' types than theirs."""
+        offsets, lengths = rows["offset"].to_numpy(np.int64), rows["length"].to_numpy(np.int64)
+        first, end = int(offsets.min()), int((offsets + lengths).max())
+        types = read_frame_types(reader.folder, first, end)
+        has_vectors = rows["codec"].isin(B_VECTOR_CODECS).to_numpy()
+        return cls(reader, first + motion_frames(types, offsets - first, lengths, has_vectors), first)
 
     def read_async(
         self, clips: Clips, segments: int, generator: np.random.Generator | None = None
     ) -> Callable[[], np.ndarray]:
         """Begin one batched read; the returned call gives (n * segments, 2, gh, gw) int8."""
         frames = clips.offsets[:, None] + segment_frames(clips.lengths, segments, generator)
-        future = self.reader.read_async(self.motion_frame[frames].reshape(-1))
+        future = self.reader.read_async(self.motion_frame[frames - self.first].reshape(-1))
         return lambda: np.asarray(future.result())

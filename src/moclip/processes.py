@@ -19,6 +19,7 @@ from typing import TypeVar
 DIED = "its decoder died"
 """The reason of a video that takes its process with it."""
 
+Name = TypeVar("Name")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -33,27 +34,32 @@ def run(
     suspects: list[Job] = []
     with one_thread_a_process():
         while waiting:  # a new pool after each one that broke
-            yield from run_pool(work, waiting, suspects, workers)
+            yield from run_pool(work, waiting, suspects, workers, _itself)
         while suspects:  # each in a process of its own, to know which one it was
             job, alone = suspects.pop(), list[Job]()
-            yield from run_pool(work, [job], alone, 1)
+            yield from run_pool(work, [job], alone, 1, _itself)
             if alone:
                 yield job, died(job)
 
 
 def run_pool(
-    work: Callable[[Job], Result], waiting: list[Job], suspects: list[Job], workers: int
-) -> Iterator[tuple[Job, Result]]:
-    """Work off `waiting` from its end, yielding (job, result) in the order of completion.
+    work: Callable[[Job], Result],
+    waiting: list[Name],
+    suspects: list[Name],
+    workers: int,
+    load: Callable[[Name], Job],
+) -> Iterator[tuple[Name, Result]]:
+    """Work off `waiting` from its end, yielding (name, result) in the order of completion.
 
-    When a process dies it ends early, with jobs left in `waiting`; those in flight are put into `suspects`.
+    What waits is a name of a job; `load` makes the job when its turn has come. When a process dies it ends early, with
+    names left in `waiting`; those in flight are put into `suspects`.
     """
-    running: dict[Future[Result], Job] = {}
+    running: dict[Future[Result], Name] = {}
     with pool(workers) as executor:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    running[executor.submit(work, waiting[-1])] = waiting[-1]
+                    running[executor.submit(work, load(waiting[-1]))] = waiting[-1]
                     waiting.pop()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     result = future.result()
@@ -94,3 +100,7 @@ def one_thread_a_process() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _itself(job: Job) -> Job:
+    return job

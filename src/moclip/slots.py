@@ -1,17 +1,26 @@
-"""Where each video lies in the store's array, decided before anything is read.
+"""Where each video lies in the store's array, decided before anything is read, and which videos make a job.
 
-Any number of workers then write their shards without a lock, in any order.
+Any number of workers then write their shards without a lock, in any order. A video is a row of arrays here and never
+an object of its own, so that millions can be planned in the memory of one machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from moclip.errors import StoreError
-from moclip.store import CHUNK, SHARD, rows_of
+from moclip.store import CHUNK, SHARD
+
+ROWS = 1 << 18  # worked on at a time, where that makes copies
+BLOCK = 64  # rooms that share an upper bound
 
 
 def plan_slots(
@@ -26,94 +35,247 @@ def plan_slots(
 
     Parameters
     ----------
-    videos : columns id, md5, frames.
+    videos : columns id, md5 (str), frames (whole numbers).
     chunk, shard : frames; `shard` is a multiple of `chunk`.
     previous : columns id, md5, offset, slots, of a store with the same chunk and shard.
 
     Returns
     -------
-    Columns id, offset, slots, shard (the first one's number), in the order of `videos`.
+    Columns id (str), offset, slots, shard (the first one's number; int64 each), in the order of `videos`.
+
+    Raises
+    ------
+    StoreError
+        Two videos have the same id, or a shard is no whole number of chunks.
     """
     if shard % chunk:
         raise StoreError(f"a shard of {shard} frames does not hold whole chunks of {chunk}")
-    needs = {row.id: (row.md5, _slots(row.frames, chunk, shard)) for row in rows_of(videos)}
-    if len(needs) != len(videos):
+    ids = _strings(videos["id"])
+    order = _in_order(ids)
+    if not _rising(ids, order):
         raise StoreError("two videos have the same id", fix="ids must be unique in the index")
-    placed = _kept(needs, previous)
-    free = _Free(shard, placed.values())
-    for name in sorted(needs.keys() - placed.keys()):
-        slots = needs[name][1]
-        placed[name] = (free.take(slots), slots)
-    offsets = [placed[name][0] for name in videos["id"]]
-    return pd.DataFrame(
-        {
-            "id": list(videos["id"]),
-            "offset": np.array(offsets, np.int64),
-            "slots": np.array([placed[name][1] for name in videos["id"]], np.int64),
-            "shard": np.array(offsets, np.int64) // shard,
-        }
-    )
+    slots = _slots(videos["frames"].to_numpy(np.int64), chunk, shard)
+    offset = np.full(len(ids), -1, np.int64)
+    if previous is not None:
+        for rows, old in _unchanged(videos, ids, order, previous):
+            same = slots[rows] == previous["slots"].to_numpy()[old]
+            offset[rows[same]] = previous["offset"].to_numpy()[old[same]]
+    kept = offset >= 0
+    waiting = order[~kept[order]]
+    offset[waiting] = _Free(shard, offset[kept], slots[kept]).take(slots[waiting])
+    names = pd.Series(videos["id"].array, dtype="str")
+    return pd.DataFrame({"id": names, "offset": offset, "slots": slots, "shard": offset // shard}, copy=False)
 
 
-def _slots(frames: int, chunk: int, shard: int) -> int:
-    step = chunk if frames <= shard else shard
-    return max(1, -(-int(frames) // step)) * step
+def _strings(values: pd.Series) -> Any:
+    """A column as one Arrow array of strings, without a copy where that can be."""
+    found = pa.array(values)
+    return (found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found).cast(pa.large_string())
 
 
-def _kept(needs: Mapping[str, tuple[str, int]], previous: pd.DataFrame | None) -> dict[str, tuple[int, int]]:
-    if previous is None:
-        return {}
-    return {
-        row.id: (int(row.offset), int(row.slots))
-        for row in rows_of(previous)
-        if row.id in needs and needs[row.id] == (row.md5, row.slots)
-    }
+def _in_order(ids: Any) -> np.ndarray:
+    """The rows in the order of their ids, equal ones as they come: int64 (n,)."""
+    order = np.arange(len(ids), dtype=np.int64)
+    return order if _rising(ids, order) else pc.array_sort_indices(ids).to_numpy().astype(np.int64)
+
+
+def _rising(ids: Any, order: np.ndarray) -> bool:
+    """Whether each id is greater than the one before it."""
+    pieces = (ids.take(order[start : start + ROWS + 1]) for start in range(0, len(order), ROWS))
+    return all(pc.all(pc.less(piece[:-1], piece[1:]), min_count=0).as_py() for piece in pieces)
+
+
+def _slots(frames: np.ndarray, chunk: int, shard: int) -> np.ndarray:
+    step = np.where(frames <= shard, chunk, shard)
+    return np.maximum(1, -(-frames // step)) * step
+
+
+def _unchanged(
+    videos: pd.DataFrame, ids: Any, order: np.ndarray, previous: pd.DataFrame
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of `videos` and of `previous` with the same id and md5: int64 (pairs,) each, a range of ids at a time."""
+    known, md5, old_md5 = (_strings(column) for column in (previous["id"], videos["md5"], previous["md5"]))
+    old_order, begin = _in_order(known), 0
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        last = ids[int(rows[-1])].as_py()
+        end = bisect.bisect_right(old_order, last, lo=begin, key=lambda row: known[int(row)].as_py())
+        old, begin = old_order[begin:end], end
+        at = pc.index_in(known.take(old), value_set=ids.take(rows)).fill_null(-1).to_numpy()
+        rows, old = rows[at[at >= 0]], old[at >= 0]
+        same = pc.equal(md5.take(rows), old_md5.take(old)).to_numpy(zero_copy_only=False)
+        yield rows[same], old[same]
+
+
+# ------------------------------------------------------------------------------------------------- free room
 
 
 class _Free:
-    """The free room of an array: for each shard its gaps, as (start, length) in frames."""
+    """The free room of an array: its gaps in order, each within one shard, and as many new shards as are wanted.
 
-    def __init__(self, shard: int, taken: Iterable[tuple[int, int]]) -> None:
-        self.shard = shard
-        self.gaps: list[list[tuple[int, int]]] = []
-        ends: dict[int, int] = {}
-        for offset, slots in sorted(taken):
-            for number in range(offset // shard, -(-(offset + slots) // shard)):
-                self._grow(number + 1)
-                start = max(offset, number * shard)
-                self._close(number, ends.get(number, number * shard), start)
-                ends[number] = min(offset + slots, (number + 1) * shard)
-        for number, end in ends.items():
-            self._close(number, end, (number + 1) * shard)
-        self.gaps = [
-            [(number * shard, shard)] if number not in ends else [gap for gap in gaps if gap[1]]
-            for number, gaps in enumerate(self.gaps)
-        ]
+    Parameters
+    ----------
+    shard : frames in one.
+    offset, slots : int64 (n,), the places that are taken, in any order.
+    """
 
-    def _grow(self, shards: int) -> None:
-        self.gaps += [[] for _ in range(shards - len(self.gaps))]
+    def __init__(self, shard: int, offset: np.ndarray, slots: np.ndarray) -> None:
+        order = np.argsort(offset)
+        ends = (offset + slots)[order]
+        self.shard, self.shards = shard, -(-int(ends.max(initial=0)) // shard)
+        starts, stops = _cut(np.r_[0, ends], np.r_[offset[order], self.shards * shard], shard)
+        self.stops: list[int] = stops.tolist()
+        self.gaps = _Rooms((stops - starts).tolist())
+        empty = np.flatnonzero(stops - starts == shard)
+        heads = np.flatnonzero(np.diff(starts[empty], prepend=-shard - 1) != shard)
+        self.heads: list[int] = empty[heads].tolist()  # the first gap of each run of empty shards
+        self.runs = _Rooms(np.diff(heads, append=len(empty)).tolist())  # how many shards are left of each
+        self.front = 0  # the runs before it are used up
 
-    def _close(self, number: int, start: int, end: int) -> None:
-        self.gaps[number].append((start, end - start))
+    def take(self, slots: np.ndarray) -> np.ndarray:
+        """Take the first room for each number of frames, one after the other; the offsets, int64 (n,)."""
+        offset = np.empty(len(slots), np.int64)
+        for start in range(0, len(slots), ROWS):
+            some = slots[start : start + ROWS].tolist()
+            offset[start : start + ROWS] = [self._in_gap(n) if n <= self.shard else self._in_shards(n) for n in some]
+        return offset
 
-    def take(self, slots: int) -> int:
-        """Take the first room for `slots` frames; return its offset."""
-        return self._take_shards(slots // self.shard) if slots > self.shard else self._take_gap(slots)
+    def _in_gap(self, slots: int) -> int:
+        at, room = self.gaps.first_for(slots), self.gaps.room
+        if at == len(room):
+            self.shards += 1
+            self.stops.append(self.shards * self.shard)
+            self.gaps.append(self.shard)
+        left = room[at]
+        room[at] = left - slots
+        return self.stops[at] - left
 
-    def _take_gap(self, slots: int) -> int:
-        for gaps in self.gaps:
-            for place, (start, length) in enumerate(gaps):
-                if length >= slots:
-                    gaps[place : place + 1] = [(start + slots, length - slots)] if length > slots else []
-                    return start
-        start = len(self.gaps) * self.shard
-        self.gaps.append([(start + slots, self.shard - slots)] if slots < self.shard else [])
-        return start
+    def _in_shards(self, slots: int) -> int:
+        count = slots // self.shard
+        self._catch_up()
+        run = self.runs.first_for(count)
+        if run == len(self.heads):
+            first, self.shards = self.shards, self.shards + count
+            return first * self.shard
+        head = self.heads[run]
+        self.gaps.room[head : head + count] = [0] * count
+        self._shorten(run, count)
+        return self.stops[head] - self.shard
 
-    def _take_shards(self, count: int) -> int:
-        empty = [bool(gaps) and gaps[0][1] == self.shard for gaps in self.gaps]
-        first = next((n for n in range(len(empty) + 1) if all(empty[n : n + count])), len(empty))
-        self._grow(first + count)
-        for number in range(first, first + count):
-            self.gaps[number] = []
-        return first * self.shard
+    def _catch_up(self) -> None:
+        """Leave out the empty shards that `_in_gap` has begun: always the first one there was."""
+        while self.front < len(self.heads):
+            run = self.front
+            while self.runs.room[run] and self.gaps.room[self.heads[run]] < self.shard:
+                self._shorten(run, 1)
+            if self.runs.room[run]:
+                return
+            self.front += 1
+
+    def _shorten(self, run: int, count: int) -> None:
+        self.heads[run] += count
+        self.runs.room[run] -= count
+
+
+class _Rooms:
+    """Rooms in a row. They only shrink, so the first one for a size only moves on; new ones come at the end.
+
+    Each block of rooms has an upper bound, so that those long full are passed by in large steps.
+    """
+
+    def __init__(self, room: list[int]) -> None:
+        self.room = room
+        self.most = [max(room[start : start + BLOCK]) for start in range(0, len(room), BLOCK)]
+        self.first: dict[int, int] = {}
+
+    def append(self, size: int) -> None:
+        if len(self.room) % BLOCK == 0:
+            self.most.append(size)
+        self.room.append(size)
+        self.most[-1] = max(self.most[-1], size)
+
+    def first_for(self, size: int) -> int:
+        """The number of the first room of at least `size`; how many rooms there are if there is none."""
+        at = self.first.get(size, 0)
+        if at == len(self.room) or self.room[at] < size:
+            at = self.first[size] = self._search(at, size)
+        return at
+
+    def _search(self, at: int, size: int) -> int:
+        for block in range(at // BLOCK, len(self.most)):
+            if self.most[block] >= size:
+                start, stop = block * BLOCK, (block + 1) * BLOCK
+                for number, left in enumerate(self.room[max(at, start) : stop], max(at, start)):
+                    if left >= size:
+                        return number
+                self.most[block] = max(self.room[start:stop])
+        return len(self.room)
+
+
+def _cut(starts: np.ndarray, stops: np.ndarray, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the ranges from `starts` to `stops`, int64 (n,), at the borders of shards; empty ones are left out."""
+    some = stops > starts
+    starts, stops = starts[some], stops[some]
+    first = starts // shard
+    pieces = -(-stops // shard) - first
+    which = np.repeat(np.arange(len(pieces)), pieces)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + first[which]
+    return np.maximum(starts[which], number * shard), np.minimum(stops[which], (number + 1) * shard)
+
+
+# ------------------------------------------------------------------------------------------------------ jobs
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A job: `count` shards from `first` on, and the rows of the videos that begin in them, ordered by offset."""
+
+    first: int
+    count: int
+    rows: np.ndarray
+
+
+class Jobs(Sequence[Planned]):
+    """Jobs in the order of their shards; each is made when it is asked for.
+
+    Attributes
+    ----------
+    first, shards : int64 (jobs,), the first shard of each, and how many it has.
+    clips : int64 (jobs,), how many videos begin in each.
+    """
+
+    def __init__(self, first: np.ndarray, shards: np.ndarray, order: np.ndarray, starts: np.ndarray) -> None:
+        self.first, self.shards, self.clips = first, shards, np.diff(starts, append=len(order))
+        self._order, self._starts = order, starts
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @overload
+    def __getitem__(self, number: int) -> Planned: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Planned]: ...
+    def __getitem__(self, number: int | slice) -> Planned | list[Planned]:
+        if isinstance(number, slice):
+            return [self[at] for at in range(*number.indices(len(self)))]
+        start = self._starts[number]
+        rows = self._order[start : start + self.clips[number]]
+        return Planned(int(self.first[number]), int(self.shards[number]), rows)
+
+
+def by_shard(offsets: np.ndarray, slots: np.ndarray, shard: int) -> Jobs:
+    """Group videos into jobs: a shard with all videos that begin in it, or all shards of one long video.
+
+    Parameters
+    ----------
+    offsets, slots : int64 (n,), places as `plan_slots` gives them.
+    shard : frames in one.
+
+    Returns
+    -------
+    The jobs in the order of their shards; the rows of each, int64 (videos,), in the order of their offsets.
+    """
+    order = np.argsort(offsets, kind="stable")
+    shards = offsets[order] // shard
+    starts = np.flatnonzero(np.diff(shards, prepend=-1))
+    return Jobs(shards[starts], -(-slots[order[starts]] // shard), order, starts)

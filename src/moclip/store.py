@@ -1,20 +1,21 @@
 """The motion-field store: one sharded Zarr array for all videos, a table that says where each one lies.
 
-`extract` plans slots and writes shards; training, `draw` and the command line read through `FieldReader`.
+`extract` plans slots and writes shards; training, `draw` and the command line read through `FieldReader`. The store
+is named by a path, by a URL, or by a path with a link to a URL (`storage`).
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
-import shutil
 import struct
 import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.errors import StoreError
-from moclip.files import file_aside, write_atomically
+from moclip.storage import LINK, Folder, follow, join
 
 CHUNK = 4  # frames: what one small read decodes; 16 read at 0.6 of the speed to save 2 % of the bytes
 SHARD = 8192  # frames: a file, and the unit of work
@@ -30,6 +31,8 @@ LEVEL = 2  # of zstd: 3 takes half as long again to save 2 to 8 % of the bytes
 MISSING = -128  # the array's fill value: no stored field holds it, so what was never written cannot pass for zeros
 ABSENT = 2**64 - 1  # start and size, in a shard's index, of a chunk that was never written
 PARTS = ".parts"  # beside the arrays while an extraction runs
+TYPES = "frame_type/c/0"
+ABOUT = "field/zarr.json"
 RERUN = "run the extraction again (dvc repro extract_mv); it redoes only what is missing"
 
 TABLE_COLUMNS = {
@@ -41,9 +44,12 @@ TABLE_COLUMNS = {
 # --------------------------------------------------------------------------------------------------- writing
 
 
-def shard_path(zarr_path: str | Path, number: int) -> Path:
-    """The file of one shard of `field`."""
-    return Path(zarr_path) / "field" / "c" / str(number) / "0" / "0" / "0"
+SHARDS = "field/c"
+
+
+def shard_name(number: int) -> str:
+    """The file of one shard of `field`, by its name in the store."""
+    return f"{SHARDS}/{number}/0/0/0"
 
 
 def encode_shard(fields: np.ndarray) -> bytes:
@@ -90,7 +96,7 @@ def _layout(shape: Sequence[int], shard: int) -> dict[str, Any]:
 
 
 def write_metadata(
-    zarr_path: str | Path,
+    zarr_path: str | Path | Folder,
     frame_type: np.ndarray,
     grid: tuple[int, int],
     shard: int,
@@ -125,15 +131,23 @@ def write_metadata(
         with warnings.catch_warnings():  # that other Zarr libraries may pass over it
             warnings.simplefilter("ignore", UserWarning)
             zarr.consolidate_metadata(aside)  # xarray wants all descriptions in one place
+        store = zarr_path if isinstance(zarr_path, Folder) else Folder(zarr_path)
+        store.write(TYPES, frame_type.astype(np.uint8).tobytes())
         for file in sorted(path for path in aside.rglob("*") if path.is_file()):
-            write_atomically(Path(zarr_path) / file.relative_to(aside), file.read_bytes())
-    write_atomically(Path(zarr_path) / "frame_type" / "c" / "0", frame_type.astype(np.uint8).tobytes())
+            store.write(file.relative_to(aside).as_posix(), file.read_bytes())
 
 
 def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the table of videos (columns and dtypes of `TABLE_COLUMNS`) as Parquet, atomically."""
-    with file_aside(path) as aside:
-        as_table(table).to_parquet(aside, index=False)
+    """Write the table of videos (columns and dtypes of `TABLE_COLUMNS`) as Parquet, atomically, to a path or URL."""
+    folder, _, name = str(path).rpartition("/")
+    content = BytesIO()
+    as_table(table).to_parquet(content, index=False)
+    Folder(folder or ".").write(name, content.getvalue())
+
+
+def contents(table: pd.DataFrame) -> str:
+    """16 hexadecimal digits for what a store holds: which videos, where, and their checksums."""
+    return digest(*(table[name].tolist() for name in ("id", "offset", "length", "checksum")))
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
@@ -147,7 +161,7 @@ def as_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read the table of videos.
+    """Read the table of videos, from a path or URL.
 
     Raises
     ------
@@ -155,7 +169,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         It is not there, or is no such table.
     """
     try:
-        table = pd.read_parquet(path)
+        folder, _, name = str(path).rpartition("/")
+        table = pd.read_parquet(BytesIO(Folder(folder or ".").read(name)))
     except FileNotFoundError as error:
         raise StoreError("no table of motion fields", where=path, fix=RERUN) from error
     except Exception as error:
@@ -185,11 +200,11 @@ def drop_store(zarr_path: str | Path) -> None:
     StoreError
         Something else lies there.
     """
-    path = Path(zarr_path)
-    ours = (path / "field").is_dir() or (path / PARTS).is_dir()
-    if path.exists() and not ours and any(path.iterdir()):
-        raise StoreError("this folder is no store of motion fields", where=path, fix="choose another path")
-    shutil.rmtree(path, ignore_errors=True)
+    store = Folder(zarr_path)
+    there = store.sizes()
+    if there and not any(name.startswith(("field/", "frame_type/", f"{PARTS}/", LINK)) for name in there):
+        raise StoreError("this folder is no store of motion fields", where=store.url, fix="choose another path")
+    store.clear()
 
 
 # --------------------------------------------------------------------------------------------------- reading
@@ -225,23 +240,29 @@ class FieldReader:
     """
 
     def __init__(self, zarr_path: str | Path, table: str | Path | pd.DataFrame, cache_bytes: int = 64 << 20) -> None:
-        self.path = Path(zarr_path)
+        self.path = str(zarr_path)
+        self.folder, _ = follow(zarr_path)
         self.table = table if isinstance(table, pd.DataFrame) else read_table(table)
         self.cache_bytes = cache_bytes
         self._rows = {name: number for number, name in enumerate(self.table["id"])}
-        self._description = _describe(self.path)
-        self.attributes: dict[str, Any] = self._description["attributes"]
-        shape = self._description["shape"]
-        self.frames, self.grid = int(shape[0]), (int(shape[2]), int(shape[3]))
-        self.shard = int(self._description["chunk_grid"]["configuration"]["chunk_shape"][0])
+        about = describe(zarr_path)
+        self.attributes: dict[str, Any] = about["attributes"]
+        self.frames, self.grid = int(about["shape"][0]), (int(about["shape"][2]), int(about["shape"][3]))
+        self.shard = int(about["chunk_grid"]["configuration"]["chunk_shape"][0])
         self._opened: tuple[int, Any] | None = None
-        self._types: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
     def __len__(self) -> int:
         return self.frames
+
+    def of(self, table: pd.DataFrame) -> FieldReader:
+        """The same array, opened once, with other rows of its table (those of a part of the videos)."""
+        self._array()
+        other = copy.copy(self)
+        other.table, other._rows = table, {name: number for number, name in enumerate(table["id"])}
+        return other
 
     # -- places
 
@@ -308,9 +329,7 @@ class FieldReader:
     def frame_types(self, video: str) -> np.ndarray:
         """The types of a video's frames: uint8 (length,), the letters I, P and B in ASCII."""
         row = self.row(video)
-        if self._types is None:
-            self._types = read_frame_types(self.path)
-        return self._types[row["offset"] : row["offset"] + row["length"]]
+        return read_frame_types(self.folder, int(row["offset"]), int(row["offset"] + row["length"]))
 
     def read_all(self) -> np.ndarray:
         """The whole array in memory: int8 (frames, 2, rows, columns); `MISSING` where no frame lies."""
@@ -333,7 +352,7 @@ class FieldReader:
         if _forked["unsafe"]:
             return None
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), _open(self.path, self.cache_bytes))
+            self._opened = (os.getpid(), _open(self.folder, self.cache_bytes))
         return self._opened[1]
 
     def _fail(self, flat: np.ndarray, why: str) -> StoreError:
@@ -347,7 +366,8 @@ class FieldReader:
         names = hit.loc[hit["status"] == "ok", "id"].tolist()
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         what = f"shard {', '.join(map(str, bad))} is missing or damaged; it holds the videos {shown}"
-        return StoreError(what, where=self.path, fix=f"delete {shard_path(self.path, int(bad[0]))} and {RERUN}")
+        file = join(self.folder.url, shard_name(int(bad[0])))
+        return StoreError(what, where=self.path, fix=f"delete {file} and {RERUN}")
 
     def _readable(self, number: int) -> bool:
         rows = self.table[(self.table["status"] == "ok") & (self.table["shard"] <= number)]
@@ -357,7 +377,7 @@ class FieldReader:
         ]
         frames = np.concatenate([np.arange(0), *inside])
         try:
-            return not (read_plain(self.path, frames, self.grid, self.shard) == MISSING).any()
+            return not (Plain(self.folder, self.grid, self.shard).read(frames) == MISSING).any()
         except (StoreError, ValueError):
             return False
 
@@ -373,7 +393,7 @@ class PendingRead:
         reader, flat = self._reader, self._frames.reshape(-1)
         try:
             if self._pending is None:
-                read = read_plain(reader.path, flat, reader.grid, reader.shard)
+                read = Plain(reader.folder, reader.grid, reader.shard).read(flat)
             else:
                 read = self._pending.result()
         except (ValueError, OSError, StoreError) as error:  # tensorstore's own errors are ValueErrors
@@ -383,96 +403,125 @@ class PendingRead:
         return read.reshape(*self._frames.shape, *read.shape[1:])
 
 
-def _describe(zarr_path: Path) -> dict[str, Any]:
-    if (zarr_path / PARTS).exists():
+def describe(zarr_path: str | Path) -> dict[str, Any]:
+    """What the array says of itself: the content of its zarr.json.
+
+    Raises
+    ------
+    StoreError
+        There is no store, it is not finished, or it no longer holds what the link to it was made for.
+    """
+    folder, contents = follow(zarr_path)
+    unfinished = folder.exists(f"{PARTS}/recipe") if folder.local is None else (folder.local / PARTS).exists()
+    if unfinished:
         raise StoreError("its extraction did not end", where=zarr_path, fix=RERUN)
     try:
-        description: dict[str, Any] = json.loads((zarr_path / "field" / "zarr.json").read_text())
+        about: dict[str, Any] = json.loads(folder.read(ABOUT))
     except (OSError, ValueError) as error:
-        raise StoreError("no store of motion fields here", where=zarr_path, fix=RERUN) from error
-    return description
+        where = zarr_path if str(zarr_path) == folder.url else f"{zarr_path} ({folder})"
+        raise StoreError("no store of motion fields here", where=where, fix=RERUN) from error
+    if contents not in (None, about["attributes"].get("contents")):
+        what = f"{folder} has changed since: it was extracted again, with other clips"
+        raise StoreError(what, where=zarr_path, fix="run the extraction again (dvc repro extract_mv)")
+    return about
 
 
-def _open(zarr_path: Path, cache_bytes: int) -> Any:
+def _open(folder: Folder, cache_bytes: int) -> Any:
     import tensorstore
 
     _forked["started"] = True
     spec = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": f"{zarr_path / 'field'}/"},
+        "kvstore": (folder / "field").kvstore(),
         "context": {"cache_pool": {"total_bytes_limit": cache_bytes}},
         "recheck_cached_data": "open",
     }
     try:
         return tensorstore.open(spec, open=True, read=True).result()
     except ValueError as error:
-        raise StoreError(f"cannot open the store ({error})", where=zarr_path, fix=RERUN) from error
+        raise StoreError(f"cannot open the store ({error})", where=folder.url, fix=RERUN) from error
 
 
-def read_frame_types(zarr_path: str | Path) -> np.ndarray:
-    """The types of all frames: uint8 (frames,), 0 where no frame lies."""
-    file = Path(zarr_path) / "frame_type" / "c" / "0"
+def read_frame_types(zarr_path: str | Path | Folder, start: int = 0, end: int | None = None) -> np.ndarray:
+    """The types of all frames, or of those from `start` to before `end`: uint8 (frames,), 0 where no frame lies."""
+    folder = zarr_path if isinstance(zarr_path, Folder) else follow(zarr_path)[0]
     try:
-        return np.frombuffer(file.read_bytes(), np.uint8)
+        read = folder.read(TYPES) if end is None else folder.read_range(TYPES, start, end)
     except OSError as error:
-        raise StoreError("the frame types are missing", where=file, fix=RERUN) from error
+        raise StoreError("the frame types are missing", where=join(folder.url, TYPES), fix=RERUN) from error
+    return np.frombuffer(read, np.uint8)
 
 
-def read_plain(zarr_path: str | Path, frames: np.ndarray, grid: tuple[int, int], shard: int) -> np.ndarray:
-    """Read fields with plain file access, chunk by chunk: no threads, no cache.
+class Plain:
+    """Fields read with plain file access, chunk by chunk: no threads, no cache but the last shard's file.
 
     Parameters
     ----------
-    frames : int64 (n,), absolute; grid : (rows, columns); shard : frames in one.
-
-    Returns
-    -------
-    int8 (n, 2, rows, columns), `MISSING` where nothing was stored in a shard that exists.
-
-    Raises
-    ------
-    StoreError
-        A shard is missing or damaged.
+    folder : where the store lies; grid : (rows, columns) of a field; shard : frames in one.
     """
-    from numcodecs import Blosc
 
-    out = np.empty((len(frames), 2, *grid), np.int8)
-    chunks, shards = frames // CHUNK, frames // shard
-    for number in np.unique(shards):
-        path = shard_path(zarr_path, int(number))
-        with _shard_file(path, shard // CHUNK) as (file, index):
-            for chunk in np.unique(chunks[shards == number]):
-                start, size = (int(v) for v in index[int(chunk) % len(index)])
-                here = np.flatnonzero(chunks == chunk)
-                if start == ABSENT:
-                    out[here] = MISSING
-                    continue
-                file.seek(start)
-                payload = Blosc().decode(_checked(file.read(size), path))
-                out[here] = np.frombuffer(payload, np.int8).reshape(CHUNK, 2, *grid)[frames[here] % CHUNK]
-    return out
+    def __init__(self, folder: Folder, grid: tuple[int, int], shard: int) -> None:
+        self.folder, self.grid, self.chunks = folder, grid, shard // CHUNK
+        self._opened: tuple[int, Any, np.ndarray] | None = None
 
+    def read(self, frames: np.ndarray) -> np.ndarray:
+        """Read fields.
 
-@contextmanager
-def _shard_file(path: Path, chunks: int) -> Iterator[tuple[Any, np.ndarray]]:
-    """Open a shard and its index: uint64 (chunks, 2), start and size in bytes of each chunk."""
-    length = chunks * 16 + 4
-    try:
-        with path.open("rb") as file:
-            file.seek(-length, os.SEEK_END)
-            yield file, np.frombuffer(_checked(file.read(length), path), "<u8").reshape(chunks, 2)
-    except OSError as error:
-        raise StoreError(f"cannot read a shard ({error})", where=path, fix=RERUN) from error
+        Parameters
+        ----------
+        frames : int64 (n,), absolute.
 
+        Returns
+        -------
+        int8 (n, 2, rows, columns), `MISSING` where nothing was stored in a shard that exists.
 
-def _checked(stored: bytes, path: Path) -> bytes:
-    """Strip the CRC-32C that Zarr puts behind chunks and indices, if it is right."""
-    import google_crc32c
+        Raises
+        ------
+        StoreError
+            A shard is missing or damaged.
+        """
+        from numcodecs import Blosc
 
-    content = stored[:-4]
-    if struct.pack("<I", google_crc32c.value(content)) != stored[-4:]:
-        raise StoreError("a shard is damaged: a checksum does not match", where=path, fix=RERUN)
-    return content
+        out = np.empty((len(frames), 2, *self.grid), np.int8)
+        chunks = frames // CHUNK
+        for chunk in np.unique(chunks):
+            file, index = self._shard(int(chunk) // self.chunks)
+            start, size = (int(value) for value in index[int(chunk) % self.chunks])
+            here = np.flatnonzero(chunks == chunk)
+            if start == ABSENT:
+                out[here] = MISSING
+                continue
+            file.seek(start)
+            payload = Blosc().decode(self._checked(file.read(size)))
+            out[here] = np.frombuffer(payload, np.int8).reshape(CHUNK, 2, *self.grid)[frames[here] % CHUNK]
+        return out
+
+    def _shard(self, number: int) -> tuple[Any, np.ndarray]:
+        """A shard's file and its index: uint64 (chunks, 2), start and size in bytes of each chunk."""
+        if self._opened is None or self._opened[0] != number:
+            name, length = shard_name(number), self.chunks * 16 + 4
+            self._opened = None
+            try:
+                local = self.folder.local
+                file: Any = (local / name).open("rb") if local else BytesIO(self.folder.read(name))
+                file.seek(-length, os.SEEK_END)
+                index = np.frombuffer(self._checked(file.read(length), name), "<u8").reshape(self.chunks, 2)
+            except (OSError, ValueError) as error:  # ValueError: shorter than its index
+                where = join(self.folder.url, name)
+                raise StoreError(f"cannot read a shard ({error})", where=where, fix=RERUN) from error
+            self._opened = (number, file, index)
+        return self._opened[1:]
+
+    def _checked(self, stored: bytes, name: str = "") -> bytes:
+        """Strip the CRC-32C that Zarr puts behind chunks and indices, if it is right."""
+        import google_crc32c
+
+        content = stored[:-4]
+        if struct.pack("<I", google_crc32c.value(content)) != stored[-4:]:
+            name = name or shard_name(self._opened[0] if self._opened else 0)
+            what, where = "a shard is damaged: a checksum does not match", join(self.folder.url, name)
+            raise StoreError(what, where=where, fix=RERUN)
+        return content
 
 
 # ---------------------------------------------------------------------------------------------- verification
@@ -483,17 +532,18 @@ def verify(zarr_path: str | Path, table: str | Path | pd.DataFrame) -> list[str]
     reader = FieldReader(zarr_path, table)
     types = read_frame_types(zarr_path)
     problems = []
-    for row in rows_of(reader.table[reader.table["status"] == "ok"]):
+    plain = Plain(reader.folder, reader.grid, reader.shard)
+    for row in rows_of(reader.table[reader.table["status"] == "ok"].sort_values("offset")):
         place = np.arange(row.offset, row.offset + row.length)
         try:
-            fields = read_plain(reader.path, place, reader.grid, reader.shard)
+            fields = plain.read(place)
         except (StoreError, ValueError, RuntimeError) as error:
             shards = f"{row.offset // reader.shard}"
             problems.append(f"{row.id}: shard {shards} cannot be read ({_first_line(error)})")
             continue
         if checksum(fields, types[place]) != row.checksum:
             problems.append(f"{row.id}: what is stored is not what was extracted (checksum)")
-    return problems
+    return sorted(problems)
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ import av
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from moclip import processes, video
+from moclip import processes, storage, video
 from moclip.errors import DatasetError, MoclipError, VideoError
 from moclip.files import file_aside, write_atomically
 
@@ -116,7 +116,8 @@ def _write(path: Path, pictures: Iterator[Any], tick: Fraction, key: str) -> Non
 
 @dataclass(frozen=True)
 class _Job:
-    source: Path
+    source: str
+    size: int
     target: Path
     key: str
 
@@ -138,20 +139,20 @@ def transcode(
     -------
     The reason of each clip that could not be transcoded, sorted by clip; also in `folder`/failed.json.
     """
-    root, folder = Path(root), Path(folder)
+    folder = Path(folder)
     failed_file = folder / FAILED
     failed_file.unlink(missing_ok=True)  # until the end: without it the folder is not finished
     with ThreadPoolExecutor(workers) as threads:  # hashing releases the GIL
-        made = threads.map(lambda clip: _Job(root / clip, folder / name_of(clip), _key(root / clip)), clips)
+        made = threads.map(lambda clip: _job(storage.join(root, clip), folder / name_of(clip)), clips)
         jobs = dict(zip(clips, made, strict=True))
-    todo = {job: clip for clip, job in jobs.items() if not _is_done(job)}
+    failed = {clip: job for clip, job in jobs.items() if isinstance(job, str)}
+    todo = {job: clip for clip, job in jobs.items() if isinstance(job, _Job) and not _is_done(job)}
     advance(len(clips) - len(todo))
-    failed: dict[str, str] = {}
     for job, reason in _run(list(todo), workers):
         if reason:
             failed[todo[job]] = reason
         advance(1)
-    _keep_only(folder, {job.target for clip, job in jobs.items() if clip not in failed})
+    _keep_only(folder, {folder / name_of(clip) for clip in clips if clip not in failed})
     failed = dict(sorted(failed.items()))
     write_atomically(failed_file, (json.dumps(failed, indent=2, ensure_ascii=False) + "\n").encode())
     return failed
@@ -179,6 +180,15 @@ def place(folder: Path, clip: str) -> Path:
     return path
 
 
+def _job(source: str, target: Path) -> _Job | str:
+    """A clip's job, or why there is none."""
+    try:
+        with storage.fetched(source) as file:
+            return _Job(source, file.stat().st_size, target, _key(file))
+    except VideoError as problem:
+        return problem.what
+
+
 def _key(source: Path) -> str:
     """A digest of all that a transcoded file depends on."""
     scaling = sorted((name, int(value)) for name, value in SCALING.items())
@@ -197,13 +207,14 @@ def _is_done(job: _Job) -> bool:
 
 def _run(waiting: list[_Job], workers: int) -> Iterator[tuple[_Job, str]]:
     """Do the jobs in other processes, the largest first: (job, reason, or "" where it went well)."""
-    waiting.sort(key=lambda job: (job.source.stat().st_size, job.source))
+    waiting.sort(key=lambda job: (job.size, job.source))
     yield from processes.run(_do, waiting, workers, lambda job: processes.DIED)
 
 
 def _do(job: _Job) -> str:
     try:
-        encode(job.source, job.target, job.key)
+        with storage.fetched(job.source) as file:
+            encode(file, job.target, job.key)
     except VideoError as problem:
         return problem.what
     return ""

@@ -1,0 +1,269 @@
+"""The frozen networks over many clips: CLIP over stills, MV-TSN over motion fields, part by part.
+
+A worker holds a network and does parts (`parts`), here or as an actor on a machine of a cluster. What it computes
+depends on the part alone, so every way of running gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from moclip import processes, video
+from moclip.cluster import Cluster, Worker, check_seen, check_versions
+from moclip.errors import VideoError
+from moclip.parts import Parts
+from moclip.sampling import still_frames
+from moclip.storage import fetched, join
+
+if TYPE_CHECKING:
+    import torch
+
+ACTOR_THREADS = 4  # that decode beside a GPU
+
+Versions = dict[str, str]
+
+
+def versions() -> Versions:
+    """What the bytes of features depend on, beside clips and parameters."""
+    return {name: importlib.metadata.version(name) for name in ("av", "torch", "transformers", "timm")}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Clips to encode together. `rows` has a row a clip; `view` numbers an augmented view, None means the protocol."""
+
+    name: str
+    rows: pd.DataFrame = field(repr=False)
+    view: int | None = None
+
+
+def encode(
+    make: Callable[..., Any],
+    given: Any,
+    waiting: Sequence[Part],
+    cluster: Cluster | None,
+    advance: Callable[[int], object],
+) -> None:
+    """Do the parts that wait with workers `make(given)`: one here, or as many as the cluster has room for."""
+    if not waiting:
+        return
+    if cluster is None:
+        for part in make(given).run(waiting):
+            advance(len(part.rows))
+    else:
+        for part, _ in cluster.run_actors(_there, (make, given), waiting):
+            advance(len(part.rows))
+
+
+def _there(make: Callable[..., Worker[Part, None]], given: Any) -> Worker[Part, None]:
+    """A worker on another machine, if that sees and computes what the one does that asks for it."""
+    check_versions(versions(), given.versions)
+    check_seen(Parts(given.place, given.key).seen(), given.place)
+    check_seen(given.sees(), given.root)
+    return make(given)
+
+
+# ------------------------------------------------------------------------------------------------------- stills
+
+
+@dataclass(frozen=True)
+class Stills:
+    """What CLIP's image tower is to see of each clip, and where the parts go."""
+
+    model: str
+    root: str
+    frames: int
+    choice: str
+    seed: int
+    batch: int
+    threads: int
+    place: str
+    key: str
+    versions: Versions
+
+    def sees(self) -> bool:
+        return "://" in self.root or Path(self.root).is_dir()
+
+
+class StillsWorker:
+    """CLIP's image tower over the stills of clips. A part's rows have columns id, path, frames."""
+
+    def __init__(self, given: Stills) -> None:
+        from moclip.clip import Clip
+        from moclip.device import pick_device
+
+        self.given = given
+        self.clip = Clip(given.model, pick_device())
+        self.cost = self.clip.picture_cost()
+        self.parts = Parts(given.place, given.key)
+
+    def do(self, part: Part, careful: bool) -> None:
+        for _ in self.run([part], careful):
+            pass
+
+    def run(self, waiting: Sequence[Part], careful: bool = False) -> Iterator[Part]:
+        """Do parts, yielding each when it is set down; the next clips are decoded meanwhile."""
+        clips = (_Stills(row.id, row.path, int(row.frames), self.given) for part in waiting for row in _rows(part))
+        decoded = _apart(list(clips)) if careful else _ahead(clips, self.given.threads)
+        for part in waiting:
+            self._encode(part, islice(decoded, len(part.rows)))
+            yield part
+
+    def _encode(self, part: Part, decoded: Iterator[tuple[np.ndarray, np.ndarray | VideoError]]) -> None:
+        numbers: list[np.ndarray] = []
+        raw = [np.empty((0, self.clip.width), np.float32)]
+        pictures: list[np.ndarray] = []
+        skipped: dict[str, str] = {}
+        for name, (frames, found) in zip(part.rows["id"], decoded, strict=True):
+            if isinstance(found, VideoError):
+                skipped[name] = found.what
+                continue
+            numbers.append(frames)
+            pictures.extend(found)
+            while len(pictures) >= self.given.batch:
+                raw.append(self.clip.encode_images(pictures[: self.given.batch]))
+                pictures = pictures[self.given.batch :]
+        if pictures:
+            raw.append(self.clip.encode_images(pictures))
+        features = np.concatenate(raw).reshape(len(numbers), self.given.frames, self.clip.width)
+        chosen = np.array(numbers, np.int32).reshape(len(numbers), self.given.frames)
+        self.parts.write(part.name, {"raw": features, "frame": chosen}, {"skipped": skipped, "cost": self.cost})
+
+
+@dataclass(frozen=True)
+class _Stills:
+    id: str
+    path: str
+    frames: int
+    given: Stills
+
+
+def _rows(part: Part) -> Iterator[Any]:
+    return iter(part.rows.itertuples(index=False))
+
+
+def _read(clip: _Stills) -> tuple[np.ndarray, np.ndarray | VideoError]:
+    """The numbers of a clip's stills and the stills, or what is wrong with the clip."""
+    numbers = _numbers(clip)
+    try:
+        with fetched(join(clip.given.root, clip.path)) as file:
+            return numbers, video.read_frames(file, numbers)
+    except VideoError as problem:
+        return numbers, problem
+
+
+def _numbers(clip: _Stills) -> np.ndarray:
+    return still_frames(clip.frames, clip.given.frames, clip.given.choice, clip.given.seed, clip.id)
+
+
+def _ahead(clips: Iterator[_Stills], threads: int) -> Iterator[tuple[np.ndarray, np.ndarray | VideoError]]:
+    """What `_read` gives of each clip, in order; threads decode a little ahead (FFmpeg releases the GIL)."""
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future] = deque(pool.submit(_read, clip) for clip in islice(clips, 2 * threads + 2))
+        while ahead:
+            done = ahead.popleft().result()
+            ahead.extend(pool.submit(_read, clip) for clip in islice(clips, 1))
+            yield done
+
+
+def _apart(clips: list[_Stills]) -> Iterator[tuple[np.ndarray, np.ndarray | VideoError]]:
+    """What `_read` gives of each clip, in order, each decoded in another process, which it may take with it."""
+    for clip in clips:
+        for _, read in processes.run(_read, [clip], 1, lambda one: (_numbers(one), VideoError(processes.DIED))):
+            yield read
+
+
+# ------------------------------------------------------------------------------------------------- motion fields
+
+
+@dataclass(frozen=True)
+class Views:
+    """How MV-TSN is to see each clip, and where the parts go. `model` is the content of its file."""
+
+    model: bytes = field(repr=False)
+    store: str
+    segments: int
+    crops: int
+    crop: float
+    scales: tuple[float, ...]
+    flip: bool
+    batch: int
+    seed: int
+    place: str
+    key: str
+    versions: Versions
+
+    @property
+    def root(self) -> str:
+        return self.store
+
+    def sees(self) -> bool:
+        from moclip.storage import Folder
+        from moclip.store import ABOUT
+
+        return Folder(self.store).exists(ABOUT)
+
+
+class ViewsWorker:
+    """The trained MV-TSN over motion fields. A part's rows have columns id, offset, length, slots, shard, codec."""
+
+    def __init__(self, given: Views) -> None:
+        from moclip.device import pick_device
+        from moclip.mv_tsn import load_mv_tsn
+        from moclip.store import FieldReader, as_table
+
+        self.given = given
+        self.device: torch.device = pick_device()
+        with tempfile.TemporaryDirectory() as folder:  # the model travels by content: nothing but the store is shared
+            file = Path(folder) / "mv_tsn.safetensors"
+            file.write_bytes(given.model)
+            self.model = load_mv_tsn(file)
+        self.reader = FieldReader(given.store, as_table(pd.DataFrame()))
+        self.parts = Parts(given.place, given.key)
+
+    def do(self, part: Part, careful: bool) -> None:
+        for _ in self.run([part]):
+            pass
+
+    def run(self, waiting: Sequence[Part]) -> Iterator[Part]:
+        """Do parts, yielding each when it is set down."""
+        from moclip.fields import Clips, Fields
+        from moclip.mv_training import embed, embed_view
+
+        given = self.given
+        for part in waiting:
+            fields = Fields.of(self.reader.of(part.rows), part.rows)
+            clips = Clips(*(part.rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+            if part.view is None:
+                features, logits = embed(
+                    self.model, fields, clips, given.segments, given.crops, given.crop, given.batch, self.device
+                )
+                arrays = {"features": features, "logits": logits}
+            else:
+                number = int(part.name.rsplit("-", 1)[1])
+                generator = np.random.default_rng([given.seed, part.view, number])
+                features = embed_view(
+                    self.model,
+                    fields,
+                    clips,
+                    given.segments,
+                    given.scales,
+                    given.flip,
+                    given.batch,
+                    self.device,
+                    generator,
+                )
+                arrays = {"features": features}
+            self.parts.write(part.name, arrays, {})
+            yield part
