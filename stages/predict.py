@@ -13,10 +13,11 @@ import typer
 from moclip import bundle
 from moclip.clip import Clip
 from moclip.device import pick_device
-from moclip.errors import MoclipError, ModelError, VideoError
+from moclip.errors import MoclipError, ModelError, StoreError, VideoError
 from moclip.fusion import load_fusion
 from moclip.mv_tsn import load_mv_tsn
 from moclip.predictor import STREAMS, FieldSettings, Prediction, Predictor, ViewSettings
+from moclip.storage import follow
 from moclip.video import clips_in
 from pipeline import console, paths
 from pipeline import params as parameters
@@ -120,10 +121,11 @@ def load_predictor(params: Params) -> Predictor:
 
 def _check_fields(wanted: FieldSettings) -> None:
     """Where the store is still there, it knows what fields the models were trained on."""
-    about = paths.MV_STORE / "field" / "zarr.json"
-    if not about.exists():
+    try:
+        about = follow(paths.MV_STORE)[0].read("field/zarr.json")
+    except (FileNotFoundError, StoreError):
         return
-    made = json.loads(about.read_text(encoding="utf-8"))["attributes"]
+    made = json.loads(about)["attributes"]
     for key in ("canvas", "cell", "clip", "accumulate"):
         now, then = getattr(wanted, key), made[key]
         if now != (tuple(then) if isinstance(then, list) else then):

@@ -124,7 +124,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, ValueError) as problem:
+    except ValueError as problem:
         raise ModelError(f"not valid JSON: {problem}", where=path, fix="export the bundle again") from None
     if config.get("format", 0) > FORMAT:
         raise ModelError(

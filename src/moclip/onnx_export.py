@@ -9,6 +9,7 @@ features of pictures, of unit length.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from pathlib import Path
@@ -63,16 +64,17 @@ def export(predictor: Predictor, path: Path, fields: np.ndarray, stills: np.ndar
     except ImportError as problem:
         raise ModelError(f"the package {problem.name} is not installed", fix="pip install 'moclip[onnx]'") from None
     inputs = torch.from_numpy(fields), torch.from_numpy(stills)
-    networks = Both(predictor, (fields.shape[-2], fields.shape[-1])).cpu().eval()
+    networks = copy.deepcopy(Both(predictor, (fields.shape[-2], fields.shape[-1]))).cpu().eval()
     with file_aside(path) as aside:
         _write(networks, inputs, aside)
         session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, (fields, stills), strict=True)))
         with torch.inference_mode():
             expected = [logits.numpy() for logits in networks(*inputs)]
+        gap = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
         if not all(np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in zip(found, expected, strict=True)):
-            raise ModelError(f"onnxruntime gives other logits, by {_gap(found, expected):.1e}", where=path)
-    return _gap(found, expected)
+            raise ModelError(f"onnxruntime gives other logits, by {gap:.1e}", where=path)
+    return gap
 
 
 def _write(networks: Both, inputs: tuple[Tensor, Tensor], path: Path) -> None:
@@ -92,6 +94,3 @@ def _write(networks: Both, inputs: tuple[Tensor, Tensor], path: Path) -> None:
             verbose=False,
         )
 
-
-def _gap(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    return max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))

@@ -6,6 +6,7 @@ Called by the `report` stage, which renders templates/report.html with it.
 from __future__ import annotations
 
 import base64
+import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,10 +130,9 @@ def still(path: Path, frame: int) -> str:
     """A frame of a clip as a data URI, JPEG. Raises VideoError."""
     picture = Image.fromarray(video.read_frames(path, [frame])[0])
     size = WIDTH, max(1, round(WIDTH * picture.height / picture.width))
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "still.jpg"
-        picture.resize(size, Image.Resampling.LANCZOS).save(target, quality=QUALITY)
-        return _uri(target, "image/jpeg")
+    content = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(content, "jpeg", quality=QUALITY)
+    return _uri(content.getvalue(), "image/jpeg")
 
 
 def motion_picture(path: Path, fields: np.ndarray) -> str:
@@ -149,7 +149,7 @@ def motion_picture(path: Path, fields: np.ndarray) -> str:
         shown = _motion_pictures(frames, held, limit, step)
         target = Path(folder) / "motion.webp"
         draw.write_animation(target, shown, max(float(rate) / step, len(fields) / step / SECONDS))
-        return _uri(target, "image/webp")
+        return _uri(target.read_bytes(), "image/webp")
 
 
 def fading(fields: np.ndarray) -> np.ndarray:
@@ -175,11 +175,10 @@ def wheel(size: int = 96) -> str:
     y, x = np.mgrid[:size, :size] * 2 / (size - 1) - 1
     inside = np.hypot(x, y) <= 1
     colours = draw.hsv(np.stack([x, y]) * inside, 1.0)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "wheel.png"
-        Image.fromarray(np.dstack([colours, np.uint8(255) * inside])).save(target)
-        return _uri(target, "image/png")
+    content = io.BytesIO()
+    Image.fromarray(np.dstack([colours, np.uint8(255) * inside])).save(content, "png")
+    return _uri(content.getvalue(), "image/png")
 
 
-def _uri(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
