@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-predict bench-head ablation clean
+.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-predict bench-head bench-scale ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-predict: $(READY)  ## compare a prediction with the bare work in it (minut
 
 bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (minutes)
 	python -m benchmarks.head
+
+bench-scale: $(READY)  ## plan ten million clips, run a cluster of two, and what data sets of any size cost (long; 6 GB)
+	python -m benchmarks.scale
 
 ABLATION ?= size
 ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's clips, every seed of dataset.seeds (long)

@@ -61,7 +61,17 @@ def note(text: str) -> None:
 
 def error(text: str) -> None:
     """What went wrong, on stderr: "WHERE: WHAT", and what to do in an indented line below."""
-    _say(f"error: {text}", sys.stderr)
+    if _tells():
+        _say(f"error: {text}", sys.stderr)
+
+
+def _tells() -> bool:
+    """Whether it is up to this process to tell of an error: of several launched together, one does."""
+    if "LOCAL_RANK" not in os.environ:
+        return True
+    from moclip.device import first_to_fail  # and with it torch
+
+    return first_to_fail()
 
 
 def _say(text: str, stream: TextIO) -> None:
@@ -343,7 +353,7 @@ def loading() -> Iterator[None]:
 
 
 def _fail(text: str) -> NoReturn:
-    if _verbose:
+    if _verbose and _tells():
         traceback.print_exc()
     error(text)
     sys.exit(FAILED)

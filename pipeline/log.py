@@ -10,8 +10,11 @@ from pipeline import console
 
 
 @contextmanager
-def live_log(folder: Path, label: str, epochs: int) -> Iterator[console.Log]:
-    """Yield `log(row)`; a row holds the epoch (from 0) and its losses and accuracies."""
+def live_log(folder: Path, label: str, epochs: int, writes: bool = True) -> Iterator[console.Log]:
+    """Yield `log(row)`; a row holds the epoch (from 0) and its losses and accuracies. It `writes`, or does nothing."""
+    if not writes:
+        yield lambda row: None
+        return
     from dvclive import Live  # takes a second to import
 
     with (

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from moclip import dataset
-from moclip.device import pick_device
+from moclip.device import World, join, pick_device
 from moclip.mv_training import CHECKPOINT_SECONDS, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from pipeline import console, paths
@@ -29,8 +29,16 @@ def train_mv(
     """Train MV-TSN on the motion vectors.
 
     The best epoch is chosen on the validation part of train. An interrupted run goes on from its last checkpoint.
-    Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv.
+    Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv. Under `accelerate launch` several
+    processes train it together, on a GPU each.
     """
+    with join() as world:
+        _train(params, checkpoint_seconds, world)
+
+
+def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
+    if not world.main:
+        console.speak(quiet=True)
     seed_everything(params.seed)
     tsn = params.tsn
     inputs = Inputs.learning(params)
@@ -40,10 +48,11 @@ def train_mv(
     model = MvTsn(config, tsn.pretrained)
     wanted = recipe(params, tsn.segments)
     device = pick_device()
-    console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
+    where = device.type if world.size == 1 else f"{world.size} processes on {device.type}"
+    console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
     fields = inputs.fields()
     run = same_run(params, wanted, config, tsn.pretrained, inputs, fields)
-    with live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs) as log:
+    with live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
         best = train_mv_tsn(
             model,
             fields,
@@ -55,8 +64,10 @@ def train_mv(
             run,
             log,
             checkpoint_seconds,
+            world,
         )
-    model.save(paths.MV_TSN)
+    if world.main:
+        model.save(paths.MV_TSN)
     console.note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -125,13 +126,13 @@ STEPS = {"ROWS": st.sampled_from([1, 3, slots.ROWS]), "BLOCK": st.sampled_from([
 @settings(deadline=None)
 @given(st.lists(VIDEOS, min_size=1, max_size=5), SIZES, st.fixed_dictionaries(STEPS))
 def test_a_store_that_changes_is_planned_as_plainly(history: list[Versions], size: Any, steps: dict[str, int]) -> None:
-    previous = None
+    (chunk, shard), previous = size, None
     with pytest.MonkeyPatch.context() as patch:
         for name, value in steps.items():
             patch.setattr(slots, name, value)
         for versions in history:
             videos = clips_of(versions)
-            previous = check_like_plainly(videos, *size, previous).assign(md5=videos["md5"])
+            previous = check_like_plainly(videos, chunk, shard, previous).assign(md5=videos["md5"])
 
 
 @settings(deadline=None)
@@ -243,29 +244,42 @@ def test_shard_holds_whole_chunks() -> None:
 # ---------------------------------------------------------------------------------------------------------- size
 
 
-def many(count: int, frames: np.ndarray) -> pd.DataFrame:
-    names = pd.Series(np.arange(count)).astype("str").str.zfill(9)
+def many(frames: np.ndarray) -> pd.DataFrame:
+    names = pd.Series(np.arange(len(frames))).astype("str").str.zfill(9)
     return pd.DataFrame({"id": names, "md5": pd.Series("m", index=names.index, dtype="str"), "frames": frames})
 
 
-@pytest.mark.timeout(60)
-def test_planning_does_not_look_at_every_shard_for_every_video() -> None:
-    """As plainly it would take hours: 200,000 clips, 10,000 long films, and 20,000 holes to put them in."""
+def quickly(videos: pd.DataFrame, previous: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Plan them, in much less time than it takes to look at every shard for every video."""
+    begun = time.process_time()
+    planned = plan_slots(videos, previous=previous)
+    assert time.process_time() - begun < 7
+    order = np.argsort(planned["offset"].to_numpy())
+    start, room = (planned[name].to_numpy()[order] for name in ("offset", "slots"))
+    assert (start[1:] >= (start + room)[:-1]).all(), "two videos overlap"
+    assert (room >= videos["frames"].to_numpy()[order]).all()
+    return planned.assign(md5=videos["md5"])
+
+
+@pytest.mark.timeout(100)
+def test_films_and_clips_find_the_holes_of_others_in_seconds() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(1, 2 * 8192, 200_000)
     long = rng.choice(len(frames), 10_000, replace=False)
     frames[long] = rng.integers(2 * 8192, 20 * 8192, len(long))
-    videos = many(len(frames), frames)
-    first = plan_slots(videos).assign(md5=videos["md5"])
-    changed = videos.assign(frames=np.where(rng.random(len(frames)) < 0.2, rng.permutation(frames), frames))
-    second = plan_slots(changed, previous=first)
-    for planned, wanted in ((first, videos), (second, changed)):
-        order = np.argsort(planned["offset"].to_numpy())
-        start, room = (planned[name].to_numpy()[order] for name in ("offset", "slots"))
-        assert (start[1:] >= (start + room)[:-1]).all(), "two videos overlap"
-        assert (room >= wanted["frames"].to_numpy()[order]).all()
+    first = quickly(many(frames))
+    second = quickly(many(np.where(rng.random(len(frames)) < 0.2, rng.permutation(frames), frames)), first)
     same = first["slots"] == second["slots"]
+    assert 0.7 < same.mean() < 0.9
     assert (first["offset"] == second["offset"])[same].all()
+
+
+@pytest.mark.timeout(100)
+def test_full_shards_are_passed_by() -> None:
+    full, sizes = np.full(300_000, 8192), np.arange(4, 8192, 4)
+    planned = quickly(many(np.concatenate([full, sizes])))
+    assert (planned["shard"][: len(full)] == np.arange(len(full))).all()
+    assert planned["shard"].max() < len(full) + len(sizes)
 
 
 # ---------------------------------------------------------------------------------------------------------- jobs

@@ -7,7 +7,6 @@ import os
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,80 +24,7 @@ from moclip.slots import plan_slots
 
 GRID = (3, 4)
 SHARD = 64
-CHUNK = 16
 I, P = ord("I"), ord("P")  # noqa: E741
-
-# ----------------------------------------------------------------------------------------------------- slots
-
-
-def clips_frame(lengths: dict[str, int], md5: str = "m") -> pd.DataFrame:
-    return pd.DataFrame({"id": list(lengths), "md5": [md5] * len(lengths), "frames": list(lengths.values())})
-
-
-def with_md5(slots: pd.DataFrame, md5: str = "m") -> pd.DataFrame:
-    return slots.assign(md5=md5)
-
-
-lengths_of_videos = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.integers(1, 300), max_size=25)
-
-
-def check_places(slots: pd.DataFrame, lengths: dict[str, int]) -> None:
-    taken: set[int] = set()
-    for row in store.rows_of(slots):
-        place = set(range(row.offset, row.offset + row.slots))
-        assert not taken & place, "two videos overlap"
-        taken |= place
-        assert row.offset % CHUNK == row.slots % CHUNK == 0
-        assert row.slots >= lengths[row.id]
-        assert row.shard == row.offset // SHARD
-        if lengths[row.id] <= SHARD:
-            assert row.offset // SHARD == (row.offset + row.slots - 1) // SHARD
-        else:
-            assert row.offset % SHARD == row.slots % SHARD == 0
-
-
-@given(lengths_of_videos, st.randoms())
-def test_slots_do_not_overlap_and_ignore_the_order_of_rows(lengths: dict[str, int], random: Any) -> None:
-    slots = plan_slots(clips_frame(lengths), chunk=CHUNK, shard=SHARD)
-    check_places(slots, lengths)
-    shuffled = list(lengths.items())
-    random.shuffle(shuffled)
-    again = plan_slots(clips_frame(dict(shuffled)), chunk=CHUNK, shard=SHARD)
-    places = dict(zip(slots["id"], slots["offset"], strict=True))
-    assert places == dict(zip(again["id"], again["offset"], strict=True))
-
-
-@given(lengths_of_videos, lengths_of_videos)
-def test_videos_that_stay_keep_their_slots(before: dict[str, int], after: dict[str, int]) -> None:
-    old = plan_slots(clips_frame(before), chunk=CHUNK, shard=SHARD)
-    new = plan_slots(clips_frame(after), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
-    check_places(new, after)
-    places = dict(zip(old["id"], zip(old["offset"], old["slots"], strict=True), strict=True))
-    for row in store.rows_of(new):
-        same_room = row.id in before and places[row.id][1] == row.slots
-        if same_room:
-            assert row.offset == places[row.id][0]
-
-
-def test_new_video_fills_the_hole_of_a_removed_one() -> None:
-    old = plan_slots(clips_frame({"a": 30, "b": 20, "c": 5}), chunk=CHUNK, shard=SHARD)
-    new = plan_slots(clips_frame({"a": 30, "c": 5, "z": 17}), chunk=CHUNK, shard=SHARD, previous=with_md5(old))
-    places = dict(zip(new["id"], new["offset"], strict=True))
-    assert places == {"a": 0, "c": 64, "z": 32}
-
-
-def test_changed_video_gives_its_slot_up() -> None:
-    old = plan_slots(clips_frame({"a": 30, "b": 20}), chunk=CHUNK, shard=SHARD)
-    changed = pd.concat([clips_frame({"a": 30}, md5="new"), clips_frame({"b": 20})])
-    new = plan_slots(changed, chunk=CHUNK, shard=SHARD, previous=with_md5(old))
-    assert dict(zip(new["id"], new["offset"], strict=True)) == {"a": 0, "b": 32}
-
-
-def test_ids_must_be_unique() -> None:
-    twice = pd.concat([clips_frame({"a": 3}), clips_frame({"a": 3})])
-    with pytest.raises(StoreError, match="same id"):
-        plan_slots(twice, chunk=CHUNK, shard=SHARD)
-
 
 # -------------------------------------------------------------------------------------------- writing, reading
 
@@ -108,7 +34,7 @@ LENGTHS = {"a": 30, "b": 20, "c": 13, "long": 100}
 def make_store(folder: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]:
     """A store of random fields as `extract` would write it."""
     rng = np.random.default_rng(0)
-    slots = plan_slots(clips_frame(LENGTHS), shard=SHARD)
+    slots = plan_slots(pd.DataFrame({"id": list(LENGTHS), "md5": "m", "frames": list(LENGTHS.values())}), shard=SHARD)
     frames = int(-(-(slots["offset"] + slots["slots"]).max() // SHARD)) * SHARD
     whole = np.full((frames, 2, *GRID), store.MISSING, np.int8)
     types = np.zeros(frames, np.uint8)

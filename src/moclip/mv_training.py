@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moclip.augment import pictures, protocol_crops, random_crops
+from moclip.augment import Crops, pictures, protocol_crops, random_crops
+from moclip.device import ALONE, World
+from moclip.devices import agree, global_batch, own_or_blank, sum_gradients
 from moclip.errors import ModelError
 from moclip.fields import Clips, Fields
 from moclip.mv_tsn import MvTsn, parameter_groups
+from moclip.sampling import segment_frames
 from moclip.training import BestEpoch, Log, autocast_type, epoch_generator
 from moclip.weights import load_weights, save_weights
 
@@ -76,12 +79,19 @@ def train_mv_tsn(
     fingerprint: str,
     log: Log,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Train `model` in place and leave it with the weights of its best epoch on `val`.
 
     `log` gets one mapping an epoch (from the first on, also after a resume): epoch, train_loss, train_top1, val_loss,
     val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`.
+
+    The processes of a `world` share every batch and end with the same weights and rows, which are, but for rounding,
+    those of one process; the main one writes the checkpoint. Raises ModelError where the loss is no longer a number,
+    and where the processes cannot train together.
     """
+    if recipe.compile and world.size > 1:
+        raise ModelError("torch.compile trains in one process only", fix="tsn.compile=false")
     model.to(device).to(memory_format=torch.channels_last)
     optimiser = optimiser_for(model, recipe)
     scheduler = schedule(optimiser, recipe)
@@ -90,14 +100,18 @@ def train_mv_tsn(
     forward = _compiled(model) if recipe.compile else model
     keeper = BestEpoch(model)
     history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, keeper)
+    if not agree(world, f"{fingerprint} {len(history)}", device):
+        raise ModelError(
+            "the processes read different parameters, clips or checkpoints", fix="run them in one folder that all share"
+        )
     for past in history:
         log(past)
     saved = time.monotonic()
     for epoch in range(len(history), recipe.epochs):
         lr = scheduler.get_last_lr()
-        loss, top1 = _train_epoch(model, forward, fields, train, recipe, epoch, optimiser, scaler, dtype, device)
+        loss, top1 = _train_epoch(model, forward, fields, train, recipe, epoch, optimiser, scaler, dtype, device, world)
         scheduler.step()
-        val_loss, val_top1 = _validate(model, fields, val, recipe, device)
+        val_loss, val_top1 = _validate(model, fields, val, recipe, device, world)
         row: dict[str, float] = {
             "epoch": epoch,
             "lr": float(max(lr)),
@@ -109,12 +123,14 @@ def train_mv_tsn(
         history.append(row)
         keeper.offer(row)
         log(row)
-        if time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < recipe.epochs:
+        due = time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < recipe.epochs
+        if due and world.main:
             _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, keeper, history)
             saved = time.monotonic()
     keeper.restore()
     model.eval()
-    checkpoint.unlink(missing_ok=True)
+    if world.main:
+        checkpoint.unlink(missing_ok=True)
     return keeper.row
 
 
@@ -181,27 +197,42 @@ def _train_epoch(
     scaler: torch.amp.GradScaler,
     dtype: torch.dtype,
     device: torch.device,
+    world: World,
 ) -> tuple[float, float]:
     generator = epoch_generator(recipe.seed, epoch)
     torch.manual_seed(int(generator.integers(2**31)))  # dropout
     model.train()
     shuffled = clips[generator.permutation(len(clips))]
-    total = right = 0.0
-    for part, read in _read_ahead(fields, shuffled, recipe.batch, recipe.segments, generator, drop_single=True):
-        boxes = random_crops(len(part), fields.grid, recipe.crops, recipe.flip, generator).repeat(recipe.segments)
-        labels = torch.from_numpy(part.labels).to(device)
-        shown = pictures(torch.from_numpy(read).to(device), boxes, model.config.size)
-        shown = shown.unflatten(0, (len(part), recipe.segments))
+    sums = np.zeros(2)  # of the loss, and how often it was right
+
+    def own_rows(count: int) -> np.ndarray:
+        return _own_rows(world, count, recipe.accumulate)
+
+    for batch, read in _read_ahead(
+        fields, shuffled, recipe.batch, recipe.segments, generator, drop_single=True, rows=own_rows
+    ):
+        rows = own_rows(len(batch))
+        boxes = random_crops(len(batch), fields.grid, recipe.crops, recipe.flip, generator)
+        own_boxes = Crops(*(drawn[rows] for drawn in vars(boxes).values())).repeat(recipe.segments)
+        labels = torch.from_numpy(batch.labels[rows]).to(device)
+        shown = pictures(torch.from_numpy(read).to(device), own_boxes, model.config.size)
+        shown = shown.unflatten(0, (len(rows), recipe.segments))
         optimiser.zero_grad(set_to_none=True)
-        for rows in _parts(len(part), recipe.accumulate):
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                logits = forward(shown[rows])
-            loss = functional.cross_entropy(logits.float(), labels[rows], reduction="sum")
-            scaler.scale(loss / len(part)).backward()
-            total += loss.item()
-            right += (logits.argmax(1) == labels[rows]).sum().item()
+        for part in _parts(len(batch), recipe.accumulate):
+            share = world.share(part)
+            own = slice(*np.searchsorted(rows, [share.start, share.stop]).tolist())  # the share's place in `rows`
+            with (
+                torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+                global_batch(world, part.stop - part.start, recipe.segments, device),
+            ):
+                logits = forward(own_or_blank(shown[own]))[: share.stop - share.start]
+            loss = functional.cross_entropy(logits.float(), labels[own], reduction="sum")
+            scaler.scale(loss / len(batch)).backward()
+            sums += loss.item(), (logits.argmax(1) == labels[own]).sum().item()
+        sum_gradients(world, model.parameters())
         scaler.step(optimiser)
         scaler.update()
+    total, right = world.sum_(torch.from_numpy(sums).to(device)).tolist()
     if not np.isfinite(total):
         raise ModelError(f"the loss is no longer a number in epoch {epoch}", fix="lower tsn.lr, or tsn.precision=fp32")
     return total / len(clips), right / len(clips)
@@ -209,13 +240,16 @@ def _train_epoch(
 
 @torch.inference_mode()
 def _validate(
-    model: MvTsn, fields: Fields, clips: Clips, recipe: MvTsnRecipe, device: torch.device
+    model: MvTsn, fields: Fields, clips: Clips, recipe: MvTsnRecipe, device: torch.device, world: World
 ) -> tuple[float, float]:
-    _, logits = embed(
-        model, fields, clips, recipe.segments, 1, recipe.test_crop, recipe.batch * recipe.segments, device
-    )
-    own, labels = torch.from_numpy(logits), torch.from_numpy(clips.labels)
-    return functional.cross_entropy(own, labels).item(), (own.argmax(1) == labels).float().mean().item()
+    own = world.share(slice(0, len(clips)))
+    scores = torch.zeros(len(clips), len(model.config.classes), device=device)
+    if own.start < own.stop:
+        batch = recipe.batch * recipe.segments
+        _, logits = embed(model, fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, device)
+        scores[own] = torch.from_numpy(logits).to(device)
+    scores, labels = world.sum_(scores).cpu(), torch.from_numpy(clips.labels)
+    return functional.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
 
 
 def _read_ahead(
@@ -225,21 +259,31 @@ def _read_ahead(
     segments: int,
     generator: np.random.Generator | None,
     drop_single: bool = False,
+    rows: Callable[[int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Clips, np.ndarray]]:
     """Batches of clips with their fields; the next batch is read while this one is worked on.
 
-    `drop_single` joins a last batch of one clip to the one before: BatchNorm cannot train on a single value.
+    `drop_single` joins a last batch of one clip to the one before: BatchNorm cannot train on a single value. `rows`
+    says which clips of a batch are read, by its size; frames are drawn for all of them.
     """
     starts = list(range(0, len(clips), batch))
     if drop_single and len(starts) > 1 and len(clips) - starts[-1] == 1:
         starts.pop()
     ends = [*starts[1:], len(clips)]
     parts = [clips[start:end] for start, end in zip(starts, ends, strict=True)]
-    waiting = fields.read_async(parts[0], segments, generator) if parts else None
+
+    def begin(part: Clips) -> Callable[[], np.ndarray]:
+        if rows is None:
+            return fields.read_async(part, segments, generator)
+        frames = part.offsets[:, None] + segment_frames(part.lengths, segments, generator)
+        drawn = frames[rows(len(part))].reshape(-1)
+        return fields.read_async(Clips(drawn, np.ones_like(drawn), drawn), 1)  # each frame as a clip of one
+
+    waiting = begin(parts[0]) if parts else None
     for number, part in enumerate(parts):
         assert waiting is not None
         read = waiting()
-        waiting = fields.read_async(parts[number + 1], segments, generator) if number + 1 < len(parts) else None
+        waiting = begin(parts[number + 1]) if number + 1 < len(parts) else None
         yield part, read
 
 
@@ -247,6 +291,11 @@ def _parts(count: int, most: int) -> list[slice]:
     """`count` rows in at most `most` parts of nearly equal size, of two rows at least: BatchNorm wants them."""
     edges = np.linspace(0, count, max(1, min(most, count // 2)) + 1).round().astype(int).tolist()
     return [slice(start, end) for start, end in pairwise(edges)]
+
+
+def _own_rows(world: World, count: int, most: int) -> np.ndarray:
+    """The rows of a batch that a rank works on, its share of each part: ascending int64."""
+    return np.r_[tuple(world.share(part) for part in _parts(count, most))]
 
 
 def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:

@@ -7,7 +7,7 @@ an object of its own, so that millions can be planned in the memory of one machi
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -50,61 +50,67 @@ def plan_slots(
     """
     if shard % chunk:
         raise StoreError(f"a shard of {shard} frames does not hold whole chunks of {chunk}")
-    ids = _strings(videos["id"])
-    order = _in_order(ids)
-    if not _rising(ids, order):
+    order, ids, md5 = _by_id(videos)
+    if not _rising(ids):
         raise StoreError("two videos have the same id", fix="ids must be unique in the index")
-    slots = _slots(videos["frames"].to_numpy(np.int64), chunk, shard)
+    slots = _slots(videos["frames"].to_numpy(np.int64)[order], chunk, shard)
     offset = np.full(len(ids), -1, np.int64)
     if previous is not None:
-        for rows, old in _unchanged(videos, ids, order, previous):
-            same = slots[rows] == previous["slots"].to_numpy()[old]
-            offset[rows[same]] = previous["offset"].to_numpy()[old[same]]
+        _keep(offset, slots, ids, md5, previous)
     kept = offset >= 0
-    waiting = order[~kept[order]]
-    offset[waiting] = _Free(shard, offset[kept], slots[kept]).take(slots[waiting])
-    names = pd.Series(videos["id"].array, dtype="str")
-    return pd.DataFrame({"id": names, "offset": offset, "slots": slots, "shard": offset // shard}, copy=False)
+    free = _Free(shard, offset[kept], slots[kept])
+    offset[~kept] = free.take(slots[~kept])
+    columns = {name: np.empty_like(offset) for name in ("offset", "slots", "shard")}
+    for name, values in (("offset", offset), ("slots", slots), ("shard", offset // shard)):
+        columns[name][order] = values
+    return pd.DataFrame({"id": pd.Series(videos["id"].array, dtype="str"), **columns}, copy=False)
+
+
+def _by_id(table: pd.DataFrame) -> tuple[np.ndarray | slice, Any, Any]:
+    """What puts rows in the order of their ids, and ids and md5 in that order; nothing is copied if they have it."""
+    ids, md5 = (_strings(table[name]) for name in ("id", "md5"))
+    if _rising(ids):
+        return slice(None), ids, md5
+    order = pc.sort_indices(ids)
+    return order.to_numpy().astype(np.int64), ids.take(order), md5.take(order)
 
 
 def _strings(values: pd.Series) -> Any:
-    """A column as one Arrow array of strings, without a copy where that can be."""
+    """A column as chunks of Arrow strings; "large" ones, of which a chunk may hold more than 2 GB."""
     found = pa.array(values)
-    return (found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found).cast(pa.large_string())
+    return (found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])).cast(pa.large_string())
 
 
-def _in_order(ids: Any) -> np.ndarray:
-    """The rows in the order of their ids, equal ones as they come: int64 (n,)."""
-    order = np.arange(len(ids), dtype=np.int64)
-    return order if _rising(ids, order) else pc.array_sort_indices(ids).to_numpy().astype(np.int64)
+def _piece(values: Any, start: int, stop: int) -> Any:
+    return values.slice(start, stop - start).combine_chunks()
 
 
-def _rising(ids: Any, order: np.ndarray) -> bool:
+def _rising(ids: Any) -> bool:
     """Whether each id is greater than the one before it."""
-    pieces = (ids.take(order[start : start + ROWS + 1]) for start in range(0, len(order), ROWS))
+    pieces = (_piece(ids, start, start + ROWS + 1) for start in range(0, len(ids), ROWS))
     return all(pc.all(pc.less(piece[:-1], piece[1:]), min_count=0).as_py() for piece in pieces)
+
+
+def _keep(offset: np.ndarray, slots: np.ndarray, ids: Any, md5: Any, previous: pd.DataFrame) -> None:
+    """Write into `offset` where those videos lie that `previous` has with the same md5 and slots; a range at a time."""
+    old, known, old_md5 = _by_id(previous)
+    old_offset, old_slots = (previous[name].to_numpy(np.int64)[old] for name in ("offset", "slots"))
+    begin = 0
+    for start in range(0, len(ids), ROWS):
+        some = _piece(ids, start, start + ROWS)
+        end = bisect.bisect_right(known, some[-1].as_py(), lo=begin, key=lambda name: name.as_py())
+        at = pc.index_in(_piece(known, begin, end), value_set=some).fill_null(-1).to_numpy()
+        there = np.flatnonzero(at >= 0)
+        rows, before = start + at[there], begin + there
+        same = pc.equal(_piece(md5, start, start + ROWS).take(at[there]), _piece(old_md5, begin, end).take(there))
+        same = same.to_numpy(zero_copy_only=False) & (slots[rows] == old_slots[before])
+        offset[rows[same]] = old_offset[before[same]]
+        begin = end
 
 
 def _slots(frames: np.ndarray, chunk: int, shard: int) -> np.ndarray:
     step = np.where(frames <= shard, chunk, shard)
     return np.maximum(1, -(-frames // step)) * step
-
-
-def _unchanged(
-    videos: pd.DataFrame, ids: Any, order: np.ndarray, previous: pd.DataFrame
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of `videos` and of `previous` with the same id and md5: int64 (pairs,) each, a range of ids at a time."""
-    known, md5, old_md5 = (_strings(column) for column in (previous["id"], videos["md5"], previous["md5"]))
-    old_order, begin = _in_order(known), 0
-    for start in range(0, len(order), ROWS):
-        rows = order[start : start + ROWS]
-        last = ids[int(rows[-1])].as_py()
-        end = bisect.bisect_right(old_order, last, lo=begin, key=lambda row: known[int(row)].as_py())
-        old, begin = old_order[begin:end], end
-        at = pc.index_in(known.take(old), value_set=ids.take(rows)).fill_null(-1).to_numpy()
-        rows, old = rows[at[at >= 0]], old[at >= 0]
-        same = pc.equal(md5.take(rows), old_md5.take(old)).to_numpy(zero_copy_only=False)
-        yield rows[same], old[same]
 
 
 # ------------------------------------------------------------------------------------------------- free room
@@ -120,10 +126,12 @@ class _Free:
     """
 
     def __init__(self, shard: int, offset: np.ndarray, slots: np.ndarray) -> None:
-        order = np.argsort(offset)
-        ends = (offset + slots)[order]
-        self.shard, self.shards = shard, -(-int(ends.max(initial=0)) // shard)
-        starts, stops = _cut(np.r_[0, ends], np.r_[offset[order], self.shards * shard], shard)
+        order, count = np.argsort(offset), len(offset)
+        starts, stops = np.zeros((2, count + 1), np.int64)  # of the gaps between the places
+        np.add(offset[order], slots[order], out=starts[1:])
+        self.shard, self.shards = shard, -(-int(starts.max()) // shard)
+        stops[:count], stops[count] = offset[order], self.shards * shard
+        starts, stops = _cut(starts, stops, shard)
         self.stops: list[int] = stops.tolist()
         self.gaps = _Rooms((stops - starts).tolist())
         empty = np.flatnonzero(stops - starts == shard)
