@@ -93,4 +93,3 @@ def _write(networks: Both, inputs: tuple[Tensor, Tensor], path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-
