@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from benchmarks.common import copy_product
 from pipeline import params as parameters
@@ -108,9 +109,23 @@ def commit(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small project after `dvc repro`, committed. Read it; to change something take `project`."""
-    folder = new_project(tmp_path_factory.mktemp("finished") / "project")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A small project after `dvc repro`, committed. Read it; to change something take `project`.
+
+    The first worker of pytest-xdist that wants it makes it, and the others copy it.
+    """
+    own = tmp_path_factory.mktemp("finished") / "project"
+    if worker_id == "master":
+        return finished_project(own)
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    with FileLock(shared.with_suffix(".lock")):
+        if not shared.exists():
+            finished_project(own).rename(shared)
+        return shutil.copytree(shared, own, symlinks=True)
+
+
+def finished_project(folder: Path) -> Path:
+    new_project(folder)
     run("dvc", "repro", cwd=folder)
     commit(folder)
     return folder
