@@ -27,7 +27,7 @@ metrics: $(READY)  ## print the accuracies of the last run
 	@moclip metrics
 
 test: $(READY)  ## run every test, a process a core, four at most
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow"

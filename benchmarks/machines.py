@@ -87,7 +87,7 @@ def workers(times: int, quick: bool) -> list[Row]:
 
 def driver(quick: bool) -> list[Row]:
     """The most memory that the process held which drives a cluster, for more and more clips: MB, and its growth."""
-    counts = (100, 400) if quick else (1_000, 4_000, 16_000)
+    counts = (100, 400) if quick else (4_000, 16_000, 64_000)
     with tempfile.TemporaryDirectory() as made, nodes(2) as address:
         place = Path(made)
         few = indexed(make_clips(place, "mpeg4", (48, 64), 4, 12))

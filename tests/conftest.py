@@ -51,6 +51,9 @@ SMALL_DEMO = {
     "clip.batch": 16,
 }
 
+LONG = ("dag", "docs", "demo", "storage", "cluster", "queue", "presets", "transcode", "benchmarks", "devices")
+"""Test files that take minutes, which run first: a long one that comes last would leave the other cores idle."""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -106,6 +109,14 @@ def new_project(folder: Path) -> Path:
 def commit(folder: Path) -> None:
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-q", "-m", "state", "--allow-empty", cwd=folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

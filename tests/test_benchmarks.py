@@ -59,3 +59,9 @@ def test_bench_head(tmp_path: Path) -> None:
     found = run("head", tmp_path / "head.json")
     assert len(names_with(found, "in every epoch")) == 2
     assert found["facts"]["top-1 of the fusion head on these features"] > 0.25
+
+
+def test_bench_scale(tmp_path: Path) -> None:
+    found = run("scale", tmp_path / "scale.json", "planning")
+    assert len(names_with(found, "planned afresh")) == 4
+    assert names_with(found, "read, planned and cut in parts")

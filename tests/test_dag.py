@@ -127,30 +127,31 @@ def test_few_shots_train_on_that_many_clips_a_class_and_score_all(project: Path)
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("tsn.lr", 0.001, ["train_mv", "train_image", "embed_mv", "train_fusion", "evaluate", "report"]),
-        ("clip.frames", 2, ["clip_image", "train_fusion", "evaluate", "report"]),
-        ("mv.clip", 10, ["extract_mv", "train_mv", "train_image", "embed_mv", "train_fusion", "evaluate", "report"]),
-        ("embed.views", 1, ["embed_mv", "train_fusion", "evaluate", "report"]),
+        ("tsn.lr", 0.001, {"train_mv", "train_image"}),
+        ("clip.frames", 2, {"clip_image", "evaluate"}),
+        ("mv.clip", 10, {"extract_mv"}),
+        ("embed.views", 1, {"embed_mv"}),
     ],
 )
-def test_a_changed_parameter_reruns_the_stages_that_read_it(
-    project: Path, key: str, value: object, expected: list[str]
+def test_a_changed_parameter_concerns_the_stages_that_read_it(
+    project: Path, key: str, value: object, expected: set[str]
 ) -> None:
     set_keys(project / "params.yaml", {key: value})
-    status = json.loads(run("dvc", "status", "--json", cwd=project).stdout)
-    assert status, "DVC sees the change"
-    done = run("dvc", "repro", cwd=project)
-    assert [name for name in ran(done.stdout) if name in expected] == ran(done.stdout)
-    assert ran(done.stdout)[0] == expected[0]
-    assert "evaluate" in ran(done.stdout)
+    assert set(json.loads(run("dvc", "status", "--json", cwd=project).stdout)) == expected
 
 
 @pytest.mark.slow
-def test_forced_runs_repeat_every_byte(project: Path) -> None:
+def test_a_changed_parameter_reruns_what_follows_alone(project: Path) -> None:
+    set_keys(project / "params.yaml", {"clip.frames": 2})
+    done = run("dvc", "repro", cwd=project)
+    assert ran(done.stdout) == ["clip_image", "train_fusion", "evaluate", "report"]
+
+
+@pytest.mark.slow
+def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None:
     outputs = (
         "data/features",
         "data/models",
@@ -159,14 +160,6 @@ def test_forced_runs_repeat_every_byte(project: Path) -> None:
         "data/predictions.parquet",
         "data/report",
     )
-    before = digests(project, *outputs)
-    run("dvc", "repro", "--force", cwd=project)
-    assert digests(project, *outputs) == before
-
-
-@pytest.mark.slow
-def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None:
-    outputs = ("data/features", "data/models", "metrics", "data/index.parquet", "data/predictions.parquet")
     before = digests(project, *outputs)
     for name in STAGES:
         done = run("python", "-m", f"stages.{name}", cwd=project)
@@ -197,9 +190,18 @@ def test_a_store_with_a_damaged_shard_stops_training(project: Path) -> None:
 
 @pytest.mark.slow
 def test_help_of_every_stage_shows_the_values_of_params_yaml(finished: Path) -> None:
-    for name in STAGES:
-        shown = " ".join(run("moclip", name, "--help", cwd=finished).stdout.split())
-        assert "[params.yaml: " in shown
+    help_of_all = """if True:
+        import contextlib, sys
+        from pipeline.cli import main
+        for name in sys.argv[1:]:
+            sys.argv = ["moclip", name, "--help"]
+            with contextlib.suppress(SystemExit):
+                main()
+    """
+    pages = run("python", "-c", help_of_all, *STAGES, cwd=finished).stdout.split("Usage: ")[1:]
+    for name, text in zip(STAGES, pages, strict=True):
+        assert text.startswith(f"moclip {name} ")
+        assert "[params.yaml: " in " ".join(text.split())
     shown = " ".join(run("python", "-m", "stages.train_mv", "--help", cwd=finished).stdout.split())
     assert "--tsn-backbone" in shown
     assert "[params.yaml: test_resnet]" in shown

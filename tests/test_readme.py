@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks import arithmetic
 from pipeline import console, params
 from pipeline.dag import STAGES
 from tests.clips import encode, moving_texture
@@ -44,6 +45,12 @@ def test_the_results_are_those_in_git() -> None:
         assert f"{scores['top5']:.4f}" in row
     said = run("moclip", "metrics", cwd=ROOT).stdout
     assert "\n".join(line for line in said.splitlines() if line) in README
+
+
+def test_the_tables_of_scale_follow_from_what_was_measured() -> None:
+    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    for table in arithmetic.tables(arithmetic.Prices()):
+        assert table in page, table
 
 
 def test_the_demo_shows_what_it_should() -> None:

@@ -55,7 +55,7 @@ class Cluster:
         self.address = address
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
-            _call_at(address)
+            _call_at(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
             ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True)
         except (ConnectionError, ValueError, RuntimeError, OSError) as problem:
             reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
