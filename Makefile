@@ -26,8 +26,8 @@ demo: $(READY)  ## render the demo clips, run the whole pipeline on params.yaml,
 metrics: $(READY)  ## print the accuracies of the last run
 	@moclip metrics
 
-test: $(READY)  ## run every test, a process a core, four at most
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## run every test, on up to four processes
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow"

@@ -27,9 +27,12 @@ def two_machines() -> Iterator[Any]:
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """Yield what the environment must say for s3://bucket to lie on a server of this process."""
+    """Yield what the environment must say for s3://bucket, empty, to lie on a server of this process."""
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
 
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()  # what a server before this one in the process had
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -18,6 +18,8 @@ from benchmarks.common import copy_product
 from pipeline import params as parameters
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by other tests: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -109,6 +111,11 @@ def new_project(folder: Path) -> Path:
 def commit(folder: Path) -> None:
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-q", "-m", "state", "--allow-empty", cwd=folder)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, four at most: tests wait for commands, and commands for the disk."""
+    return min(4, (os.cpu_count() or 1) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

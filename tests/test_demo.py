@@ -92,11 +92,6 @@ def test_the_text_head_names_classes_that_it_never_saw(demo: Path, tmp_path: Pat
     assert found["text"]["new"] >= 0.7
     assert found["concat"]["base"] >= 0.9
     assert found["text"]["harmonic_mean"] >= found["concat"]["harmonic_mean"] + 0.4
-    stage("train_mv", "--dataset-shots", "1")
-    stage("embed_mv", "--dataset-shots", "1")
-    stage("train_fusion", "--dataset-shots", "1")
-    stage("evaluate")
-    assert scores(folder, "fusion")["top1"] <= scores(demo, "fusion")["top1"] - 0.2, "more shots, more right"
 
 
 def test_it_is_as_large_and_as_varied_as_it_says(demo: Path) -> None:

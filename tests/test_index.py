@@ -14,7 +14,7 @@ import pytest
 from moclip import dataset
 from moclip.errors import DatasetError
 from tests.clips import encode, moving_texture
-from tests.conftest import commit, new_project, run, set_keys
+from tests.conftest import commit, run, set_keys
 
 
 def add_clip(root: Path, name: str, codec: str = "mpeg4", frames: int = 8, seed: int = 0) -> Path:
@@ -129,7 +129,7 @@ def test_counts_per_class_come_near_the_wanted_share() -> None:
 
 
 @pytest.fixture(scope="module")
-def broken(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def broken(clean: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project on a folder with good clips and one of each kind of bad one, run to the end."""
     folder = tmp_path_factory.mktemp("broken")
     videos = folder / "videos"
@@ -141,7 +141,7 @@ def broken(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = add_clip(videos, "Run/v_Run_g01_c09.mp4", "libx264")
     whole.write_bytes(whole.read_bytes()[:300])
     (videos / "Run/notes.txt").write_text("x")
-    project = new_project(folder / "project")
+    project = shutil.copytree(finished, folder / "project", symlinks=True)
     run("moclip", "use", "folder", "--root", videos, cwd=project)
     set_keys(
         project / "params.yaml",
@@ -158,7 +158,7 @@ def broken(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     )
     commit(project)
-    done = run("dvc", "repro", cwd=project)
+    done = run("dvc", "repro", "evaluate", cwd=project)
     (folder / "output.txt").write_text(done.stdout + done.stderr)
     return folder
 

@@ -359,7 +359,7 @@ def test_a_killed_stage_goes_on_where_it_stood(tmp_path: Path) -> None:
 def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Path) -> None:
     root = two_classes(tmp_path / "videos")
     transcoding(project, root)
-    done = run("dvc", "repro", cwd=project)
+    done = run("dvc", "repro", "evaluate", cwd=project)
     assert "not usable: Run/v_Run_g01_c09.mp4: not a video file" in done.stdout
     counts = json.loads((project / "metrics/counts/transcode.json").read_text())
     assert (counts["clips"], counts["encoded"], sum(counts["failed"].values())) == (14, 13, 1)
@@ -370,7 +370,7 @@ def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Pa
     assert index["codecs"] == {"mpeg4": 12}
     scores = json.loads((project / "metrics/fusion.json").read_text())
     assert scores["n"] >= 4
-    assert "up to date" in run("dvc", "repro", cwd=project).stdout
+    assert "up to date" in run("dvc", "status", "evaluate", cwd=project).stdout
 
     stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
     name = str(stored.index[0])
