@@ -13,6 +13,7 @@ import os
 import re
 import select
 import signal
+import sqlite3
 import sys
 import time
 import traceback
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 import typer
 
 from moclip.errors import MoclipError
+from moclip.files import cannot_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -330,6 +332,10 @@ def guarded(work: Callable[[], Value]) -> Value:
         sys.exit(PIPE_CLOSED)
     except ModuleNotFoundError as problem:
         _fail(_missing(problem) or _fault(problem))
+    except OSError as problem:
+        _fail(str(cannot_write(problem) or _fault(problem)))
+    except sqlite3.OperationalError as problem:  # DVC keeps some of what it knows in such files
+        _fail(_unwritten_database(problem) or _fault(problem))
     except Exception as problem:
         _fail(_fault(problem))
 
@@ -364,6 +370,19 @@ def _fault(problem: Exception) -> str:
     said = " ".join(str(problem).split())
     text = f"a fault in the program: {type(problem).__name__}{f': {said}' if said else ''}"
     return text if _verbose else f"{text}\n  run it again with --verbose to see where"
+
+
+def _unwritten_database(problem: sqlite3.OperationalError) -> str | None:
+    text = str(problem)
+    if not re.search("disk|readonly|unable to open", text):
+        return None
+    return str(
+        MoclipError(
+            f"cannot be written: {text}",
+            where="a database of DVC's (.dvc/tmp, or its cache)",
+            fix="make room, or see who may write there, then run the same command again",
+        )
+    )
 
 
 def _missing(problem: ModuleNotFoundError) -> str | None:

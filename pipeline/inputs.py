@@ -6,6 +6,8 @@ Keeps to the clips that every needed feature covers, and knows the reason of eac
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -13,13 +15,16 @@ import pandas as pd
 import torch
 
 from moclip import dataset
-from moclip.errors import StoreError
+from moclip.errors import ModelError, StoreError
 from moclip.features import Features, normalised
 from moclip.fields import Clips, Fields
 from moclip.fusion_training import FusionData
 from moclip.store import FieldReader
+from moclip.training import LossError
+from moclip.video import md5
 from pipeline import paths
 from pipeline.io import read_parquet
+from pipeline.made import check_clips, check_made_from, check_made_with, clips_digest, named
 from pipeline.params import Params
 
 
@@ -30,17 +35,24 @@ class Inputs:
     the classes alone.
     """
 
-    def __init__(self, shots: int | bool = False, seed: int = 0, base_to_new: bool = False) -> None:
-        self.shots, self.seed, self.base_to_new = shots, seed, base_to_new
+    def __init__(
+        self, params: Params | None = None, shots: int | bool = False, seed: int = 0, base_to_new: bool = False
+    ) -> None:
+        self.params, self.shots, self.seed, self.base_to_new = params, shots, seed, base_to_new
 
     @classmethod
     def learning(cls, params: Params) -> Inputs:
         """As the stages see them that train: cut down as the parameters ask."""
-        return cls(params.dataset.shots, params.seed, params.dataset.base_to_new)
+        return cls(params, params.dataset.shots, params.seed, params.dataset.base_to_new)
 
     @cached_property
     def index(self) -> pd.DataFrame:
         return read_parquet(paths.INDEX, "index")
+
+    @cached_property
+    def usable(self) -> pd.DataFrame:
+        """Index rows of all clips that can be used."""
+        return dataset.usable(self.index)
 
     @cached_property
     def mv_table(self) -> pd.DataFrame:
@@ -48,15 +60,18 @@ class Inputs:
 
     @cached_property
     def clip_image(self) -> Features:
-        return Features(paths.CLIP_IMAGE, "clip_image")
+        return self._current(Features(paths.CLIP_IMAGE, "clip_image"))
 
     @cached_property
     def clip_text(self) -> Features:
-        return Features(paths.CLIP_TEXT, "clip_text")
+        return self._current(Features(paths.CLIP_TEXT, "clip_text"))
 
     @cached_property
     def mv_embed(self) -> Features:
-        return Features(paths.MV_EMBED, "embed_mv", "protocol")
+        found = self._current(Features(paths.MV_EMBED, "embed_mv", "protocol"))
+        if paths.MV_TSN.exists():
+            check_made_from(md5(paths.MV_TSN), found.attributes.get("model"), "another MV-TSN", found.path, "embed_mv")
+        return found
 
     @cached_property
     def image_baseline(self) -> Features | None:
@@ -68,14 +83,42 @@ class Inputs:
     def mv_views(self) -> Features:
         return Features(paths.MV_EMBED, "embed_mv", "views")
 
+    def _current(self, found: Features) -> Features:
+        """The same, unless it was made with other parameters, or from other clips, than there are now."""
+        about, stage = found.attributes, found.stage
+        if self.params is not None:
+            check_made_with(about.get("made_with", {}), self.params, found.path, stage)
+        if "clips" in about:
+            check_made_from(clips_digest(self.usable), about["clips"], "other clips", found.path, stage)
+        return found
+
     def fields(self) -> Fields:
-        return Fields.of(FieldReader(paths.MV_STORE, self.mv_table), self.motion_rows())
+        """The store of motion fields. Raises MoclipError where clips or parameters have changed since it was made."""
+        rows, reader = self.motion_rows(), FieldReader(paths.MV_STORE, self.mv_table)
+        if self.params is not None:
+            made = {f"mv.{name}": reader.attributes[name] for name in ("canvas", "cell", "clip", "accumulate")}
+            check_made_with(made, self.params, paths.MV_STORE, "extract_mv")
+            if not self.params.index.transcode:
+                check_clips(rows, self.params.dataset.root)
+        return Fields.of(reader, rows)
+
+    @contextmanager
+    def naming(self, rows: pd.DataFrame) -> Iterator[None]:
+        """Within, a loss that is no longer a number is told with the clips of its step; `rows` are those trained on."""
+        try:
+            yield
+        except LossError as lost:
+            ids = rows["id"].iloc[list(lost.rows)]
+            raise ModelError(f"{lost.what}, with {named(ids, 8)}", where=lost.where, fix=lost.fix) from None
 
     def motion_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits whose motion vectors are in the store, with their places in it."""
         rows = self._usable(*parts)
-        ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length", "slots", "shard"]]
-        found = rows.merge(ok, on="id", how="inner")
+        ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length", "slots", "shard", "md5"]]
+        found = rows.merge(ok, on="id", how="inner", suffixes=("", "_read"))
+        if len(stale := found.loc[found["md5"] != found.pop("md5_read"), "id"]):
+            what = f"{named(stale)} changed since the motion vectors were read"
+            raise StoreError(what, where=paths.MV_STORE, fix="run: dvc repro extract_mv")
         if found.empty:
             raise StoreError(f"no clip of {' or '.join(parts) or 'any split'} has motion vectors", where=paths.MV_STORE)
         return found

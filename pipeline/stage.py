@@ -13,7 +13,7 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +21,8 @@ import typer
 from moclip.errors import MoclipError
 from pipeline import console, paths
 from pipeline import params as parameters
+from pipeline.alone import alone
+from pipeline.dag import STAGES
 
 if TYPE_CHECKING:
     from moclip.cluster import Cluster
@@ -87,7 +89,8 @@ class Stage:
                 key: parameters.option_value(text) for key in self.keys if (text := given.pop(_slug(key))) is not None
             }
             read = {} if wanted is None else {"params": _params(wanted, overrides)}
-            self.function(**read, **given)
+            with alone(self.name) if self.name in STAGES else nullcontext():
+                self.function(**read, **given)
 
         options = [self._option(key, raw) for key in self.keys] + list(own.values())
         work.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

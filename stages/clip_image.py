@@ -13,6 +13,7 @@ from moclip.features import Layout, normalised, write_pieces
 from moclip.parts import Parts, run_key, slices
 from pipeline import console, paths
 from pipeline.io import read_parquet
+from pipeline.made import clips_digest, made_with
 from pipeline.params import Params
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
@@ -51,6 +52,8 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     }
     pieces = ({**arrays, "features": normalised(arrays["raw"])} for arrays in parts.arrays(names))
     about = {
+        "made_with": made_with(params, "clip.model", "clip.frames", "clip.choice"),
+        "clips": clips_digest(clips),
         "model": params.clip.model,
         "choice": params.clip.choice,
         "skipped": skipped,

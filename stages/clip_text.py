@@ -10,6 +10,7 @@ from moclip.device import pick_device
 from moclip.features import write_features
 from pipeline import console, paths
 from pipeline.io import read_parquet
+from pipeline.made import made_with
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import stage
 
@@ -32,6 +33,7 @@ def clip_text(params: Params) -> None:
         classes,
         {"features": (features, ("feature",))},
         {
+            "made_with": made_with(params, "clip.model", "clip.prompts", "dataset.phrases"),
             "model": params.clip.model,
             "logit_scale": clip.logit_scale,
             "prompts": templates,

@@ -16,6 +16,7 @@ from moclip.store import FieldReader
 from moclip.video import md5
 from pipeline import console, paths
 from pipeline.inputs import Inputs
+from pipeline.made import clips_digest, made_with
 from pipeline.params import Params
 from pipeline.seed import seed_everything
 from pipeline.stage import OnCluster, machines, stage
@@ -62,7 +63,11 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
         with machines(ray) as cluster:
             encode(ViewsWorker, given, todo, cluster, advance)
     classes = list(model.config.classes)
+    keys = ("embed.views", "evaluate.protocol", "evaluate.crop", "tsn.crops", "tsn.flip")
     about = {
+        "made_with": made_with(params, *keys),
+        "clips": clips_digest(inputs.usable),
+        "model": md5(paths.MV_TSN),
         "protocol": params.evaluate.protocol,
         "classes": classes,
         "cost": model.segment_cost(),

@@ -26,7 +26,7 @@ def evaluate(params: Params) -> None:
     compare of them, summary.json; the plots' data in metrics/plots; every clip's logits in data/predictions.parquet.
     mv_image.json is empty where baselines.image is false.
     """
-    inputs = Inputs()
+    inputs = Inputs(params)
     rows = inputs.fused_rows("test")
     ids, labels = list(rows["id"]), rows["label"].to_numpy()
     classes = dataset.class_names(inputs.index)

@@ -64,6 +64,9 @@ def _show(table: pd.DataFrame, counts: dict) -> None:
     ]
     console.table(f"index ({counts['split_source']})", ("", "count"), rows)
     console.failures(table)
+    ok = dataset.usable(table, "train")
+    if untaught := sorted(set(dataset.class_names(table)) - set(ok["class"])):
+        console.note(f"  no clip to train on: {', '.join(untaught)}")
 
 
 if __name__ == "__main__":

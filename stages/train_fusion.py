@@ -51,7 +51,8 @@ def train_fusion(params: Params) -> None:
     )
     model = _head(fusion.head, config, inputs)
     recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed, fusion.precision)
-    with live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
+    naming = inputs.naming(inputs.fused_rows("train"))
+    with naming, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_head(model, train, val, recipe, pick_device(), log)
     model.save(paths.FUSION)
     parameters = sum(weight.numel() for weight in model.parameters())

@@ -47,7 +47,7 @@ def _train(params: Params, backbone: str) -> None:
     console.note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
     run = same_run(params, wanted, config, pretrained, inputs, fields)
     segments, crops = params.evaluate.views
-    with folder_aside(paths.IMAGE_BASELINE) as folder:
+    with inputs.naming(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             checkpoint = paths.WORK / "train_image.safetensors"
             best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)

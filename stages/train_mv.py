@@ -52,7 +52,8 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
     fields = inputs.fields()
     run = same_run(params, wanted, config, tsn.pretrained, inputs, fields)
-    with live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
+    naming = inputs.naming(inputs.motion_rows("train"))
+    with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
         best = train_mv_tsn(
             model,
             fields,

@@ -53,7 +53,7 @@ def test_a_lost_chunk_is_an_error_and_not_zeros(tmp_path: Path) -> None:
     next((path / "features/c").rglob("0")).unlink() if (path / "features/c/0").is_file() else shutil.rmtree(
         path / "features/c/0"
     )
-    with pytest.raises(StoreError, match=r"nothing stored for class/clip0\.avi"):
+    with pytest.raises(StoreError, match=r"no number is stored for class/clip0\.avi"):
         Features(path, "clip_image").array("features")
 
 

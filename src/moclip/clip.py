@@ -29,8 +29,8 @@ class Clip:
             self.model = CLIPModel.from_pretrained(name, weights_only=True, dtype=torch.float32)
             self.tokenizer = AutoTokenizer.from_pretrained(name)
             self.processor = AutoImageProcessor.from_pretrained(name)
-        except (OSError, ValueError, KeyError) as problem:
-            reason = str(problem).strip().splitlines()[0]
+        except Exception as problem:  # a folder of somebody else's may hold anything
+            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             raise ModelError(
                 f"cannot load this CLIP: {reason}",
                 where=name,

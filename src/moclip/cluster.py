@@ -30,9 +30,9 @@ Job_contra = TypeVar("Job_contra", contravariant=True)
 
 
 class Worker(Protocol[Job_contra, Result_co]):
-    """What an actor holds: a model, ready to do jobs. `careful` is set when a worker was lost at this job before."""
+    """What an actor holds: a model, ready to do jobs."""
 
-    def do(self, job: Job_contra, careful: bool) -> Result_co: ...
+    def do(self, job: Job_contra) -> Result_co: ...
 
 
 class ClusterError(MoclipError):
@@ -137,7 +137,7 @@ class Cluster:
                     while waiting and hand.ready and hand.jobs < AHEAD:
                         attempt = waiting.popleft()
                         hand.jobs += 1
-                        out[hand.actor.do.remote(attempt.name, attempt.number > 0)] = (hand, attempt)
+                        out[hand.actor.do.remote(attempt.name)] = (hand, attempt)
                 patience.check(room > 0)
                 landed = self.ray.wait(list(out), timeout=1)[0] if out else []
                 if not landed:
@@ -250,5 +250,5 @@ class _Host:
     def ready(self) -> None:
         """Answers once the worker is made."""
 
-    def do(self, job: Any, careful: bool) -> Any:
-        return self.worker.do(job, careful)
+    def do(self, job: Any) -> Any:
+        return self.worker.do(job)

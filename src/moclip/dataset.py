@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from moclip import storage, transcode, video
+from moclip import processes, storage, transcode, video
 from moclip.errors import DatasetError, VideoError
 
 COLUMNS = {
@@ -78,7 +77,12 @@ def scan(root: str | Path) -> Folder:
             where=root,
             fix="dataset.root is the folder above the class folders",
         )
-    return Folder(clips, sorted({clip.split("/")[0] for clip in clips}), sorted(ignored))
+    return Folder(clips, sorted({_written(clip).split("/")[0] for clip in clips}), sorted(ignored))
+
+
+def _written(name: str) -> str:
+    """A file's name as text: bytes in it that are no UTF-8 are spelt out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _listed(root: str | Path) -> Iterator[tuple[str, bool]]:
@@ -145,6 +149,8 @@ def _read_hmdb(folder: Path, number: int) -> Splits:
         for line, (clip, part) in _words(path, "a clip and 0, 1 or 2"):
             if part not in ("0", "1", "2"):
                 raise DatasetError(f"line {line}: part {part!r}; wanted 0, 1 or 2", where=path)
+            if not _is_clip(PurePosixPath(name, clip)):
+                raise DatasetError(f"line {line}: {clip!r} is no clip of {name}", where=path)
             parts[int(part)][_stem(f"{name}/{clip}")] = f"{name}/{clip}"
     unused, train, test = parts
     if not train or not test:
@@ -213,11 +219,11 @@ def index(
     """
     classes = _class_names(folder, splits)
     failed = transcode.read_failed(transcoded) if transcoded else {}
-    with ThreadPoolExecutor(workers) as pool:  # demuxing and hashing release the GIL
-        rows = []
-        for row in pool.map(lambda clip: _probe(root, clip, transcoded, failed), folder.clips):
-            rows.append(row)
-            advance(1)
+    rows = []
+    jobs = [_Probe(str(root), clip, _place(root, clip, transcoded, failed), failed.get(clip)) for clip in folder.clips]
+    for row in processes.run_in_order(_probe, jobs, workers, _lost):
+        rows.append(row)
+        advance(1)
     rows += _absent(folder, splits)
     table = pd.DataFrame(rows)
     table["class"] = table["path"].str.split("/").str[0]
@@ -298,7 +304,7 @@ def _read_list(path: Path) -> dict[str, str]:
         if not line.strip():
             continue
         name = PurePosixPath(line.strip().rsplit(" ", 1)[0] if line.split()[-1].isdigit() else line.strip())
-        if len(name.parts) != 2:
+        if not _is_clip(name):
             raise DatasetError(
                 f"line {number}, {line.strip()!r}: wanted <Class>/<file> and perhaps a label", where=path
             )
@@ -306,6 +312,11 @@ def _read_list(path: Path) -> dict[str, str]:
     if not listed:
         raise DatasetError("lists no clips", where=path)
     return listed
+
+
+def _is_clip(name: PurePosixPath) -> bool:
+    """Whether a name is "Class/file", and leads nowhere else."""
+    return len(name.parts) == 2 and not {"/", ".."} & set(name.parts)
 
 
 def _read_classes(path: Path) -> list[str] | None:
@@ -336,21 +347,47 @@ def _class_names(folder: Folder, splits: Splits | None) -> list[str]:
     return names
 
 
-def _probe(root: str | Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> dict[str, object]:
-    place = storage.join(root, clip) if transcoded is None or clip in failed else transcode.place(transcoded, clip)
+@dataclass(frozen=True)
+class _Probe:
+    """A clip to describe: below the root, and where it is read. `failed` is why it could not be transcoded, if so."""
+
+    root: str
+    clip: str
+    place: str
+    failed: str | None
+
+
+def _place(root: str | Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> str:
+    if transcoded is None or clip in failed:
+        return storage.join(root, clip)
+    return str(transcode.place(transcoded, clip))
+
+
+def _probe(job: _Probe) -> dict[str, object]:
     try:
-        with storage.fetched(place) as file:
-            return _row(file, clip, failed)
+        if job.clip != _written(job.clip):
+            raise VideoError("its name is not UTF-8", fix="rename it")
+        storage.check_inside(job.root, job.clip)
+        with storage.fetched(job.place) as file:
+            return _row(file, job)
     except VideoError as problem:  # it could not be fetched
-        return {"id": clip, "path": clip, "md5": ""} | _unusable("failed", problem.what)
+        return _lost(job, problem.what)
+    except Exception as problem:  # whatever is wrong with one clip, it stops no other
+        return _lost(job, getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}")
 
 
-def _row(file: Path, clip: str, failed: Mapping[str, str]) -> dict[str, object]:
-    row: dict[str, object] = {"id": clip, "path": clip, "md5": video.md5(file)}
-    if clip in failed:
-        return row | _unusable("failed", failed[clip])
+def _lost(job: _Probe, reason: str) -> dict[str, object]:
+    name = _written(job.clip)
+    return {"id": name, "path": name, "md5": ""} | _unusable("failed", reason)
+
+
+def _row(file: Path, job: _Probe) -> dict[str, object]:
+    row: dict[str, object] = {"id": job.clip, "path": job.clip, "md5": video.md5(file)}
+    if job.failed is not None:
+        return row | _unusable("failed", job.failed)
     try:
-        found = asdict(video.probe(file))
+        with processes.limited():
+            found = asdict(video.probe(file))
     except VideoError as problem:
         return row | _unusable("failed", problem.what)
     return row | {

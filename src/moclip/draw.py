@@ -640,7 +640,7 @@ def draw(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Drawn | Video
 
     A process that a clip takes with it costs that clip alone. Raises MoclipError where nothing can be written.
     """
-    yield from processes.run(_do, list(jobs)[::-1], workers, lambda job: VideoError(processes.DIED, where=job[0]))
+    yield from processes.run(_do, list(jobs)[::-1], workers, lambda job, reason: VideoError(reason, where=job[0]))
 
 
 def _do(job: Job) -> Drawn | VideoError:

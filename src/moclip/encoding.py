@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +19,7 @@ import pandas as pd
 
 from moclip import processes, video
 from moclip.cluster import Cluster, Worker, check_seen, check_versions
-from moclip.errors import VideoError
+from moclip.errors import ModelError, VideoError
 from moclip.parts import Parts
 from moclip.sampling import still_frames
 from moclip.storage import fetched, join
@@ -74,6 +72,16 @@ def _there(make: Callable[..., Worker[Part, None]], given: Any) -> Worker[Part, 
     return make(given)
 
 
+def _check_numbers(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ModelError where a network gave a clip what is no number; arrays have a row a clip."""
+    for name, values in arrays.items():
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if bad.any():
+            which, more = ids[int(bad.argmax())], int(bad.sum()) - 1
+            what = f"the network gives no numbers ({name}) for {which}" + (f" and {more} more" if more else "")
+            raise ModelError(what, fix="see its weights, and whether they were trained")
+
+
 # ------------------------------------------------------------------------------------------------------- stills
 
 
@@ -108,14 +116,14 @@ class StillsWorker:
         self.cost = self.clip.picture_cost()
         self.parts = Parts(given.place, given.key)
 
-    def do(self, part: Part, careful: bool) -> None:
-        for _ in self.run([part], careful):
+    def do(self, part: Part) -> None:
+        for _ in self.run([part]):
             pass
 
-    def run(self, waiting: Sequence[Part], careful: bool = False) -> Iterator[Part]:
+    def run(self, waiting: Sequence[Part]) -> Iterator[Part]:
         """Do parts, yielding each when it is set down; the next clips are decoded meanwhile."""
         clips = (_Stills(row.id, row.path, int(row.frames), self.given) for part in waiting for row in _rows(part))
-        decoded = _apart(list(clips)) if careful else _ahead(clips, self.given.threads)
+        decoded = processes.run_in_order(_read, clips, self.given.threads, _lost)
         for part in waiting:
             self._encode(part, islice(decoded, len(part.rows)))
             yield part
@@ -138,6 +146,7 @@ class StillsWorker:
             raw.append(self.clip.encode_images(pictures))
         features = np.concatenate(raw).reshape(len(numbers), self.given.frames, self.clip.width)
         chosen = np.array(numbers, np.int32).reshape(len(numbers), self.given.frames)
+        _check_numbers([name for name in part.rows["id"] if name not in skipped], {"raw": features})
         self.parts.write(part.name, {"raw": features, "frame": chosen}, {"skipped": skipped, "cost": self.cost})
 
 
@@ -157,7 +166,7 @@ def _read(clip: _Stills) -> tuple[np.ndarray, np.ndarray | VideoError]:
     """The numbers of a clip's stills and the stills, or what is wrong with the clip."""
     numbers = _numbers(clip)
     try:
-        with fetched(join(clip.given.root, clip.path)) as file:
+        with fetched(join(clip.given.root, clip.path)) as file, processes.limited():
             return numbers, video.read_frames(file, numbers)
     except VideoError as problem:
         return numbers, problem
@@ -167,21 +176,8 @@ def _numbers(clip: _Stills) -> np.ndarray:
     return still_frames(clip.frames, clip.given.frames, clip.given.choice, clip.given.seed, clip.id)
 
 
-def _ahead(clips: Iterator[_Stills], threads: int) -> Iterator[tuple[np.ndarray, np.ndarray | VideoError]]:
-    """What `_read` gives of each clip, in order; threads decode a little ahead (FFmpeg releases the GIL)."""
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future] = deque(pool.submit(_read, clip) for clip in islice(clips, 2 * threads + 2))
-        while ahead:
-            done = ahead.popleft().result()
-            ahead.extend(pool.submit(_read, clip) for clip in islice(clips, 1))
-            yield done
-
-
-def _apart(clips: list[_Stills]) -> Iterator[tuple[np.ndarray, np.ndarray | VideoError]]:
-    """What `_read` gives of each clip, in order, each decoded in another process, which it may take with it."""
-    for clip in clips:
-        for _, read in processes.run(_read, [clip], 1, lambda one: (_numbers(one), VideoError(processes.DIED))):
-            yield read
+def _lost(clip: _Stills, reason: str) -> tuple[np.ndarray, np.ndarray | VideoError]:
+    return _numbers(clip), VideoError(reason)
 
 
 # ------------------------------------------------------------------------------------------------- motion fields
@@ -232,7 +228,7 @@ class ViewsWorker:
         self.reader = FieldReader(given.store, as_table(pd.DataFrame()))
         self.parts = Parts(given.place, given.key)
 
-    def do(self, part: Part, careful: bool) -> None:
+    def do(self, part: Part) -> None:
         for _ in self.run([part]):
             pass
 
@@ -265,5 +261,6 @@ class ViewsWorker:
                     generator,
                 )
                 arrays = {"features": features}
+            _check_numbers(list(part.rows["id"]), arrays)
             self.parts.write(part.name, arrays, {})
             yield part

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -352,7 +351,9 @@ def _fill(slot: np.ndarray, job: Job, clip: Clip, before: store.Plain) -> dict[s
         return copied
     try:
         with storage.fetched(clip.path) as file:
-            length, types, backend = _decode(slot, replace(clip, path=str(file)), job.recipe)
+            _check_unchanged(file, clip)
+            with processes.limited():
+                length, types, backend = _decode(slot, replace(clip, path=str(file)), job.recipe)
     except Exception as error:  # one bad video must not stop the run, whatever it does
         slot[:] = store.MISSING
         what = error.what if isinstance(error, MoclipError) else f"{type(error).__name__}: {error}"
@@ -365,6 +366,11 @@ def _fill(slot: np.ndarray, job: Job, clip: Clip, before: store.Plain) -> dict[s
         "checksum": store.checksum(slot[:length], types),
         "types": _letters(types),
     }
+
+
+def _check_unchanged(file: Path, clip: Clip) -> None:
+    if video.md5(file) != clip.md5:
+        raise VideoError("it has changed since it was indexed", where=clip.path, fix="run: dvc repro")
 
 
 def _row(clip: Clip, recipe: Recipe) -> dict[str, Any]:
@@ -420,6 +426,7 @@ def _decode_with(
     kinds: list[np.ndarray] = []
     windows = video.windows(clip.path, backend, refuse_b=refuse_b)
     for moved, types in motion.fields(windows, recipe.canvas, recipe.cell, recipe.accumulate):
+        processes.still_alive()
         fields = motion.quantise(moved, recipe.clip)
         if length + len(fields) > len(slot):
             what = f"more frames decoded than the {clip.frames} indexed"
@@ -466,6 +473,7 @@ def _do_there(job: Job) -> None:
     check_versions(dict(_versions(job.recipe.backend)), dict(job.recipe.versions))
     check_seen(job.folder.exists(MARK), job.store)
     check_seen(storage.is_url(job.root) or Path(job.root).is_dir(), job.root)
+    processes.mortal()
     _do(job)
 
 
@@ -473,17 +481,14 @@ def _do_apart(job: Job) -> None:
     """Do a job whose process died, a video at a time, so that the one that kills its process gets a row."""
     buffer = _blank(job)
     rows: list[dict[str, Any]] = []
-    pool = processes.pool(1)
-    for clip in job.clips:
-        try:
-            fields, row = pool.submit(_do_one, job, clip).result()
-            _slot(buffer, job, clip)[: len(fields)] = fields
-        except BrokenProcessPool:
-            pool.shutdown()
-            pool = processes.pool(1)
-            row = _row(clip, job.recipe) | {"status": "failed", "reason": processes.DIED, "key": ""}
-        rows.append(row)
-    pool.shutdown()
+    with processes.Apart() as apart:
+        for clip in job.clips:
+            try:
+                fields, row = apart.do(_do_one, job, clip)
+                _slot(buffer, job, clip)[: len(fields)] = fields
+            except processes.LostError as lost:
+                row = _row(clip, job.recipe) | {"status": "failed", "reason": str(lost), "key": ""}
+            rows.append(row)
     _commit(job, buffer, rows)
 
 

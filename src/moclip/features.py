@@ -152,9 +152,9 @@ class Features:
                 values = np.asarray(self._group[name][:])
             except (KeyError, ValueError, RuntimeError) as problem:
                 raise self._damaged(name, str(problem)) from None
-            if values.dtype.kind == "f" and np.isnan(values).any():
-                rows = np.isnan(values).reshape(len(values), -1).any(axis=1)
-                raise self._damaged(name, f"nothing stored for {self.ids[int(rows.argmax())]}")
+            if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+                rows = finite.reshape(len(values), -1).all(axis=1)
+                raise self._damaged(name, f"no number is stored for {self.ids[int(rows.argmin())]}")
             self._loaded[name] = values
         return self._loaded[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moclip.fusion import Fusion
-from moclip.training import BestEpoch, Log, autocast_type, epoch_generator
+from moclip.training import BestEpoch, Log, LossError, autocast_type, epoch_generator
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def train_fusion(
     """Train the head in place with AdamW, one random view of each clip an epoch; leaves the best epoch's weights.
 
     `val` has one view. Classes without a clip in `train` or `val` are no choice in here, so that nothing teaches the
-    head `text` that they never occur. Returns the best epoch's row.
+    head `text` that they never occur. Returns the best epoch's row. Raises LossError where the loss is no longer a
+    number.
     """
     model.to(device)
     occur = torch.cat([train.labels, val.labels]).unique()
@@ -68,6 +70,8 @@ def train_fusion(
             scaler.step(optimiser)
             scaler.update()
         train_loss, train_top1 = _scores(torch.cat(shown), train.labels[order])
+        if not math.isfinite(train_loss):
+            raise _lost(epoch, shown, order, train.labels, recipe.batch)
         model.eval()
         with torch.inference_mode():
             logits = model(val.motion[:, 0], val.stills) + choices
@@ -84,6 +88,13 @@ def train_fusion(
     keeper.restore()
     model.eval()
     return keeper.row
+
+
+def _lost(epoch: int, shown: list[Tensor], order: Tensor, labels: Tensor, batch: int) -> LossError:
+    """Names the first step of an epoch whose loss is no number."""
+    losses = [_scores(logits, labels[rows])[0] for logits, rows in zip(shown, order.split(batch), strict=True)]
+    step = next((number for number, loss in enumerate(losses) if not math.isfinite(loss)), 0)
+    return LossError.at(epoch, step, order.split(batch)[step].tolist(), "lower fusion.lr, or fusion.precision=fp32")
 
 
 def _scores(logits: Tensor, labels: Tensor) -> tuple[float, float]:

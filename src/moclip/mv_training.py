@@ -25,7 +25,7 @@ from moclip.errors import ModelError
 from moclip.fields import Clips, Fields
 from moclip.mv_tsn import MvTsn, parameter_groups
 from moclip.sampling import segment_frames
-from moclip.training import BestEpoch, Log, autocast_type, epoch_generator
+from moclip.training import BestEpoch, Log, LossError, autocast_type, epoch_generator
 from moclip.weights import load_weights, save_weights
 
 CHECKPOINT_SECONDS = 20.0
@@ -87,8 +87,8 @@ def train_mv_tsn(
     val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`.
 
     The processes of a `world` share every batch and end with the same weights and rows, which are, but for rounding,
-    those of one process; the main one writes the checkpoint. Raises ModelError where the loss is no longer a number,
-    and where the processes cannot train together.
+    those of one process; the main one writes the checkpoint. Raises LossError where the loss is no longer a number,
+    and ModelError where the processes cannot train together.
     """
     if recipe.compile and world.size > 1:
         raise ModelError("torch.compile trains in one process only", fix="tsn.compile=false")
@@ -202,14 +202,16 @@ def _train_epoch(
     generator = epoch_generator(recipe.seed, epoch)
     torch.manual_seed(int(generator.integers(2**31)))  # dropout
     model.train()
-    shuffled = clips[generator.permutation(len(clips))]
+    order = generator.permutation(len(clips))
+    shuffled = clips[order]
     sums = np.zeros(2)  # of the loss, and how often it was right
+    done = 0
 
     def own_rows(count: int) -> np.ndarray:
         return _own_rows(world, count, recipe.accumulate)
 
-    for batch, read in _read_ahead(
-        fields, shuffled, recipe.batch, recipe.segments, generator, drop_single=True, rows=own_rows
+    for step, (batch, read) in enumerate(
+        _read_ahead(fields, shuffled, recipe.batch, recipe.segments, generator, drop_single=True, rows=own_rows)
     ):
         rows = own_rows(len(batch))
         boxes = random_crops(len(batch), fields.grid, recipe.crops, recipe.flip, generator)
@@ -229,12 +231,14 @@ def _train_epoch(
             loss = functional.cross_entropy(logits.float(), labels[own], reduction="sum")
             scaler.scale(loss / len(batch)).backward()
             sums += loss.item(), (logits.argmax(1) == labels[own]).sum().item()
+        if not np.isfinite(sums).all():
+            fix = "lower tsn.lr, or tsn.precision=fp32"
+            raise LossError.at(epoch, step, order[done : done + len(batch)].tolist(), fix)
+        done += len(batch)
         sum_gradients(world, model.parameters())
         scaler.step(optimiser)
         scaler.update()
     total, right = world.sum_(torch.from_numpy(sums).to(device)).tolist()
-    if not np.isfinite(total):
-        raise ModelError(f"the loss is no longer a number in epoch {epoch}", fix="lower tsn.lr, or tsn.precision=fp32")
     return total / len(clips), right / len(clips)
 
 

@@ -1,6 +1,6 @@
-"""Worker processes that outlive neither their parent nor, together, a decoder that crashes.
+"""Worker processes that outlive neither their parent nor, together, a decoder that crashes or never ends.
 
-What `extract` and `transcode` share: jobs on spawned processes, the ones in flight when a process dies set apart.
+What reads videos does it here: a C library may take its process along, and no other process can stop it.
 """
 
 from __future__ import annotations
@@ -9,37 +9,53 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
-from typing import TypeVar
+from typing import Any, TypeVar
 
 DIED = "its decoder died"
 """The reason of a video that takes its process with it."""
+HUNG = "its decoder gave nothing for {seconds:g} s"
+KILLED = "its decoder was killed, perhaps for want of memory"
+
+PATIENCE = "MOCLIP_CLIP_SECONDS"
+"""Environment variable: seconds that a decoder may give nothing; 0 means any time."""
+SECONDS = 120.0
+AHEAD = 2  # jobs that a worker has at once
+READERS = ["moclip.video", "moclip.extract", "moclip.encoding"]  # what workers have imported from their start
 
 Name = TypeVar("Name")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+class LostError(Exception):
+    """The process of a job is no more; says why."""
+
+
+# ------------------------------------------------------------------------------------------------ running jobs
+
+
 def run(
-    work: Callable[[Job], Result], waiting: list[Job], workers: int, died: Callable[[Job], Result]
+    work: Callable[[Job], Result], waiting: list[Job], workers: int, lost: Callable[[Job, str], Result]
 ) -> Iterator[tuple[Job, Result]]:
     """Work off `waiting` from its end, yielding (job, result) in the order of completion.
 
-    A process that dies costs the job alone that kills it: its result is `died(job)`.
+    A process that dies or hangs costs the job alone that it is the fault of: its result is `lost(job, reason)`.
     """
     suspects: list[Job] = []
     with one_thread_a_process():
         while waiting:  # a new pool after each one that broke
             yield from run_pool(work, waiting, suspects, workers, _itself)
-        while suspects:  # each in a process of its own, to know which one it was
-            job, alone = suspects.pop(), list[Job]()
-            yield from run_pool(work, [job], alone, 1, _itself)
-            if alone:
-                yield job, died(job)
+        with Apart() as apart:
+            for job in suspects:  # each by itself, to know which one it was
+                yield job, _done_apart(apart, work, job, lost)
 
 
 def run_pool(
@@ -68,13 +84,133 @@ def run_pool(
             suspects += running.values()
 
 
+def run_in_order(
+    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, lost: Callable[[Job, str], Result]
+) -> Iterator[Result]:
+    """Yield the results of jobs in the order of the jobs, a few of which are taken ahead.
+
+    A process that dies or hangs costs the job alone that it is the fault of: its result is `lost(job, reason)`.
+    """
+    left = iter(jobs)
+    with one_thread_a_process(), Apart() as apart:
+        while (first := next(left, None)) is not None:  # a new pool after each one that broke
+            flying: deque[tuple[Job, Future[Result]]] = deque()
+            with pool(workers) as executor:
+                try:
+                    flying.append((first, executor.submit(work, first)))
+                    while flying:
+                        for job in islice(left, AHEAD * workers - len(flying)):
+                            flying.append((job, _submitted(executor, work, job)))
+                        result = flying[0][1].result()
+                        flying.popleft()
+                        yield result
+                except BrokenProcessPool:
+                    pass
+            for job, future in flying:
+                intact = future.done() and not future.cancelled() and future.exception() is None
+                yield future.result() if intact else _done_apart(apart, work, job, lost)
+
+
+def _submitted(executor: ProcessPoolExecutor, work: Callable[[Job], Result], job: Job) -> Future[Result]:
+    """The future of a job, also where the pool has just broken."""
+    try:
+        return executor.submit(work, job)
+    except BrokenProcessPool as broken:
+        future: Future[Result] = Future()
+        future.set_exception(broken)
+        return future
+
+
+def _done_apart(apart: Apart, work: Callable[[Job], Result], job: Job, lost: Callable[[Job, str], Result]) -> Result:
+    try:
+        result: Result = apart.do(work, job)
+    except LostError as reason:
+        return lost(job, str(reason))
+    return result
+
+
+def _itself(job: Job) -> Job:
+    return job
+
+
+class Apart:
+    """One process beside this one that does one job at a time; a new one whenever a job has taken it along."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._line: Connection | None = None
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._line is not None:
+            self._process.terminate()
+            self._process.join()
+            self._line.close()
+            self._line = None
+
+    def do(self, work: Callable[..., Any], *given: Any) -> Any:
+        """What `work(*given)` returns or raises there. Raises LostError where the process does not live to tell."""
+        if self._line is None:
+            context = _context()
+            self._line, there = context.Pipe()
+            self._process = context.Process(target=_answer, args=(there, _patience()), daemon=True)
+            self._process.start()
+            there.close()
+        try:
+            self._line.send((work, given))
+            good, result = self._line.recv()
+        except (EOFError, ConnectionError):
+            self._line.close()
+            self._line = None
+            self._process.join()
+            raise LostError(_reason(self._process.exitcode)) from None
+        if not good:
+            raise result
+        return result
+
+
+def _answer(line: Connection, seconds: float) -> None:
+    """Do what comes in, one after the other."""
+    _start_worker(seconds)
+    while True:
+        try:
+            work, given = line.recv()
+        except EOFError:
+            return
+        try:
+            answer = True, work(*given)
+        except Exception as error:  # it is raised where it was asked for
+            answer = False, error
+        line.send(answer)
+
+
+def _reason(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGALRM:
+        return HUNG.format(seconds=_patience())
+    return KILLED if exit_code == -signal.SIGKILL else DIED
+
+
+# ---------------------------------------------------------------------------------------------------- processes
+
+
 def pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned processes: a fork would copy decoders' and tensorstore's threads in an unknown state."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    """Processes forked from a clean one: a fork of this one would copy decoders' threads in an unknown state."""
+    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker, initargs=(_patience(),))
 
 
-def _start_worker() -> None:
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", *READERS])  # imported once, not by each worker
+    return context
+
+
+def _start_worker(seconds: float) -> None:
+    global _allowed
+    _allowed = seconds
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops; what is in flight is finished
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -84,6 +220,47 @@ def _start_worker() -> None:
 def _die_with(sentinel: int) -> None:
     wait_for([sentinel])
     os._exit(1)  # the parent was killed: nobody waits for this job, and the next run does it again
+
+
+# -------------------------------------------------------------------------------------------------------- time
+
+_allowed = 0.0  # seconds, in a worker; 0 where a process is not to be ended
+
+
+def _patience() -> float:
+    try:
+        return max(0.0, float(os.environ.get(PATIENCE) or SECONDS))
+    except ValueError:
+        return SECONDS
+
+
+def mortal() -> None:
+    """Let `limited` end this process too, which somebody else has started and will miss (a worker of a cluster)."""
+    global _allowed
+    _allowed = _patience()
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Within, a worker ends when neither the block nor a call of `still_alive` comes in time.
+
+    By a signal that nothing handles: the kernel acts on it wherever the process is, also in a library's endless loop.
+    """
+    still_alive()
+    try:
+        yield
+    finally:
+        _alarm(0)
+
+
+def still_alive() -> None:
+    """Within `limited`: the time begins anew."""
+    _alarm(_allowed)
+
+
+def _alarm(seconds: float) -> None:
+    if _allowed and hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
@@ -100,7 +277,3 @@ def one_thread_a_process() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _itself(job: Job) -> Job:
-    return job

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from moclip.files import folder_aside, write_atomically
 
 LINK = "link.json"
 SCHEMES = ("s3", "gs", "file")
+_CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in DVC's cache, which DVC may link to
 FETCHED = 64  # files that are read from an object store at once
 
 
@@ -283,6 +285,15 @@ def texts(path: str | Path) -> Iterator[Path]:
             if "/" not in name and name.endswith(".txt"):
                 (Path(temporary) / name).write_bytes(folder.read(name))
         yield Path(temporary)
+
+
+def check_inside(root: str | Path, name: str) -> None:
+    """Raise VideoError where a file below a folder is a link to what lies elsewhere, unless that is DVC's cache."""
+    if is_url(root):
+        return
+    file, folder = Path(root, name).resolve(), Path(root).resolve()
+    if not file.is_relative_to(folder) and not _CACHED.search(file.as_posix()):
+        raise VideoError("a link that leads out of dataset.root", where=name, fix="put a copy of the clip there")
 
 
 @contextmanager

@@ -6,14 +6,29 @@ The best epoch is chosen on the validation part of train; no training function e
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
+from moclip.errors import ModelError
+
 Log = Callable[[dict[str, float]], None]
 """Takes one mapping an epoch: epoch (from 0), train_loss, train_top1, val_loss, val_top1."""
+
+
+class LossError(ModelError):
+    """The loss is no longer a number; `rows` are the clips of the step, by their numbers in the training split."""
+
+    rows: Sequence[int] = ()
+
+    @classmethod
+    def at(cls, epoch: int, step: int, rows: Sequence[int], fix: str) -> LossError:
+        """`epoch` and `step` count from 0."""
+        error = cls(f"the loss is no longer a number in epoch {epoch + 1}, step {step + 1}", fix=fix)
+        error.rows = rows
+        return error
 
 
 class BestEpoch:

@@ -104,6 +104,7 @@ def _write(path: Path, pictures: Iterator[Any], tick: Fraction, key: str) -> Non
         stream.codec_context.time_base = tick
         stream.options = dict(CODEC_OPTIONS)
         for number, picture in enumerate(pictures):
+            processes.still_alive()
             scaled = scale.reformat(picture, WIDTH, HEIGHT, "yuv420p", threads=1, **SCALING)
             scaled.pts, scaled.time_base = number, tick
             scaled.pict_type = 0  # the encoder's choice, not what the source had there
@@ -208,12 +209,12 @@ def _is_done(job: _Job) -> bool:
 def _run(waiting: list[_Job], workers: int) -> Iterator[tuple[_Job, str]]:
     """Do the jobs in other processes, the largest first: (job, reason, or "" where it went well)."""
     waiting.sort(key=lambda job: (job.size, job.source))
-    yield from processes.run(_do, waiting, workers, lambda job: processes.DIED)
+    yield from processes.run(_do, waiting, workers, lambda job, reason: reason)
 
 
 def _do(job: _Job) -> str:
     try:
-        with storage.fetched(job.source) as file:
+        with storage.fetched(job.source) as file, processes.limited():
             encode(file, job.target, job.key)
     except VideoError as problem:
         return problem.what

@@ -35,7 +35,9 @@ I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
 WINDOW_BYTES = 1 << 20  # of raw vectors: small enough to stay in the CPU's cache, large enough to vectorise
 WINDOW_FRAMES = 32
 HELD_BYTES = 64 << 20  # of a file's packets, kept between counting and decoding them
-EXPORT = {"flags2": "+export_mvs"}
+MOST_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is taken for it
+LIMITS = {"max_pixels": str(MOST_PIXELS)}
+EXPORT = LIMITS | {"flags2": "+export_mvs"}
 RE_ENCODE = "re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"
 
 # FFmpeg's AVMotionVector, 40 bytes with padding; the backend's columns follow in mvextractor's order.
@@ -220,6 +222,11 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
             raise VideoError("no video stream in the file", where=path, fix="remove it, or replace it by a video")
         if stream.codec_context is None:
             raise VideoError("its video codec is unknown", where=path, fix=_re_encode(path))
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MOST_PIXELS:
+            what = f"pictures of {width}x{height} px, more than {MOST_PIXELS:,} px"
+            raise VideoError(what, where=path, fix=_re_encode(path))
+        stream.codec_context.options = LIMITS
         stream.codec_context.thread_type = "NONE"
         yield container, stream
 

@@ -1,0 +1,97 @@
+"""Readers that die, hang or run out of memory on chosen clips, in place of the real ones within worker processes.
+
+A module of its own, since each worker imports what its work is defined in.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moclip import dataset, encoding, extract, processes, video
+
+_decode, _probe, _describe, _frames = extract._decode, dataset._probe, video.probe, video.read_frames
+
+
+def hang() -> None:
+    while True:  # as a C library would: no signal handler of Python's gets to run
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def use_up_memory() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**31, before[1]))
+    try:
+        np.ones(2**31)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+# ------------------------------------------------------------------------------------------------- extraction
+
+
+def do_or_hang(job: extract.Job) -> None:
+    extract._decode = _decode_or_hang
+    extract._do(job)
+
+
+def do_one_or_hang(job: extract.Job, clip: extract.Clip) -> Any:
+    extract._decode = _decode_or_hang
+    return extract._do_one(job, clip)
+
+
+def _decode_or_hang(slot: np.ndarray, clip: extract.Clip, recipe: extract.Recipe) -> Any:
+    if clip.id == "v3":
+        hang()
+    return _decode(slot, clip, recipe)
+
+
+# ------------------------------------------------------------------------------------------------------ index
+
+ENDS: dict[str, tuple[Callable[[], None], str]] = {
+    "Run/v_Run_g01_c01": (die, processes.DIED),
+    "Run/v_Run_g02_c01": (be_killed, processes.KILLED),
+    "Run/v_Run_g03_c01": (hang, "its decoder gave nothing for 2 s"),
+    "Jump/v_Jump_g01_c01": (use_up_memory, "MemoryError: Unable to allocate 16.0 GiB"),
+}
+"""How the reader of each of these clips ends, and the reason that its row should give."""
+
+
+def probe_or_die(job: Any) -> Any:
+    video.probe = _describe_or_die  # type: ignore[assignment]
+    return _probe(job)
+
+
+def _describe_or_die(path: Path) -> video.VideoInfo:
+    for name, (end, _) in ENDS.items():
+        if f"{name}." in str(path):
+            end()
+    return _describe(path)
+
+
+# ----------------------------------------------------------------------------------------------------- stills
+
+
+def read_or_die(clip: Any) -> Any:
+    video.read_frames = _frames_or_die  # type: ignore[assignment]
+    return encoding._read(clip)
+
+
+def _frames_or_die(path: Path, indices: Any) -> np.ndarray:
+    if "g01_c01" in str(path):
+        die()
+    return _frames(path, indices)

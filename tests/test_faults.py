@@ -1,0 +1,448 @@
+"""Hung and dying readers, full disks, two runs at once, damage at rest, no numbers: each ends as promised."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import zarr
+
+from moclip import dataset, encoding, files, processes, video
+from moclip import extract as extraction
+from moclip.clip import Clip
+from moclip.errors import DatasetError, MoclipError, ModelError, StoreError
+from moclip.fusion import ConcatFusion, FusionConfig, load_fusion
+from moclip.fusion_training import FusionRecipe, train_fusion
+from moclip.mv_training import train_mv_tsn
+from moclip.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
+from pipeline import params as parameters
+from pipeline import paths
+from pipeline.alone import alone
+from pipeline.inputs import Inputs
+from pipeline.recipe import recipe
+from tests import dying
+from tests.clips import encode, moving_texture
+from tests.conftest import ROOT, run
+from tests.test_dag import digests
+from tests.test_extract import clips, index
+from tests.test_extract import run as extract
+from tests.test_index import clean, index_of, write_lists
+
+__all__ = ["clean", "clips"]  # fixtures
+
+
+def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """What a command says on stderr that fails as it should: one message, no traceback."""
+    said = run(*command, cwd=cwd, code=1, **environment).stderr
+    assert "error: " in said
+    assert "Traceback" not in said
+    assert "a fault in the program" not in said
+    return said
+
+
+# --------------------------------------------------------------------------------- readers that die or never end
+
+
+def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = index(clips)
+    with monkeypatch.context() as patch:
+        patch.setenv(processes.PATIENCE, "1")
+        patch.setattr(extraction, "_do", dying.do_or_hang)
+        patch.setattr(extraction, "_do_one", dying.do_one_or_hang)
+        table = extract(videos, clips, tmp_path / "hurt", workers=2).set_index("id")
+    assert table.loc["v3", "reason"] == "its decoder gave nothing for 1 s"
+    assert (table.drop("v3")["status"] == "ok").all()
+    extract(videos, clips, tmp_path / "hurt")  # it may have been the machine: such a clip is tried again
+    extract(videos, clips, tmp_path / "well")
+    assert digests(tmp_path / "hurt", ".") == digests(tmp_path / "well", ".")
+
+
+def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = index_of(clean).set_index("id")
+    monkeypatch.setenv(processes.PATIENCE, "2")
+    monkeypatch.setattr(dataset, "_probe", dying.probe_or_die)
+    found = index_of(clean).set_index("id")
+    assert set(found.index[found["status"] != "ok"]) == {f"{name}.avi" for name in dying.ENDS}
+    for name, (_, reason) in dying.ENDS.items():
+        assert str(found.loc[f"{name}.avi", "reason"]).startswith(reason)
+    well = found.index[found["status"] == "ok"]
+    assert found.loc[well, ["codec", "frames", "md5"]].equals(usual.loc[well, ["codec", "frames", "md5"]])
+
+
+def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
+    given = encoding.Stills("", str(clean), 2, "middle", 0, 1, 2, "", "", {})
+    jobs = [encoding._Stills(name, name, 8, given) for name in dataset.scan(clean).clips]
+    found = list(processes.run_in_order(dying.read_or_die, jobs, 2, encoding._lost))
+    for job, (numbers, stills) in zip(jobs, found, strict=True):
+        assert numbers.tolist() == [2, 6]
+        if "g01_c01" in job.id:
+            assert str(stills) == "its decoder died"
+        else:
+            assert (stills == video.read_frames(clean / job.path, [2, 6])).all()
+
+
+# ------------------------------------------------------------------------------------------- names, lists and links
+
+
+def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    shutil.copytree(clean, root)
+    source = clean / "Run/v_Run_g01_c01.avi"
+    names = ["a b.avi", "two\nlines.avi", "-rf.avi", "ünï😀.avi", "<script>alert(1)<b>.avi", "x" * 251 + ".avi"]
+    for name in names:
+        shutil.copy(source, root / "Run" / name)
+    wrong = os.fsencode(root / "Run") + b"/not\xff.avi"
+    shutil.copy(source, os.fsdecode(wrong))
+    (root / "Run/round.avi").symlink_to("round.avi")
+    found = index_of(root).set_index("id")
+    assert (found.loc[[f"Run/{name}" for name in names], "status"] == "ok").all()
+    assert found.loc["Run/not\\xff.avi", "reason"] == "its name is not UTF-8"
+    assert dataset.scan(root).ignored == ["Run/round.avi"]
+    run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
+    said = run("moclip", "index", cwd=tmp_path)
+    assert "not\\xff.avi: its name is not UTF-8" in said.stdout
+    assert "Traceback" not in said.stderr
+    run("moclip", "extract_mv", cwd=tmp_path)
+    table = pd.read_parquet(tmp_path / "data/features/mv.parquet").set_index("id")
+    assert set(table.index) == set(found.index[found["status"] == "ok"])
+    assert (table["status"] == "ok").all()
+
+
+def test_links_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path) -> None:
+    root, outside = tmp_path / "videos", tmp_path / "outside.avi"
+    shutil.copytree(clean, root)
+    shutil.copy(clean / "Run/v_Run_g01_c01.avi", outside)
+    cached = tmp_path / "cache/files/md5/0a" / ("b" * 30)
+    cached.parent.mkdir(parents=True)
+    shutil.copy(outside, cached)
+    (root / "Run/out_g01_c05.avi").symlink_to(outside)
+    (root / "Run/in_g01_c06.avi").symlink_to("v_Run_g01_c01.avi")
+    (root / "Run/dvc_g01_c07.avi").symlink_to(cached)
+    linked = tmp_path / "link"
+    linked.symlink_to(root)
+    for folder in (root, linked):
+        found = index_of(folder).set_index("id")
+        assert found.loc["Run/out_g01_c05.avi", "reason"] == "a link that leads out of dataset.root"
+        assert (found.drop("Run/out_g01_c05.avi")["status"] == "ok").all()
+
+
+@pytest.mark.parametrize("name", ["../outside.avi", "/outside.avi", "Run/..", "Run/../../outside.avi"])
+def test_lists_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path, name: str) -> None:
+    lists = write_lists(tmp_path / "lists", [name], ["Run/v_Run_g01_c01.avi"])
+    with pytest.raises(DatasetError, match="wanted <Class>/<file>"):
+        dataset.read_splits(lists, 1)
+    (tmp_path / "hmdb").mkdir()
+    (tmp_path / "hmdb/Run_test_split1.txt").write_text(f"{name} 1\n")
+    with pytest.raises(DatasetError, match="is no clip of Run"):
+        dataset.read_splits(tmp_path / "hmdb", 1)
+
+
+def test_a_header_that_claims_a_giant_picture_gets_no_memory(tmp_path: Path) -> None:
+    clip = encode(tmp_path / "giant.avi", moving_texture(8, (48, 64)), "msmpeg4v2")  # whose pictures say no size
+    assert video.probe(clip).width == 64
+    content = bytearray(clip.read_bytes())
+    at = content.index(b"strf") + 12  # width and height in BITMAPINFOHEADER
+    for side, told in ((9000, "pictures of 9000x9000 px, more than 67,108,864 px"), (100_000, "no picture in it")):
+        content[at : at + 8] = np.array([side, side], "<i4").tobytes()
+        clip.write_bytes(content)
+        with pytest.raises(video.VideoError, match=told):
+            video.probe(clip)
+
+
+# --------------------------------------------------------------------------------------- one run at a time, no room
+
+
+def test_a_second_run_of_a_stage_says_that_the_first_is_at_work(project: Path) -> None:
+    command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
+    first = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline().startswith("train_mv: ")
+    said = refused("moclip", "train_mv", cwd=project)
+    assert f"train_mv: another run of this stage is at work in this folder (process {first.pid})" in said
+    first.kill()
+    first.wait()
+    run("moclip", "train_mv", cwd=project)  # the lock went with its process
+    assert list((project / "data/work").iterdir()) == []
+
+
+def test_what_killed_runs_set_aside_is_swept_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = os.uname().nodename.partition(".")[0]
+    left = [Path(f"data/.index.parquet.{host}-{ended.pid}.tmp"), Path(f"metrics/.a.json.{host}-{ended.pid}.tmp")]
+    others = [
+        Path(f"data/.index.parquet.{host}-{os.getpid()}.tmp"),
+        Path(f"data/.index.parquet.elsewhere-{ended.pid}.tmp"),
+    ]
+    for path in left + others:
+        path.touch()
+    with alone("index"):
+        assert all(path.exists() for path in left)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+
+
+STAGES = {
+    "index": ("data/index.parquet",),
+    "extract_mv": ("data/features/mv.zarr", "data/features/mv.parquet"),
+    "train_mv": ("data/models/mv_tsn.safetensors",),
+}
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project: Path) -> None:
+    for name, outputs in STAGES.items():
+        before = digests(project, *outputs)
+        for output in outputs:
+            path = project / output
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        said = refused("bash", "-c", f"ulimit -f 1; exec python -m stages.{name}", cwd=project)
+        assert re.search("cannot be written: (File too large|disk I/O error)", said), (name, said)
+        assert "run the same command again" in said
+        run("python", "-m", f"stages.{name}", cwd=project)
+        assert digests(project, *outputs) == before, name
+    assert not [path for path in project.rglob("*.tmp") if ".dvc" not in path.parts]
+
+
+def test_what_may_not_be_written_is_named(tmp_path: Path) -> None:
+    told = files.cannot_write(PermissionError(13, "Permission denied", "data/index.parquet"))
+    assert str(told).startswith("data/index.parquet: no access: Permission denied")
+    assert files.cannot_write(OSError(5, "Input/output error")) is None
+
+
+# ------------------------------------------------------------------------------------------------- damage at rest
+
+
+def _flip(path: Path, at: int = -100) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def inputs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inputs]:
+    """What stages read in the project, anew; values for keys of params.yaml."""
+    monkeypatch.chdir(project)
+    return lambda **values: Inputs.learning(parameters.load(paths.PARAMS, values))
+
+
+def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None:
+    loaders: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
+        ("mv_tsn", "train_mv", load_mv_tsn),
+        ("fusion", "train_fusion", load_fusion),
+    )
+    for name, stage, load in loaders:
+        path = project / f"data/models/{name}.safetensors"
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 8 + whole[8:], b"\x80\x02" + whole):
+            path.write_bytes(damaged)
+            with pytest.raises(ModelError, match=rf"{name}\.safetensors: not a model of ours(?s:.*)stages\.{stage}"):
+                load(path)
+        path.write_bytes(whole)
+    path.write_bytes(whole[:-9])
+    said = refused("moclip", "evaluate", cwd=project)
+    assert "fusion.safetensors: not a model of ours" in said
+
+
+def test_damaged_features_are_named_with_what_makes_them_anew(project: Path, inputs: Callable[..., Inputs]) -> None:
+    shutil.copytree(project / "data/features", project / "kept")
+    for name, stage, array in (("clip_image", "clip_image", "features"), ("mv_embed", "embed_mv", "views/features")):
+        folder = project / f"data/features/{name}.zarr/{array}"
+        for damage in (_flip, Path.unlink):
+            damage(next(path for path in sorted(folder.rglob("*")) if path.name != "zarr.json" and path.is_file()))
+            with pytest.raises(StoreError, match=rf"{name}\.zarr.* is damaged(?s:.*)python -m stages\.{stage}"):
+                inputs().fusion_data("train")
+            shutil.rmtree(project / "data/features")
+            shutil.copytree(project / "kept", project / "data/features")
+    next(path for path in (project / "data/features/mv.zarr/field/c").rglob("*") if path.is_file()).unlink()
+    said = refused("moclip", "train_mv", cwd=project)
+    assert "damaged" in said
+    assert "BallRising/v_" in said
+    assert "No such file" in refused("moclip", "store", "verify", cwd=project)
+
+
+def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callable[..., Inputs]) -> None:
+    clip = next((project / "data/demo/videos").rglob("*.avi"))
+    name = f"{clip.parent.name}/{clip.name}"
+    _flip(clip)
+    said = refused("moclip", "train_mv", cwd=project)
+    assert f"{name} changed since the index was written" in said
+    assert "run: dvc repro" in said
+    clip.write_bytes(clip.read_bytes() + b"0")
+    os.utime(clip, (0, 0))
+    with pytest.raises(MoclipError, match=f"{name} changed since the index was written"):
+        inputs().fields()
+    run("moclip", "extract_mv", "--rebuild", cwd=project)
+    table = pd.read_parquet(project / "data/features/mv.parquet").set_index("id")
+    assert table.loc[name, "reason"] == "it has changed since it was indexed"
+    run("moclip", "index", cwd=project)
+    with pytest.raises(StoreError, match=r"it was made from other clips(?s:.*)run: dvc repro embed_mv"):
+        inputs().fusion_data("train")
+    run("moclip", "extract_mv", cwd=project)
+    assert name in set(inputs().motion_rows()["id"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read", "maker"),
+    [
+        ("mv.clip", 10.0, Inputs.fields, "extract_mv"),
+        ("mv.accumulate", "grid", Inputs.fields, "extract_mv"),
+        ("clip.frames", 2, lambda given: given.fusion_data("train"), "clip_image"),
+        ("clip.prompts", "data/other.json", Inputs.text, "clip_text"),
+        ("evaluate.protocol", "2x1", lambda given: given.fusion_data("val"), "embed_mv"),
+    ],
+)
+def test_nothing_is_read_that_was_made_with_other_parameters(
+    inputs: Callable[..., Inputs], key: str, value: Any, read: Callable[[Inputs], Any], maker: str
+) -> None:
+    said = re.escape(f"it was made with {key}: ") + ".*" + re.escape(f"and params.yaml says {json.dumps(value)}")
+    with pytest.raises(StoreError, match=f"{said}\n  run: dvc repro {maker}"):
+        read(inputs(**{key: value}))
+
+
+def test_features_of_another_model_are_not_taken(inputs: Callable[..., Inputs]) -> None:
+    _flip(paths.MV_TSN)
+    with pytest.raises(StoreError, match="it was made from another MV-TSN\n  run: dvc repro embed_mv"):
+        inputs().fusion_data("train")
+
+
+# ------------------------------------------------------------------------------------------------------- security
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch run",)
+
+
+def test_a_malicious_checkpoint_runs_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    torch.save({"conv_stem.weight": _Evil()}, "evil.pt")
+    with pytest.raises(ModelError, match=r"evil\.pt"):
+        MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 32, 0.5), "evil.pt")
+    Path("data/demo/clip/model.safetensors").unlink()
+    torch.save({"logit_scale": _Evil()}, "data/demo/clip/pytorch_model.bin")
+    with pytest.raises(ModelError, match="data/demo/clip: cannot load this CLIP"):
+        Clip("data/demo/clip")
+    assert not Path("run").exists()
+
+
+def test_nothing_loads_pickles_runs_a_shell_or_trusts_remote_code() -> None:
+    forbidden = re.compile(
+        r"\bpickle\b(?!\.)|allow_pickle *= *True|weights_only *= *False|trust_remote_code|shell *= *True|os\.system"
+        r"|yaml\.(unsafe_load|full_load|Loader)|(?<!\.)\b(eval|exec)\(|read_pickle|joblib|dill"
+    )
+    for folder in ("src", "pipeline", "stages", "data/demo"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                code = line.split("#")[0]
+                own = path.name == "cli.py" and "exec(compile(tree, path" in code  # a stage of the product, for --help
+                assert own or not forbidden.search(code), f"{path}: {line}"
+                assert "torch.load(" not in code or "weights_only=True" in code, f"{path}: {line}"
+
+
+def test_the_page_shows_names_as_text(project: Path) -> None:
+    evil = "<script>alert(1)<b>&\"'"
+    for name in ("data/index.parquet", "data/predictions.parquet"):
+        table = pd.read_parquet(project / name)
+        table["class"] = table["class"].replace("RedBallRising", evil)
+        table.to_parquet(project / name, index=False)
+    for path in (project / "metrics").rglob("*"):
+        if path.is_file() and "RedBallRising" in (text := path.read_text()):
+            path.write_text(
+                text.replace(
+                    "RedBallRising", evil.replace('"', '""') if path.suffix == ".csv" else json.dumps(evil)[1:-1]
+                )
+            )
+    run("moclip", "report", cwd=project)
+    page = (project / "data/report/index.html").read_text()
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<b>&" not in page
+
+
+# ------------------------------------------------------------------------------------------------------- numerics
+
+
+def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
+    given, params = inputs(), parameters.load(paths.PARAMS, {})
+    rows = given.motion_rows("train")
+    clips = given.motion_clips("train"), given.motion_clips("val")
+    model = MvTsn(MvTsnConfig("test_resnet", tuple("abcd"), 32, 0.5))
+    wild = dataclasses.replace(recipe(params, 3), lr=1e30, batch=4)
+    with (
+        pytest.raises(
+            ModelError, match=r"no longer a number in epoch 1, step 2, with (\w+/v_\w+\.\w+(, )?){4}\n  lower tsn.lr"
+        ),
+        given.naming(rows),
+    ):
+        train_mv_tsn(model, given.fields(), *clips, wild, torch.device("cpu"), tmp_path / "c", "", lambda row: None)
+    train, val = given.fusion_data("train"), given.fusion_data("val")
+    train.stills[5] = torch.nan
+    head = ConcatFusion(FusionConfig(train.motion.shape[-1], train.stills.shape[-1], 8, 4, 0.0, "mean"))
+    with (
+        pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as told,
+        given.naming(rows),
+    ):
+        train_fusion(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
+    assert f"with {rows['id'][5]}\n" in str(told.value)
+
+
+def test_features_that_are_no_numbers_are_named(inputs: Callable[..., Inputs]) -> None:
+    group = zarr.open_group(paths.CLIP_IMAGE, mode="r+")
+    values = group["features"][:]
+    values[3, 0, 7] = np.inf
+    group["features"][:] = values
+    with pytest.raises(StoreError, match=f"no number is stored for {group['id'][3]}"):
+        inputs().fusion_data("train")
+    with pytest.raises(ModelError, match=r"gives no numbers .raw. for b and 1 more"):
+        encoding._check_numbers(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
+
+
+def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project: Path) -> None:
+    index = pd.read_parquet(project / "data/index.parquet")
+    assert index["frames"].min() < 32
+    run("moclip", "train_mv", "--tsn-segments", "32", "--tsn-batch", "4096", "--tsn-epochs", "1", cwd=project)
+    run("moclip", "embed_mv", "--evaluate-protocol", "3x1", cwd=project)
+    run("moclip", "train_fusion", "--fusion-batch", "4096", "--fusion-epochs", "1", cwd=project)
+
+
+def test_one_class_is_refused_and_one_without_a_training_clip_is_scored(clean: Path, tmp_path: Path) -> None:
+    root = tmp_path / "one"
+    shutil.copytree(clean / "Run", root / "Run")
+    with pytest.raises(DatasetError, match="only one class"):
+        index_of(root)
+    shutil.copytree(clean / "Jump", root / "Jump")
+    (root / "Sit").mkdir()
+    shutil.copy(clean / "Run/v_Run_g01_c01.avi", root / "Sit/v_Sit_g01_c01.avi")
+    every = [clip for clip in dataset.scan(root).clips if "Sit" not in clip]
+    tests = [clip for clip in every if "g03_c01" in clip] + ["Sit/v_Sit_g01_c01.avi"]
+    lists = write_lists(tmp_path / "lists", sorted({*every} - {*tests}), tests, ["Run", "Sit", "Jump"])
+    run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
+    said = run("moclip", "index", cwd=tmp_path).stdout
+    assert "no clip to train on: Sit" in said
+
+
+def test_fields_of_zeros_give_numbers() -> None:
+    torch.manual_seed(0)
+    model = MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 32, 0.5))
+    zeros = torch.zeros(4, 3, 2, 32, 32)
+    for mode in (model.train(), model.eval()):
+        logits = mode(zeros)
+        assert torch.isfinite(logits).all()
+    torch.nn.functional.cross_entropy(model.train()(zeros), torch.tensor([0, 1, 0, 1])).backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
