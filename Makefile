@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-predict bench-head bench-scale ablation clean
+.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-predict bench-head bench-scale torture ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,10 +32,11 @@ test: $(READY)  ## run every test, on up to four processes
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow"
 
-check: $(READY)  ## lint, formatting, types
+check: $(READY)  ## lint, formatting, types, known holes in the locked packages
 	ruff check .
 	ruff format --check .
 	mypy
+	python -m tests.audit
 
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
 lock:  ## resolve pyproject.toml anew into requirements.lock
@@ -64,6 +65,9 @@ bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (minut
 
 bench-scale: $(READY)  ## plan ten million clips, run a cluster of two, and what data sets of any size cost (long; 6 GB)
 	python -m benchmarks.scale
+
+torture: $(READY)  ## a thousand damaged clips, twenty kills of each stage, full disks (half an hour)
+	python -m benchmarks.torture
 
 ABLATION ?= size
 ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's clips, every seed of dataset.seeds (long)

@@ -139,9 +139,25 @@ def report(
             "rows": [_as_json(row) for row in rows],
             "left_out": list(left_out),
             "facts": dict(facts),
-            "machine": _machine(),
+            "machine": machine(),
         }
         write_atomically(out, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def rows_before(out: Path | None, wanted: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
+    """Rows and facts of the parts that are not measured now, from an earlier JSON."""
+    if out is None or not out.exists():
+        return [], {}
+    earlier = json.loads(out.read_text(encoding="utf-8"))
+    facts = {part: about for part, about in earlier["facts"].items() if part not in wanted}
+    names = {name for about in facts.values() for name in about["rows"]}
+    return [_row(row) for row in earlier["rows"] if row["name"] in names], facts
+
+
+def _row(found: dict[str, Any]) -> Row:
+    sign, _, aim = (found["target"] or "").partition(" ")
+    target = float(aim.replace(",", "")) if aim else None
+    return Row(found["name"], found["ours"], found["theirs"], found["unit"], target, sign == "<=")
 
 
 def _short(value: float | None) -> str:
@@ -162,19 +178,21 @@ def _as_json(row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "unit": row.unit,
-        "ours": _rounded(row.ours),
-        "theirs": _rounded(row.theirs),
-        "ratio": _rounded(row.ratio),
+        "ours": rounded(row.ours),
+        "theirs": rounded(row.theirs),
+        "ratio": rounded(row.ratio),
         "target": _target(row) or None,
         "met": row.met,
     }
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Four digits: what a result's file keeps."""
     return None if value is None else float(f"{value:.4g}")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What the figures depend on, beside the code."""
     installed = {name.lower(): number for name, number in _installed()}
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

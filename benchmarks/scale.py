@@ -12,7 +12,6 @@ keeps its rows in the JSON. `arithmetic` prints the tables of docs/scale.md from
 from __future__ import annotations
 
 import functools
-import json
 import math
 import multiprocessing
 import os
@@ -54,7 +53,7 @@ from benchmarks.arithmetic import (
     TRAINING,
     VIEWS,
 )
-from benchmarks.common import RESULTS, Row, arguments, make_clips, real_clips, real_data, report, say
+from benchmarks.common import RESULTS, Row, arguments, make_clips, real_clips, real_data, report, rows_before, say
 from moclip import dataset, store, video
 from moclip.features import Features, write_features
 from moclip.slots import by_shard, plan_slots
@@ -574,7 +573,7 @@ def main() -> None:
     size = QUICK if given.quick else FULL
     out = given.out or (None if given.quick else RESULTS / "scale.json")
     wanted = given.parts or list(PARTS)
-    rows, facts = _before(out, wanted)
+    rows, facts = rows_before(out, wanted)
     for part in wanted:
         say(part)
         with tempfile.TemporaryDirectory(prefix="bench-scale-") as folder:
@@ -582,22 +581,6 @@ def main() -> None:
         facts[part]["rows"] = [row.name for row in found]
         rows += found
     report("scale", rows, [], facts, out)
-
-
-def _before(out: Path | None, wanted: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and facts of the parts that are not measured now, from an earlier JSON."""
-    if out is None or not out.exists():
-        return [], {}
-    earlier = json.loads(out.read_text(encoding="utf-8"))
-    facts = {part: about for part, about in earlier["facts"].items() if part not in wanted}
-    names = {name for about in facts.values() for name in about["rows"]}
-    return [_row(row) for row in earlier["rows"] if row["name"] in names], facts
-
-
-def _row(found: dict[str, Any]) -> Row:
-    sign, _, aim = (found["target"] or "").partition(" ")
-    target = float(aim.replace(",", "")) if aim else None
-    return Row(found["name"], found["ours"], found["theirs"], found["unit"], target, sign == "<=")
 
 
 if __name__ == "__main__":

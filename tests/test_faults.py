@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,7 +33,7 @@ from pipeline import paths
 from pipeline.alone import alone
 from pipeline.inputs import Inputs
 from pipeline.recipe import recipe
-from tests import dying
+from tests import audit, dying
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run
 from tests.test_dag import digests
@@ -161,6 +162,18 @@ def test_a_header_that_claims_a_giant_picture_gets_no_memory(tmp_path: Path) -> 
         clip.write_bytes(content)
         with pytest.raises(video.VideoError, match=told):
             video.probe(clip)
+
+
+def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
+    clip = encode(tmp_path / "clip.avi", moving_texture(8, (48, 64)))
+    with av.open(str(clip)) as given, av.open(str(tmp_path / "titled.avi"), "w", metadata_encoding="latin-1") as made:
+        made.metadata["title"] = "Ü"
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)
+    assert video.probe(tmp_path / "titled.avi").frames == 8
 
 
 # --------------------------------------------------------------------------------------- one run at a time, no room
@@ -353,6 +366,16 @@ def test_nothing_loads_pickles_runs_a_shell_or_trusts_remote_code() -> None:
                 own = path.name == "cli.py" and "exec(compile(tree, path" in code  # a stage of the product, for --help
                 assert own or not forbidden.search(code), f"{path}: {line}"
                 assert "torch.load(" not in code or "weights_only=True" in code, f"{path}: {line}"
+
+
+def test_known_holes_in_packages_are_named() -> None:
+    good = {"name": "a", "version": "1", "vulns": []}
+    bad = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
+    unknown = {"name": "c", "version": "1", "skip_reason": "not found"}
+    found = [audit.verdict(json.dumps({"dependencies": packages})) for packages in ([good, unknown], [good, bad])]
+    assert found[0] == (0, "1 of 2 locked packages looked up, 0 known holes")
+    assert found[1] == (1, "2 of 2 locked packages looked up, 1 known holes\nb 2: CVE-1, mended in 3")
+    assert audit.verdict("")[0] == 0
 
 
 def test_the_page_shows_names_as_text(project: Path) -> None:

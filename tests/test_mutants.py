@@ -1,0 +1,84 @@
+"""Clips of every kind that nobody should have to read, and kills: the small forms of what `make torture` does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from benchmarks import torture
+from tests.mutants import KINDS, Mutant, is_clip, rendered, write_mutants
+
+pytestmark = pytest.mark.slow
+
+
+class Tortured(NamedTuple):
+    """Mutants, the folder they lie in, the project that has read them, and how its commands ended."""
+
+    mutants: Sequence[Mutant]
+    root: Path
+    project: Path
+    runs: dict[str, torture.Ran]
+
+
+@pytest.fixture(scope="module")
+def tortured(tmp_path_factory: pytest.TempPathFactory) -> Tortured:
+    folder = tmp_path_factory.mktemp("mutants")
+    root, project = folder / "videos", folder / "project"
+    mutants = write_mutants(torture.sources_in(folder / "sources"), root, 3 * len(KINDS), seed=1)
+    return Tortured(mutants, root, project, torture.run_over(root, project))
+
+
+def test_no_mutant_stops_a_run_and_each_gets_what_it_is_owed(tortured: Tortured) -> None:
+    for done in tortured.runs.values():
+        assert done.code == 0, done.said
+        assert "Traceback" not in done.said
+        assert done.peak_mb < torture.MOST_MB
+    found = torture.judged(tortured.mutants, tortured.root, tortured.project)
+    assert (found.without_row, found.without_reason, found.lost, found.let_in, found.wrong) == ([], [], [], [], [])
+    assert found.rows == found.clips
+    assert found.clips + found.ignored == 3 * len(KINDS)
+    assert found.stored > len(KINDS)
+    assert found.compared > 100
+
+
+def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
+    project = shutil.copytree(tortured.project, tmp_path / "project")
+    path = project / "data/features/mv.parquet"
+    table = pd.read_parquet(path).set_index("id")
+    whole = [mutant.id for mutant in tortured.mutants if mutant.kind == "untouched"]
+    moved, refused, silent = whole
+    table["offset"] = table["offset"].where(table.index != moved, table["offset"][refused])
+    for id, reason in ((refused, "why not"), (silent, "")):
+        table["status"] = table["status"].where(table.index != id, "failed")
+        table["reason"] = table["reason"].where(table.index != id, reason)
+    gone = next(mutant.id for mutant in tortured.mutants if mutant.kind == "two videos")
+    table.drop(gone).reset_index().to_parquet(path, index=False)
+    found = torture.judged(tortured.mutants, tortured.root, project)
+    assert found.wrong == [moved]
+    assert found.lost == [f"{refused}: why not", f"{silent}: "]
+    assert found.without_reason == [silent]
+    assert found.without_row == [gone]
+
+
+def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
+    sources = rendered(tmp_path / "sources")[:4]
+    made = [write_mutants(sources, tmp_path / str(turn), 2 * len(KINDS), seed=5) for turn in range(2)]
+    assert made[0] == made[1]
+    for mutant in made[0]:
+        files = [tmp_path / str(turn) / mutant.id for turn in range(2)]
+        if is_clip(tmp_path / "0", mutant):
+            assert files[0].read_bytes() == files[1].read_bytes(), mutant
+
+
+@pytest.mark.parametrize(
+    ("stage", "times"),
+    [("transcode", 3), ("index", 3), ("extract_mv", 3), ("train_mv", 3), ("clip_image", 1), ("train_fusion", 1)],
+)
+def test_a_killed_stage_ends_with_the_same_bytes(stage: str, times: int, finished: Path, tmp_path: Path) -> None:
+    found = torture.kill(stage, times, finished, tmp_path, every_start=False)
+    assert (found.kills, found.different, found.left) == (times, 0, 0)
