@@ -211,7 +211,7 @@ def _guesses_times(container: Any) -> bool:
 def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Open the file's main video stream for decoding on one thread (processes are the parallelism)."""
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # titles are in whatever encoding
     except FileNotFoundError as error:
         raise VideoError("no such file", where=path) from error
     except (FFmpegError, OSError, ValueError) as error:
