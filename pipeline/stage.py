@@ -71,6 +71,7 @@ class Stage:
 
     def __call__(self) -> None:
         """Run as a program: `python -m stages.<name>`."""
+        console.loaded()
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         self.add_to(app)
         console.run(app, f"python -m stages.{self.name}")

@@ -199,8 +199,10 @@ def test_bad_videos_get_a_row_with_the_reason(clips: Path, tmp_path: Path) -> No
         {"id": "text", "path": str(tmp_path / "text.mp4")},
         {"id": "longer", "path": str(clips / "v5.mp4")},
     ]
-    common = {"md5": "x", "frames": 10, "codec": "mpeg4", "has_b": False}
-    bad = pd.DataFrame([{**row, **common} for row in extra])
+    common = {"frames": 10, "codec": "mpeg4", "has_b": False}
+    files = [Path(row["path"]) for row in extra]
+    sums = [video.md5(file) if file.exists() else "x" for file in files]
+    bad = pd.DataFrame([{**row, **common, "md5": md5} for row, md5 in zip(extra, sums, strict=True)])
     table = run(pd.concat([videos, bad]), clips, tmp_path / "out", workers=2).set_index("id")
     assert list(table.index[table["status"] == "ok"]) == ["v0", "v1", "v2"]
     reasons = {str(name): str(reason) for name, reason in table["reason"].items()}

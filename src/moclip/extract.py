@@ -369,7 +369,7 @@ def _fill(slot: np.ndarray, job: Job, clip: Clip, before: store.Plain) -> dict[s
 
 
 def _check_unchanged(file: Path, clip: Clip) -> None:
-    if video.md5(file) != clip.md5:
+    if file.exists() and video.md5(file) != clip.md5:  # what is missing, decoding will say
         raise VideoError("it has changed since it was indexed", where=clip.path, fix="run: dvc repro")
 
 
