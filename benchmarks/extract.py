@@ -56,6 +56,7 @@ class Size:
     """How much is measured: clips, repetitions, seconds of the long clip."""
 
     times: int
+    frames: int  # of each clip encoded, at most
     ucf: int  # names given to the one UCF-101 clip
     made: int  # clips encoded at UCF-101's size
     made_names: int  # names given to each of them
@@ -66,8 +67,8 @@ class Size:
     long: int
 
 
-FULL = Size(times=3, ucf=240, made=8, made_names=16, hd=4, hd_names=6, real=None, real_names=4, long=600)
-QUICK = Size(times=1, ucf=2, made=1, made_names=2, hd=1, hd_names=1, real=3, real_names=1, long=4)
+FULL = Size(times=3, frames=160, ucf=240, made=8, made_names=16, hd=4, hd_names=6, real=None, real_names=4, long=600)
+QUICK = Size(times=1, frames=24, ucf=2, made=1, made_names=2, hd=1, hd_names=1, real=3, real_names=1, long=4)
 
 
 # ------------------------------------------------------------------------------------------------ contenders
@@ -288,10 +289,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         say("encoding clips")
-        made = functools.partial(make_clips, folder, count=size.made, frames=160)
+        made = functools.partial(make_clips, folder, count=size.made, frames=size.frames)
         mpeg4 = indexed(made("mpeg4", UCF_SIZE), size.made_names)
         h264 = indexed(made("h264", UCF_SIZE), size.made_names)
-        hd = indexed(make_clips(folder, "h264", HD_SIZE, size.hd, 160), size.hd_names)
+        hd = indexed(make_clips(folder, "h264", HD_SIZE, size.hd, size.frames), size.hd_names)
         if real is None:
             left_out.append(f"real clips: {REAL_DATA} is not set; clips with B-frames are rendered ones")
             steady = indexed(made("h264", UCF_SIZE, b_frames=2), size.made_names * 4)

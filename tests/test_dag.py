@@ -185,26 +185,6 @@ def test_an_option_goes_before_params_yaml(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(project: Path) -> None:
-    command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "12", "--checkpoint-seconds", "0"]
-    run(*command, cwd=project)
-    model, curve = project / "data/models/mv_tsn.safetensors", project / "metrics/train_mv/plots/metrics/val_loss.tsv"
-    wanted = [path.read_bytes() for path in (model, curve)]
-    model.unlink()
-    checkpoint = project / "data/work/train_mv.safetensors"
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert checkpoint.exists(), "it was killed between two epochs"
-    assert not model.exists()
-    run(*command, cwd=project)
-    assert [path.read_bytes() for path in (model, curve)] == wanted
-    assert not checkpoint.exists()
-
-
-@pytest.mark.slow
 def test_base_to_new_trains_on_half_of_the_classes_and_scores_both(project: Path) -> None:
     settings = ("dataset.base_to_new=true", "fusion.head=text", "fusion.pooling=attention", "clip.frames=2")
     changes = [part for setting in settings for part in ("-S", setting)]

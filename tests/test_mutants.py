@@ -75,10 +75,7 @@ def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
             assert files[0].read_bytes() == files[1].read_bytes(), mutant
 
 
-@pytest.mark.parametrize(
-    ("stage", "times"),
-    [("transcode", 3), ("index", 3), ("extract_mv", 3), ("train_mv", 3), ("clip_image", 1), ("train_fusion", 1)],
-)
-def test_a_killed_stage_ends_with_the_same_bytes(stage: str, times: int, finished: Path, tmp_path: Path) -> None:
-    found = torture.kill(stage, times, finished, tmp_path, every_start=False)
-    assert (found.kills, found.different, found.left) == (times, 0, 0)
+@pytest.mark.parametrize("stage", ["index", "extract_mv", "train_mv"])
+def test_a_killed_stage_ends_with_the_same_bytes(stage: str, finished: Path, tmp_path: Path) -> None:
+    found = torture.kill(stage, 3, finished, tmp_path, every_start=False)
+    assert (found.kills, found.different, found.left) == (3, 0, 0)
