@@ -21,7 +21,7 @@ from moclip.cluster import Cluster, check_seen, check_versions
 from moclip.errors import MoclipError, StoreError, VideoError
 from moclip.storage import Folder
 
-REVISION = 2  # of the arithmetic between a video and its stored field: another one means extracting anew
+REVISION = 3  # of what is done between a video and its stored bytes: another one means extracting anew
 TABLE = "table.parquet"  # in a store elsewhere: its table, for whoever extracts into it next
 MARK = f"{store.PARTS}/recipe"
 ROWS = 4096  # of parts, held as Python objects at a time
