@@ -77,7 +77,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: st
         env=env | environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     if code is not None:
         assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"

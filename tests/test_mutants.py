@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -39,9 +41,10 @@ def test_no_mutant_stops_a_run_and_each_gets_what_it_is_owed(tortured: Tortured)
         assert "Traceback" not in done.said
         assert done.peak_mb < torture.MOST_MB
     found = torture.judged(tortured.mutants, tortured.root, tortured.project)
-    assert (found.without_row, found.without_reason, found.lost, found.let_in, found.wrong) == ([], [], [], [], [])
+    assert {name: ids for name in torture.PROMISED if (ids := getattr(found, name))} == {}
     assert found.rows == found.clips
-    assert found.clips + found.ignored == 3 * len(KINDS)
+    assert found.others == found.ignored
+    assert found.clips + found.others == 3 * len(KINDS)
     assert found.stored > len(KINDS)
     assert found.compared > 100
 
@@ -57,12 +60,43 @@ def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
         table["status"] = table["status"].where(table.index != id, "failed")
         table["reason"] = table["reason"].where(table.index != id, reason)
     gone = next(mutant.id for mutant in tortured.mutants if mutant.kind == "two videos")
-    table.drop(gone).reset_index().to_parquet(path, index=False)
+    table = table.drop(gone)
+    table.loc["Walk/of nothing.avi"] = table.loc[refused]
+    table.reset_index().to_parquet(path, index=False)
     found = torture.judged(tortured.mutants, tortured.root, project)
     assert found.wrong == [moved]
     assert found.lost == [f"{refused}: why not", f"{silent}: "]
     assert found.without_reason == [silent]
     assert found.without_row == [gone]
+    assert found.unasked == ["Walk/of nothing.avi"]
+
+
+def test_a_wrong_field_is_seen_wherever_it_is() -> None:
+    fields, types = np.ones((3, 2, 4, 4), np.int8), np.frombuffer(b"IPP", np.uint8)
+    read = torture.Fields(fields, types, (b"1", b"2", b"3"), (1, 2, 3), ())
+    assert torture._is_right(fields, types, read, read, 3)
+    assert not torture._is_right(fields, types, None, read, 0)  # nothing is there to be stored
+    assert not torture._is_right(fields[:2], types[:2], read, None, 0)
+    assert not torture._is_right(fields, types[::-1], read, None, 0)
+    for frame in range(3):
+        other = fields.copy()
+        other[frame, 1, 3, 3] = 2
+        assert not torture._is_right(other, types, read, None, 0)
+        changed = dataclasses.replace(read, fields=other)
+        assert torture._is_right(other, types, changed, read, 2) == (frame == 2)  # the third one may be another
+
+
+def test_what_a_run_leaves_behind_is_seen(tmp_path: Path) -> None:
+    for folder in ("data/work", "data/features", "metrics"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "data/features/kept").touch()
+    assert (torture.leftovers(tmp_path), list(torture.written(tmp_path))) == ([], ["data/features/kept"])
+    aside = [tmp_path / "data/features/.kept.host-1.tmp", tmp_path / "data/work/index.lock"]
+    for path in aside:
+        path.touch()
+    (tmp_path / "data/work/empty").mkdir()
+    assert set(torture.leftovers(tmp_path)) == {*aside, tmp_path / "data/work/empty"}
+    assert list(torture.written(tmp_path)) == ["data/features/kept"]
 
 
 def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
@@ -78,4 +112,4 @@ def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["index", "extract_mv", "train_mv"])
 def test_a_killed_stage_ends_with_the_same_bytes(stage: str, finished: Path, tmp_path: Path) -> None:
     found = torture.kill(stage, 3, finished, tmp_path, every_start=False)
-    assert (found.kills, found.different, found.left) == (3, 0, 0)
+    assert (found.kills, found.different, found.left) == (3, 0, 0)  # kills that come too late are none
