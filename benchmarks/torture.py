@@ -101,7 +101,8 @@ def watched(*command: str | Path, cwd: Path, **environment: str) -> Ran:
         try:
             code = process.wait(LIMIT)
         finally:
-            _end(process.pid)
+            if process.returncode is None:  # else the number may be another's by now
+                _end(process.pid)
         seconds = time.perf_counter() - begun
         said.seek(0)
         return Ran(code, said.read(), seconds, peak.end())
