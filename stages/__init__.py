@@ -14,6 +14,10 @@ if importlib.util.find_spec("moclip") is None or importlib.util.find_spec("typer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+# Of several processes that train together, one that ends leaves pages of C++ frames in the others' output, beside the
+# one message that tells what went wrong.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 if sys.argv[:1] == [
     "-m"
 ]:  # a stage is being run: looking for garbage among what it imports takes a quarter of that time

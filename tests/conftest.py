@@ -18,6 +18,7 @@ from benchmarks.common import copy_product
 from pipeline import params as parameters
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by other tests: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
