@@ -168,7 +168,7 @@ class Inputs:
         return FusionData(
             torch.from_numpy(motion),
             torch.from_numpy(self.stills(ids)),
-            torch.from_numpy(rows["label"].to_numpy()),
+            torch.from_numpy(rows["label"].to_numpy(copy=True)),
         )
 
     def skipped(self, *parts: str) -> dict[str, int]:
