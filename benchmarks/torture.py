@@ -1,6 +1,7 @@
 """What faults do to a run: a thousand clips that nobody should have to read, and kills at any moment of every stage.
 
-    python -m benchmarks.torture [mutants] [kills] [disks] [--clips 1050] [--kills 20] [--quick] [--out FILE]
+    python -m benchmarks.torture [mutants] [kills] [disks] [--clips 1050] [--kills 20] [--stage NAME]
+                                 [--quick] [--out FILE]
 
 `mutants`: the clips of `tests.mutants` in one `moclip index` and one `moclip extract_mv`. What is counted:
 
@@ -600,9 +601,11 @@ def kill(stage: str, times: int, finished: Path, folder: Path, every_start: bool
     return found
 
 
-def torture_stages(folder: Path, finished: Path, times: int, stages: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
-    """Kill each stage `times` times, two stages at once."""
-    facts = {}
+def torture_stages(
+    folder: Path, finished: Path, times: int, stages: Sequence[str], earlier: Mapping[str, Any]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Kill each stage `times` times, two stages at once; `earlier` is what is known of others."""
+    facts = {stage: about for stage, about in earlier.items() if stage not in stages}
     with ThreadPoolExecutor(2) as pool:
         jobs = {stage: pool.submit(kill, stage, times, finished, folder) for stage in stages}
         for stage, job in jobs.items():
@@ -610,7 +613,7 @@ def torture_stages(folder: Path, finished: Path, times: int, stages: Sequence[st
             say(f"  {stage}: {facts[stage]}")
     sums = {name: sum(about[name] for about in facts.values()) for name in ("kills", "went_on", "different", "left")}
     rows = [
-        Row("kills: of stages at work", sums["kills"], unit="kills", target=times * len(stages)),
+        Row("kills: of stages at work", sums["kills"], unit="kills", target=times * len(facts)),
         Row("kills: that left something to go on from", sums["went_on"], unit="kills"),
         Row("kills: other bytes in the end", sums["different"], unit="kills", target=0, at_most=True),
         Row("kills: something left over", sums["left"], unit="kills", target=0, at_most=True),
@@ -702,14 +705,16 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--clips", type=int, default=1050, help="mutants, a few of which are no files")
     parser.add_argument("--kills", type=int, default=20, help="kills of each stage")
+    parser.add_argument("--stage", action="append", help="kill this one alone; the others' figures stay")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     if given.quick:
         given.clips, given.kills = 42, 1
-    stages = ["index", "extract_mv"] if given.quick else list(STAGES)
+    stages = given.stage or (["index", "extract_mv"] if given.quick else list(STAGES))
     out = given.out or (None if given.quick else RESULTS)
     wanted = given.parts or list(PARTS)
+    given.earlier = rows_before(out, ())[1].get("kills", {}).get("by stage", {}) if given.stage else {}
     rows, facts = rows_before(out, wanted)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # nothing stays mounted
     with tempfile.TemporaryDirectory(prefix="torture-") as top:
@@ -727,7 +732,9 @@ def main() -> None:
 Part = Callable[[Path, Callable[[], Path], argparse.Namespace, Sequence[str]], tuple[list[Row], dict[str, Any]]]
 PARTS: dict[str, Part] = {
     "mutants": lambda folder, finished, given, stages: torture_clips(folder, given.clips),
-    "kills": lambda folder, finished, given, stages: torture_stages(folder, finished(), given.kills, stages),
+    "kills": lambda folder, finished, given, stages: torture_stages(
+        folder, finished(), given.kills, stages, given.earlier
+    ),
     "disks": lambda folder, finished, given, stages: torture_disks(folder, finished(), stages),
 }
 

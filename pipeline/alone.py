@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-FEW = ("data", "data/features", "data/models", "data/report", "data/work", "data/baselines/image", "metrics")
+FEW = ("data", "data/features", "data/models", "data/report", "data/work", "data/baselines", "metrics")
 MV = paths.MV_STORE
 PLACES = [*map(Path, FEW), MV, MV / "field", MV / "frame_type", MV / "frame_type/c"]
 """Where a run sets files aside. Among a store's shards, extraction cleans up by itself."""

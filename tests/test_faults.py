@@ -197,7 +197,8 @@ def test_what_killed_runs_set_aside_is_swept_up(project: Path, monkeypatch: pyte
     ended = subprocess.Popen(["true"])
     ended.wait()
     host = os.uname().nodename.partition(".")[0]
-    left = [Path(f"data/.index.parquet.{host}-{ended.pid}.tmp"), Path(f"metrics/.a.json.{host}-{ended.pid}.tmp")]
+    names = ("data/.index.parquet", "data/baselines/.image", "metrics/.a.json")
+    left = [Path(f"{name}.{host}-{ended.pid}.tmp") for name in names]
     others = [
         Path(f"data/.index.parquet.{host}-{os.getpid()}.tmp"),
         Path(f"data/.index.parquet.elsewhere-{ended.pid}.tmp"),
