@@ -50,9 +50,10 @@ def evenly(clips: Sequence[Path]) -> list[Path]:
     return [clips[place] for place in np.linspace(0, len(clips) - 1, min(CLIPS, len(clips))).astype(int)]
 
 
-def papers_shapes(predictor: Predictor, folder: Path) -> Predictor:
+def papers_shapes(predictor: Predictor, folder: Path, quick: bool) -> Predictor:
     """The predictor with untrained models of the paper's shapes: for their cost."""
-    config = CLIPConfig(text_config={"num_hidden_layers": 1})  # the defaults are ViT-B/32
+    shallow = {"num_hidden_layers": 1}
+    config = CLIPConfig(text_config=shallow, vision_config=shallow if quick else {})  # the defaults are ViT-B/32
     CLIPModel(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(predictor.clip.tokenizer.name_or_path).save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
@@ -60,7 +61,7 @@ def papers_shapes(predictor: Predictor, folder: Path) -> Predictor:
     network = MvTsn(MvTsnConfig("efficientnet_b0", predictor.classes, 224, 0.5)).eval().to(predictor.device)
     head = ConcatFusion(FusionConfig(network.width, clip.width, 512, len(predictor.classes), 0.5)).eval()
     text = np.ones((len(predictor.classes), clip.width), np.float32)
-    views = dataclasses.replace(predictor.views, segments=32)
+    views = dataclasses.replace(predictor.views, segments=2 if quick else 32)
     return dataclasses.replace(predictor, mv_tsn=network, fusion=head, clip=clip, text=text, views=views)
 
 
@@ -128,11 +129,11 @@ def main() -> None:
     given = parser.parse_args()
     os.chdir(given.project)
     predictor = load_predictor(params.load(paths.PARAMS))
-    clips = {name: files[:2] if given.quick else files for name, files in chosen_clips().items()}
+    clips = {name: files[:1] if given.quick else files for name, files in chosen_clips().items()}
     times = 1 if given.quick else 15
     rows = [row for name, files in clips.items() for row in rows_of(f"{name}, last models", predictor, files, times)]
     with tempfile.TemporaryDirectory() as folder:
-        large = papers_shapes(predictor, Path(folder))
+        large = papers_shapes(predictor, Path(folder), given.quick)
         for name, files in clips.items():
             rows += rows_of(f"{name}, paper's shapes", large, files, 1 if given.quick else 3)
     facts = {

@@ -6,6 +6,7 @@ library.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,7 @@ def cell_mean(pixels: np.ndarray, row: int, column: int, canvas: tuple[int, int]
     return dx / total * canvas[1] / width, dy / total * canvas[0] / height
 
 
+@functools.cache
 def overlap(pixel: int, cell_number: int, side: int, canvas: int, cell: int) -> float:
     """Length in canvas px that a pixel shares with a cell."""
     low, high = pixel * canvas / side, (pixel + 1) * canvas / side
