@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench-extract bench-read bench-predict bench-head bench-scale torture ablation clean
+.PHONY: help setup demo metrics test test-fast check format lock bench bench-extract bench-read bench-predict bench-head bench-scale torture ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -50,6 +50,19 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 format: $(READY)  ## let ruff mend what it can
 	ruff check --fix .
 	ruff format .
+
+BENCH := build/bench
+PEERS := $(BENCH)/.ready
+$(PEERS): $(READY) pyproject.toml
+	$(PYTHON) -m venv --clear $(BENCH)
+	python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > $$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/moclip.pth
+	python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])' | \
+	  xargs $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+	@touch $@
+
+bench: $(PEERS)  ## measure every part beside its peers, into benchmarks/results.json and docs/performance.md (25 min)
+	$(BENCH)/bin/python -m benchmarks.peers $(PART)
 
 bench-extract: $(READY)  ## compare extraction with bare decoding loops, into benchmarks/results (minutes)
 	python -m benchmarks.extract

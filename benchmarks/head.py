@@ -60,13 +60,13 @@ def main() -> None:
     size = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(prefix="bench-head-") as folder:
         project = Path(folder) / "project"
-        parts = _make_project(project, size)
+        parts = make_project(project, size)
         say(f"dvc exp run -S fusion.lr=1e-4, {parts['train']} clips to train on")
         begun = time.perf_counter()
-        _dvc(project, "exp", "run", "-S", "fusion.lr=1e-4")
+        dvc(project, "exp", "run", "-S", "fusion.lr=1e-4")
         ours = time.perf_counter() - begun
         top1 = read_json(project / paths.STREAM_JSON["fusion"], "evaluate")["top1"]
-    motion, picture = _backbones(size)
+    motion, picture = backbones(size)
     theirs = (motion + picture) * parts["train"] * size.epochs
     rows = [
         Row(f"dvc exp run -S fusion.lr=1e-4, {size.epochs} epochs", ours, None, "s", TARGET_SECONDS, at_most=True),
@@ -85,7 +85,7 @@ def main() -> None:
     report("an experiment on the head at UCF-101's size", rows, [], facts, out)
 
 
-def _make_project(project: Path, size: Size) -> dict[str, int]:
+def make_project(project: Path, size: Size) -> dict[str, int]:
     """A git and DVC project where everything before the head is done; the number of clips in each part."""
     copy_product(project)
     (project / "videos").mkdir()
@@ -105,9 +105,9 @@ def _make_project(project: Path, size: Size) -> dict[str, int]:
     finally:
         os.chdir(here)
     _git(project, "init", "-q")
-    _dvc(project, "init", "-q")
+    dvc(project, "init", "-q")
     before = ["transcode", "index", "extract_mv", "clip_text", "clip_image", "train_mv", "train_image", "embed_mv"]
-    _dvc(project, "commit", "-f", "-q", *before)
+    dvc(project, "commit", "-f", "-q", *before)
     _git(project, "add", "-A")
     _git(project, "-c", "user.name=bench", "-c", "user.email=bench@example.org", "commit", "-q", "-m", "features")
     return parts
@@ -183,7 +183,7 @@ def _index(size: Size) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def _backbones(size: Size) -> tuple[float, float]:
+def backbones(size: Size) -> tuple[float, float]:
     """Seconds a clip that the frozen backbones take: EfficientNet-B0 on three segments, ViT-B/32 on one frame."""
     network = MvTsn(MvTsnConfig("efficientnet_b0", ("a", "b"), 224, 0.5)).eval().to(memory_format=torch.channels_last)
     tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)).eval()
@@ -193,7 +193,7 @@ def _backbones(size: Size) -> tuple[float, float]:
     return best["EfficientNet-B0"] / size.sample, best["ViT-B/32"] / size.sample
 
 
-def _dvc(project: Path, *arguments: str) -> None:
+def dvc(project: Path, *arguments: str) -> None:
     environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": "src"}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
     command = [sys.executable, "-m", "dvc", *arguments]

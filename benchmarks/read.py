@@ -77,7 +77,7 @@ QUICK = Size(times=1, ucf=4, made=1, batches=3, one_by_one=20, samples=4, scale=
 # ----------------------------------------------------------------------------------------- random fields
 
 
-def build(clips: pd.DataFrame, folder: Path, accumulate: bool | str) -> None:
+def build(clips: pd.DataFrame, folder: Path, accumulate: bool | str, workers: int = PROCESSES) -> None:
     """Extract the clips into a store in `folder`."""
     table = extract(
         clips,
@@ -87,7 +87,7 @@ def build(clips: pd.DataFrame, folder: Path, accumulate: bool | str) -> None:
         canvas=CANVAS,
         clip=CLIP,
         accumulate=accumulate,
-        workers=PROCESSES,
+        workers=workers,
     )
     if (table["status"] != "ok").any():
         raise SystemExit("not all clips could be extracted")
@@ -209,7 +209,7 @@ def film(path: str) -> Film:
     return Film(path, np.array(sorted(pts for pts, _, _ in packets)), keys[:, 0], keys[:, 1])
 
 
-def decoded_field(clip: Film, frame: int, manner: str) -> np.ndarray:
+def decoded_field(clip: Film, frame: int, manner: str | bool) -> np.ndarray:
     """The accumulated field of one frame, decoded from its key frame on one thread: float64 (2, rows, columns), px."""
     wanted = clip.stamps[frame]
     entry = np.searchsorted(clip.keys, wanted, side="right") - 1
@@ -240,7 +240,7 @@ def columns_of(records: np.ndarray) -> np.ndarray:
     return np.stack([records[name].astype(np.int32) for name in video.COLUMNS], axis=1)
 
 
-def decode_sample(clip: Film, frames: Sequence[int], manner: str) -> np.ndarray:
+def decode_sample(clip: Film, frames: Sequence[int], manner: str | bool) -> np.ndarray:
     """(segments, 2, rows, columns) px."""
     return np.stack([decoded_field(clip, frame, manner) for frame in frames])
 

@@ -1,0 +1,129 @@
+"""Growth: what commands take on 100 to 10,000 tiny clips, with exponents of time and memory; starting up."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import ROOT, copy_product, encode, rendered, say
+from benchmarks.peers.core import Part, Ran, command, interleaved
+from pipeline import paths, presets
+
+CLIPS = (100, 1_000, 10_000)
+SMALL, FRAMES, CONTENTS, CLASSES = (64, 96), 8, 8, 10  # px (height, width); frames; different files; classes
+MOCLIP = ("-c", "from pipeline.cli import main; main()")
+DVC = ("-m", "dvc")
+TRAIN = ("--tsn-backbone", "test_resnet", "--tsn-size", "32", "--tsn-epochs", "1", "--tsn-batch", "64")
+COMMANDS = {
+    "index": ("-m", "stages.index"),
+    "extract": ("-m", "stages.extract_mv"),
+    "verify": (*MOCLIP, "store", "verify"),
+    "train, one epoch": ("-m", "stages.train_mv", *TRAIN),
+    "dvc commit": (*DVC, "commit", "-f", "-q", "index", "extract_mv"),
+    "dvc status": (*DVC, "status", "index", "extract_mv"),
+}
+QUICK = ("index",)
+LINEAR = 1.05
+
+
+def measure(part: Part) -> None:
+    """Commands on projects of each size, exponents between the two largest; `moclip --help`."""
+    sizes = (40, 80) if part.quick else CLIPS
+    found: dict[str, dict[int, list[Ran]]] = {}
+    for clips in sizes:
+        project = part.folder / f"growth{clips}"
+        make_project(project, clips)
+        for turn in range(1 if part.quick or clips == max(sizes) else 2):
+            for name, words in COMMANDS.items():
+                if part.quick and name not in QUICK:
+                    continue
+                if name == "dvc commit" and turn:
+                    continue
+                if name == "extract":
+                    words = (*words, "--rebuild")
+                ran = command(*words, cwd=project)
+                found.setdefault(name, {}).setdefault(clips, []).append(ran)
+        last = {name: values[clips][-1] for name, values in found.items()}
+        say(f"  {clips} clips: " + ", ".join(f"{name} {ran.seconds:.1f} s" for name, ran in last.items()))
+    for name, values in found.items():
+        add_rows(part, name, values)
+    part.setup["growth"] = (
+        f"{CONTENTS} rendered MPEG-4 clips of {FRAMES} frames, {SMALL[1]}x{SMALL[0]}, under so many names (links); "
+        "each command is a process of its own, its memory that of all its processes; the training is the smallest "
+        "network's (32 px)"
+    )
+    start_up(part)
+
+
+def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
+    """Seconds, memory and exponents of a command."""
+    sizes = sorted(values)
+    seconds = [float(np.median([ran.seconds for ran in values[size]])) for size in sizes]
+    memory = [float(np.median([ran.memory for ran in values[size]])) for size in sizes]
+    exponents = {
+        what: [float(np.diff(np.log(series[-2:]))[0] / np.log(sizes[-1] / sizes[-2])), slope(sizes, series)]
+        for what, series in (("time", seconds), ("memory", memory))
+    }
+    part.facts.setdefault("growth", {})[name] = {
+        "clips": sizes,
+        "seconds": [round(value, 3) for value in seconds],
+        "MiB": [round(value, 1) for value in memory],
+        "exponent of time, last two": round(exponents["time"][0], 3),
+        "exponent of time, fitted": round(exponents["time"][1], 3),
+        "exponent of memory, last two": round(exponents["memory"][0], 3),
+        "exponent of memory, fitted": round(exponents["memory"][1], 3),
+    }
+    if not part.quick:
+        for what, (last, _) in exponents.items():
+            label = f"{name}: exponent of {what}, {sizes[-2]:,} to {sizes[-1]:,} clips"
+            part.row(label, "", last, target=LINEAR, at_most=True)
+
+
+def slope(sizes: list[int], series: list[float]) -> float:
+    """The exponent fitted over all sizes."""
+    return float(np.polyfit(np.log(sizes), np.log(series), 1)[0])
+
+
+def make_project(project: Path, clips: int) -> None:
+    """A git and DVC repository with so many clips."""
+    copy_product(project)
+    sources = [
+        encode(project / f"content{number}.avi", rendered(SMALL, number), "mpeg4", SMALL, 0, FRAMES)
+        for number in range(CONTENTS)
+    ]
+    for number in range(clips):
+        kind, turn = number % CLASSES, number // CLASSES
+        folder = project / "videos" / f"class{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.link(sources[turn % CONTENTS], folder / f"v_class{kind}_g{turn % 25 + 1:02d}_c{turn // 25:03d}.avi")
+    (project / paths.TRANSCODED).mkdir(parents=True)
+    with contextlib.chdir(project):
+        paths.PARAMS.write_text(presets.text("folder", "videos", None, None))
+    who = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
+    first = ("git", *who, "commit", "-q", "--allow-empty", "-m", "clips")
+    for words in (("git", "init", "-q"), first, (sys.executable, "-m", "dvc", "init", "-q")):
+        subprocess.run(words, cwd=project, check=True, capture_output=True)
+
+
+def start_up(part: Part) -> None:
+    """`moclip --help` beside an empty program."""
+
+    def run(*words: str) -> Callable[[], object]:
+        return functools.partial(
+            subprocess.run, [sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        )
+
+    empty, helped = "python -c pass", "moclip --help"
+    rounds = 1 if part.quick else 15
+    turns = interleaved(
+        {helped: run(*MOCLIP, "--help"), empty: run("-c", "pass")}, part.limit(15), most=rounds, least=1
+    )
+    part.row("moclip --help", "s", turns.median(helped), target=0.3, at_most=True, rounds=turns.rounds)
+    part.versus("starting up", turns, helped, empty, None, "s")

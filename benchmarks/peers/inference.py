@@ -1,0 +1,225 @@
+"""Inference: one clip to its label, beside zero-shot CLIP on 8 frames and X-CLIP: cost, latency, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.common import UCF_SIZE, make_clips, real_clips, real_data, say
+from benchmarks.peers.core import Part, Run, peak
+from benchmarks.predict import evenly
+from moclip import video
+from moclip.clip import Clip, picture_cost
+from moclip.cost import count_parameters, fusion_cost, multiply_adds
+from moclip.fusion import ConcatFusion, FusionConfig
+from moclip.mv_tsn import MvTsn, MvTsnConfig
+from moclip.predictor import FieldSettings, Predictor, ViewSettings
+
+FRAMES = 8
+CLASSES = tuple(f"class {number}" for number in range(101))
+OURS, ZERO_SHOT, X_CLIP = "ours", "zero-shot CLIP, 8 frames", "X-CLIP base/32, 8 frames"
+SETUP = {
+    OURS: "`Predictor`: EfficientNet-B0 at 224 px on 32 segments, ViT-B/32 on one frame, the head; untrained weights",
+    ZERO_SHOT: "`transformers` CLIP ViT-B/32, random weights; PyAV decodes up to the last of 8 frames, features' mean",
+    X_CLIP: "`transformers` XCLIPModel with the configuration of base-patch32, random weights: cost only; the text "
+    "side, also its video-conditioned prompts, is not counted",
+}
+Answer = Callable[[str], object]
+
+
+def measure(part: Part) -> None:
+    """All three on the same clips, one clip at a time, by turns."""
+    part.setup |= SETUP
+    real = real_data()
+    if real is None or part.quick:
+        paths = make_clips(part.folder, "mpeg4", UCF_SIZE, 1 if part.quick else 4, 24 if part.quick else 160)
+    else:
+        paths = [*sorted((real / "codecs").glob("*.avi")), *evenly(real_clips(real))]
+    clips = [str(path) for path in paths]
+    part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([video.probe(path).frames for path in paths]))}
+    part.facts["threads"] = torch.get_num_threads()
+    makers: dict[str, Callable[[], Answer]] = {
+        OURS: functools.partial(models, part.quick),
+        ZERO_SHOT: zero_shot_answer,
+        X_CLIP: x_clip_answer,
+    }
+    if part.quick:
+        makers = {OURS: makers[OURS]}
+        part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
+    latency(part, makers, clips)
+    if not part.quick:
+        parts_of(part, clips)
+        for name, cost in costs().items():
+            part.facts.setdefault("cost", {})[name] = cost
+        gmacs = {name: cost["multiply_adds"] / 1e9 for name, cost in part.facts["cost"].items()}
+        held = {name: peak(hold, maker, clips[0]) for name, maker in makers.items()}
+        idle = peak(hold, nothing, clips[0])
+        for name in (ZERO_SHOT, X_CLIP):
+            part.row("multiply-adds a clip", "G", gmacs[OURS], gmacs[name], who=(OURS, name), less=True)
+            part.row("peak memory of a process", "MiB", held[OURS], held[name], who=(OURS, name), less=True)
+        part.row("peak memory with the imports alone", "MiB", idle)
+
+
+def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence[str]) -> None:
+    """A round is one clip, of which every contender says the label."""
+    answers = {name: make() for name, make in makers.items()}
+    say(f"{len(answers)} ways from a clip to its label")
+    turn = dict.fromkeys(answers, 0)
+
+    def one(name: str) -> None:
+        answers[name](clips[turn[name] % len(clips)])
+        turn[name] += 1
+
+    runs: dict[str, Run] = {name: functools.partial(one, name) for name in answers}
+    turns = part.turns(runs, 110, least=len(clips), most=5 * len(clips), spread=0.0)
+    for name, seconds in turns.seconds.items():
+        for share in (50, 90, 99):
+            value = 1e3 * float(np.percentile(seconds, share))
+            part.row(f"{name}: {share}th percentile", "ms a clip", value, rounds=turns.rounds)
+    for name in runs:
+        if name != OURS:
+            part.versus("a clip to its label", turns, OURS, name, None, "ms a clip")
+
+
+def parts_of(part: Part, clips: Sequence[str]) -> None:
+    """The share of a prediction's time that goes into each part."""
+    predictor = models()
+    spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def clock(name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun
+
+    for path in clips:
+        with clock("decode, field"):
+            look = predictor.look(Path(path))
+        predictor.answer(look, clock)
+    whole = sum(spent.values())
+    names = {"mv_tsn": "MV-TSN", "clip": "CLIP", "fusion": "head"}
+    part.facts["shares"] = {names.get(name, name): round(seconds / whole, 4) for name, seconds in spent.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ models
+
+
+def models(tiny: bool = False) -> Predictor:
+    """A predictor with untrained models of the paper's shapes, or with tiny ones."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        seeing = (
+            {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
+            if tiny
+            else {}
+        )
+        CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1}, vision_config=seeing)).save_pretrained(folder)
+        letters = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
+        CLIPTokenizer(letters, []).save_pretrained(folder)
+        CLIPImageProcessor().save_pretrained(folder)
+        clip = Clip(folder)
+    network = (
+        MvTsn(MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5))
+        .eval()
+        .to(memory_format=torch.channels_last)
+    )
+    head = ConcatFusion(FusionConfig(network.width, clip.width, 512, len(CLASSES), 0.5)).eval()
+    return Predictor(
+        mv_tsn=network,
+        fusion=head,
+        clip=clip,
+        classes=CLASSES,
+        text=np.ones((len(CLASSES), clip.width), np.float32),
+        logit_scale=100.0,
+        prompts=("{}",),
+        fields=FieldSettings(False, (240, 320), 8, 20.0, False),
+        views=ViewSettings(2 if tiny else 32, 1, 0.875, 1, "middle", 0),
+    )
+
+
+def nothing() -> Answer:
+    return str
+
+
+def zero_shot_answer() -> Answer:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    model = CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1})).eval()
+    return functools.partial(_answer, model, CLIPImageProcessor(), _clip_features)
+
+
+def x_clip_answer() -> Answer:
+    from transformers import CLIPImageProcessor, XCLIPConfig, XCLIPModel
+
+    model = XCLIPModel(XCLIPConfig(text_config={"num_hidden_layers": 1})).eval()
+    return functools.partial(_answer, model, CLIPImageProcessor(), _x_clip_features)
+
+
+def _answer(model: Any, processor: Any, features: Callable[[Any, torch.Tensor], torch.Tensor], path: str) -> int:
+    numbers = np.linspace(0, video.probe(Path(path)).frames - 1, FRAMES).astype(int)
+    shown = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in video.read_frames(Path(path), numbers)]
+    pixels = processor(images=shown, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        found = features(model, pixels)
+        return int((found @ torch.ones(found.shape[-1], len(CLASSES))).argmax())
+
+
+def _clip_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    return _pooled(model.get_image_features(pixels)).mean(0)
+
+
+def _x_clip_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    return _pooled(model.get_video_features(pixels[None]))[0]
+
+
+def _pooled(found: Any) -> torch.Tensor:
+    pooled: torch.Tensor = getattr(found, "pooler_output", found)
+    return pooled
+
+
+def hold(make: Callable[[], Answer], path: str) -> None:
+    make()(path)
+
+
+class _Video(torch.nn.Module):
+    """X-CLIP's video side alone."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return _pooled(self.model.get_video_features(pixels))
+
+
+def costs() -> dict[str, dict[str, int]]:
+    """Multiply-adds and parameters of the seeing side of each, a clip."""
+    from transformers import CLIPVisionConfig, XCLIPConfig, XCLIPModel
+
+    tower = picture_cost(CLIPVisionConfig(patch_size=32, projection_dim=512))
+    network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
+    segment = network.segment_cost()
+    head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))
+    with torch.device("meta"):
+        x_clip = XCLIPModel(XCLIPConfig())
+        seeing = (x_clip.vision_model, x_clip.visual_projection, x_clip.mit)
+        video_side = {
+            "parameters": sum(count_parameters(module) for module in seeing),
+            "multiply_adds": multiply_adds(_Video(x_clip), torch.zeros(1, FRAMES, 3, 224, 224)),
+        }
+    ours = {
+        "parameters": segment["parameters"] + tower["parameters"] + count_parameters(head),
+        "multiply_adds": 32 * segment["multiply_adds"] + tower["multiply_adds"] + fusion_cost(head, 1),
+    }
+    shots = {"parameters": tower["parameters"], "multiply_adds": FRAMES * tower["multiply_adds"]}
+    return {OURS: ours, ZERO_SHOT: shots, X_CLIP: video_side}
