@@ -156,7 +156,7 @@ def embed(
     for part, read in _read_ahead(fields, clips, max(1, batch // (segments * crops)), segments, None):
         grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
         shown = pictures(grids, boxes.tile(len(part) * segments), model.config.size)
-        features.append(model.features(shown).float().unflatten(0, (len(part), -1)).mean(1))
+        features.append(model.encode(shown).float().unflatten(0, (len(part), -1)).mean(1))
         advance(len(part))
     pooled = torch.cat(features)
     return pooled.cpu().numpy(), model.head(pooled).cpu().numpy()
@@ -181,7 +181,7 @@ def embed_view(
     for part, read in _read_ahead(fields, clips, max(1, batch // segments), segments, generator):
         boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
         shown = pictures(torch.from_numpy(read).to(device), boxes, model.config.size)
-        features.append(model.features(shown).float().unflatten(0, (len(part), segments)).mean(1))
+        features.append(model.encode(shown).float().unflatten(0, (len(part), segments)).mean(1))
         advance(len(part))
     return torch.cat(features).cpu().numpy()
 

@@ -34,6 +34,10 @@ class MvTsnConfig:
     channels: int = 2  # 2: dx and dy; 3: an RGB picture of them
 
 
+AT_ONCE = 8 * 224**2
+"""Pixels that go through a network at once on a CPU; half or twice as many are as quick."""
+
+
 class MvTsn(nn.Module):
     """`pretrained` is False, "hub" or a local weights file. Raises ModelError where timm cannot give the backbone."""
 
@@ -53,6 +57,14 @@ class MvTsn(nn.Module):
     def features(self, fields: Tensor) -> Tensor:
         """(N, 2, H, W) in [-1, 1] -> (N, D)."""
         return self.backbone(self.input_norm(fields).contiguous(memory_format=torch.channels_last))
+
+    def encode(self, fields: Tensor) -> Tensor:
+        """The `features` of a network in eval mode, on a CPU a few fields at a time: what a layer hands to the next
+        then stays in the processor's cache, which halves the time (docs/performance.md) and changes a last bit at most."""
+        if fields.device.type != "cpu":
+            return self.features(fields)
+        few = max(1, AT_ONCE // (self.config.size * 2 // self.config.stem_stride) ** 2)
+        return torch.cat([self.features(part) for part in fields.split(few)])
 
     def forward(self, fields: Tensor) -> Tensor:
         """(B, S, 2, H, W) -> logits (B, classes), the mean over the segments."""

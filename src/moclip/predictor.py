@@ -203,7 +203,7 @@ class Predictor:
         if crops > 1:  # else the only box serves all fields
             fields, boxes = fields.repeat_interleave(crops, dim=0), boxes.tile(len(levels))
         shown = pictures(fields, boxes, self.mv_tsn.config.size)
-        return self.mv_tsn.features(shown).mean(0, keepdim=True)
+        return self.mv_tsn.encode(shown).mean(0, keepdim=True)
 
     def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
         """Logits (classes,) of each stream that can name these classes."""
