@@ -59,8 +59,11 @@ class MvTsn(nn.Module):
         return self.backbone(self.input_norm(fields).contiguous(memory_format=torch.channels_last))
 
     def encode(self, fields: Tensor) -> Tensor:
-        """The `features` of a network in eval mode, on a CPU a few fields at a time: what a layer hands to the next
-        then stays in the processor's cache, which halves the time (docs/performance.md) and changes a last bit at most."""
+        """The `features` of a network in eval mode, on a CPU a few fields at a time.
+
+        What a layer hands to the next then stays in the processor's cache: half the time (docs/performance.md), and
+        the same values but for a last bit at most.
+        """
         if fields.device.type != "cpu":
             return self.features(fields)
         few = max(1, AT_ONCE // (self.config.size * 2 // self.config.stem_stride) ** 2)
