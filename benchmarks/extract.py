@@ -68,7 +68,7 @@ class Size:
 
 
 FULL = Size(times=3, frames=160, ucf=240, made=8, made_names=16, hd=4, hd_names=6, real=None, real_names=4, long=600)
-QUICK = Size(times=1, frames=24, ucf=2, made=1, made_names=2, hd=1, hd_names=1, real=3, real_names=1, long=4)
+QUICK = Size(times=1, frames=24, ucf=2, made=1, made_names=2, hd=1, hd_names=1, real=3, real_names=1, long=1)
 
 
 # ------------------------------------------------------------------------------------------------ contenders

@@ -275,6 +275,19 @@ def test_a_protocol_is_the_mean_over_its_views(data: tuple[Fields, Clips, Clips]
         np.testing.assert_allclose(logits[row], alone, atol=1e-4)
 
 
+@pytest.mark.parametrize(("stem_stride", "at_once"), [(2, 8), (1, 2)])
+def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: int, at_once: int) -> None:
+    torch.manual_seed(0)
+    network = MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 224, 0.5, stem_stride)).eval()
+    fields, seen = torch.rand(19, 2, 224, 224), []
+    network.backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with torch.inference_mode():
+        found = network.encode(fields)
+        assert max(seen) == at_once
+        assert sum(seen) == len(fields)
+        torch.testing.assert_close(found, network.features(fields))
+
+
 def test_a_diverging_run_says_so(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
     fields, train, val = data
     recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
