@@ -13,6 +13,8 @@ from moclip.files import write_atomically
 PAGE = ROOT / "docs/performance.md"
 PICTURES = ROOT / "docs/performance"
 COLOURS = ("#2563c9", "#d98324", "#3f9d6b", "#a3568f", "#8a94a6")
+WHOLE = ("ours", "ours (tensorstore)")
+"""Contenders that do all that ours does, and not a part of it."""
 Row = Mapping[str, Any]
 Part = Mapping[str, Any]
 
@@ -168,7 +170,7 @@ def section(name: str, title: str, part: Part) -> list[str]:
 def table_of(rows: Iterable[Row]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [("what", "unit", "ours", "beside", "theirs", "times (quartiles)", "rounds", "")]
     for row in rows:
-        who = f" *{row['who']}*" if row["who"] not in ("ours", "ours (tensorstore)") and row["beside"] else ""
+        who = f" *{row['who']}*" if row["who"] not in WHOLE and row["beside"] else ""
         theirs = number(row["theirs"])
         lines.append(
             (
@@ -454,7 +456,7 @@ def ratios(rows: Sequence[Row], path: Path, label: str) -> None:
 
 def beside_peers(label: str) -> Callable[[Part, Path], None]:
     def draw(part: Part, path: Path) -> None:
-        rows = [row for row in part["rows"] if row["quartiles"] and "second worker" not in row["name"]]
+        rows = [row for row in part["rows"] if row["quartiles"] and row["who"] in WHOLE]
         if rows:
             ratios(rows, path, label)
 
