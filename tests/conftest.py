@@ -115,8 +115,8 @@ def commit(folder: Path) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores, four at most: tests wait for commands, and commands for the disk."""
-    return min(4, (os.cpu_count() or 1) + 2)
+    """One more than there are cores, four at most: tests wait for commands, and commands for the disk."""
+    return min(4, (os.cpu_count() or 1) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
