@@ -15,12 +15,11 @@ def live_log(folder: Path, label: str, epochs: int, writes: bool = True) -> Iter
     if not writes:
         yield lambda row: None
         return
-    from dvclive import Live  # takes a second to import
+    with console.loading():  # a second or two, DVC's own import within the first call among them
+        from dvclive import Live
 
-    with (
-        Live(dir=str(folder), report=None, save_dvc_exp=False, dvcyaml=None) as live,
-        console.progress(label, epochs, "epoch") as advance,
-    ):
+        log_to = Live(dir=str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
+    with log_to as live, console.progress(label, epochs, "epoch") as advance:
 
         def log(row: dict[str, float]) -> None:
             live.step = int(row["epoch"]) + 1

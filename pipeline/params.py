@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -326,8 +327,13 @@ def _suggest(names: list[str]) -> str:
     return f"; {prefix or 'the top level'} has {', '.join(model.model_fields)}"
 
 
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return Params.model_json_schema()
+
+
 def _allowed(key: str) -> str:
-    node: dict[str, Any] = Params.model_json_schema()
+    node = _schema()
     definitions = node.get("$defs", {})
     for part in key.split("."):
         node = node.get("properties", {}).get(part, {})

@@ -23,11 +23,12 @@ from moclip.mv_training import MvTsnRecipe, embed, optimiser_for, schedule, trai
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from moclip.sampling import motion_frames
 from moclip.store import FieldReader, read_frame_types
-from moclip.training import BestEpoch, autocast_type
+from moclip.training import BestEpoch, autocast_type, without_compiler
 from pipeline import params as parameters
 from pipeline import presets
 from pipeline.recipe import recipe
 from tests.clips import encode, moving_texture
+from tests.conftest import ROOT, run
 
 RECIPE = MvTsnRecipe(
     segments=2,
@@ -138,11 +139,46 @@ def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsn
     return MvTsn(config), recipe(params, tsn.segments)
 
 
+@pytest.mark.parametrize(("kind", "options"), [(torch.optim.Adam, {"eps": 1e-3}), (torch.optim.AdamW, {"fused": True})])
+def test_an_optimiser_without_the_compiler_takes_the_same_steps(
+    kind: type[torch.optim.Optimizer], options: dict[str, Any]
+) -> None:
+    def trained(kind: type[torch.optim.Optimizer]) -> torch.Tensor:
+        weights = torch.nn.Parameter(torch.linspace(-1, 1, 40))
+        optimiser = kind([weights], lr=0.1, weight_decay=0.01, **options)  # type: ignore[call-arg]
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, [3])
+        for _ in range(6):
+            optimiser.zero_grad(set_to_none=True)
+            (weights**2).sum().backward()
+            optimiser.step()
+            optimiser.load_state_dict(optimiser.state_dict())
+            scheduler.step()
+        return weights.detach()
+
+    assert torch.equal(trained(without_compiler(kind)), trained(kind))
+
+
+def test_training_does_not_wait_for_the_compiler() -> None:
+    program = """if True:
+        import sys, torch
+        from moclip.training import Adam, AdamW
+        for kind in Adam, AdamW:
+            weights = torch.nn.Parameter(torch.ones(2))
+            optimiser = kind([weights], lr=0.1)
+            weights.sum().backward()
+            optimiser.step()
+            optimiser.load_state_dict(optimiser.state_dict())
+            optimiser.zero_grad()
+        sys.exit("torch._dynamo" in sys.modules)
+    """
+    run("python", "-c", program, cwd=ROOT)
+
+
 def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
     assert (wanted.segments, wanted.epochs, wanted.batch) == (3, 200, 80)
     optimiser = optimiser_for(model, wanted)
-    assert type(optimiser) is torch.optim.Adam
+    assert isinstance(optimiser, torch.optim.Adam)
     group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
     assert len(group_of) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():

@@ -25,7 +25,7 @@ from moclip.errors import ModelError
 from moclip.fields import Clips, Fields
 from moclip.mv_tsn import MvTsn, parameter_groups
 from moclip.sampling import segment_frames
-from moclip.training import BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training import Adam, BestEpoch, Log, LossError, autocast_type, epoch_generator
 from moclip.weights import load_weights, save_weights
 
 CHECKPOINT_SECONDS = 20.0
@@ -60,7 +60,7 @@ def optimiser_for(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
     groups = parameter_groups(
         model, recipe.lr, recipe.weight_decay, recipe.lr_mult_head, recipe.lr_mult_stem, recipe.lr_mult_rest
     )
-    return torch.optim.Adam(groups, eps=recipe.eps)
+    return Adam(groups, eps=recipe.eps)
 
 
 def schedule(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe) -> torch.optim.lr_scheduler.LRScheduler:
