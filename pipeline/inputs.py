@@ -139,7 +139,7 @@ class Inputs:
     def fused_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits that have both a motion embedding and a picture embedding."""
         rows = self._usable(*parts)
-        both = rows["id"].map(lambda name: name in self.mv_embed and name in self.clip_image)
+        both = rows["id"].isin(self.mv_embed.ids) & rows["id"].isin(self.clip_image.ids)
         if not both.any():
             raise StoreError(f"no clip of {' or '.join(parts)} has features of both streams", where=paths.MV_EMBED)
         return rows[both].reset_index(drop=True)

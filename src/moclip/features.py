@@ -142,9 +142,6 @@ class Features:
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._loaded: dict[str, np.ndarray] = {}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._row
-
     def array(self, name: str) -> np.ndarray:
         """The whole array `name`, (n, ...), rows in the order of `ids`."""
         if name not in self._loaded:

@@ -87,7 +87,11 @@ class Fusion(nn.Module, ABC):
         self.dropout = Dropout(config.dropout)
 
     @abstractmethod
-    def forward(self, motion: Tensor, stills: Tensor) -> Tensor: ...
+    def fused(self, motion: Tensor, picture: Tensor) -> Tensor:
+        """Logits (B, classes) of a motion feature and a pooled picture feature, (B, picture) of unit length."""
+
+    def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
+        return self.fused(motion, self.pooling(motion, stills))
 
     def mixed(self, motion: Tensor, picture: Tensor) -> Tensor:
         """The hidden layer, (B, hidden)."""
@@ -106,8 +110,8 @@ class ConcatFusion(Fusion):
         super().__init__(config)
         self.head = nn.Linear(config.hidden, config.classes)
 
-    def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
-        return self.head(self.mixed(motion, self.pooling(motion, stills)))
+    def fused(self, motion: Tensor, picture: Tensor) -> Tensor:
+        return self.head(self.mixed(motion, picture))
 
 
 class TextFusion(Fusion):
@@ -126,10 +130,9 @@ class TextFusion(Fusion):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.projection.bias)
 
-    def forward(self, motion: Tensor, stills: Tensor, text: Tensor | None = None) -> Tensor:
+    def fused(self, motion: Tensor, picture: Tensor, text: Tensor | None = None) -> Tensor:
         """With `text` (C, picture) the logits (B, C) of those classes, whatever was trained on."""
         names = self.text if text is None else text
-        picture = self.pooling(motion, stills)
         fused = functional.normalize(picture + self.projection(self.mixed(motion, picture)), dim=-1)
         return (self.log_temperature.exp() * fused + self.residual(motion)) @ names.T
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moclip.fusion import Fusion
-from moclip.training import BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training import AdamW, BestEpoch, Log, LossError, autocast_type, epoch_generator
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ def train_fusion(
     occur = torch.cat([train.labels, val.labels]).unique()
     choices = torch.full((model.config.classes,), -torch.inf).index_fill_(0, occur, 0.0).to(device)
     train, val = train.to(device), val.to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    optimiser = AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     keeper = BestEpoch(model)
+    pooled = None if model.pooling.attends else model.pooling(train.motion, train.stills)  # the same in every step
     for epoch in range(recipe.epochs):
         generator = epoch_generator(recipe.seed, epoch)
         order = torch.from_numpy(generator.permutation(len(train.labels))).to(device)
@@ -62,7 +63,8 @@ def train_fusion(
         shown = []
         for rows in order.split(recipe.batch):
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                logits = model(train.motion[rows, view[rows]], train.stills[rows])
+                motion = train.motion[rows, view[rows]]
+                logits = model(motion, train.stills[rows]) if pooled is None else model.fused(motion, pooled[rows])
             logits = logits.float() + choices
             shown.append(logits.detach())
             model.zero_grad(set_to_none=True)

@@ -214,7 +214,8 @@ class Predictor:
             return {"fusion": self.fusion(motion_features, shown)[0], "mv_tsn": alone, "zero_shot": zero_shot}
         if isinstance(self.fusion, TextFusion):
             names = torch.from_numpy(self.text).to(self.device)
-            return {"fusion": self.fusion(motion_features, shown, names)[0], "zero_shot": zero_shot}
+            picture = self.fusion.pooling(motion_features, shown)
+            return {"fusion": self.fusion.fused(motion_features, picture, names)[0], "zero_shot": zero_shot}
         return {"zero_shot": zero_shot}
 
 
