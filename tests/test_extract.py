@@ -245,8 +245,8 @@ def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monk
     videos = index(clips).iloc[[0]]
     windows = video.windows
 
-    def stops_early(path: str, backend: str, *, refuse_b: bool) -> Iterator[video.Vectors]:
-        read = windows(path, backend, refuse_b=refuse_b)
+    def stops_early(path: str, backend: str, **options: bool) -> Iterator[video.Vectors]:
+        read = windows(path, backend, **options)
         return itertools.islice(read, 1) if backend == "mvextractor" else read
 
     monkeypatch.setattr(video, "WINDOW_FRAMES", 8)

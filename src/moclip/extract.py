@@ -424,7 +424,7 @@ def _decode_with(
 ) -> tuple[int, np.ndarray]:
     length = 0
     kinds: list[np.ndarray] = []
-    windows = video.windows(clip.path, backend, refuse_b=refuse_b)
+    windows = video.windows(clip.path, backend, refuse_b=refuse_b, moving_only=True)
     for moved, types in motion.fields(windows, recipe.canvas, recipe.cell, recipe.accumulate):
         processes.still_alive()
         fields = motion.quantise(moved, recipe.clip)

@@ -15,6 +15,7 @@ import numpy as np
 from moclip.video import AS_CODED, B_FRAME, I_FRAME, Vectors
 
 CODEC_CELL = 8  # px: FFmpeg exports blocks of 16 or 8 px only, so a cell of 8 has at most one vector per direction
+_CELL_BITS = 3  # a shift takes a third of a whole division's time
 LEVELS = 127  # of int8 on either side of zero
 ACCUMULATE = (False, "grid", "pixel")
 
@@ -99,28 +100,34 @@ def _on_codec_grid(vectors: Vectors, motion_x: np.ndarray, motion_y: np.ndarray,
         _assign(grid, vectors, motion_x, motion_y, np.flatnonzero(future & moving))
         _assign(grid, vectors, -motion_x, -motion_y, np.flatnonzero(~future))
     else:
-        _assign(grid, vectors, -motion_x, -motion_y, np.flatnonzero(moving))
+        _assign(grid, vectors, -motion_x, -motion_y, None if moving.all() else np.flatnonzero(moving))
     return grid
 
 
-def _assign(grid: np.ndarray, vectors: Vectors, moved_x: np.ndarray, moved_y: np.ndarray, chosen: np.ndarray) -> None:
-    """Write the displacements (N,) of the chosen blocks into the grid (T, 2, rows, columns)."""
+def _assign(
+    grid: np.ndarray, vectors: Vectors, moved_x: np.ndarray, moved_y: np.ndarray, chosen: np.ndarray | None
+) -> None:
+    """Write the displacements (N,) of the chosen blocks (None: of all) into the grid (T, 2, rows, columns)."""
     _, _, rows, columns = grid.shape
-    w, h, x, y = (vectors.blocks[chosen, column] for column in (_W, _H, _DST_X, _DST_Y))
-    left, top = (x - w // 2) // CODEC_CELL, (y - h // 2) // CODEC_CELL
+    w, h, x, y = (vectors.blocks[:, column] for column in (_W, _H, _DST_X, _DST_Y))
+    frame = vectors.frame
+    if chosen is not None:
+        w, h, x, y, frame, moved_x, moved_y = (all_.take(chosen) for all_ in (w, h, x, y, frame, moved_x, moved_y))
+    left, top = (x - (w >> 1)) >> _CELL_BITS, (y - (h >> 1)) >> _CELL_BITS
     wide, high = w > CODEC_CELL, h > CODEC_CELL
     inside = (left >= 0) & (top >= 0) & (left + wide < columns) & (top + high < rows)
     if not inside.all():  # a cropped stream has macroblocks beyond the picture
-        return _assign(grid, vectors, moved_x, moved_y, chosen[inside])
-    corner = (vectors.frame[chosen].astype(np.int64) * (2 * rows) + top) * columns + left
-    wide, high, both = np.flatnonzero(wide), np.flatnonzero(high), np.flatnonzero(wide & high)
+        left, top, wide, high, frame, moved_x, moved_y = (
+            all_[inside] for all_ in (left, top, wide, high, frame, moved_x, moved_y)
+        )
+    corner = (frame * np.int64(2 * rows) + top) * columns + left
     flat = grid.reshape(-1)
-    for moved, first in ((moved_x[chosen], corner), (moved_y[chosen], corner + rows * columns)):
-        flat[first] = moved
-        flat[first[wide] + 1] = moved[wide]
-        flat[first[high] + columns] = moved[high]
-        flat[first[both] + columns + 1] = moved[both]
-    return None
+    parts = [(0, None), (1, wide), (columns, high), (columns + 1, wide & high)]  # 8 px each; which blocks have it
+    for away, having in parts:
+        these = slice(None) if having is None else np.flatnonzero(having)
+        first = corner[these] + away
+        flat[first] = moved_x[these]
+        flat[first + rows * columns] = moved_y[these]
 
 
 def _on_canvas(
@@ -135,7 +142,9 @@ def _on_canvas(
     sides = canvas[::-1] if turn.swaps else canvas  # the canvas as the coded picture lies on it
     mirrored = (xy < 0 or yy < 0, xx < 0 or yx < 0)  # down the rows, along the columns
     edges = [_edges(size[axis], sides[axis], cell, pitch, mirrored[axis]) for axis in (0, 1)]
-    summed = _between(_between(values, edges[0], axis=2), edges[1], axis=3)
+    summed = values
+    for axis in (1, 0) if edges[0].rest.any() else (0, 1):  # the order that leaves less to do; the sums are the same
+        summed = _between(summed, edges[axis], axis=2 + axis)
     area = np.outer(edges[0].lengths, edges[1].lengths) * per_px
     summed = summed * np.stack([sides[1] / size[1] / area, sides[0] / size[0] / area])
     if turn == AS_CODED:
@@ -190,9 +199,13 @@ def _sums(values: np.ndarray, bounds: np.ndarray, axis: int) -> np.ndarray:
     spans = np.diff(bounds)
     before: tuple[Any, ...] = (slice(None),) * axis
     if (spans == spans[0]).all() and spans[0] > 0:
-        parts = (values[(*before, slice(k, bounds[-1], spans[0]))] for k in range(spans[0]))
-        first = next(parts)
-        return first if spans[0] == 1 else sum(parts, start=first.astype(_WIDER[first.dtype.kind]))
+        parts = [values[(*before, slice(k, bounds[-1], spans[0]))] for k in range(spans[0])]
+        if len(parts) == 1:
+            return parts[0]
+        total = np.add(parts[0], parts[1], dtype=_WIDER[values.dtype.kind])
+        for part in parts[2:]:
+            total += part
+        return total
     shape = (*values.shape[:axis], len(spans), *values.shape[axis + 1 :])
     total = np.zeros(shape, _WIDER[values.dtype.kind])
     for k in range(spans.max()):

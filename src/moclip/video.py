@@ -48,6 +48,7 @@ _RAW = np.dtype(
     ],
     align=True,
 )  # fmt: skip
+_WORDS, _MOTION_WORD = 5, 3  # of 64 bits: those of a record, and the one that motion_x and motion_y make up together
 COLUMNS = ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
 _PICTURE = tuple(b"PIPBPIPI")  # FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
 _LETTER = {"I": I_FRAME, "i": I_FRAME, "b": I_FRAME, "B": B_FRAME}  # everything else predicts from the past
@@ -373,10 +374,11 @@ def read_vectors(path: str | Path, backend: str) -> Vectors:
     )
 
 
-def windows(path: str | Path, backend: str, *, refuse_b: bool = False) -> Iterator[Vectors]:
+def windows(path: str | Path, backend: str, *, refuse_b: bool = False, moving_only: bool = False) -> Iterator[Vectors]:
     """Yield the motion vectors of a video, a few hundred frames at most at a time.
 
-    B-frames have none but in H.264, MPEG-1 and MPEG-2: FFmpeg does not export those of other codecs.
+    B-frames have none but in H.264, MPEG-1 and MPEG-2: FFmpeg does not export those of other codecs. With
+    `moving_only`, blocks that PyAV reads and that `motion.fields` can do without may be left out (see `unpacked`).
 
     With `refuse_b`, a B-frame met by mvextractor raises `InexactError`: the index may have been wrong about
     it.
@@ -386,7 +388,7 @@ def windows(path: str | Path, backend: str, *, refuse_b: bool = False) -> Iterat
     VideoError
         Nothing decodes, the picture's size changes midway, or no frame in the whole video has motion vectors.
     """
-    return _read_mvextractor(path, refuse_b) if backend == "mvextractor" else _read_pyav(path)
+    return _read_mvextractor(path, refuse_b) if backend == "mvextractor" else _read_pyav(path, moving_only)
 
 
 def _check_found(path: str | Path, frames: int, vectors: int) -> None:
@@ -438,12 +440,12 @@ def _joined(arrays: list[np.ndarray], types: list[int], look: tuple[int, int, Or
     return Vectors(np.concatenate(arrays), frame, np.array(types, np.uint8), *look)
 
 
-def _read_pyav(path: str | Path) -> Iterator[Vectors]:
+def _read_pyav(path: str | Path, moving_only: bool) -> Iterator[Vectors]:
     with _opened(path) as (container, stream):
         # Vectors are parsed from the bitstream, never from pixels: leaving out the work on pixels that can be
         # left out changes none of them and saves a quarter of the time.
         stream.codec_context.options = EXPORT | {"skip_loop_filter": "all", "skip_idct": "all"}
-        yield from in_windows(_decoded(path, stream, _packets(container, stream, [])))
+        yield from in_windows(_decoded(path, stream, _packets(container, stream, [])), moving_only)
 
 
 @contextmanager
@@ -510,29 +512,37 @@ def _decoded(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iterator[
     _check_found(path, frames, size)
 
 
-def in_windows(decoded: Iterable[Decoded]) -> Iterator[Vectors]:
-    """Gather the motion vectors of decoded frames, a few hundred at most at a time."""
+def in_windows(decoded: Iterable[Decoded], moving_only: bool = False) -> Iterator[Vectors]:
+    """Gather the motion vectors of decoded frames, a few hundred at most at a time; `moving_only` as in `unpacked`."""
     frames: list[Decoded] = []
     weight = 0
     for frame in decoded:
         frames.append(frame.copy())
         weight += len(frames[-1].vectors or b"")
         if weight > WINDOW_BYTES or len(frames) == WINDOW_FRAMES:
-            yield unpacked(frames)
+            yield unpacked(frames, moving_only)
             frames, weight = [], 0
     if frames:
-        yield unpacked(frames)
+        yield unpacked(frames, moving_only)
 
 
-def unpacked(frames: Sequence[Decoded]) -> Vectors:
-    """The motion vectors of copies of a video's frames, at least one."""
+def unpacked(frames: Sequence[Decoded], moving_only: bool = False) -> Vectors:
+    """The motion vectors of copies of a video's frames, at least one.
+
+    With `moving_only`, those that are zero are left out where all references are in the past: no vector says the same.
+    Beside one to the future they stay, since a zero to the past goes before it.
+    """
     raw: list[bytes] = [frame.vectors or b"" for frame in frames]
     counts = [len(piece) // _RAW.itemsize for piece in raw]
-    records = np.frombuffer(b"".join(raw), _RAW)
+    joined = b"".join(raw)
+    records = np.frombuffer(joined, _RAW)
+    frame = np.repeat(np.arange(len(frames), dtype=np.int32), counts)
+    if moving_only and not (records["source"] > 0).any():
+        moving = np.flatnonzero(np.frombuffer(joined, np.int64).reshape(-1, _WORDS)[:, _MOTION_WORD])
+        records, frame = records[moving], frame[moving]
     blocks = np.empty((len(records), len(COLUMNS)), np.int32, order="F")  # it is read by columns
     for column, name in enumerate(COLUMNS):
         blocks[:, column] = records[name]
-    frame = np.repeat(np.arange(len(frames), dtype=np.int32), counts)
     return Vectors(blocks, frame, np.array([one.kind for one in frames], np.uint8), *frames[0].look)
 
 
