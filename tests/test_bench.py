@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import core, page
+from benchmarks.peers import core, growth, page
 from benchmarks.peers.__main__ import OUT, PARTS
 from tests.conftest import ROOT
 
@@ -43,6 +43,14 @@ def test_contenders_take_turns_until_their_ratio_holds_still() -> None:
     endless = itertools.count()
     assert core.interleaved({"a": endless.__next__, "b": endless.__next__}, 9, spread=-1).rounds == core.MOST
     assert core.Turns({"a": [1, 1, 1], "b": [2, 2, 2]}).ratio("a", "b") == (2, 2, 2)
+
+
+def test_growth_is_seen_behind_a_long_start() -> None:
+    sizes = [100, 1_000, 3_000, 10_000]
+    for exponent in (0.5, 1.0, 1.5):
+        seconds = [3 + (size / 5_000) ** exponent for size in sizes]
+        assert growth.without_start(sizes, seconds) == pytest.approx(exponent, abs=0.02)
+        assert growth.slope(sizes[-2:], seconds[-2:]) < 0.8
 
 
 @pytest.mark.slow
