@@ -71,9 +71,12 @@ def draw_waves(rng: np.random.Generator, count: int, low: float, high: float) ->
 
 
 def texture(y: Floats, x: Floats, waves: Floats) -> Floats:
-    """A sum of waves of unit variance at rows y (h,) and columns x (w,): (h, w). Exact between the pixels."""
-    rows = np.exp(1j * np.multiply.outer(y, waves[:, 0]))
-    columns = np.exp(1j * (np.multiply.outer(x, waves[:, 1]) + waves[:, 2]))
+    """A sum of waves of unit variance at rows y (h,) and columns x (w,): (h, w). Exact between the pixels.
+
+    In double precision, rounded to single at the end: how the products round depends on the processor.
+    """
+    rows = np.exp(1j * np.multiply.outer(y.astype(np.float64), waves[:, 0]))
+    columns = np.exp(1j * (np.multiply.outer(x.astype(np.float64), waves[:, 1]) + waves[:, 2]))
     return ((rows @ columns.T).real * np.sqrt(2 / len(waves))).astype(np.float32)
 
 
