@@ -60,7 +60,13 @@ def s3() -> Any:
     return s3fs.S3FileSystem(skip_instance_cache=True)
 
 
+def names(url: str) -> list[str]:
+    """The names of what lies below an s3:// URL."""
+    base = url.removeprefix("s3://")
+    return [name[len(base) + 1 :] for name in s3().find(base)]
+
+
 def objects(url: str) -> dict[str, bytes]:
     """What lies below an s3:// URL: names and contents."""
     system, base = s3(), url.removeprefix("s3://")
-    return {name[len(base) + 1 :]: system.cat_file(name) for name in system.find(base)}
+    return {name: system.cat_file(f"{base}/{name}") for name in names(url)}

@@ -72,6 +72,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: st
         "COLUMNS": "120",
     }
     env.pop("DVC_ROOT", None)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of hundreds of commands would compile the product anew
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,

@@ -66,7 +66,7 @@ def test_a_machine_is_lost_while_real_clips_are_extracted(fight: Path, ray: Any)
         _wait_for(lambda: len(list(parts.glob("[0-9]*.json"))) >= 4)
         assert process.poll() is None, "the run ended before a machine could be lost"
         ray.remove_node(ray.second, allow_graceful=False)
-        assert process.wait(timeout=120) == 0, log.read_text()
+        assert process.wait(timeout=300) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
     ray.second = ray.add_node(num_cpus=1)
     ray.wait_for_nodes()

@@ -18,7 +18,7 @@ from moclip import storage, store
 from moclip.errors import StoreError, VideoError
 from moclip.features import Features, write_features
 from moclip.storage import Folder
-from tests.cloud import objects, s3, s3_server
+from tests.cloud import names, objects, s3, s3_server
 from tests.conftest import commit, run, set_keys
 from tests.test_dag import digests
 from tests.test_extract import SLOW, clips, index
@@ -120,7 +120,7 @@ def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[
 
 
 def _parts(url: str) -> list[str]:
-    return [name for name in objects(url) if f"/{store.PARTS}/" in name and name.endswith(".json")]
+    return [name for name in names(url) if f"/{store.PARTS}/" in name and name.endswith(".json")]
 
 
 def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
