@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -195,12 +196,24 @@ def machine() -> dict[str, Any]:
     """What the figures depend on, beside the code."""
     installed = {name.lower(): number for name, number in _installed()}
     return {
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "ffmpeg of av": str(av.ffmpeg_version_info),
         "libraries": {name: installed[name] for name in LIBRARIES if name in installed},
     }
+
+
+def processor() -> str:
+    """Its name, and the widest of the instructions that decide how quickly matrices are multiplied."""
+    told = Path("/proc/cpuinfo")
+    if not told.exists():
+        return platform.processor() or platform.machine()
+    about = dict(re.findall(r"^(model name|flags)\s*: (.*)$", told.read_text(), re.MULTILINE))
+    flags = set(about.get("flags", "").split())
+    widest = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags][:1]
+    return " with ".join([about.get("model name", platform.machine()), *widest])
 
 
 def _installed() -> Iterator[tuple[str, str]]:
