@@ -5,6 +5,7 @@ The unit of work is a shard. What a killed run has finished stays; what one bad 
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ class Recipe:
     def grid(self) -> tuple[int, int]:
         return motion.grid_shape(self.canvas, self.cell)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         return store.digest(asdict(self))
 
