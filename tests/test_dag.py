@@ -242,8 +242,9 @@ def test_an_interrupt_ends_with_one_message(project: Path) -> None:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
     process = subprocess.Popen(
-        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     assert process.stdout is not None
     assert "train_mv: test_resnet" in process.stdout.readline()
     time.sleep(2)
