@@ -196,7 +196,6 @@ def machine() -> dict[str, Any]:
     """What the figures depend on, beside the code."""
     installed = {name.lower(): number for name, number in _installed()}
     return {
-        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, machine, say
+from benchmarks.common import ROOT, machine, processor, say
 from benchmarks.peers import page
 from benchmarks.peers.core import Part, versions
 from moclip.files import write_atomically
@@ -77,6 +77,7 @@ def measured(name: str, quick: bool, share: float) -> dict[str, Any]:
     say(f"--- {name}: {seconds} s")
     return {
         "rows": part.rows, "left_out": part.left_out, "setup": part.setup, "facts": part.facts, "seconds": seconds,
+        "processor": processor(),
     }  # fmt: skip
 
 

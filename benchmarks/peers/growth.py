@@ -73,27 +73,23 @@ def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
     sizes = sorted(values)
     seconds = [float(np.median([ran.seconds for ran in values[size]])) for size in sizes]
     memory = [float(np.median([ran.memory for ran in values[size]])) for size in sizes]
-    measured = {"time": seconds, "memory": memory}
-    left = without_start(sizes, seconds)
-    steepness = {what: slope(sizes[-2:], series[-2:]) for what, series in measured.items()}
     part.facts.setdefault("growth", {})[name] = {
         "clips": sizes,
         "seconds": [round(value, 3) for value in seconds],
         "MiB": [round(value, 1) for value in memory],
-        **{f"exponent of {what}": round(value, 3) for what, value in steepness.items()},
-        "exponent of time, start taken off": round(left, 3),
     }
     if part.quick:
         return
-    for what, value in steepness.items():
+    for what, series in (("time", seconds), ("memory", memory)):
         label = f"{name}: exponent of {what}, {sizes[-2]:,} to {sizes[-1]:,} clips"
-        part.row(label, "", value, target=LINEAR, at_most=True)
+        part.row(label, "", last_slope(sizes, series), target=LINEAR, at_most=True)
+    left = without_start(sizes, seconds)
     part.row(f"{name}: exponent of time, start taken off", "", left, target=LINEAR_FIT, at_most=True)
 
 
-def slope(sizes: Sequence[int], series: Sequence[float]) -> float:
-    """The exponent of `series` as a power of `sizes`."""
-    return float(np.polyfit(np.log(sizes), np.log(series), 1)[0])
+def last_slope(sizes: Sequence[int], series: Sequence[float]) -> float:
+    """The exponent of the step to the largest size."""
+    return float(np.diff(np.log(series[-2:]))[0] / np.diff(np.log(sizes[-2:]))[0])
 
 
 def without_start(sizes: Sequence[int], series: Sequence[float]) -> float:

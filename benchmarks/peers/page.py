@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.peers.growth import last_slope, without_start
 from moclip.files import write_atomically
 
 PAGE = ROOT / "docs/performance.md"
@@ -138,14 +139,26 @@ def on_what(results: Mapping[str, Any]) -> str:
     seconds = sum(part["seconds"] for part in results["parts"].values())
     graphics = about["gpu"] or "no GPU"
     return (
-        f"This run: {about['cores']} cores of an {about['processor']}, {about['memory_gib']:g} GiB, {graphics}, "
+        f"The machine: {about['cores']} cores, {about['memory_gib']:g} GiB, {graphics}, "
         f"{about['system']}, Python {about['python']}, PyAV's FFmpeg {about['ffmpeg of av']}; "
         f"{round(seconds / 60)} minutes. "
         + "Versions: "
         + ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
         + "."
+        + processors(results["parts"])
         + ("\n\n**A quick run: its figures mean nothing.**" if results["quick"] else "")
     )
+
+
+def processors(parts: Mapping[str, Part]) -> str:
+    """Which processor did what, where a part was measured by itself later."""
+    by: dict[str, list[str]] = {}
+    for name, title in TITLES.items():
+        if name in parts:
+            by.setdefault(parts[name].get("processor", "one that was not noted"), []).append(title)
+    if len(by) == 1:
+        return f" The processor: {next(iter(by))}."
+    return " **Not all in one run**: " + "; ".join(f"{', '.join(some)} on {whose}" for whose, some in by.items()) + "."
 
 
 def targets(parts: Mapping[str, Part]) -> str:
@@ -328,8 +341,10 @@ def growth_extra(part: Part) -> list[str]:
     table = [("command", *(f"{size:,} clips" for size in sizes), *head)]
     for name, one in growth.items():
         cells = [f"{number(s)} s, {number(m)} MiB" for s, m in zip(one["seconds"], one["MiB"], strict=True)]
-        keys = ("exponent of time", "exponent of time, start taken off", "exponent of memory")
-        table.append((name, *cells, *(f"{one[key]:.2f}" for key in keys)))
+        exponents = (
+            last_slope(sizes, one["seconds"]), without_start(sizes, one["seconds"]), last_slope(sizes, one["MiB"]),
+        )  # fmt: skip
+        table.append((name, *cells, *(f"{value:.2f}" for value in exponents)))
     return [markdown(table)]
 
 
