@@ -28,14 +28,18 @@ def frames_of(vectors: Vectors) -> list[reference.Frame]:
 
 @st.composite
 def frames_of_blocks(draw: st.DrawFn, frames: int = 2) -> Vectors:
-    """Macroblocks as codecs make them: each intra, or cut into 16x16, 16x8, 8x16 or 8x8, past, future or both."""
+    """Macroblocks as codecs make them: each intra, or cut into 16x16, 16x8, 8x16 or 8x8, past, future or both.
+
+    In every other video none is cut.
+    """
     height, width = draw(st.integers(9, 50)), draw(st.integers(9, 50))
+    cuts = draw(st.sampled_from([[(16, 16), (16, 8), (8, 16), (8, 8)], [(16, 16)]]))
     types = [I, *draw(st.lists(st.sampled_from([P, B]), min_size=1, max_size=frames))]
     rows, frame = [], []
     for number, kind in enumerate(types[1:], 1):
         for top in range(0, height, 16):
             for left in range(0, width, 16):
-                w, h = draw(st.sampled_from([(16, 16), (16, 8), (8, 16), (8, 8)]))
+                w, h = draw(st.sampled_from(cuts))
                 for y in range(top, top + 16, h):
                     for x in range(left, left + 16, w):
                         sources = draw(st.sampled_from([(), (-1,), (-1,), (1,), (1, -1), (-1, 1)]))
@@ -50,7 +54,9 @@ def frames_of_blocks(draw: st.DrawFn, frames: int = 2) -> Vectors:
 
 
 @settings(max_examples=60, deadline=None)
-@given(frames_of_blocks(), st.sampled_from([((24, 32), 8), ((30, 22), 8), ((17, 40), 5), ((16, 16), 16)]))
+@given(
+    frames_of_blocks(), st.sampled_from([((24, 32), 8), ((30, 22), 8), ((17, 40), 5), ((16, 16), 16), ((12, 10), 8)])
+)
 def test_field_is_the_definition(vectors: Vectors, grid: tuple[tuple[int, int], int]) -> None:
     canvas, cell = grid
     np.testing.assert_allclose(
@@ -65,6 +71,49 @@ def test_field_at_the_pictures_own_size_is_the_definition(vectors: Vectors) -> N
     np.testing.assert_allclose(
         motion.field(vectors, canvas), reference.field(frames_of(vectors), canvas, 8), rtol=0, atol=1e-6
     )
+
+
+class Side(bytes):
+    """Motion vectors as PyAV hands over FFmpeg's."""
+
+    @property
+    def buffer_size(self) -> int:
+        return len(self)
+
+
+def decoded(vectors: Vectors) -> list[video.Decoded]:
+    """Frames as they come out of the decoder, with these vectors."""
+    records = np.zeros(len(vectors.blocks), video._RAW)
+    for column, name in enumerate(video.COLUMNS):
+        records[name] = vectors.blocks[:, column]
+    sides = [Side(records[vectors.frame == number].tobytes()) for number in range(len(vectors.frame_types))]
+    look = vectors.width, vectors.height, vectors.orientation
+    kinds = zip(vectors.frame_types.tolist(), sides, strict=True)
+    return [video.Decoded(None, kind, side or None, kind != I, look) for kind, side in kinds]
+
+
+@settings(max_examples=80, deadline=None)
+@given(frames_of_blocks(frames=4), st.sampled_from(motion.ACCUMULATE))
+def test_blocks_that_stand_still_are_left_out_only_where_no_field_tells(
+    vectors: Vectors, accumulate: bool | str
+) -> None:
+    frames, canvas, cell = decoded(vectors), (24, 32), 8
+    all_, moving = ([*video.in_windows(frames, moving_only)] for moving_only in (False, True))
+    np.testing.assert_array_equal(all_[0].blocks, vectors.blocks)
+    assert len(moving[0].blocks) <= len(vectors.blocks)
+    ((whole, _),) = motion.fields([vectors], canvas, cell, accumulate)
+    ((less, _),) = motion.fields(moving, canvas, cell, accumulate)
+    np.testing.assert_array_equal(less, whole)
+
+
+def test_blocks_that_stand_still_are_left_out() -> None:
+    def block(source: int, left: int, moved: int) -> list[int]:
+        return [source, 16, 16, left + 8, 8, left + 8, 8, moved, 0, 4]
+
+    rows = [block(-1, 0, 0), block(-1, 16, 4), block(-1, 32, 0), block(1, 32, 4), block(-1, 48, 0), block(1, 48, 0)]
+    vectors = Vectors(np.array(rows, np.int32), np.zeros(6, np.int32), np.array([B], np.uint8), 64, 16)
+    (moving,) = video.in_windows(decoded(vectors), moving_only=True)
+    np.testing.assert_array_equal(moving.blocks, vectors.blocks[[1, 2, 3]])
 
 
 def test_content_that_moves_right_and_down_has_positive_displacement(tmp_path: Path) -> None:

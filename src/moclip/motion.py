@@ -15,7 +15,7 @@ import numpy as np
 from moclip.video import AS_CODED, B_FRAME, I_FRAME, Vectors
 
 CODEC_CELL = 8  # px: FFmpeg exports blocks of 16 or 8 px only, so a cell of 8 has at most one vector per direction
-_CELL_BITS = 3  # a shift takes a third of a whole division's time
+MACROBLOCK = 16  # px
 LEVELS = 127  # of int8 on either side of zero
 ACCUMULATE = (False, "grid", "pixel")
 
@@ -70,8 +70,9 @@ def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CO
     if (blocks[:, _SCALE] != per_px).any():
         times = per_px // blocks[:, _SCALE]
         motion_x, motion_y = motion_x * times, motion_y * times
-    units = _on_codec_grid(vectors, motion_x, motion_y, np.int32)
-    return _on_canvas(units, CODEC_CELL, per_px, vectors, canvas, cell)
+    pitch = _pitch(vectors, canvas, cell)
+    units = _on_codec_grid(vectors, motion_x, motion_y, pitch, np.int32)
+    return _on_canvas(units, pitch, per_px, vectors, canvas, cell)
 
 
 def _common_scale(scales: np.ndarray) -> int:
@@ -81,40 +82,54 @@ def _common_scale(scales: np.ndarray) -> int:
     return lowest if lowest == highest else int(np.lcm.reduce(np.unique(scales)))
 
 
-def _codec_grid(vectors: Vectors) -> tuple[int, int]:
-    """Cells of 8 px, (rows, columns), in whole macroblocks (16 px), so that no block of a frame reaches over them."""
-    return 2 * -(-vectors.height // 16), 2 * -(-vectors.width // 16)
+def _pitch(vectors: Vectors, canvas: tuple[int, int], cell: int) -> int:
+    """Side in px of the coarsest squares that hold one vector each: macroblocks, where none of these is divided.
+
+    They are a quarter of the work where a cell of the canvas is not smaller. The fields are the same either way.
+    """
+    sides = canvas[::-1] if vectors.orientation.swaps else canvas
+    large = vectors.height * cell >= sides[0] * MACROBLOCK and vectors.width * cell >= sides[1] * MACROBLOCK
+    if large and (vectors.blocks[:, _W : _H + 1] == MACROBLOCK).all():
+        return MACROBLOCK
+    return CODEC_CELL
 
 
-def _on_codec_grid(vectors: Vectors, motion_x: np.ndarray, motion_y: np.ndarray, dtype: type) -> np.ndarray:
-    """Assign the displacement of every block to its cells of 8 px: (T, 2, rows, columns) of the type given.
+def _codec_grid(vectors: Vectors, pitch: int) -> tuple[int, int]:
+    """Cells of `pitch` px, (rows, columns), in whole macroblocks, so that no block of a frame reaches over them."""
+    in_one = MACROBLOCK // pitch
+    return in_one * -(-vectors.height // MACROBLOCK), in_one * -(-vectors.width // MACROBLOCK)
+
+
+def _on_codec_grid(vectors: Vectors, motion_x: np.ndarray, motion_y: np.ndarray, pitch: int, dtype: type) -> np.ndarray:
+    """Assign the displacement of every block to its cells of `pitch` px: (T, 2, rows, columns) of the type given.
 
     `motion_x`, `motion_y` (N,) point from a block to where it is predicted from; the content moved the other way if
     that is in the past. What no block covers is zero.
     """
-    grid: np.ndarray = np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors)), dtype)
+    grid: np.ndarray = np.zeros((len(vectors.frame_types), 2, *_codec_grid(vectors, pitch)), dtype)
     moving = (motion_x != 0) | (motion_y != 0)
     future = vectors.blocks[:, _SOURCE] > 0
     if future.any():
         # A zero vector to the past stands against one to the future, so only future zeros may be left out.
-        _assign(grid, vectors, motion_x, motion_y, np.flatnonzero(future & moving))
-        _assign(grid, vectors, -motion_x, -motion_y, np.flatnonzero(~future))
+        _assign(grid, vectors, pitch, motion_x, motion_y, np.flatnonzero(future & moving))
+        _assign(grid, vectors, pitch, -motion_x, -motion_y, np.flatnonzero(~future))
     else:
-        _assign(grid, vectors, -motion_x, -motion_y, None if moving.all() else np.flatnonzero(moving))
+        _assign(grid, vectors, pitch, -motion_x, -motion_y, None if moving.all() else np.flatnonzero(moving))
     return grid
 
 
 def _assign(
-    grid: np.ndarray, vectors: Vectors, moved_x: np.ndarray, moved_y: np.ndarray, chosen: np.ndarray | None
+    grid: np.ndarray, vectors: Vectors, pitch: int, moved_x: np.ndarray, moved_y: np.ndarray, chosen: np.ndarray | None
 ) -> None:
     """Write the displacements (N,) of the chosen blocks (None: of all) into the grid (T, 2, rows, columns)."""
+    bits = pitch.bit_length() - 1  # a shift takes a third of a whole division's time
     _, _, rows, columns = grid.shape
     w, h, x, y = (vectors.blocks[:, column] for column in (_W, _H, _DST_X, _DST_Y))
     frame = vectors.frame
     if chosen is not None:
         w, h, x, y, frame, moved_x, moved_y = (all_.take(chosen) for all_ in (w, h, x, y, frame, moved_x, moved_y))
-    left, top = (x - (w >> 1)) >> _CELL_BITS, (y - (h >> 1)) >> _CELL_BITS
-    wide, high = w > CODEC_CELL, h > CODEC_CELL
+    left, top = (x - (w >> 1)) >> bits, (y - (h >> 1)) >> bits
+    wide, high = w > pitch, h > pitch
     inside = (left >= 0) & (top >= 0) & (left + wide < columns) & (top + high < rows)
     if not inside.all():  # a cropped stream has macroblocks beyond the picture
         left, top, wide, high, frame, moved_x, moved_y = (
@@ -122,7 +137,9 @@ def _assign(
         )
     corner = (frame * np.int64(2 * rows) + top) * columns + left
     flat = grid.reshape(-1)
-    parts = [(0, None), (1, wide), (columns, high), (columns + 1, wide & high)]  # 8 px each; which blocks have it
+    parts: list[tuple[int, np.ndarray | None]] = [(0, None)]  # `pitch` px each; which blocks have it
+    if pitch < MACROBLOCK:
+        parts += [(1, wide), (columns, high), (columns + 1, wide & high)]
     for away, having in parts:
         these = slice(None) if having is None else np.flatnonzero(having)
         first = corner[these] + away
@@ -298,7 +315,7 @@ def accumulate_pixels(
     height, width = vectors.height, vectors.width
     blocks = vectors.blocks
     way_x, way_y = blocks[:, _SRC_X] - blocks[:, _DST_X], blocks[:, _SRC_Y] - blocks[:, _DST_Y]
-    steps = _on_codec_grid(vectors, way_x, way_y, np.int16)
+    steps = _on_codec_grid(vectors, way_x, way_y, CODEC_CELL, np.int16)
     last = np.zeros((height * width, 2), np.int16) if before is None else before
     fields = np.zeros((len(steps), 2, *grid_shape(canvas, cell)))
     for moved, step, kind in zip(fields, steps, vectors.frame_types, strict=True):

@@ -28,7 +28,8 @@ PATIENCE = "MOCLIP_CLIP_SECONDS"
 """Environment variable: seconds that a decoder may give nothing; 0 means any time."""
 SECONDS = 120.0
 AHEAD = 2  # jobs that a worker has at once
-READERS = ["moclip.video", "moclip.extract", "moclip.encoding"]  # what workers have imported from their start
+READERS = ["moclip.video", "moclip.extract", "moclip.encoding", "numcodecs", "google_crc32c"]
+"""What workers have imported from their start."""
 
 Name = TypeVar("Name")
 Job = TypeVar("Job")

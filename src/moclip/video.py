@@ -48,7 +48,9 @@ _RAW = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-_WORDS, _MOTION_WORD = 5, 3  # of 64 bits: those of a record, and the one that motion_x and motion_y make up together
+_WORD = np.dtype("i8")
+_WORDS = _RAW.itemsize // _WORD.itemsize  # those of a record
+_MOTION_WORD = dict(_RAW.fields or {})["motion_x"][1] // _WORD.itemsize  # motion_x and motion_y together
 COLUMNS = ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
 _PICTURE = tuple(b"PIPBPIPI")  # FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
 _LETTER = {"I": I_FRAME, "i": I_FRAME, "b": I_FRAME, "B": B_FRAME}  # everything else predicts from the past
@@ -130,6 +132,7 @@ class Decoded(NamedTuple):
     look: tuple[int, int, Orientation]
 
     def copy(self) -> Decoded:
+        """Without the picture, and with vectors of its own."""
         vectors = None if self.vectors is None else bytes(self.vectors)
         return Decoded(None, self.kind, vectors, self.moves, self.look)
 
@@ -378,7 +381,7 @@ def windows(path: str | Path, backend: str, *, refuse_b: bool = False, moving_on
     """Yield the motion vectors of a video, a few hundred frames at most at a time.
 
     B-frames have none but in H.264, MPEG-1 and MPEG-2: FFmpeg does not export those of other codecs. With
-    `moving_only`, blocks that PyAV reads and that `motion.fields` can do without may be left out (see `unpacked`).
+    `moving_only`, blocks that PyAV reads and that `motion.fields` can do without may be left out (see `in_windows`).
 
     With `refuse_b`, a B-frame met by mvextractor raises `InexactError`: the index may have been wrong about
     it.
@@ -513,37 +516,75 @@ def _decoded(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iterator[
 
 
 def in_windows(decoded: Iterable[Decoded], moving_only: bool = False) -> Iterator[Vectors]:
-    """Gather the motion vectors of decoded frames, a few hundred at most at a time; `moving_only` as in `unpacked`."""
-    frames: list[Decoded] = []
-    weight = 0
-    for frame in decoded:
-        frames.append(frame.copy())
-        weight += len(frames[-1].vectors or b"")
-        if weight > WINDOW_BYTES or len(frames) == WINDOW_FRAMES:
-            yield unpacked(frames, moving_only)
-            frames, weight = [], 0
-    if frames:
-        yield unpacked(frames, moving_only)
+    """Gather decoded frames' motion vectors, a few hundred frames' at most at a time.
 
-
-def unpacked(frames: Sequence[Decoded], moving_only: bool = False) -> Vectors:
-    """The motion vectors of copies of a video's frames, at least one.
-
-    With `moving_only`, those that are zero are left out where all references are in the past: no vector says the same.
-    Beside one to the future they stay, since a zero to the past goes before it.
+    With `moving_only`, those that are zero are left out: no vector says the same. But a zero to the past stays where
+    another block of its macroblock has one to the future that is not, since the past goes before it.
     """
+    gathered = memoryview(bytearray(2 * WINDOW_BYTES))  # the same for all windows: it stays in the CPU's cache
+    kinds: list[int] = []
+    sizes: list[int] = []
+    look = (0, 0, AS_CODED)
+    end = 0
+    for frame in decoded:
+        look = frame.look
+        size = 0 if frame.vectors is None else frame.vectors.buffer_size
+        if end + size > len(gathered):
+            gathered = memoryview(bytearray(gathered[:end]) + bytearray(size + WINDOW_BYTES))
+        if size:
+            gathered[end : end + size] = memoryview(frame.vectors)
+        end += size
+        sizes.append(size)
+        kinds.append(frame.kind)
+        if end > WINDOW_BYTES or len(kinds) == WINDOW_FRAMES:
+            yield _columns(gathered[:end], sizes, kinds, look, moving_only)
+            kinds, sizes, end = [], [], 0
+    if kinds:
+        yield _columns(gathered[:end], sizes, kinds, look, moving_only)
+
+
+def unpacked(frames: Sequence[Decoded]) -> Vectors:
+    """The motion vectors of copies of a video's frames, at least one."""
     raw: list[bytes] = [frame.vectors or b"" for frame in frames]
-    counts = [len(piece) // _RAW.itemsize for piece in raw]
-    joined = b"".join(raw)
-    records = np.frombuffer(joined, _RAW)
-    frame = np.repeat(np.arange(len(frames), dtype=np.int32), counts)
-    if moving_only and not (records["source"] > 0).any():
-        moving = np.flatnonzero(np.frombuffer(joined, np.int64).reshape(-1, _WORDS)[:, _MOTION_WORD])
-        records, frame = records[moving], frame[moving]
+    sizes, kinds = [len(piece) for piece in raw], [frame.kind for frame in frames]
+    return _columns(b"".join(raw), sizes, kinds, frames[0].look, moving_only=False)
+
+
+def _columns(
+    raw: bytes | memoryview,
+    sizes: Sequence[int],
+    kinds: Sequence[int],
+    look: tuple[int, int, Orientation],
+    moving_only: bool,
+) -> Vectors:
+    """Copy FFmpeg's records out of `raw`, `sizes` bytes of each frame."""
+    words = np.frombuffer(raw, _WORD).reshape(-1, _WORDS)
+    records = words.view(_RAW)[:, 0]
+    frame = np.repeat(np.arange(len(kinds), dtype=np.int32), [size // _RAW.itemsize for size in sizes])
+    if moving_only:
+        needed = words[:, _MOTION_WORD] != 0
+        future = records["source"] > 0
+        if future.any():
+            place = _macroblocks(records, frame)
+            reached = np.zeros(place.max() + 1, bool)
+            reached[place[needed & future]] = True
+            needed |= reached[place] & ~future
+        moving = np.flatnonzero(needed)
+        records, frame = words.take(moving, axis=0).view(_RAW)[:, 0], frame[moving]
     blocks = np.empty((len(records), len(COLUMNS)), np.int32, order="F")  # it is read by columns
     for column, name in enumerate(COLUMNS):
         blocks[:, column] = records[name]
-    return Vectors(blocks, frame, np.array([one.kind for one in frames], np.uint8), *frames[0].look)
+    return Vectors(blocks, frame, np.array(kinds, np.uint8), *look)
+
+
+def _macroblocks(records: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """A number (N,) of the macroblock that each block lies in, of its frame; the same for two only if one holds both.
+
+    `dst` is a block's centre; streams that are cropped have some beyond the picture.
+    """
+    x, y = records["dst_x"] >> 4, records["dst_y"] >> 4
+    columns, rows = int(x.max(initial=0)) + 1, int(y.max(initial=0)) + 1
+    return (frame * rows + y) * columns + x
 
 
 # ---------------------------------------------------------------------------------------------------- frames
