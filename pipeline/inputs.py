@@ -22,7 +22,7 @@ from moclip.fusion_training import FusionData
 from moclip.store import FieldReader
 from moclip.training import LossError
 from moclip.video import md5
-from pipeline import paths
+from pipeline import console, paths
 from pipeline.io import read_parquet
 from pipeline.made import check_clips, check_made_from, check_made_with, clips_digest, named
 from pipeline.params import Params
@@ -92,9 +92,15 @@ class Inputs:
             check_made_from(clips_digest(self.usable), about["clips"], "other clips", found.path, stage)
         return found
 
+    def reader(self) -> FieldReader:
+        """The store of motion fields, of all clips."""
+        with console.loading():  # else its first read does, and an interrupt leaves a library half imported
+            import tensorstore  # noqa: F401
+        return FieldReader(paths.MV_STORE, self.mv_table)
+
     def fields(self) -> Fields:
         """The store of motion fields. Raises MoclipError where clips or parameters have changed since it was made."""
-        rows, reader = self.motion_rows(), FieldReader(paths.MV_STORE, self.mv_table)
+        rows, reader = self.motion_rows(), self.reader()
         if self.params is not None:
             made = {f"mv.{name}": reader.attributes[name] for name in ("canvas", "cell", "clip", "accumulate")}
             check_made_with(made, self.params, paths.MV_STORE, "extract_mv")

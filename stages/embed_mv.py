@@ -46,7 +46,7 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     """
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
-    model, reader = load_mv_tsn(paths.MV_TSN), FieldReader(paths.MV_STORE, inputs.mv_table)
+    model, reader = load_mv_tsn(paths.MV_TSN), inputs.reader()
     everyone, train = (rows[COLUMNS] for rows in (inputs.motion_rows(), inputs.motion_rows("train")))
     given = _views(params, reader, everyone, train)
     protocol = [Part(f"protocol-{n:06d}", everyone.iloc[rows]) for n, rows in enumerate(slices(len(everyone)))]
