@@ -33,7 +33,7 @@ BACKENDS = ("mvextractor", "pyav")
 I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
 
 WINDOW_BYTES = 1 << 20  # of raw vectors: small enough to stay in the CPU's cache, large enough to vectorise
-WINDOW_FRAMES = 32
+WINDOW_FRAMES = 64  # twice as many as 32 take a tenth less time at 320x240, in one process and in two
 HELD_BYTES = 64 << 20  # of a file's packets, kept between counting and decoding them
 MOST_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is taken for it
 LIMITS = {"max_pixels": str(MOST_PIXELS)}
