@@ -51,7 +51,7 @@ def main() -> None:
     kept = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() and len(chosen) < len(PARTS) else {}
     parts: dict[str, Any] = kept.get("parts", {})
     for name in chosen:
-        parts[name] = measured(name, given.quick, given.minutes / MINUTES)
+        parts[name] = measured(name, given.quick, given.minutes / MINUTES) | {"apart": len(chosen) < len(PARTS)}
         results = {
             "quick": given.quick,
             "machine": machine() | {"memory_gib": memory(), "gpu": gpu()},

@@ -153,6 +153,7 @@ def on_what(results: Mapping[str, Any]) -> str:
         + ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
         + "."
         + processors(results["parts"])
+        + apart(results["parts"])
         + ("\n\n**A quick run: its figures mean nothing.**" if results["quick"] else "")
     )
 
@@ -166,6 +167,12 @@ def processors(parts: Mapping[str, Part]) -> str:
     if len(by) == 1:
         return f" The processor: {next(iter(by))}."
     return " **Not all in one run**: " + "; ".join(f"{', '.join(some)} on {whose}" for whose, some in by.items()) + "."
+
+
+def apart(parts: Mapping[str, Part]) -> str:
+    """Which parts were measured after the whole run, by themselves."""
+    later = [title for name, title in TITLES.items() if name in parts and parts[name].get("apart")]
+    return f" **Measured again later, without the others**: {', '.join(later)}." if later else ""
 
 
 def targets(parts: Mapping[str, Part]) -> str:
