@@ -5,6 +5,8 @@ import importlib.util
 import os
 import sys
 
+from pipeline import uncompiled
+
 if importlib.util.find_spec("moclip") is None or importlib.util.find_spec("typer") is None:
     # DVC runs `python` from the PATH, which is the system's where no environment is active
     sys.exit(f"error: {sys.executable}: lacks this project's packages\n  run: make setup && source .venv/bin/activate")
@@ -17,6 +19,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 # Of several processes that train together, one that ends leaves pages of C++ frames in the others' output, beside the
 # one message that tells what went wrong.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+uncompiled.install()
 
 if sys.argv[:1] == [
     "-m"

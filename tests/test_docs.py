@@ -28,8 +28,18 @@ def blocks(page: Path) -> list[Block]:
     return [Block(one["language"], one["code"], one["why"]) for one in found]
 
 
+def commands(block: Block) -> set[str]:
+    """The lines of a block, without what they say of themselves."""
+    return {line.partition("  #")[0].strip() for line in block.code.splitlines()} - {""}
+
+
 def runnable(page: Path) -> list[Block]:
-    return [block for block in blocks(page) if block.language in ("bash", "python") and block.why is None]
+    """The blocks to run: what README runs by itself is not run again for another page."""
+    to_run = [block for block in blocks(page) if block.language in ("bash", "python") and block.why is None]
+    if page == PAGES[0]:
+        return to_run
+    before = set().union(*map(commands, runnable(PAGES[0])))
+    return [block for block in to_run if not commands(block) <= before]
 
 
 @pytest.fixture

@@ -39,6 +39,10 @@ TURNS = 2
 MORE_TURNS = {"verify": 5, "dvc commit": 4, "dvc status": 6}  # what takes its time to start, and little more
 LINEAR = 1.05
 LINEAR_FIT = 1.1  # what is left of a short time once the start is taken off is noisier
+LIBRARIES = {
+    "timm": "import timm",
+    "CLIP of transformers": "from transformers import CLIPModel",
+}  # without PyTorch's compiler, in a command
 EXPONENTS = np.arange(0.05, 2.5, 0.01)
 
 
@@ -126,7 +130,7 @@ def make_project(project: Path, clips: int) -> None:
 
 
 def start_up(part: Part) -> None:
-    """`moclip --help` beside an empty program."""
+    """`moclip --help` beside an empty program; what a stage imports, beside the same in any other program."""
 
     def run(*words: str) -> Callable[[], object]:
         return functools.partial(
@@ -140,3 +144,8 @@ def start_up(part: Part) -> None:
     )
     part.row("moclip --help", "s", turns.median(helped), target=0.3, at_most=True, rounds=turns.rounds)
     part.versus("starting up", turns, helped, empty, None, "s")
+    ours, plain = "import stages, first", "as they are"
+    for name, imports in LIBRARIES.items():
+        contenders = {ours: run("-c", f"import stages; {imports}"), plain: run("-c", imports)}
+        turns = interleaved(contenders, part.limit(30), most=rounds, least=1)
+        part.versus(f"importing {name}", turns, ours, plain, None, "s", target=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from moclip.fusion import Fusion
 
@@ -15,6 +14,8 @@ def count_parameters(model: nn.Module) -> int:
 
 def multiply_adds(model: nn.Module, *inputs: torch.Tensor) -> int:
     """Multiply-adds of one forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(*inputs)
     return int(counter.get_total_flops() // 2)
