@@ -3,7 +3,7 @@
     python -m benchmarks.extract [--quick] [--out FILE]
 
 Every figure is a ratio within one run. Both sides read the same files, by turns, with warm file cache and the same
-number of spawned processes, their start included; the best of three runs counts. Ours is everything between index and
+number of processes, their start included; the best of three runs counts. Ours is everything between index and
 store: open, decode, field, compress, write. A bare loop stops at the vectors.
 """
 
@@ -42,7 +42,7 @@ from benchmarks.common import (
     report,
     say,
 )
-from moclip import motion, store, video
+from moclip import motion, processes, store, video
 from moclip.extract import extract
 
 SHARD = 1024  # frames: several shards for each of two workers also where clips are few
@@ -113,8 +113,8 @@ BARE: dict[str, Callable[[str], int]] = {
 
 
 def run_bare(loop: Callable[[str], int], clips: pd.DataFrame, workers: int) -> None:
-    """Read all clips with a bare loop, on as many processes as ours, spawned as ours are."""
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Read all clips with a bare loop, on as many processes as ours, started as ours are."""
+    with processes.pool(workers) as pool:
         frames = sum(pool.map(loop, clips["path"], chunksize=2))
     if frames < clips["frames"].sum():
         say(f"  (a bare loop gave {frames} of {clips['frames'].sum()} frames)")

@@ -255,6 +255,21 @@ def test_an_interrupt_ends_with_one_message(project: Path) -> None:
     assert "Traceback" not in error
 
 
+def test_an_interrupt_while_a_library_is_imported_ends_with_the_same_message(project: Path, tmp_path: Path) -> None:
+    """A library that turns an interrupt of its start into an error of its own, as those written in C++ do."""
+    (tmp_path / "tensorstore.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    signal.pause()\n"
+        "except KeyboardInterrupt:\n    raise ImportError('initialization failed') from None\n"
+    )
+    words = f"import signal, sys; sys.path.insert(0, {str(tmp_path)!r}); "  # a shell's background jobs ignore it
+    words += "signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = ['train_mv']; "
+    words += "import runpy; runpy.run_module('stages.train_mv', run_name='__main__')"
+    error = run(sys.executable, "-c", words, cwd=project, code=130).stderr
+    assert "interrupted; run the same command again" in error
+    assert "initialization failed" not in error
+
+
 def test_dvc_yaml_lists_what_each_stage_declares() -> None:
     import importlib
 

@@ -144,6 +144,9 @@ def start_up(part: Part) -> None:
     )
     part.row("moclip --help", "s", turns.median(helped), target=0.3, at_most=True, rounds=turns.rounds)
     part.versus("starting up", turns, helped, empty, None, "s")
+    if part.quick:
+        part.leave_out("imports", "not in the quick form")
+        return
     ours, plain = "import stages, first", "as they are"
     for name, imports in LIBRARIES.items():
         contenders = {ours: run("-c", f"import stages; {imports}"), plain: run("-c", imports)}
