@@ -81,7 +81,8 @@ TRIED = """## What was tried, and what it gave
 * **From records to vectors.** The records of a window's frames go straight into one piece of memory, the same for all
   windows, in place of a copy each that are then joined: 0.2 ms less of the 3.3 that a 1080p frame takes to decode in
   MPEG-4, 0.7 of 5 in H.264 with B. Choosing each frame's moving blocks by itself costs small pictures more than it
-  saves. Windows of 64 frames in place of 32 take a tenth less time at 320x240, those of 16 a tenth more.
+  saves. Windows of 64 frames in place of 32 take a tenth less time at 320x240, those of 16 a tenth more. Rounding
+  fields in place, or in pieces that fit a core's own cache, saves less than a hundredth of a small picture's time.
 * **Workers** have the compressor's libraries from their start, by the process that they are forked from: 0.1 s each.
 * **Decoding small.** FFmpeg's `lowres=3` makes pictures of an eighth of the size: the same vectors from intact MPEG-4
   at 1.5 to 2 times the frames a second at 720p and 1080p, no more of them at 320x240. But it conceals nothing in a
@@ -93,7 +94,10 @@ TRIED = """## What was tried, and what it gave
   now. Level 5 saves 4 to 7 % more and takes twice as long; level 3 saves nothing on most clips.
 * **Chunks** of 4 frames in place of 16: random reads 1.6 times as quick, 6 to 12 % more bytes.
 * **Reading.** One request a batch, in place of one a field, is the difference between a few thousand and tens of
-  thousands of fields a second in tensorstore; the next batch is read while the network works on this one.
+  thousands of fields a second in tensorstore; the next batch is read while the network works on this one. Other
+  numbers of threads for files and copies and files mapped into memory change nothing. Reading chunks by themselves
+  in Python (`os.pread`, Arrow's zstd) takes a third less of the processor's time for a field, on one thread; a second
+  thread waits for the first, so that it gives no more fields a second.
 * **Pictures.** Crop, scale and flip as two batched products with interpolation weights, for the whole batch at once:
   half the time of `grid_sample`, twice that of a plain `interpolate`, which cannot crop each clip by itself.
 * **Inference and embedding on a CPU.** MV-TSN sees eight pictures of 224 px at a time (as many pixels of other sizes):
@@ -109,8 +113,11 @@ TRIED = """## What was tried, and what it gave
   in place of two takes as long. Threads that spin ten times as long while they wait for each other
   (`GOMP_SPINCOUNT=20000`) train a third faster on an idle machine, and three times as slowly beside one other busy
   process, so they do not.
-* **Starting up.** No training imports `torch.compile`, which PyTorch's optimisers do when they are made (2.4 s, three
-  times in a pipeline), and the schema of the parameters is made once, not for each option (0.4 s a command). The
+* **Starting up.** No command imports PyTorch's compiler (`torch._dynamo`), though torchvision, timm and transformers
+  take names from it when they are imported, and PyTorch's optimisers when they are made: with little to do, `train_mv`
+  takes 4.5 s in place of 6.8, `embed_mv` 4.3 in place of 7.3, `evaluate` 4.2 in place of 5.4. The imports by
+  themselves stand in part 6; transformers brings much of the rest of PyTorch, so that CLIP's stages gain least.
+  The schema of the parameters is made once, not for each option (0.4 s a command). The
   command line takes the options of the called stage only, from its source, and imports no PyTorch for help. Stages
   look for no garbage among what they import, nor once more when they end: `evaluate` takes 3.2 s of processor time in
   place of 5.1, `clip_image` 4.7 in place of 7.2.
