@@ -6,24 +6,21 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moclip import bundle
-from moclip.clip import Clip
-from moclip.device import pick_device
-from moclip.errors import MoclipError, ModelError, StoreError, VideoError
-from moclip.fusion import load_fusion
-from moclip.mv_tsn import load_mv_tsn
-from moclip.predictor import STREAMS, FieldSettings, Prediction, Predictor, ViewSettings
+from moclip.errors import MoclipError, ModelError, StoreError, VideoError, no_model
 from moclip.storage import follow
 from moclip.video import clips_in
 from pipeline import console, paths
 from pipeline import params as parameters
 from pipeline.io import rounded
-from pipeline.params import Params
+from pipeline.params import Mv, Params
 from pipeline.stage import Workers, cpu_count, stage
+
+if TYPE_CHECKING:
+    from moclip.predictor import Prediction, Predictor
 
 PREDICT_KEYS = (
     "seed",
@@ -90,6 +87,8 @@ def predict(
 
 def _predictor(params: Params | None, folder: Path | None) -> Predictor:
     if folder:
+        with console.loading():
+            from moclip import bundle
         return bundle.load(folder)
     if params is None:
         raise parameters.missing(paths.PARAMS, "or name a bundle: --bundle DIR")
@@ -97,14 +96,26 @@ def _predictor(params: Params | None, folder: Path | None) -> Predictor:
 
 
 def load_predictor(params: Params) -> Predictor:
-    """The models that `dvc repro` left. Raises MoclipError where they are absent, or were made with other fields."""
-    from moclip.features import Features  # and with it zarr, which a bundle does without
+    """The models that `dvc repro` left. Raises MoclipError where they are absent, or were made with other fields.
+
+    PyTorch and CLIP, which take seconds to import, come after what can be told without them.
+    """
+    for path, maker in ((paths.MV_TSN, "train_mv"), (paths.FUSION, "train_fusion")):
+        if not path.exists():
+            raise no_model(path, maker)
+    _check_fields(params.mv)
+    with console.loading():
+        from moclip.clip import Clip
+        from moclip.device import pick_device
+        from moclip.features import Features  # and with it zarr, which a bundle does without
+        from moclip.fusion import load_fusion
+        from moclip.mv_tsn import load_mv_tsn
+        from moclip.predictor import FieldSettings, Predictor, ViewSettings
 
     device = pick_device()
     mv_tsn, text = load_mv_tsn(paths.MV_TSN), Features(paths.CLIP_TEXT, "clip_text")
     mv = params.mv
     fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate)
-    _check_fields(fields)
     segments, crops = params.evaluate.views
     return Predictor(
         mv_tsn.to(device),
@@ -119,7 +130,7 @@ def load_predictor(params: Params) -> Predictor:
     )
 
 
-def _check_fields(wanted: FieldSettings) -> None:
+def _check_fields(wanted: Mv) -> None:
     """Where the store is still there, it knows what fields the models were trained on."""
     try:
         about = follow(paths.MV_STORE)[0].read("field/zarr.json")
@@ -143,6 +154,8 @@ def _named(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
 
 
 def _show(results: list[dict[str, Any]]) -> None:
+    from moclip.predictor import STREAMS
+
     streams = [stream for stream in STREAMS if any(stream in result for result in results)]
     rows = [
         (result["clip"] if rank == 0 else "", *(_share(result[stream][rank]) for stream in streams))
@@ -160,6 +173,8 @@ def _share(one: dict[str, Any]) -> str:
 
 def _csv(results: list[dict[str, Any]]) -> str:
     """clip, rank, a class and its probability a stream, error: a row a clip and rank, one without rank for an error."""
+    from moclip.predictor import STREAMS
+
     text = io.StringIO()
     columns = ["clip", "rank", *(f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")), "error"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -26,6 +26,7 @@ from moclip.sampling import motion_frames, pick_motion, segment_frames
 from moclip.store import FieldReader
 from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
+from tests.test_terminal import HEAVY, imported
 
 
 def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
@@ -113,14 +114,16 @@ def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
 def test_without_models_it_says_what_to_run(tmp_path: Path) -> None:
     run("moclip", "use", "demo", cwd=tmp_path)
     encode(tmp_path / "x.mp4", moving_texture(4, (64, 80)))
-    done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1)
+    done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1, PYTHONPROFILEIMPORTTIME="1")
+    assert not imported(done.stderr) & (HEAVY - {"av"}), "nobody waits for it"
     assert "data/models/mv_tsn.safetensors: no such model" in done.stderr
     assert "stages.train_mv" in done.stderr
 
 
 def test_without_a_project_it_says_what_to_name(tmp_path: Path) -> None:
     encode(tmp_path / "x.mp4", moving_texture(4, (64, 80)))
-    done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1)
+    done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1, PYTHONPROFILEIMPORTTIME="1")
+    assert not imported(done.stderr) & (HEAVY - {"av"})
     assert "params.yaml: not found" in done.stderr
     assert "--bundle DIR" in done.stderr
 

@@ -43,3 +43,8 @@ class StoreError(MoclipError):
 
 class ModelError(MoclipError):
     """A model or its weights cannot be loaded, or do not fit the features at hand."""
+
+
+def no_model(path: Path, stage: str) -> ModelError:
+    """For weights that are not there; `stage` makes them."""
+    return ModelError("no such model", where=path, fix=f"run: python -m stages.{stage}")

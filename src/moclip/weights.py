@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from moclip.errors import ModelError
+from moclip.errors import ModelError, no_model
 from moclip.files import write_atomically
 
 
@@ -28,6 +28,6 @@ def load_weights(path: Path, stage: str) -> tuple[dict[str, torch.Tensor], dict[
             config = json.loads((file.metadata() or {})["config"])
             return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118  no iterator there
     except FileNotFoundError:
-        raise ModelError("no such model", where=path, fix=fix) from None
+        raise no_model(path, stage) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
         raise ModelError(f"not a model of ours: {problem}", where=path, fix=fix) from None
