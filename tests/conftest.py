@@ -54,7 +54,10 @@ SMALL_DEMO = {
     "clip.batch": 16,
 }
 
-LONG = ("dag", "docs", "demo", "storage", "cluster", "queue", "presets", "transcode", "benchmarks", "devices")
+LONG = (
+    "docs", "demo", "benchmarks", "cluster", "dag", "bundle", "devices", "predict", "storage", "sweep", "presets",
+    "transcode", "queue", "mutants", "sharing", "faults", "extract",
+)  # fmt: skip
 """Test files that take minutes, which run first: a long one that comes last would leave the other cores idle."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -130,7 +130,7 @@ def test_counts_per_class_come_near_the_wanted_share() -> None:
 
 @pytest.fixture(scope="module")
 def broken(clean: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project on a folder with good clips and one of each kind of bad one, run to the end."""
+    """A project on a folder with good clips and one of each kind of bad one, run up to the vectors."""
     folder = tmp_path_factory.mktemp("broken")
     videos = folder / "videos"
     shutil.copytree(clean, videos)
@@ -143,22 +143,9 @@ def broken(clean: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
     (videos / "Run/notes.txt").write_text("x")
     project = shutil.copytree(finished, folder / "project", symlinks=True)
     run("moclip", "use", "folder", "--root", videos, cwd=project)
-    set_keys(
-        project / "params.yaml",
-        {
-            "tsn.backbone": "test_resnet",
-            "tsn.size": 32,
-            "tsn.epochs": 1,
-            "tsn.batch": 4,
-            "embed.views": 1,
-            "fusion.epochs": 2,
-            "evaluate.protocol": "2x1",
-            "mv.shard": 64,
-            "dataset.val_fraction": 0.4,
-        },
-    )
+    set_keys(project / "params.yaml", {"mv.shard": 64, "dataset.val_fraction": 0.4})
     commit(project)
-    done = run("dvc", "repro", "evaluate", cwd=project)
+    done = run("dvc", "repro", "extract_mv", cwd=project)
     (folder / "output.txt").write_text(done.stdout + done.stderr)
     return folder
 
@@ -193,15 +180,6 @@ def test_counts_show_what_was_left_out(broken: Path) -> None:
     assert extracted["extracted"] + sum(extracted["not_usable"].values()) == 17
     output = (broken / "output.txt").read_text()
     assert "not usable: Jump/v_Jump_g01_c08.avi: " in output
-
-
-@pytest.mark.slow
-def test_scores_count_the_test_clips_left_out(broken: Path) -> None:
-    table = pd.read_parquet(broken / "project/data/index.parquet")
-    test = table[table["split"] == "test"]
-    scores = json.loads((broken / "project/metrics/fusion.json").read_text())
-    assert scores["n"] == (test["status"] == "ok").sum()
-    assert scores["n"] + sum(scores["skipped"].values()) == len(test)
 
 
 def failing(tmp_path: Path, root: Path, *more: str) -> str:

@@ -60,6 +60,9 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
         assert scores["n"] == 100
         assert sum(scores["skipped"].values()) == 1
     index = pd.read_parquet(project / "data/index.parquet").set_index("id")
+    tests = index[index["split"] == "test"]
+    assert (tests["status"] == "ok").sum() == 100
+    assert len(tests) == 101, "whoever is left out is counted as skipped"
     assert dataset.class_names(index) == replica.classes_of("ucf101")
     assert index.loc["HandstandPushups/v_HandStandPushups_g08_c01.avi", "group"] == "g08"
     groups = {part: set(rows["group"]) for part, rows in index[index["status"] == "ok"].groupby("split")}
