@@ -36,7 +36,7 @@ COMMANDS = {
 }
 QUICK = ("index",)
 TURNS = 2
-MORE_TURNS = {"verify": 5, "dvc commit": 4, "dvc status": 6}  # what takes its time to start, and little more
+MORE_TURNS = {"extract": 4, "verify": 5, "dvc commit": 5, "dvc status": 6}  # what takes its time to start, mostly
 LINEAR = 1.05
 LINEAR_FIT = 1.1  # what is left of a short time once the start is taken off is noisier
 LIBRARIES = {
