@@ -150,5 +150,5 @@ def start_up(part: Part) -> None:
     ours, plain = "import stages, first", "as they are"
     for name, imports in LIBRARIES.items():
         contenders = {ours: run("-c", f"import stages; {imports}"), plain: run("-c", imports)}
-        turns = interleaved(contenders, part.limit(30), most=rounds, least=1)
+        turns = interleaved(contenders, part.limit(60), most=9, least=5, warm=False)
         part.versus(f"importing {name}", turns, ours, plain, None, "s", target=1)
