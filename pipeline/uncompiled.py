@@ -1,4 +1,4 @@
-"""PyTorch's compiler stays out of the commands, which never call it: importing it takes as long as PyTorch itself.
+"""PyTorch's compiler stays out of commands until one calls it (`tsn.compile`): its import takes as long as PyTorch's.
 
 torchvision, timm and transformers name a few things of `torch._dynamo` while they are imported, to mark functions of
 theirs for it. In a process where `install` was called they find a stand-in that has these things and no others.

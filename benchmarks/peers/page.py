@@ -113,10 +113,11 @@ TRIED = """## What was tried, and what it gave
   in place of two takes as long. Threads that spin ten times as long while they wait for each other
   (`GOMP_SPINCOUNT=20000`) train a third faster on an idle machine, and three times as slowly beside one other busy
   process, so they do not.
-* **Starting up.** No command imports PyTorch's compiler (`torch._dynamo`), though torchvision, timm and transformers
-  take names from it when they are imported, and PyTorch's optimisers when they are made: with little to do, `train_mv`
-  takes 4.5 s in place of 6.8, `embed_mv` 4.3 in place of 7.3, `evaluate` 4.2 in place of 5.4. The imports by
-  themselves stand in part 6; transformers brings much of the rest of PyTorch, so that CLIP's stages gain least.
+* **Starting up.** No command imports PyTorch's compiler (`torch._dynamo`) unless it compiles (`tsn.compile`), though
+  torchvision, timm and transformers take names from it when they are imported, and PyTorch's optimisers when they are
+  made: with little to do, and timed by hand, `train_mv` takes 4.5 s in place of 6.8, `embed_mv` 4.3 in place of 7.3,
+  `evaluate` 4.2 in place of 5.4. `make bench PART=growth` measures the imports by themselves; transformers brings
+  much of the rest of PyTorch, so that CLIP's stages gain least.
   The schema of the parameters is made once, not for each option (0.4 s a command). The
   command line takes the options of the called stage only, from its source, and imports no PyTorch for help. Stages
   look for no garbage among what they import, nor once more when they end: `evaluate` takes 3.2 s of processor time in
