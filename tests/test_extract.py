@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from moclip import extract as extraction
-from moclip import motion, store, video
+from moclip import motion, processes, store, video
 from moclip.errors import MoclipError, StoreError
 from tests.clips import encode, moving_texture
 
@@ -105,6 +105,15 @@ def test_bytes_do_not_depend_on_workers_order_or_repetition(clips: Path, tmp_pat
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     run(videos, clips, tmp_path / "one")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_workers_know_what_was_set_after_the_first_ones_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the credentials of an object store, in a notebook that has extracted before."""
+    for setting in ("early", "late"):
+        monkeypatch.setenv("MOCLIP_SET_LATER", setting)
+        jobs = processes.run(os.getenv, ["MOCLIP_SET_LATER"], 1, lambda job, reason: reason)
+        assert list(jobs) == [("MOCLIP_SET_LATER", setting)]
+        assert list(processes.run_in_order(os.getenv, ["MOCLIP_SET_LATER"], 1, lambda *_: "lost")) == [setting]
 
 
 def test_progress_reaches_the_number_of_videos(clips: Path, tmp_path: Path) -> None:

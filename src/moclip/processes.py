@@ -156,7 +156,7 @@ class Apart:
         if self._line is None:
             context = _context()
             self._line, there = context.Pipe()
-            self._process = context.Process(target=_answer, args=(there, _patience()), daemon=True)
+            self._process = context.Process(target=_answer, args=(there, *_given()), daemon=True)
             self._process.start()
             there.close()
         try:
@@ -172,9 +172,9 @@ class Apart:
         return result
 
 
-def _answer(line: Connection, seconds: float) -> None:
+def _answer(line: Connection, seconds: float, environment: dict[str, str]) -> None:
     """Do what comes in, one after the other."""
-    _start_worker(seconds)
+    _start_worker(seconds, environment)
     while True:
         try:
             work, given = line.recv()
@@ -198,7 +198,7 @@ def _reason(exit_code: int | None) -> str:
 
 def pool(workers: int) -> ProcessPoolExecutor:
     """Processes forked from a clean one: a fork of this one would copy decoders' threads in an unknown state."""
-    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker, initargs=(_patience(),))
+    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker, initargs=_given())
 
 
 def _context() -> Any:
@@ -209,9 +209,16 @@ def _context() -> Any:
     return context
 
 
-def _start_worker(seconds: float) -> None:
+def _given() -> tuple[float, dict[str, str]]:
+    """What a worker is told: the process that it is forked from knows the environment of its own start alone."""
+    return _patience(), dict(os.environ)
+
+
+def _start_worker(seconds: float, environment: dict[str, str]) -> None:
     global _allowed
     _allowed = seconds
+    os.environ.clear()
+    os.environ.update(environment)  # credentials, for one, that were set after the first workers were started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops; what is in flight is finished
     parent = multiprocessing.parent_process()
     if parent is not None:
