@@ -51,6 +51,9 @@ def test_growth_is_seen_behind_a_long_start() -> None:
         seconds = [3 + (size / 5_000) ** exponent for size in sizes]
         assert growth.without_start(sizes, seconds) == pytest.approx(exponent, abs=0.02)
         assert growth.last_slope(sizes, seconds) < exponent
+        assert growth.spread(sizes, [[second, second] for second in seconds]) == pytest.approx([exponent] * 3, abs=0.02)
+        noisy = growth.spread(sizes, [[second, 1.1 * second] for second in seconds])
+        assert noisy.low < noisy.high
 
 
 @pytest.mark.slow

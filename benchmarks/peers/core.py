@@ -155,8 +155,12 @@ class Part:
         rounds: int = 1,
         target: float | None = None,
         at_most: bool = False,
+        spread: Ratio | None = None,
     ) -> None:
-        """A figure. `less`: the smaller the better; `target`: of the ratio, or of `ours` where it stands alone."""
+        """A figure. `less`: the smaller the better; `target`: of the ratio, or of `ours` where it stands alone.
+
+        `spread`: quartiles of what `ours` could have been, where it stands alone.
+        """
         if ratio is None and theirs is not None:
             ratio = Ratio(*[theirs / ours if less else ours / theirs] * 3)
         aim = ours if ratio is None else ratio.middle
@@ -171,6 +175,7 @@ class Part:
                 "ratio": None if ratio is None else rounded(ratio.middle),
                 "quartiles": None if ratio is None else [rounded(ratio.low), rounded(ratio.high)],
                 "rounds": rounds,
+                "spread": None if spread is None else [rounded(spread.low), rounded(spread.high)],
                 "target": None if target is None else f"{'<=' if at_most else '>='} {target:,g}",
                 "met": None if target is None else bool(aim <= target if at_most else aim >= target),
             }

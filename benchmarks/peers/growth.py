@@ -2,7 +2,8 @@
 
 A command's start hides how the rest grows, so exponents are given twice: of all its time, from the second largest to
 the largest size, and of what is left once a constant is taken off, fitted over all sizes. A command's time is the least
-of a few runs: what disturbs one only adds.
+of a few runs: what disturbs one only adds. The sizes take turns, so that a slow minute of the machine hits all of them,
+and a fit's spread is that of the same fit to other draws of the turns.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import ROOT, copy_product, encode, rendered, say
-from benchmarks.peers.core import Part, Ran, command, interleaved
+from benchmarks.peers.core import Part, Ran, Ratio, command, interleaved, quartiles
 from pipeline import paths, presets
 
 CLIPS = (100, 1_000, 3_000, 10_000)
@@ -35,10 +36,11 @@ COMMANDS = {
     "dvc status": (*DVC, "status", "index", "extract_mv"),
 }
 QUICK = ("index",)
-TURNS = 2
-MORE_TURNS = {"extract": 4, "verify": 5, "dvc commit": 5, "dvc status": 6}  # what takes its time to start, mostly
+TURNS = 3
+MORE_TURNS = {"extract": 5, "verify": 9, "dvc commit": 9, "dvc status": 9}  # what takes its time to start, mostly
 LINEAR = 1.05
 LINEAR_FIT = 1.1  # what is left of a short time once the start is taken off is noisier
+DRAWS = 400  # of the turns, for the spread of a fit
 LIBRARIES = {
     "timm": "import timm",
     "CLIP of transformers": "from transformers import CLIPModel",
@@ -51,18 +53,18 @@ def measure(part: Part) -> None:
     sizes = (40, 80) if part.quick else CLIPS
     found: dict[str, dict[int, list[Ran]]] = {}
     for clips in sizes:
-        project = part.folder / f"growth{clips}"
-        make_project(project, clips)
-        for turn in range(1 if part.quick else max(MORE_TURNS.values())):
+        make_project(part.folder / f"growth{clips}", clips)
+    for turn in range(1 if part.quick else max(MORE_TURNS.values())):
+        for clips in sizes if turn % 2 == 0 else reversed(sizes):
             for name, words in COMMANDS.items():
                 if turn >= MORE_TURNS.get(name, TURNS) or (part.quick and name not in QUICK):
                     continue
                 if name == "extract":
                     words = (*words, "--rebuild")
-                ran = command(*words, cwd=project)
+                ran = command(*words, cwd=part.folder / f"growth{clips}")
                 found.setdefault(name, {}).setdefault(clips, []).append(ran)
-        least = {name: min(ran.seconds for ran in values[clips]) for name, values in found.items()}
-        say(f"  {clips} clips: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in least.items()))
+        last = {name: values[sizes[-1]][-1].seconds for name, values in found.items()}
+        say(f"  turn {turn + 1}, {sizes[-1]:,} clips: " + ", ".join(f"{name} {s:.1f} s" for name, s in last.items()))
     for name, values in found.items():
         add_rows(part, name, values)
     part.setup["growth"] = (
@@ -87,9 +89,13 @@ def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
         return
     for what, series in (("time", seconds), ("memory", memory)):
         label = f"{name}: exponent of {what}, {sizes[-2]:,} to {sizes[-1]:,} clips"
-        part.row(label, "", last_slope(sizes, series), target=LINEAR, at_most=True)
-    left = without_start(sizes, seconds)
-    part.row(f"{name}: exponent of time, start taken off", "", left, target=LINEAR_FIT, at_most=True)
+        rounds = len(values[sizes[-1]])
+        part.row(label, "", last_slope(sizes, series), rounds=rounds, target=LINEAR, at_most=True)
+    turns = [[ran.seconds for ran in values[size]] for size in sizes]
+    part.row(
+        f"{name}: exponent of time, start taken off", "", without_start(sizes, seconds), spread=spread(sizes, turns),
+        rounds=len(turns[0]), target=LINEAR_FIT, at_most=True,
+    )  # fmt: skip
 
 
 def last_slope(sizes: Sequence[int], series: Sequence[float]) -> float:
@@ -106,6 +112,13 @@ def without_start(sizes: Sequence[int], series: Sequence[float]) -> float:
         found = np.linalg.lstsq(shapes * weight[:, None], np.ones(len(sizes)), rcond=None)[0]
         errors.append(float(np.square(shapes @ found * weight - 1).sum()))
     return float(EXPONENTS[int(np.argmin(errors))])
+
+
+def spread(sizes: Sequence[int], turns: Sequence[Sequence[float]]) -> Ratio:
+    """Median and quartiles of `without_start`, each time of other turns drawn from those of each size."""
+    generator = np.random.default_rng(0)
+    drawn = [np.min(generator.choice(one, (DRAWS, len(one))), axis=1) for one in map(np.asarray, turns)]
+    return quartiles([without_start(sizes, series) for series in np.stack(drawn, axis=1)])
 
 
 def make_project(project: Path, clips: int) -> None:

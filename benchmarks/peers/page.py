@@ -57,7 +57,8 @@ then the experiment this project is made for.""",
 answers: what they cost is all that is compared.""",
     "growth": """Commands as a user runs them, each in a process of its own. An exponent of 1 is linear growth; this one
 is that of the last step, to the largest size. *Start taken off* is that of what grows alone: a constant plus a power
-of the number of clips, fitted over all sizes.""",
+of the number of clips, fitted over all sizes; in brackets are the quartiles of the same fit to other draws of the
+turns. The sizes take turns too.""",
 }
 
 AFTER = {
@@ -225,7 +226,7 @@ def table_of(rows: Iterable[Row]) -> list[tuple[str, ...]]:
         theirs = number(row["theirs"])
         lines.append(
             (
-                row["name"], row["unit"], number(row["ours"]) + who, row["beside"] or "", theirs,
+                row["name"], row["unit"], alone(row) + who, row["beside"] or "", theirs,
                 found(row) if row["beside"] else "", str(row["rounds"]), verdict(row),
             )
         )  # fmt: skip
@@ -234,8 +235,13 @@ def table_of(rows: Iterable[Row]) -> list[tuple[str, ...]]:
 
 def found(row: Row) -> str:
     if row["ratio"] is None:
-        return f"{number(row['ours'])} {row['unit']}".strip()
+        return f"{alone(row)} {row['unit']}".strip()
     return f"{times(row['ratio'])} {between(row['quartiles'])}".strip()
+
+
+def alone(row: Row) -> str:
+    """Ours, with the quartiles of what it could have been where they are known."""
+    return f"{number(row['ours'])} {between(row.get('spread'))}".strip()
 
 
 def verdict(row: Row) -> str:
