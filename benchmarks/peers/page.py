@@ -93,7 +93,9 @@ TRIED = """## What was tried, and what it gave
   21 to 38 % fewer bytes (a field of UCF-101's AVI 74 in place of 103, of real H.264 314 in place of 397, of the demo
   99 in place of 159), a quarter to a third less time to compress and a quarter less to read, so it is the default
   now. Level 5 saves 4 to 7 % more and takes twice as long; level 3 saves nothing on most clips.
-* **Chunks** of 4 frames in place of 16: random reads 1.6 times as quick, 6 to 12 % more bytes.
+* **Chunks** of 4 frames in place of 16: random reads 1.6 times as quick, 6 to 12 % more bytes. Chunks of 2 in place of
+  4 (by hand): random reads 1.1 times as quick and 32 of each clip no quicker, 5 % more bytes of real H.264 and 22 %
+  more of UCF-101's AVI, a third more time to compress. So 4 it stays.
 * **Reading.** One request a batch, in place of one a field, is the difference between a few thousand and tens of
   thousands of fields a second in tensorstore; the next batch is read while the network works on this one. Other
   numbers of threads for files and copies and files mapped into memory change nothing. Reading chunks by themselves
@@ -107,8 +109,8 @@ TRIED = """## What was tried, and what it gave
   of layers is slower (0.56 s).
 * **The head on the CPU.** A step takes 4 to 9 ms, half of it products of 64 x 1792 with 1792 x 512 and their gradients,
   in bfloat16 where the processor multiplies it; AdamW takes a fifth. An experiment of 13,400 such steps took 58 s on
-  a processor with bfloat16; one with AVX2 alone needs 32 to 63 s, as its neighbours let it, for the products by
-  themselves: they run at what it gives products of any size (100 GFLOP/s on two cores at best).
+  a processor with bfloat16; one with AVX2 alone needs 23 to 63 s, as its neighbours let it, for the products by
+  themselves, and 59 to 138 s for the experiment: they run at what it gives products of any size.
   Stills are pooled once, not in each step (0.3 ms). OpenBLAS and oneDNN multiply no faster here, one flat tensor of
   all weights saves AdamW nothing, and random bits in place of uniform numbers would save dropout 0.2 ms. One thread
   in place of two takes as long. Threads that spin ten times as long while they wait for each other
