@@ -531,17 +531,25 @@ def draw_store(part: Part, path: Path) -> None:
     layouts = part["facts"]["layouts"]
     drawn, axes = figure((7, 4.2))
     codecs = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in layouts))
+    best = part["facts"]["chosen"].rsplit(", ", 1)
     for colour, codec in zip(COLOURS, codecs, strict=False):
         own = [(name.rsplit(", ", 1)[1], one) for name, one in layouts.items() if name.rsplit(", ", 1)[0] == codec]
         axes.plot([o["bytes"] for _, o in own], [o["random"] for _, o in own], "o-", color=colour, label=codec)
+        side, shift = ("right", -6) if codec == best[0] else ("left", 6)  # two of the codecs lie side by side
         for chunk, one in own:
-            chosen = f"{codec}, {chunk}" == part["facts"]["chosen"]
+            chosen = [codec, chunk] == best
             axes.annotate(
-                f"{chunk}{' (chosen)' if chosen else ''}", (one["bytes"], one["random"]), textcoords="offset points",
-                xytext=(5, 4), fontsize=8, fontweight="bold" if chosen else "normal",
+                f"{'chosen: ' if chosen else ''}{chunk}", (one["bytes"], one["random"]), textcoords="offset points",
+                xytext=(shift, 0), ha=side, va="center", fontsize=8, fontweight="bold" if chosen else "normal",
             )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    sizes = [one["bytes"] for one in layouts.values()]
+    axes.set_xticks([100, 200, 400, 600, 800, 1_200, 1_600, 2_400])
+    axes.set_xlim(0.75 * min(sizes), 1.15 * max(sizes))  # room for what is written beside the points
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.minorticks_off()
+    axes.set_ylim(0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("bytes a field (of 2,400)")
     axes.set_ylabel("random fields/s")
     axes.legend(title="codec; at the points: frames a chunk", frameon=False)
