@@ -105,20 +105,25 @@ def last_slope(sizes: Sequence[int], series: Sequence[float]) -> float:
 
 def without_start(sizes: Sequence[int], series: Sequence[float]) -> float:
     """The exponent p of the constant + slope * sizes ** p that is nearest to `series`, in shares of it."""
-    weight = 1 / np.asarray(series)
-    errors = []
-    for exponent in EXPONENTS:
-        shapes = np.stack([np.ones(len(sizes)), np.asarray(sizes, float) ** exponent / sizes[-1] ** exponent], axis=1)
-        found = np.linalg.lstsq(shapes * weight[:, None], np.ones(len(sizes)), rcond=None)[0]
-        errors.append(float(np.square(shapes @ found * weight - 1).sum()))
-    return float(EXPONENTS[int(np.argmin(errors))])
+    return float(fitted(sizes, np.asarray(series)))
 
 
 def spread(sizes: Sequence[int], turns: Sequence[Sequence[float]]) -> Ratio:
-    """Median and quartiles of `without_start`, each time of other turns drawn from those of each size."""
+    """Median and quartiles of `without_start`, each size's time the least of as many of its turns, drawn anew."""
     generator = np.random.default_rng(0)
-    drawn = [np.min(generator.choice(one, (DRAWS, len(one))), axis=1) for one in map(np.asarray, turns)]
-    return quartiles([without_start(sizes, series) for series in np.stack(drawn, axis=1)])
+    drawn = [generator.choice(np.asarray(one), (DRAWS, len(one))).min(axis=1) for one in turns]
+    return quartiles(fitted(sizes, np.stack(drawn, axis=1)))
+
+
+def fitted(sizes: Sequence[int], series: np.ndarray) -> np.ndarray:
+    """(..., sizes) -> (...): `without_start` of each series, by least squares at each of `EXPONENTS`."""
+    start = 1 / series[..., None, :]  # each time is to be 1: what a constant adds to that,
+    growth = start * (np.asarray(sizes, float) / sizes[-1]) ** EXPONENTS[:, None]  # and a power of the size
+    start = start / np.linalg.norm(start, axis=-1, keepdims=True)
+    growth = growth - start * (start * growth).sum(-1, keepdims=True)
+    growth = growth / np.linalg.norm(growth, axis=-1, keepdims=True)
+    explained = np.square(start.sum(-1)) + np.square(growth.sum(-1))
+    return EXPONENTS[np.argmax(explained, axis=-1)]
 
 
 def make_project(project: Path, clips: int) -> None:
