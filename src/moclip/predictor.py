@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -101,6 +102,10 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         return self.clip.device
+
+    @functools.cached_property
+    def _frozen(self) -> MvTsn:
+        return self.mv_tsn.frozen()
 
     def __call__(self, path: str | Path) -> Prediction:
         """Say which class a clip shows. Raises VideoError where it cannot be read."""
@@ -203,7 +208,7 @@ class Predictor:
         if crops > 1:  # else the only box serves all fields
             fields, boxes = fields.repeat_interleave(crops, dim=0), boxes.tile(len(levels))
         shown = pictures(fields, boxes, self.mv_tsn.config.size)
-        return self.mv_tsn.encode(shown).mean(0, keepdim=True)
+        return self._frozen.encode(shown).mean(0, keepdim=True)
 
     def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
         """Logits (classes,) of each stream that can name these classes."""
