@@ -106,7 +106,9 @@ TRIED = """## What was tried, and what it gave
 * **Inference and embedding on a CPU.** MV-TSN sees eight pictures of 224 px at a time (as many pixels of other sizes):
   what a layer hands to the next stays in the processor's cache. 32 segments take 0.34 to 0.47 s in place of 0.68 to
   0.82, and differ in the last bit, if at all. Batch norms folded into the convolutions before them take a fifth of that
-  once more. bfloat16 would take 0.25 s and give other answers; `torch.jit`'s fusion of layers is slower (0.56 s).
+  once more, a third where neighbours use up the memory's bandwidth (a clip to its label 1.35 to 1.40 times as quick, in
+  one run, by hand); activations within oneDNN's convolutions would take 7 % of the rest, by an operator that PyTorch
+  keeps to itself. bfloat16 would take 0.25 s and give other answers; `torch.jit`'s fusion of layers is slower (0.56 s).
 * **The head on the CPU.** A step takes 4 to 9 ms, half of it products of 64 x 1792 with 1792 x 512 and their gradients,
   in bfloat16 where the processor multiplies it; AdamW takes a fifth. An experiment of 13,400 such steps took 58 s on
   a processor with bfloat16; one with AVX2 alone needs 23 to 63 s, as its neighbours let it, for the products by

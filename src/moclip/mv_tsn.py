@@ -61,15 +61,14 @@ class MvTsn(nn.Module):
         return self.backbone(self.input_norm(fields).contiguous(memory_format=torch.channels_last))
 
     def frozen(self) -> MvTsn:
-        """A copy for inference alone, a fifth quicker: the backbone's batch norms are folded into its convolutions.
+        """A copy, of a network in eval mode, for inference alone: the backbone's batch norms are in its convolutions.
 
-        Its features are those of the network but for rounding. Not to be trained or saved.
+        A fifth to a third quicker; its features are those of the network but for rounding. Not to be trained or saved.
         """
-        made = copy.deepcopy(self).eval()
         draw = torch.Generator().manual_seed(0)
         shown = torch.randn(2, self.config.channels, self.config.size, self.config.size, generator=draw)
-        made.backbone = folded(self.backbone, shown.to(self.head.weight.device))
-        return made
+        backbone = folded(self.backbone, shown.to(self.head.weight.device))
+        return copy.deepcopy(self, {id(self.backbone): backbone})  # which stands for the backbone's own copy
 
     def encode(self, fields: Tensor) -> Tensor:
         """The `features` of a network in eval mode, on a CPU a few fields at a time.
