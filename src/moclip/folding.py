@@ -43,7 +43,7 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Each norm that takes a convolution's output as it is, both of them used once in a run."""
+    """Each norm that takes a convolution's output as it is, once and of that convolution alone."""
     outputs: list[tuple[nn.Conv2d, Tensor]] = []  # kept: a tensor that is gone could leave its identity to another
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
@@ -64,10 +64,9 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
     network(example)
     for hook in hooks:
         hook.remove()
-    runs = Counter(id(convolution) for convolution, _ in outputs)
     takers = Counter(id(convolution) for convolution, _ in found)
     norms = Counter(id(norm) for _, norm in found)
-    return [(c, n) for c, n in found if runs[id(c)] == takers[id(c)] == norms[id(n)] == 1]
+    return [(c, n) for c, n in found if takers[id(c)] == norms[id(n)] == 1]
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
