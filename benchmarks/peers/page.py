@@ -416,11 +416,7 @@ def elsewhere() -> str:
         ("read", "13,320 clips: files in the store", "a store of UCF-101's size: files"),
         ("read", "13,320 clips: dvc status, nothing changed", "its `dvc status`"),
         ("read", "13,320 clips: opening and a first batch", "opening it, and a first batch"),
-        (
-            "head",
-            "dvc exp run -S fusion.lr=1e-4, 100 epochs",
-            "an experiment on the head, on a CPU with bfloat16",
-        ),
+        ("head", "dvc exp run -S fusion.lr=1e-4, 100 epochs", "an experiment on the head"),
         ("predict", "fight_surv (H.264), last models: clip to class / bare work", "a clip to its class, demo's models"),
     ):
         path = RESULTS / f"{file}.json"
