@@ -87,14 +87,14 @@ def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
     }
     if part.quick:
         return
+    turns = [[ran.seconds for ran in values[size]] for size in sizes]
+    rounds = len(turns[-1])
     for what, series in (("time", seconds), ("memory", memory)):
         label = f"{name}: exponent of {what}, {sizes[-2]:,} to {sizes[-1]:,} clips"
-        rounds = len(values[sizes[-1]])
         part.row(label, "", last_slope(sizes, series), rounds=rounds, target=LINEAR, at_most=True)
-    turns = [[ran.seconds for ran in values[size]] for size in sizes]
     part.row(
         f"{name}: exponent of time, start taken off", "", without_start(sizes, seconds), spread=spread(sizes, turns),
-        rounds=len(turns[0]), target=LINEAR_FIT, at_most=True,
+        rounds=rounds, target=LINEAR_FIT, at_most=True,
     )  # fmt: skip
 
 

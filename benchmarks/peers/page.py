@@ -112,7 +112,7 @@ TRIED = """## What was tried, and what it gave
 * **The head on the CPU.** A step takes 4 to 9 ms, half of it products of 64 x 1792 with 1792 x 512 and their gradients,
   in bfloat16 where the processor multiplies it; AdamW takes a fifth. An experiment of 13,400 such steps took 58 s on
   a processor with bfloat16; one with AVX2 alone needs 23 to 63 s, as its neighbours let it, for the products by
-  themselves, and 59 to 138 s for the experiment: they run at what it gives products of any size.
+  themselves, and 57 to 138 s for the experiment: they run at what it gives products of any size.
   Stills are pooled once, not in each step (0.3 ms). OpenBLAS and oneDNN multiply no faster here, one flat tensor of
   all weights saves AdamW nothing, and random bits in place of uniform numbers would save dropout 0.2 ms. One thread
   in place of two takes as long. Threads that spin ten times as long while they wait for each other
@@ -127,7 +127,8 @@ TRIED = """## What was tried, and what it gave
   command line takes the options of the called stage only, from its source, and imports no PyTorch for help. Stages
   look for no garbage among what they import, nor once more when they end: `evaluate` takes 3.2 s of processor time in
   place of 5.1, `clip_image` 4.7 in place of 7.2. DVC reads its YAML with libyaml (`ruamel.yaml.clib`): a small
-  `dvc exp run -S fusion.lr=...` takes 11.1 s in place of 12.9, `dvc status` 0.88 in place of 1.13.
+  `dvc exp run -S fusion.lr=...` takes 11.1 s in place of 12.9, `dvc status` 0.88 in place of 1.13 (by
+  hand, on a project of the tests).
 """
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 TOLERANCE = 1e-4  # of the largest output: a thousand times what rounding does to a network of fifty layers
 
@@ -33,9 +35,10 @@ def folded(network: nn.Module, example: Tensor) -> nn.Module:
         output, or its weights are not used as they are), a plain copy.
     """
     made = copy.deepcopy(network)
+    names = {module: name for name, module in made.named_modules()}
     for convolution, norm in _pairs(made, example):
         _fold(convolution, norm)
-        parent, _, name = _name_of(norm, made).rpartition(".")
+        parent, _, name = names[norm].rpartition(".")
         setattr(made.get_submodule(parent), name, _rest_of(norm))
     expected, found = network(example), made(example)
     same = bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())  # False with a NaN
@@ -70,27 +73,20 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """w (x - mean) / sqrt(var + eps) + b, in double precision, into a convolution's weight and bias."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    if convolution.bias is not None:
-        shift = shift + convolution.bias.double() * scale
-    weight = convolution.weight
-    convolution.weight = nn.Parameter((weight.double() * scale[:, None, None, None]).to(weight.dtype))
-    convolution.bias = nn.Parameter(shift.to(weight.dtype))
+    """A norm's constants, in double precision, into a convolution's weight and bias."""
+
+    def exact(values: Tensor | None) -> Any:
+        return None if values is None else values.double()
+
+    folded_in = fuse_conv_bn_weights(
+        exact(convolution.weight), exact(convolution.bias), exact(norm.running_mean), exact(norm.running_var),
+        norm.eps, exact(norm.weight), exact(norm.bias),
+    )  # fmt: skip
+    dtype = convolution.weight.dtype
+    convolution.weight, convolution.bias = (nn.Parameter(values.to(dtype)) for values in folded_in)
 
 
 def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
     """What a norm does besides: timm's has the activation in it."""
     act = getattr(norm, "act", None)
     return act if isinstance(act, nn.Module) else nn.Identity()
-
-
-def _name_of(module: nn.Module, network: nn.Module) -> str:
-    return next(name for name, other in network.named_modules() if other is module)

@@ -50,8 +50,7 @@ def train_fusion(
     occur = torch.cat([train.labels, val.labels]).unique()
     choices = torch.full((model.config.classes,), -torch.inf).index_fill_(0, occur, 0.0).to(device)
     train, val = train.to(device), val.to(device)
-    weights = list(model.parameters())
-    optimiser = AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    optimiser = AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     keeper = BestEpoch(model)
@@ -68,8 +67,7 @@ def train_fusion(
                 logits = model(motion, train.stills[rows]) if pooled is None else model.fused(motion, pooled[rows])
             logits = logits.float() + choices
             shown.append(logits.detach())
-            for weight in weights:  # not model.zero_grad, which looks for them in each step
-                weight.grad = None
+            optimiser.zero_grad(set_to_none=True)  # which need not look for the weights, as model.zero_grad does
             scaler.scale(functional.cross_entropy(logits, train.labels[rows])).backward()
             scaler.step(optimiser)
             scaler.update()
