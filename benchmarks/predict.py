@@ -25,9 +25,10 @@ from benchmarks.common import ROOT, Row, arguments, by_turns, real_clips, real_d
 from moclip import video
 from moclip.augment import pictures, protocol_crops
 from moclip.clip import Clip
+from moclip.clip_input import ClipInput
 from moclip.fusion import ConcatFusion, FusionConfig
 from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.predictor import Look, Predictor
+from moclip.predictor import Predictor
 from pipeline import params, paths
 from stages.predict import load_predictor
 
@@ -67,8 +68,8 @@ def papers_shapes(predictor: Predictor, folder: Path, quick: bool) -> Predictor:
 
 def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
     """Decoding and both forward passes of one clip, on inputs that lie ready."""
-    look = predictor.look(path)
-    shown, pixels = prepared(predictor, look)
+    read = predictor.read(path)
+    shown, pixels = prepared(predictor, read)
     middle = video.probe(path).frames // 2
 
     def run() -> None:
@@ -80,11 +81,11 @@ def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
     return run
 
 
-def prepared(predictor: Predictor, look: Look) -> tuple[torch.Tensor, torch.Tensor]:
-    boxes = protocol_crops((look.levels.shape[-2], look.levels.shape[-1]), predictor.views.crop, predictor.views.crops)
-    fields = torch.from_numpy(look.levels).repeat_interleave(predictor.views.crops, dim=0)
-    shown = pictures(fields, boxes.tile(len(look.levels)), predictor.mv_tsn.config.size)
-    stills = [torch.from_numpy(still).permute(2, 0, 1) for still in look.stills]
+def prepared(predictor: Predictor, read: ClipInput) -> tuple[torch.Tensor, torch.Tensor]:
+    boxes = protocol_crops((read.levels.shape[-2], read.levels.shape[-1]), predictor.views.crop, predictor.views.crops)
+    fields = torch.from_numpy(read.levels).repeat_interleave(predictor.views.crops, dim=0)
+    shown = pictures(fields, boxes.tile(len(read.levels)), predictor.mv_tsn.config.size)
+    stills = [torch.from_numpy(still).permute(2, 0, 1) for still in read.stills]
     return shown, predictor.clip.processor(images=stills, return_tensors="pt")["pixel_values"]
 
 

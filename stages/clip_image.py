@@ -18,7 +18,7 @@ from pipeline.params import Params
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
 
-@stage("seed", "store", "dataset.root", "clip.model", "clip.frames", "clip.choice", "clip.batch")
+@stage("seed", "store", "dataset.root", "index.transcode", "clip.model", "clip.frames", "clip.choice", "clip.batch")
 def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = None) -> None:
     """Encode one or a few frames of each clip with CLIP's image tower.
 
@@ -28,7 +28,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     """
     clips = dataset.usable(read_parquet(paths.INDEX, "index"))
     given = _stills(params, clips, workers)
-    columns = clips[["id", "path", "frames"]]
+    columns = clips[["id", "path", "md5", "frames", "seekable"]]
     every = [Part(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(slices(len(clips)))]
     parts = Parts(given.place, given.key)
     done = parts.begin()
@@ -81,6 +81,7 @@ def _stills(params: Params, clips: pd.DataFrame, workers: int) -> Stills:
     return Stills(
         model=str(here.absolute()) if here.exists() else clip.model,
         root=root,
+        indexed=not params.index.transcode,
         frames=clip.frames,
         choice=clip.choice,
         seed=params.seed,

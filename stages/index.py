@@ -58,12 +58,15 @@ def _show(table: pd.DataFrame, counts: dict) -> None:
         ("classes", counts["classes"]),
         *((f"split: {name}", count) for name, count in counts["splits"].items()),
         *((f"codec: {name}", count) for name, count in counts["codecs"].items()),
+        ("damaged, used as far as they decode", counts["damaged"]),
         ("not usable", counts["clips"] - counts["usable"]),
         ("covered of the clips in a split", f"{counts['usable_of_listed'] / counts['listed']:.1%}"),
         ("other files, ignored", counts["ignored_files"]),
     ]
     console.table(f"index ({counts['split_source']})", ("", "count"), rows)
     console.failures(table)
+    for row in table[table["damage"] != ""].itertuples():
+        console.note(f"  damaged: {row.id}: {row.damage}")
     ok = dataset.usable(table, "train")
     if untaught := sorted(set(dataset.class_names(table)) - set(ok["class"])):
         console.note(f"  no clip to train on: {', '.join(untaught)}")

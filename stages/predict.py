@@ -69,7 +69,9 @@ def predict(
         predictor = predictor.labelled([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
     with console.progress("predict", len(files)) as advance:
-        for path, answer in zip(files, predictor.predict(files, workers), strict=True):
+        # a single clip has no other to protect, and is answered sooner without worker processes
+        answers = predictor.predict(files) if len(files) == 1 else predictor.predict_apart(files, workers)
+        for path, answer in zip(files, answers, strict=True):
             results.append({"clip": str(path)} | _named(answer, top))
             advance(1)
     if as_json:
@@ -106,11 +108,12 @@ def load_predictor(params: Params) -> Predictor:
     _check_fields(params.mv)
     with console.loading():
         from moclip.clip import Clip
+        from moclip.clip_input import FieldSettings, ViewSettings
         from moclip.device import pick_device
         from moclip.features import Features  # and with it zarr, which a bundle does without
         from moclip.fusion import load_fusion
         from moclip.mv_tsn import load_mv_tsn
-        from moclip.predictor import FieldSettings, Predictor, ViewSettings
+        from moclip.predictor import Predictor
 
     device = pick_device()
     mv_tsn, text = load_mv_tsn(paths.MV_TSN), Features(paths.CLIP_TEXT, "clip_text")

@@ -61,8 +61,8 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
         for path in files:
             with part("clip_to_class"):
                 with part("decode"):
-                    look = predictor.look(path)
-                predictor.answer(look, part)
+                    read = predictor.read(path)
+                predictor.answer(read, part)
             advance(1)
     milliseconds = {
         name: {"median": 1e3 * float(np.median(values)), "p90": 1e3 * float(np.quantile(values, 0.9))}

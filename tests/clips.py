@@ -105,3 +105,54 @@ def _quality(codec: str, b_frames: int) -> dict[str, str]:
     if codec == "libx265":
         return {"x265-params": "log-level=none:pools=1:frame-threads=1"}
     return {"qscale": "3", "flags": "+qscale", "global_quality": str(3 * 118)}
+
+
+def cut_by_edit_list(path: Path, target: Path, first: int) -> Path:
+    """Copy a clip's packets so that players show it from frame `first` on, as `ffmpeg -ss ... -c copy` does.
+
+    All packets are in the new file; an edit list says which of them are decoded and not shown.
+    """
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        start = sorted(packet.pts or 0 for packet in packets)[first]
+        for packet in packets:
+            packet.pts, packet.dts = (packet.pts or 0) - start, (packet.dts or 0) - start
+            packet.stream = stream
+            container.mux(packet)
+    return target
+
+
+def with_clock_set_back(path: Path, film: np.ndarray, **options: Any) -> Path:
+    """An MPEG transport stream whose time stamps begin anew midway, as a recorder's do: two streams in a row."""
+    middle = len(film) // 2
+    parts = [film[:middle], film[middle:]]
+    files = [encode(path.with_name(f"{path.stem}.{part}.ts"), parts[part], "libx264", **options) for part in (0, 1)]
+    path.write_bytes(b"".join(file.read_bytes() for file in files))
+    for file in files:
+        file.unlink()
+    return path
+
+
+def with_flipped_bits(path: Path, target: Path, seed: int, bits: int = 1) -> Path:
+    """Copy a clip with some bits of its pictures flipped: those of one in the middle half of its packets each."""
+    rng = np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+    for number in rng.integers(len(packets) // 4, 3 * len(packets) // 4, bits).tolist():
+        at, size = packets[number]
+        content[at + int(rng.integers(size // 4, size))] ^= 1 << int(rng.integers(8))
+    target.write_bytes(content)
+    return target
+
+
+def with_zeros(path: Path, target: Path, share: float) -> Path:
+    """Copy a clip whose pictures are zeros from a share of them on, as a download leaves it that was broken off."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+    start, end = packets[int(share * len(packets))][0], sum(packets[-1])
+    content[start:end] = bytes(end - start)
+    target.write_bytes(content)
+    return target

@@ -91,7 +91,7 @@ def read_or_die(clip: Any) -> Any:
     return encoding._read(clip)
 
 
-def _frames_or_die(path: Path, indices: Any) -> np.ndarray:
+def _frames_or_die(path: Path, indices: Any, seekable: bool) -> np.ndarray:
     if "g01_c01" in str(path):
         die()
-    return _frames(path, indices)
+    return _frames(path, indices, seekable)

@@ -144,7 +144,7 @@ def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Pa
     stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
     names = list(stored.index)
     model = moclip.load(folder)
-    looks = [model.look(finished / "data/demo/videos" / name) for name in names]
+    looks = [model.read(finished / "data/demo/videos" / name) for name in names]
     stills = Features(finished / "data/features/clip_image.zarr", "clip_image").rows("features", names)
     session = onnxruntime.InferenceSession(str(folder / "moclip.onnx"), providers=["CPUExecutionProvider"])
     given = {"fields": np.stack([look.levels for look in looks]), "stills": stills}

@@ -85,12 +85,12 @@ def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatc
 
 
 def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
-    given = encoding.Stills("", str(clean), 2, "middle", 0, 1, 2, "", "", {})
-    jobs = [encoding._Stills(name, name, 8, given) for name in dataset.scan(clean).clips]
+    given = encoding.Stills("", str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
+    jobs = [encoding._Stills(name, "", 8, False, given) for name in dataset.scan(clean).clips]
     found = list(processes.run_in_order(dying.read_or_die, jobs, 2, encoding._lost))
     for job, (numbers, stills) in zip(jobs, found, strict=True):
         assert numbers.tolist() == [2, 6]
-        if "g01_c01" in job.id:
+        if "g01_c01" in job.path:
             assert str(stills) == "its decoder died"
         else:
             assert (stills == video.read_frames(clean / job.path, [2, 6])).all()

@@ -87,9 +87,9 @@ def decoded(vectors: Vectors) -> list[video.Decoded]:
     for column, name in enumerate(video.COLUMNS):
         records[name] = vectors.blocks[:, column]
     sides = [Side(records[vectors.frame == number].tobytes()) for number in range(len(vectors.frame_types))]
-    look = vectors.width, vectors.height, vectors.orientation
+    geometry = video.Geometry(vectors.width, vectors.height, vectors.orientation)
     kinds = zip(vectors.frame_types.tolist(), sides, strict=True)
-    return [video.Decoded(None, kind, side or None, kind != I, look) for kind, side in kinds]
+    return [video.Decoded(None, kind, side or None, kind != I, geometry) for kind, side in kinds]
 
 
 @settings(max_examples=80, deadline=None)

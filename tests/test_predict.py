@@ -204,15 +204,15 @@ def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
     predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    before = predictor.look(path)
+    before = predictor.read(path)
     monkeypatch.setattr(video, "HELD_BYTES", 1000)
-    after = predictor.look(path)
+    after = predictor.read(path)
     np.testing.assert_array_equal(after.levels, before.levels)
     np.testing.assert_array_equal(after.stills[0], before.stills[0])
 
 
 def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str) -> None:
-    """What `look` reads, against the store that `extract` fills and stills read by themselves."""
+    """What `read` gives, against the store that `extract` fills and stills read by themselves."""
     about = video.probe(path)
     row = {"id": "c/a", "path": path.name, "md5": video.md5(path), "frames": about.frames, "codec": about.codec}
     folder = path.parent / "store"
@@ -231,7 +231,7 @@ def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str
     wanted = target[segment_frames(np.array([len(types)]), 5)[0]]
     settings = dataclasses.replace(predictor.fields, accumulate=accumulate)
     views = dataclasses.replace(predictor.views, segments=5, stills=2)
-    look = dataclasses.replace(predictor, fields=settings, views=views).look(path)
+    look = dataclasses.replace(predictor, fields=settings, views=views).read(path)
     np.testing.assert_array_equal(look.levels, stored[wanted])
     numbers = segment_frames(np.array([about.frames]), 2)[0]
     np.testing.assert_array_equal(np.stack(look.stills), video.read_frames(path, numbers))

@@ -134,7 +134,9 @@ def test_frames_are_those_of_decoding_everything(kind: str, tmp_path: Path) -> N
     path = clip_of_kind(kind, tmp_path)
     expected = [rgb for rgb, _, _ in plain_decode(path)]
     for wanted in ([0], [29], [11, 12, 13], [25, 3, 3, 14], list(range(30))):
-        np.testing.assert_array_equal(video.read_frames(path, wanted), np.stack([expected[i] for i in wanted]))
+        for seekable in (False, video.probe(path).seekable):
+            found = video.read_frames(path, wanted, seekable)
+            np.testing.assert_array_equal(found, np.stack([expected[i] for i in wanted]))
 
 
 @pytest.mark.parametrize("kind", ["mpeg4", "mpeg4 B", "h264 B", "h264 variable frame rate"])
@@ -142,7 +144,8 @@ def test_frames_are_reached_by_seeking(kind: str, tmp_path: Path, monkeypatch: p
     path = clip_of_kind(kind, tmp_path)
     expected = [rgb for rgb, _, _ in plain_decode(path)]
     monkeypatch.setattr(video, "_read_in_order", lambda path, wanted: pytest.fail("read from the start"))
-    np.testing.assert_array_equal(video.read_frames(path, [27, 13]), np.stack([expected[27], expected[13]]))
+    assert video.probe(path).seekable
+    np.testing.assert_array_equal(video.read_frames(path, [27, 13], True), np.stack([expected[27], expected[13]]))
 
 
 def test_frame_beyond_the_end_is_refused(tmp_path: Path) -> None:

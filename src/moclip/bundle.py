@@ -25,12 +25,13 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from moclip import __version__
 from moclip.clip import Clip
+from moclip.clip_input import FieldSettings, ViewSettings
 from moclip.device import pick_device
 from moclip.errors import ModelError
 from moclip.files import folder_aside, write_atomically
 from moclip.fusion import load_fusion
 from moclip.mv_tsn import load_mv_tsn
-from moclip.predictor import FieldSettings, Predictor, ViewSettings
+from moclip.predictor import Predictor
 from moclip.weights import load_weights, save_weights
 
 FORMAT = 1

@@ -35,8 +35,14 @@ COLUMNS = {
     "status": "str",
     "reason": "str",
     "md5": "str",
+    "damage": "str",
+    "seekable": "bool",
 }
-"""Columns of the index. `split`: train, val, test or none (in no list); `status`: ok, failed, missing (only listed)."""
+"""Columns of the index. `split`: train, val, test or none (in no list); `status`: ok, failed, missing (only listed).
+
+`frames` to `has_b` are as in `video.VideoInfo`, and so is `damage`: what does not decode of a clip that is usable
+without it. `seekable` says so of the clip's own file, which stills are read from: false where another file is indexed.
+"""
 
 _GROUP = re.compile(r"_(g\d+)(?:_|$)")
 
@@ -287,6 +293,7 @@ def counts(table: pd.DataFrame, folder: Folder | None = None) -> dict[str, objec
         "classes": int(table.loc[table["label"] >= 0, "label"].nunique()),
         "splits": tally(ok["split"]),
         "codecs": tally(codec),
+        "damaged": int((ok["damage"] != "").sum()),
         "not_usable": tally(table.loc[table["status"] != "ok", "reason"]),
         "ignored_files": len(folder.ignored) if folder else 0,
     }
@@ -401,11 +408,14 @@ def _row(file: Path, job: _Probe) -> dict[str, object]:
         "bytes": file.stat().st_size,
         "status": "ok",
         "reason": "",
+        "damage": found["damage"],
+        "seekable": found["seekable"] and job.place == storage.join(job.root, job.clip),
     }
 
 
 def _unusable(status: str, reason: str) -> dict[str, object]:
     nothing = {"codec": "", "w": 0, "h": 0, "fps": 0.0, "frames": 0, "gop": 0, "has_b": False, "bytes": 0}
+    nothing |= {"damage": "", "seekable": False}
     return nothing | {"status": status, "reason": reason}
 
 

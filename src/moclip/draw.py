@@ -356,7 +356,10 @@ def write_animation(path: str | Path, pictures: Iterable[np.ndarray], fps: float
     if path.suffix == ".gif":
         rate = min(rate, Fraction(GIF_RATE))
     options = BITEXACT | CONTAINER[path.suffix]
-    with file_aside(path) as aside, av.open(str(aside), "w", path.suffix[1:], container_options=options) as container:
+    with (
+        file_aside(path) as aside,
+        av.open(f"file:{aside}", "w", path.suffix[1:], container_options=options) as container,
+    ):
         stream, framed = begin(container, first, rate)
         for number, picture in enumerate(chain([first], pictures)):
             frame = framed(picture)
@@ -609,7 +612,7 @@ def _longer(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _limit(path: Path, drawing: Drawing, info: video.VideoInfo) -> float:
     """`readable_limit` of the frames to draw, from a histogram: the lengths of a long clip would fill the memory."""
     size = info.height, info.width
-    windows = motion.fields(video.windows(path, "pyav"), size, CELL, accumulate=False)
+    windows = motion.fields(video.windows(path, "pyav", damaged=bool(info.damage)), size, CELL, accumulate=False)
     counts = np.zeros(_BINS, np.int64)
     for field in islice(chain.from_iterable(fields for fields, _ in windows), drawing.start, drawing.stop):
         lengths = np.hypot(*(stabilised(field) if drawing.stabilise else field))

@@ -87,10 +87,14 @@ def _check_numbers(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None
 
 @dataclass(frozen=True)
 class Stills:
-    """What CLIP's image tower is to see of each clip, and where the parts go."""
+    """What CLIP's image tower is to see of each clip, and where the parts go.
+
+    `indexed` says that the clips below `root` are the files that were indexed: not if others were made of them.
+    """
 
     model: str
     root: str
+    indexed: bool
     frames: int
     choice: str
     seed: int
@@ -105,7 +109,7 @@ class Stills:
 
 
 class StillsWorker:
-    """CLIP's image tower over the stills of clips. A part's rows have columns id, path, frames."""
+    """CLIP's image tower over the stills of clips. A part's rows have columns id, path, md5, frames, seekable."""
 
     def __init__(self, given: Stills) -> None:
         from moclip.clip import Clip
@@ -122,7 +126,11 @@ class StillsWorker:
 
     def run(self, waiting: Sequence[Part]) -> Iterator[Part]:
         """Do parts, yielding each when it is set down; the next clips are decoded meanwhile."""
-        clips = (_Stills(row.id, row.path, int(row.frames), self.given) for part in waiting for row in _rows(part))
+        clips = (
+            _Stills(row.path, row.md5, int(row.frames), bool(row.seekable), self.given)
+            for part in waiting
+            for row in _rows(part)
+        )
         decoded = processes.run_in_order(_read, clips, self.given.threads, _lost)
         for part in waiting:
             self._encode(part, islice(decoded, len(part.rows)))
@@ -152,9 +160,10 @@ class StillsWorker:
 
 @dataclass(frozen=True)
 class _Stills:
-    id: str
     path: str
+    md5: str
     frames: int
+    seekable: bool
     given: Stills
 
 
@@ -167,13 +176,17 @@ def _read(clip: _Stills) -> tuple[np.ndarray, np.ndarray | VideoError]:
     numbers = _numbers(clip)
     try:
         with fetched(join(clip.given.root, clip.path)) as file, processes.limited():
-            return numbers, video.read_frames(file, numbers)
+            if clip.given.indexed:
+                video.check_unchanged(file, clip.md5)
+            return numbers, video.read_frames(file, numbers, clip.seekable)
     except VideoError as problem:
         return numbers, problem
+    except Exception as problem:  # whatever is wrong with one clip, it stops no other
+        return numbers, VideoError(f"{type(problem).__name__}: {problem}")
 
 
 def _numbers(clip: _Stills) -> np.ndarray:
-    return still_frames(clip.frames, clip.given.frames, clip.given.choice, clip.given.seed, clip.id)
+    return still_frames(clip.frames, clip.given.frames, clip.given.choice, clip.given.seed, clip.md5)
 
 
 def _lost(clip: _Stills, reason: str) -> tuple[np.ndarray, np.ndarray | VideoError]:

@@ -22,7 +22,7 @@ from moclip.cluster import Cluster, check_seen, check_versions
 from moclip.errors import MoclipError, StoreError, VideoError
 from moclip.storage import Folder
 
-REVISION = 3  # of what is done between a video and its stored bytes: another one means extracting anew
+REVISION = 4  # of what is done between a video and its stored bytes: another one means extracting anew
 TABLE = "table.parquet"  # in a store elsewhere: its table, for whoever extracts into it next
 MARK = f"{store.PARTS}/recipe"
 ROWS = 4096  # of parts, held as Python objects at a time
@@ -352,7 +352,7 @@ def _fill(slot: np.ndarray, job: Job, clip: Clip, before: store.Plain) -> dict[s
         return copied
     try:
         with storage.fetched(clip.path) as file:
-            _check_unchanged(file, clip)
+            video.check_unchanged(file, clip.md5)
             with processes.limited():
                 length, types, backend = _decode(slot, replace(clip, path=str(file)), job.recipe)
     except Exception as error:  # one bad video must not stop the run, whatever it does
@@ -367,11 +367,6 @@ def _fill(slot: np.ndarray, job: Job, clip: Clip, before: store.Plain) -> dict[s
         "checksum": store.checksum(slot[:length], types),
         "types": _letters(types),
     }
-
-
-def _check_unchanged(file: Path, clip: Clip) -> None:
-    if file.exists() and video.md5(file) != clip.md5:  # what is missing, decoding will say
-        raise VideoError("it has changed since it was indexed", where=clip.path, fix="run: dvc repro")
 
 
 def _row(clip: Clip, recipe: Recipe) -> dict[str, Any]:
@@ -410,24 +405,27 @@ def _copy_stored(slot: np.ndarray, clip: Clip, before: store.Plain) -> dict[str,
 def _decode(slot: np.ndarray, clip: Clip, recipe: Recipe) -> tuple[int, np.ndarray, str]:
     """Decode a clip into its slot: (frames, their types, the backend that did it)."""
     backend = video.choose_backend(clip.codec, clip.has_b, recipe.backend)
-    if backend == "mvextractor":
+    if backend == "mvextractor" and not video.probe(clip.path).damage:
         try:
-            length, types = _decode_with(slot, clip, recipe, backend, refuse_b=clip.codec != "mpeg4")
-            if length >= clip.frames:
+            length, types = _fill_slot(slot, clip, recipe, backend, refuse_b=clip.codec != "mpeg4")
+            if length == clip.frames:
                 return length, types, backend
         except (video.InexactError, VideoError):
             pass  # PyAV decides: it reads on where mvextractor stops
-    return (*_decode_with(slot, clip, recipe, "pyav", refuse_b=False), "pyav")
+    try:
+        return (*_fill_slot(slot, clip, recipe, "pyav"), "pyav")
+    except video.DamagedError:
+        return (*_fill_slot(slot, clip, recipe, "pyav", damaged=True), "pyav")
 
 
-def _decode_with(
-    slot: np.ndarray, clip: Clip, recipe: Recipe, backend: str, *, refuse_b: bool
+def _fill_slot(
+    slot: np.ndarray, clip: Clip, recipe: Recipe, backend: str, *, refuse_b: bool = False, damaged: bool = False
 ) -> tuple[int, np.ndarray]:
+    """Decode a clip into its slot: (frames, their types). `refuse_b` and `damaged` are those of `video.windows`."""
     length = 0
     kinds: list[np.ndarray] = []
-    windows = video.windows(clip.path, backend, refuse_b=refuse_b, moving_only=True)
+    windows = video.windows(clip.path, backend, refuse_b=refuse_b, moving_only=True, damaged=damaged)
     for moved, types in motion.fields(windows, recipe.canvas, recipe.cell, recipe.accumulate):
-        processes.still_alive()
         fields = motion.quantise(moved, recipe.clip)
         if length + len(fields) > len(slot):
             what = f"more frames decoded than the {clip.frames} indexed"

@@ -72,7 +72,7 @@ def field(vectors: Vectors, canvas: tuple[int, int] = (240, 320), cell: int = CO
         motion_x, motion_y = motion_x * times, motion_y * times
     pitch = _pitch(vectors, canvas, cell)
     units = _on_codec_grid(vectors, motion_x, motion_y, pitch, np.int32)
-    return _on_canvas(units, pitch, per_px, vectors, canvas, cell)
+    return _on_canvas(units, pitch, per_px, vectors, canvas, cell, cropped=(vectors.top, vectors.left))
 
 
 def _common_scale(scales: np.ndarray) -> int:
@@ -95,9 +95,13 @@ def _pitch(vectors: Vectors, canvas: tuple[int, int], cell: int) -> int:
 
 
 def _codec_grid(vectors: Vectors, pitch: int) -> tuple[int, int]:
-    """Cells of `pitch` px, (rows, columns), in whole macroblocks, so that no block of a frame reaches over them."""
+    """Cells of `pitch` px, (rows, columns), in whole macroblocks, so that no block of a frame reaches over them.
+
+    They cover the coded picture from its own corner, which may be cropped away, to the shown picture's last px.
+    """
     in_one = MACROBLOCK // pitch
-    return in_one * -(-vectors.height // MACROBLOCK), in_one * -(-vectors.width // MACROBLOCK)
+    height, width = vectors.top + vectors.height, vectors.left + vectors.width
+    return in_one * -(-height // MACROBLOCK), in_one * -(-width // MACROBLOCK)
 
 
 def _on_codec_grid(vectors: Vectors, motion_x: np.ndarray, motion_y: np.ndarray, pitch: int, dtype: type) -> np.ndarray:
@@ -123,12 +127,13 @@ def _assign(
 ) -> None:
     """Write the displacements (N,) of the chosen blocks (None: of all) into the grid (T, 2, rows, columns)."""
     bits = pitch.bit_length() - 1  # a shift takes a third of a whole division's time
+    cut_x, cut_y = vectors.left, vectors.top  # what of the coded picture lies before the shown one
     _, _, rows, columns = grid.shape
     w, h, x, y = (vectors.blocks[:, column] for column in (_W, _H, _DST_X, _DST_Y))
     frame = vectors.frame
     if chosen is not None:
         w, h, x, y, frame, moved_x, moved_y = (all_.take(chosen) for all_ in (w, h, x, y, frame, moved_x, moved_y))
-    left, top = (x - (w >> 1)) >> bits, (y - (h >> 1)) >> bits
+    left, top = (x - ((w >> 1) - cut_x)) >> bits, (y - ((h >> 1) - cut_y)) >> bits
     wide, high = w > pitch, h > pitch
     inside = (left >= 0) & (top >= 0) & (left + wide < columns) & (top + high < rows)
     if not inside.all():  # a cropped stream has macroblocks beyond the picture
@@ -148,17 +153,24 @@ def _assign(
 
 
 def _on_canvas(
-    values: np.ndarray, pitch: int, per_px: int, vectors: Vectors, canvas: tuple[int, int], cell: int
+    values: np.ndarray,
+    pitch: int,
+    per_px: int,
+    vectors: Vectors,
+    canvas: tuple[int, int],
+    cell: int,
+    cropped: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Average coded displacements (T, 2, rows, columns), constant on squares of `pitch` px, over the canvas's cells.
 
-    The numbers are whole, `per_px` to the px; the result is upright and in px of the canvas.
+    The numbers are whole, `per_px` to the px; the result is upright and in px of the canvas. The shown picture begins
+    `cropped` px down and along the values.
     """
     xx, xy, yx, yy = turn = vectors.orientation
     size = (vectors.height, vectors.width)
     sides = canvas[::-1] if turn.swaps else canvas  # the canvas as the coded picture lies on it
     mirrored = (xy < 0 or yy < 0, xx < 0 or yx < 0)  # down the rows, along the columns
-    edges = [_edges(size[axis], sides[axis], cell, pitch, mirrored[axis]) for axis in (0, 1)]
+    edges = [_edges(size[axis], sides[axis], cell, pitch, mirrored[axis], cropped[axis]) for axis in (0, 1)]
     summed = values
     for axis in (1, 0) if edges[0].rest.any() else (0, 1):  # the order that leaves less to do; the sums are the same
         summed = _between(summed, edges[axis], axis=2 + axis)
@@ -187,10 +199,11 @@ class _Edges(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _edges(side: int, canvas: int, cell: int, pitch: int, mirrored: bool) -> _Edges:
+def _edges(side: int, canvas: int, cell: int, pitch: int, mirrored: bool, cropped: int) -> _Edges:
     at = np.minimum(np.arange(-(-canvas // cell) + 1) * cell, canvas) * side
     if mirrored:
         at = canvas * side - at[::-1]
+    at = at + canvas * cropped
     width = pitch * canvas
     unit = np.gcd.reduce([*at, width])
     number, rest = np.divmod(at // unit, width // unit)
@@ -216,7 +229,7 @@ def _sums(values: np.ndarray, bounds: np.ndarray, axis: int) -> np.ndarray:
     spans = np.diff(bounds)
     before: tuple[Any, ...] = (slice(None),) * axis
     if (spans == spans[0]).all() and spans[0] > 0:
-        parts = [values[(*before, slice(k, bounds[-1], spans[0]))] for k in range(spans[0])]
+        parts = [values[(*before, slice(bounds[0] + k, bounds[-1], spans[0]))] for k in range(spans[0])]
         if len(parts) == 1:
             return parts[0]
         total = np.add(parts[0], parts[1], dtype=_WIDER[values.dtype.kind])
@@ -319,7 +332,7 @@ def accumulate_pixels(
     last = np.zeros((height * width, 2), np.int16) if before is None else before
     fields = np.zeros((len(steps), 2, *grid_shape(canvas, cell)))
     for moved, step, kind in zip(fields, steps, vectors.frame_types, strict=True):
-        trace = np.zeros_like(last) if kind == I_FRAME else _traced(last, step, height, width)
+        trace = np.zeros_like(last) if kind == I_FRAME else _traced(last, step, vectors)
         if trace.any():
             image = trace.reshape(1, height, width, 2).transpose(0, 3, 1, 2)
             moved[:] = _on_canvas(image, 1, 1, vectors, canvas, cell)[0]
@@ -328,17 +341,19 @@ def accumulate_pixels(
     return fields, last
 
 
-def _traced(last: np.ndarray, step: np.ndarray, height: int, width: int) -> np.ndarray:
+def _traced(last: np.ndarray, step: np.ndarray, vectors: Vectors) -> np.ndarray:
     """Follow one frame's steps (2, rows, columns), whole px on the codec's grid, through the trace before it."""
+    height, width = vectors.height, vectors.width
     rows, columns = np.nonzero(step.any(0))
     if not len(rows):
         return last
     within = np.arange(CODEC_CELL, dtype=np.int32)
-    y = np.repeat(rows.astype(np.int32)[:, None] * CODEC_CELL + within, CODEC_CELL, axis=1)
-    x = np.tile(columns.astype(np.int32)[:, None] * CODEC_CELL + within, CODEC_CELL)
+    y = np.repeat(rows.astype(np.int32)[:, None] * CODEC_CELL - vectors.top + within, CODEC_CELL, axis=1)
+    x = np.tile(columns.astype(np.int32)[:, None] * CODEC_CELL - vectors.left + within, CODEC_CELL)
     moved = step[:, rows, columns]
     from_x, from_y = x - moved[0][:, None], y - moved[1][:, None]
-    kept = (x < width) & (y < height) & (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
+    shown = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    kept = shown & (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     to, source = (y * width + x)[kept], (from_y * width + from_x)[kept]
     trace = last.copy()
     trace[to] = last[source] + np.repeat(moved.T, CODEC_CELL**2, axis=0)[kept.reshape(-1)]

@@ -28,7 +28,7 @@ PATIENCE = "MOCLIP_CLIP_SECONDS"
 """Environment variable: seconds that a decoder may give nothing; 0 means any time."""
 SECONDS = 120.0
 AHEAD = 2  # jobs that a worker has at once
-READERS = ["moclip.video", "moclip.extract", "moclip.encoding", "numcodecs", "google_crc32c"]
+READERS = ["moclip.video", "moclip.extract", "moclip.encoding", "moclip.clip_input", "numcodecs", "google_crc32c"]
 """What workers have imported from their start."""
 
 Name = TypeVar("Name")
@@ -233,6 +233,7 @@ def _die_with(sentinel: int) -> None:
 # -------------------------------------------------------------------------------------------------------- time
 
 _allowed = 0.0  # seconds, in a worker; 0 where a process is not to be ended
+_limiting = False  # whether this is within `limited`
 
 
 def _patience() -> float:
@@ -254,16 +255,20 @@ def limited() -> Iterator[None]:
 
     By a signal that nothing handles: the kernel acts on it wherever the process is, also in a library's endless loop.
     """
+    global _limiting
+    _limiting = True
     still_alive()
     try:
         yield
     finally:
+        _limiting = False
         _alarm(0)
 
 
 def still_alive() -> None:
-    """Within `limited`: the time begins anew."""
-    _alarm(_allowed)
+    """Within `limited`: the time begins anew. Elsewhere it does nothing."""
+    if _limiting:
+        _alarm(_allowed)
 
 
 def _alarm(seconds: float) -> None:

@@ -71,14 +71,14 @@ def pick_motion(
     return picked, length
 
 
-def still_frames(frames: int, count: int, choice: str, seed: int, clip: str) -> np.ndarray:
+def still_frames(frames: int, count: int, choice: str, seed: int, content: str) -> np.ndarray:
     """Frame numbers of the `count` stills of a clip, one from each equal part: (count,) int64, ascending.
 
-    `choice` is "middle" or "random"; the random one depends on `seed` and the clip's id alone, so it never changes
-    with the order or number of clips.
+    `choice` is "middle" or "random"; the random one depends on `seed` and the clip's `content` (the MD5 of the file
+    that its motion is read from) alone: never on its name, nor on the order or number of clips.
     """
     generator = None
     if choice == "random":
-        digest = hashlib.sha256(f"{seed}/{clip}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}/{content}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     return segment_frames(np.array([frames]), count, generator)[0]

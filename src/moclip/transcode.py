@@ -82,10 +82,10 @@ def encode(source: str | Path, target: str | Path, key: str = "") -> None:
 
 @contextmanager
 def transcoded(source: Path) -> Iterator[Path]:
-    """Yield a transcoded copy of a video, which is gone at the end. Raises as `encode`."""
+    """Yield a transcoded copy of a video, the bytes that `transcode` gives it, gone at the end. Raises as `encode`."""
     with TemporaryDirectory(prefix="moclip-") as folder:
         target = Path(folder) / name_of(source.name)
-        encode(source, target)
+        encode(source, target, _key(source))
         yield target
 
 
@@ -96,7 +96,7 @@ def _tick(rate: Fraction) -> Fraction:
 
 def _write(path: Path, pictures: Iterator[Any], tick: Fraction, key: str) -> None:
     scale = VideoReformatter()
-    with av.open(str(path), "w", format="avi", container_options=CONTAINER_OPTIONS) as container:
+    with av.open(f"file:{path}", "w", format="avi", container_options=CONTAINER_OPTIONS) as container:
         container.metadata["comment"] = key
         stream: Any = container.add_stream("mpeg4", rate=1 / tick)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -104,7 +104,6 @@ def _write(path: Path, pictures: Iterator[Any], tick: Fraction, key: str) -> Non
         stream.codec_context.time_base = tick
         stream.options = dict(CODEC_OPTIONS)
         for number, picture in enumerate(pictures):
-            processes.still_alive()
             scaled = scale.reformat(picture, WIDTH, HEIGHT, "yuv420p", threads=1, **SCALING)
             scaled.pts, scaled.time_base = number, tick
             scaled.pict_type = 0  # the encoder's choice, not what the source had there

@@ -1,6 +1,7 @@
 """Read compressed video: what a file holds, its codec's motion vectors, single frames.
 
-`probe` fills a row of the index, `windows`/`read_vectors` feed the motion fields, `read_frames` feeds CLIP.
+`probe` fills a row of the index, `windows`/`read_vectors` feed the motion fields, `read_frames` feeds CLIP, `one_pass`
+feeds predictions. Frame k of a clip is, for all of them, the k-th picture that a plain decode on one thread shows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 
+from moclip import h264, processes
 from moclip.errors import DatasetError, MoclipError, VideoError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
@@ -38,6 +40,9 @@ HELD_BYTES = 64 << 20  # of a file's packets, kept between counting and decoding
 MOST_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is taken for it
 LIMITS = {"max_pixels": str(MOST_PIXELS)}
 EXPORT = LIMITS | {"flags2": "+export_mvs"}
+WITHOUT_PIXELS = {"skip_loop_filter": "all", "skip_idct": "all"}
+"""Decoder options that leave out work on pixels. Vectors are parsed from the bitstream, so those of intact pictures
+stay the same, and so does which pictures there are. For damaged ones see `DamagedError`."""
 RE_ENCODE = "re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"
 
 # FFmpeg's AVMotionVector, 40 bytes with padding; the backend's columns follow in mvextractor's order.
@@ -83,9 +88,39 @@ class Orientation(NamedTuple):
 AS_CODED = Orientation()
 
 
+class Geometry(NamedTuple):
+    """How a stream's pictures lie in the coded ones.
+
+    width, height : a decoded picture's size in px, cropped and not yet turned.
+    orientation : how it is to be shown.
+    left, top : px of the coded picture that are cropped away at these sides.
+    """
+
+    width: int
+    height: int
+    orientation: Orientation = AS_CODED
+    left: int = 0
+    top: int = 0
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height in px once it is turned."""
+        return (self.height, self.width) if self.orientation.swaps else (self.width, self.height)
+
+
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the index says of a video: sizes in px as shown, `gop` the most frames from a key frame to the next."""
+    """What the index says of a video.
+
+    codec : FFmpeg's name of it.
+    width, height : px, as shown.
+    fps : frames a second on average.
+    frames : how many pictures a plain decode shows.
+    gop : the most frames from a key frame to the next.
+    has_b : whether there are B-frames.
+    damage : what of it does not decode, in words; empty where all does.
+    seekable : whether decoding from a key frame on is known to give what decoding in order gives (see `read_frames`).
+    """
 
     codec: str
     width: int
@@ -94,6 +129,8 @@ class VideoInfo:
     frames: int
     gop: int
     has_b: bool
+    damage: str = ""
+    seekable: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,8 +140,8 @@ class Vectors:
     blocks : int32 (N, 10), a block a row, columns as in `COLUMNS`; px, `motion` in 1/`motion_scale` px.
     frame : int32 (N,), which of the T frames a block belongs to, never decreasing.
     frame_types : uint8 (T,), the letters I, P and B as ASCII codes.
-    width, height : the coded picture's size in px.
-    orientation : how the coded picture is to be shown; blocks are in coded positions.
+    width, height, orientation, left, top : as in `Geometry`. Blocks are in px of the cropped picture, not yet turned;
+        the codec's macroblocks begin at (-left, -top).
     """
 
     blocks: np.ndarray
@@ -113,6 +150,8 @@ class Vectors:
     width: int
     height: int
     orientation: Orientation = AS_CODED
+    left: int = 0
+    top: int = 0
 
 
 class Decoded(NamedTuple):
@@ -122,23 +161,49 @@ class Decoded(NamedTuple):
     kind : its type, as in `Vectors.frame_types`.
     vectors : its motion vectors as FFmpeg keeps them; `unpacked` makes arrays of them. None: it has none.
     moves : whether a frame of its type has motion vectors in this codec.
-    look : the coded picture's width and height in px, and how it is to be shown.
+    geometry : how it lies in the coded picture.
     """
 
     picture: Any
     kind: int
     vectors: Any
     moves: bool
-    look: tuple[int, int, Orientation]
+    geometry: Geometry
 
     def copy(self) -> Decoded:
         """Without the picture, and with vectors of its own."""
         vectors = None if self.vectors is None else bytes(self.vectors)
-        return Decoded(None, self.kind, vectors, self.moves, self.look)
+        return Decoded(None, self.kind, vectors, self.moves, self.geometry)
 
 
 class InexactError(MoclipError):
     """mvextractor met a stream that it does not read exactly; PyAV must read it."""
+
+
+class DamagedError(MoclipError):
+    """A damaged picture was met while the work on pixels was left out.
+
+    FFmpeg makes up the vectors of damaged blocks from what the pixels around them look like (error concealment), so
+    the file must be read again with that work done.
+    """
+
+
+class _Packet(NamedTuple):
+    """A packet that holds a picture: its time stamps, and whether it is a key frame, or decoded and not shown."""
+
+    pts: int | None
+    dts: int | None
+    is_key: bool
+    is_discarded: bool
+
+
+class _Picture(NamedTuple):
+    """What `probe` keeps of a decoded picture; `kind` as in `Vectors.frame_types`."""
+
+    pts: int | None
+    kind: int
+    is_key: bool
+    is_damaged: bool
 
 
 # ----------------------------------------------------------------------------------------- what a file holds
@@ -175,47 +240,80 @@ def md5(path: str | Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def check_unchanged(path: Path, content: str) -> None:
+    """Raise VideoError where the file's MD5 is not `content`; what is missing, decoding will say."""
+    if path.exists() and md5(path) != content:
+        raise VideoError("it has changed since it was indexed", where=path, fix="run: dvc repro")
+
+
 def probe(path: str | Path) -> VideoInfo:
-    """Describe a video by reading all of its packets and decoding its first pictures only.
+    """Describe a video by decoding all of it, with the work on pixels left out.
 
     Raises
     ------
     VideoError
-        It is no video, its codec exports no motion vectors, it is interlaced, or has fewer than two frames.
+        It is no video, its codec exports no motion vectors, a picture of it is interlaced or of another size than the
+        first, or fewer than two pictures decode.
     """
+    packets: list[_Packet] = []
+    pictures: list[_Picture] = []
+    lost: list[str] = []
+    size = (0, 0)
     with _opened(path) as (container, stream):
         _check_codec(path, stream)
-        codec, declares_b = stream.codec_context.name, stream.codec_context.has_b_frames
-        rate = stream.average_rate or stream.guessed_rate or 0
-        guessed = _guesses_times(container)
-        packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(stream) if packet.size]
-    shown = [pts for pts, _ in packets if pts is not None]
-    reordered = any(later < earlier for earlier, later in pairwise(shown))
-    keys = [number for number, (_, key) in enumerate(packets) if key]
-    _check_count(path, len(packets))
-    width, height, orientation = _first_picture(path)
-    ends = [*(keys or [0]), len(packets)]
+        stream.codec_context.options = LIMITS | WITHOUT_PIXELS
+        read = _noted(_packets(container, stream, lost), packets)
+        for picture, geometry in _checked_pictures(path, stream, read, lost):
+            kind = _PICTURE[int(picture.pict_type)]
+            pictures.append(_Picture(picture.pts, kind, picture.key_frame, picture.is_corrupt))
+            size = geometry.shown
+        codec, rate = stream.codec_context.name, stream.average_rate or stream.guessed_rate or 0
+    _check_count(path, len(pictures))
+    damage = _damage(packets, pictures, lost)
     return VideoInfo(
         codec=codec,
-        width=height if orientation.swaps else width,
-        height=width if orientation.swaps else height,
+        width=size[0],
+        height=size[1],
         fps=float(rate),
-        frames=len(packets),
-        gop=max(after - before for before, after in pairwise(ends)),
-        has_b=bool(reordered or (guessed and declares_b)),
+        frames=len(pictures),
+        gop=_longest_gop(pictures),
+        has_b=any(picture.kind == B_FRAME for picture in pictures),
+        damage=damage,
+        seekable=not damage and _can_seek(packets, pictures),
     )
 
 
-def _guesses_times(container: Any) -> bool:
-    """AVI stores no time of display: what FFmpeg gives instead may be the order of decoding."""
-    return bool(container.format.name == "avi")
+def _longest_gop(pictures: list[_Picture]) -> int:
+    keys = [number for number, picture in enumerate(pictures) if picture.is_key]
+    return max(after - before for before, after in pairwise([*(keys or [0]), len(pictures)]))
+
+
+def _damage(packets: list[_Packet], pictures: list[_Picture], lost: list[str]) -> str:
+    """What of a file does not decode, in words."""
+    found = []
+    wanted = sum(not packet.is_discarded for packet in packets)
+    if len(pictures) < wanted:
+        found.append(f"{wanted - len(pictures)} of {wanted} packets give no picture")
+    if damaged := sum(picture.is_damaged for picture in pictures):
+        found.append(f"{damaged} of {len(pictures)} pictures are damaged")
+    return ", ".join(found or lost[:1])
+
+
+def _can_seek(packets: list[_Packet], pictures: list[_Picture]) -> bool:
+    """Whether time stamps tell the number of each picture, and the order of the packets in the file."""
+    stamps = [packet.pts for packet in packets if packet.pts is not None]
+    decoded = [packet.dts for packet in packets if packet.dts is not None]
+    complete = len(stamps) == len(decoded) == len(packets) and not any(packet.is_discarded for packet in packets)
+    in_order = [picture.pts for picture in pictures] == sorted(set(stamps))
+    return complete and in_order and packets[0].is_key and all(a < b for a, b in pairwise(decoded))
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Open the file's main video stream for decoding on one thread (processes are the parallelism)."""
     try:
-        container = av.open(str(path), metadata_errors="replace")  # titles are in whatever encoding
+        # "file:", or what stands before a colon in a name would be taken for a protocol; titles have any encoding
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except FileNotFoundError as error:
         raise VideoError("no such file", where=path) from error
     except (FFmpegError, OSError, ValueError) as error:
@@ -244,20 +342,65 @@ def _check_codec(path: str | Path, stream: Any) -> None:
 
 def _check_count(path: str | Path, frames: int) -> None:
     if frames == 0:
-        raise VideoError("0 frames: the file holds no pictures", where=path, fix=_recheck(path))
+        raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
     if frames == 1:
         what = "1 frame: a clip needs at least 2 to have motion"
         raise VideoError(what, where=path, fix="remove it, or replace it by a longer clip")
 
 
-def _first_picture(path: str | Path) -> tuple[int, int, Orientation]:
-    """Decode the first picture: (width, height) in px, cropping applied, and how it is to be shown."""
-    with _opened(path) as (container, stream):
-        frame = next(_pictures(_packets(container, stream, []), stream, []), None)
-        if frame is None:
-            raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
-        _check_progressive(path, stream, frame)
-        return frame.width, frame.height, _orientation(frame)
+def _checked_pictures(
+    path: str | Path, stream: Any, packets: Iterable[Any], lost: list[str]
+) -> Iterator[tuple[Any, Geometry]]:
+    """Yield decoded pictures in display order, with how they lie in the coded ones.
+
+    Raises VideoError at the first that is interlaced, or has another size or orientation than those before.
+    """
+    keys: list[bytes] = []
+    geometry: Geometry | None = None
+    for picture in _pictures(_with_first_key(packets, keys), stream, lost):
+        _check_progressive(path, stream, picture)
+        if geometry is None:
+            cropped = _cropped(stream, picture, keys[0] if keys else b"")
+            geometry = Geometry(picture.width, picture.height, _orientation(picture), *cropped)
+        if geometry[:2] != (picture.width, picture.height):
+            sizes = f"{geometry.width}x{geometry.height} to {picture.width}x{picture.height}"
+            raise VideoError(f"the picture's size changes from {sizes} midway", where=path, fix=_re_encode(path))
+        if geometry.orientation != _orientation(picture):
+            raise VideoError("the picture's orientation changes midway", where=path, fix=_re_encode(path))
+        yield picture, geometry
+
+
+def _with_first_key(packets: Iterable[Any], keys: list[bytes]) -> Iterator[Any]:
+    """Pass packets on; the content of the first key frame is put into `keys`."""
+    for packet in packets:
+        if not keys and packet is not None and packet.is_keyframe:
+            keys.append(bytes(packet))
+        yield packet
+
+
+def _noted(packets: Iterable[Any], notes: list[_Packet]) -> Iterator[Any]:
+    """Pass packets on; what is to be known of those that hold a picture is added to `notes`."""
+    for packet in packets:
+        if packet is not None and packet.size:
+            notes.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        yield packet
+
+
+def _cropped(stream: Any, picture: Any, key_frame: bytes) -> tuple[int, int]:
+    """How many px of the coded picture were cropped away at its left and top; of the codecs here, H.264 does so.
+
+    FFmpeg crops whole machine words at the left, perhaps less than the stream asks for, and the rest stays in the
+    picture: so what was cropped follows from the sizes.
+    """
+    context = stream.codec_context
+    if context.name != "h264":
+        return 0, 0
+    for asked in h264.croppings(context.extradata or b"", key_frame):
+        left = context.coded_width - asked.right - picture.width
+        top = context.coded_height - asked.bottom - picture.height
+        if 0 <= left <= asked.left and top == asked.top:
+            return left, top
+    return 0, 0
 
 
 def _check_progressive(path: str | Path, stream: Any, picture: Any) -> None:
@@ -285,15 +428,20 @@ def decoding(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
     Raises
     ------
     VideoError
-        It is no video, nothing in it decodes, or it is interlaced.
+        It is no video, nothing in it decodes, or a picture is interlaced (which may show midway).
     """
     with _opened(path) as (container, stream):
-        pictures = _pictures(_packets(container, stream, []), stream, [])
+        pictures = _progressive(path, stream, _pictures(_packets(container, stream, []), stream, []))
         first = next(pictures, None)
         if first is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
-        _check_progressive(path, stream, first)
         yield Fraction(stream.average_rate or stream.guessed_rate or 25), map(_turned, chain([first], pictures))
+
+
+def _progressive(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iterator[Any]:
+    for picture in pictures:
+        _check_progressive(path, stream, picture)
+        yield picture
 
 
 def _packets(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
@@ -308,6 +456,7 @@ def _packets(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
 def _pictures(packets: Iterable[Any], stream: Any, lost: list[str]) -> Iterator[Any]:
     """Yield decoded frames in display order; what does not decode is noted in `lost` and left out."""
     for packet in packets:
+        processes.still_alive()
         try:
             yield from stream.codec_context.decode(packet) if packet is None else packet.decode()
         except FFmpegError as error:
@@ -333,8 +482,8 @@ def choose_backend(info_codec: str, has_b: bool, requested: str = "auto") -> str
     """Name the backend that reads a stream exactly: PyAV, or mvextractor where it is asked for and exact.
 
     mvextractor decodes on frame threads and loses vectors of H.264 B-frames, at random. MPEG-4 Part 2 and
-    H.264 without B-frames it reads exactly, in twice the time that PyAV takes where `windows` spares it the
-    pixels.
+    H.264 without B-frames it reads exactly, unless they are damaged, in twice the time that PyAV takes where
+    `windows` spares it the pixels.
 
     Raises
     ------
@@ -363,7 +512,10 @@ def read_vectors(path: str | Path, backend: str) -> Vectors:
     VideoError
         Nothing decodes, or no frame has motion vectors.
     """
-    parts = list(windows(path, backend))
+    try:
+        parts = list(windows(path, backend))
+    except DamagedError:
+        parts = list(windows(path, backend, damaged=True))
     starts = np.cumsum([0, *(len(part.frame_types) for part in parts[:-1])])
     return Vectors(
         blocks=np.concatenate([part.blocks for part in parts]),
@@ -374,11 +526,18 @@ def read_vectors(path: str | Path, backend: str) -> Vectors:
         width=parts[0].width,
         height=parts[0].height,
         orientation=parts[0].orientation,
+        left=parts[0].left,
+        top=parts[0].top,
     )
 
 
-def windows(path: str | Path, backend: str, *, refuse_b: bool = False, moving_only: bool = False) -> Iterator[Vectors]:
+def windows(
+    path: str | Path, backend: str, *, refuse_b: bool = False, moving_only: bool = False, damaged: bool = False
+) -> Iterator[Vectors]:
     """Yield the motion vectors of a video, a few hundred frames at most at a time.
+
+    PyAV leaves out the work on pixels, a quarter of the time, unless the video is said to be `damaged`: then vectors of
+    damaged blocks are needed that FFmpeg makes up from pixels.
 
     B-frames have none but in H.264, MPEG-1 and MPEG-2: FFmpeg does not export those of other codecs. With
     `moving_only`, blocks that PyAV reads and that `motion.fields` can do without may be left out (see `in_windows`).
@@ -389,14 +548,17 @@ def windows(path: str | Path, backend: str, *, refuse_b: bool = False, moving_on
     Raises
     ------
     VideoError
-        Nothing decodes, the picture's size changes midway, or no frame in the whole video has motion vectors.
+        Fewer than two pictures decode, one is interlaced or of another size, or none has motion vectors.
+    DamagedError
+        A picture is damaged, which was not said.
     """
-    return _read_mvextractor(path, refuse_b) if backend == "mvextractor" else _read_pyav(path, moving_only)
+    if backend == "mvextractor":
+        return _read_mvextractor(path, refuse_b)
+    return _read_pyav(path, moving_only, damaged)
 
 
 def _check_found(path: str | Path, frames: int, vectors: int) -> None:
-    if frames == 0:
-        raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
+    _check_count(path, frames)
     if vectors == 0:
         raise VideoError("no motion vectors in any frame", where=path, fix=_re_encode(path))
 
@@ -406,9 +568,9 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
 
     with _opened(path) as (_, stream):
         blind_b = stream.codec_context.name not in B_VECTOR_CODECS
-    look = _first_picture(path)
+    geometry = _geometry(path)
     video = VideoCap()
-    if not video.open(str(path)):
+    if not video.open(str(Path(path).absolute())):  # else a colon in the name makes it a protocol
         raise VideoError("mvextractor cannot open it", where=path, fix="use the backend pyav")
     video.set_decode_frames(False)
     try:
@@ -428,36 +590,61 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
             vectors += len(arrays[-1])
             weight += found.nbytes
             if weight > WINDOW_BYTES or len(types) == WINDOW_FRAMES:
-                yield _joined(arrays, types, look)
+                yield _joined(arrays, types, geometry)
                 arrays, types, weight = [], [], 0
         if types:
-            yield _joined(arrays, types, look)
+            yield _joined(arrays, types, geometry)
         _check_found(path, frames, vectors)
     finally:
         video.release()
 
 
-def _joined(arrays: list[np.ndarray], types: list[int], look: tuple[int, int, Orientation]) -> Vectors:
+def _geometry(path: str | Path) -> Geometry:
+    with _opened(path) as (container, stream):
+        stream.codec_context.options = LIMITS | WITHOUT_PIXELS
+        for _, geometry in _checked_pictures(path, stream, _packets(container, stream, []), []):
+            return geometry
+    raise VideoError("no picture in it can be decoded", where=path, fix=_recheck(path))
+
+
+def _joined(arrays: list[np.ndarray], types: list[int], geometry: Geometry) -> Vectors:
     counts = [len(array) for array in arrays]
     frame = np.repeat(np.arange(len(arrays), dtype=np.int32), counts)
-    return Vectors(np.concatenate(arrays), frame, np.array(types, np.uint8), *look)
+    blocks = _in_the_picture(np.concatenate(arrays).astype(np.int32), geometry)
+    return Vectors(blocks, frame, np.array(types, np.uint8), *geometry)
 
 
-def _read_pyav(path: str | Path, moving_only: bool) -> Iterator[Vectors]:
+def _in_the_picture(blocks: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Blocks (N, 10) in px of the coded picture, in place moved to px of the cropped one."""
+    if geometry.left or geometry.top:
+        for name, cropped in (("src_x", geometry.left), ("dst_x", geometry.left)):
+            blocks[:, COLUMNS.index(name)] -= cropped
+        for name, cropped in (("src_y", geometry.top), ("dst_y", geometry.top)):
+            blocks[:, COLUMNS.index(name)] -= cropped
+    return blocks
+
+
+def _read_pyav(path: str | Path, moving_only: bool, damaged: bool) -> Iterator[Vectors]:
     with _opened(path) as (container, stream):
-        # Vectors are parsed from the bitstream, never from pixels: leaving out the work on pixels that can be
-        # left out changes none of them and saves a quarter of the time.
-        stream.codec_context.options = EXPORT | {"skip_loop_filter": "all", "skip_idct": "all"}
-        yield from in_windows(_decoded(path, stream, _packets(container, stream, [])), moving_only)
+        stream.codec_context.options = EXPORT if damaged else EXPORT | WITHOUT_PIXELS
+        decoded = _decoded(path, stream, _packets(container, stream, []))
+        yield from in_windows(decoded if damaged else _refused_where_damaged(path, decoded), moving_only)
+
+
+def _refused_where_damaged(path: str | Path, decoded: Iterable[Decoded]) -> Iterator[Decoded]:
+    for number, frame in enumerate(decoded):
+        if frame.picture.is_corrupt:
+            raise DamagedError(f"frame {number} is damaged", where=path, fix="index the videos again")
+        yield frame
 
 
 @contextmanager
 def one_pass(path: str | Path) -> Iterator[tuple[int, Iterator[Decoded]]]:
     """Open a clip to decode it once, for its motion vectors and its pictures alike.
 
-    Yields how many frames the file says it has, which `probe` gives too, and what of them decodes, in display order.
-    The file is read once where it has at most `HELD_BYTES`, else twice: its frames are counted before the first is
-    decoded.
+    Yields how many frames there are if every packet gives one, as in an intact file, and the frames that decode, in
+    display order. The file is read once where it has at most `HELD_BYTES`, else twice: its packets are counted before
+    the first is decoded.
 
     Raises
     ------
@@ -468,7 +655,6 @@ def one_pass(path: str | Path) -> Iterator[tuple[int, Iterator[Decoded]]]:
         _check_codec(path, stream)
         stream.codec_context.options = EXPORT
         frames, held = _hold(_packets(container, stream, []))
-        _check_count(path, frames)
         if held is not None:
             yield frames, _decoded(path, stream, held)
             return
@@ -478,12 +664,12 @@ def one_pass(path: str | Path) -> Iterator[tuple[int, Iterator[Decoded]]]:
 
 
 def _hold(packets: Iterable[Any]) -> tuple[int, list[Any] | None]:
-    """How many of the packets hold a picture, and all of them, unless they are too large to keep."""
+    """How many of the packets hold a picture that is shown, and all of them, unless they are too large to keep."""
     held: list[Any] = []
     frames = size = 0
     for packet in packets:
         if packet is not None:
-            frames += packet.size > 0
+            frames += packet.size > 0 and not packet.is_discard
             size += packet.size
         if size > HELD_BYTES:
             held = []
@@ -495,15 +681,8 @@ def _hold(packets: Iterable[Any]) -> tuple[int, list[Any] | None]:
 def _decoded(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iterator[Decoded]:
     """Yield each frame that decodes, with its motion vectors. Raises VideoError, some of them only at the end."""
     blind_b = stream.codec_context.name not in B_VECTOR_CODECS
-    look: tuple[int, int, Orientation] | None = None
     frames = size = 0
-    for picture in _pictures(packets, stream, []):
-        if look is None:
-            _check_progressive(path, stream, picture)
-            look = picture.width, picture.height, _orientation(picture)
-        if look[:2] != (picture.width, picture.height):
-            what = f"the picture's size changes from {look[0]}x{look[1]} to {picture.width}x{picture.height} midway"
-            raise VideoError(what, where=path, fix=_re_encode(path))
+    for picture, geometry in _checked_pictures(path, stream, packets, []):
         # `picture.side_data` would tie the picture into a cycle, and hundreds would wait for the collector.
         side = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
         kind = _PICTURE[int(picture.pict_type)]
@@ -511,7 +690,7 @@ def _decoded(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iterator[
         vectors = None if blind else side
         frames += 1
         size += 0 if vectors is None else vectors.buffer_size
-        yield Decoded(picture, kind, vectors, kind != I_FRAME and not blind, look)
+        yield Decoded(picture, kind, vectors, kind != I_FRAME and not blind, geometry)
     _check_found(path, frames, size)
 
 
@@ -524,10 +703,10 @@ def in_windows(decoded: Iterable[Decoded], moving_only: bool = False) -> Iterato
     gathered = memoryview(bytearray(2 * WINDOW_BYTES))  # the same for all windows: it stays in the CPU's cache
     kinds: list[int] = []
     sizes: list[int] = []
-    look = (0, 0, AS_CODED)
+    geometry = Geometry(0, 0)
     end = 0
     for frame in decoded:
-        look = frame.look
+        geometry = frame.geometry
         size = 0 if frame.vectors is None else frame.vectors.buffer_size
         if end + size > len(gathered):
             gathered = memoryview(bytearray(gathered[:end]) + bytearray(size + WINDOW_BYTES))
@@ -537,24 +716,24 @@ def in_windows(decoded: Iterable[Decoded], moving_only: bool = False) -> Iterato
         sizes.append(size)
         kinds.append(frame.kind)
         if end > WINDOW_BYTES or len(kinds) == WINDOW_FRAMES:
-            yield _columns(gathered[:end], sizes, kinds, look, moving_only)
+            yield _columns(gathered[:end], sizes, kinds, geometry, moving_only)
             kinds, sizes, end = [], [], 0
     if kinds:
-        yield _columns(gathered[:end], sizes, kinds, look, moving_only)
+        yield _columns(gathered[:end], sizes, kinds, geometry, moving_only)
 
 
 def unpacked(frames: Sequence[Decoded]) -> Vectors:
     """The motion vectors of copies of a video's frames, at least one."""
     raw: list[bytes] = [frame.vectors or b"" for frame in frames]
     sizes, kinds = [len(piece) for piece in raw], [frame.kind for frame in frames]
-    return _columns(b"".join(raw), sizes, kinds, frames[0].look, moving_only=False)
+    return _columns(b"".join(raw), sizes, kinds, frames[0].geometry, moving_only=False)
 
 
 def _columns(
     raw: bytes | memoryview,
     sizes: Sequence[int],
     kinds: Sequence[int],
-    look: tuple[int, int, Orientation],
+    geometry: Geometry,
     moving_only: bool,
 ) -> Vectors:
     """Copy FFmpeg's records out of `raw`, `sizes` bytes of each frame."""
@@ -574,7 +753,7 @@ def _columns(
     blocks = np.empty((len(records), len(COLUMNS)), np.int32, order="F")  # it is read by columns
     for column, name in enumerate(COLUMNS):
         blocks[:, column] = records[name]
-    return Vectors(blocks, frame, np.array(kinds, np.uint8), *look)
+    return Vectors(_in_the_picture(blocks, geometry), frame, np.array(kinds, np.uint8), *geometry)
 
 
 def _macroblocks(records: np.ndarray, frame: np.ndarray) -> np.ndarray:
@@ -590,11 +769,11 @@ def _macroblocks(records: np.ndarray, frame: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- frames
 
 
-def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, seekable: bool = False) -> np.ndarray:
     """Decode the frames at `indices` (display order, from 0), turned as shown: uint8 (K, height, width, 3), RGB.
 
-    Seeks to the key frame before each wanted one where the container's time stamps allow it, and decodes from
-    the start where they do not; either way these are the frames that decoding everything would give.
+    Decodes in order from the start, or, where `probe` found the video `seekable`, from the key frame before each wanted
+    one. Where anything then looks otherwise than `probe` found it, they are decoded in order after all.
 
     Raises
     ------
@@ -604,19 +783,13 @@ def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray) -> np.nda
     wanted = sorted({int(index) for index in indices})
     if wanted and wanted[0] < 0:
         raise VideoError(f"frame {wanted[0]} does not exist: frames count from 0", where=path)
-    found = _read_seeking(path, wanted)
+    found = _read_seeking(path, wanted) if seekable else None
     if found is None:
         found = _read_in_order(path, wanted)
-    check_all_found(path, wanted, found)
-    return np.stack([found[int(index)] for index in indices])
-
-
-def check_all_found(path: str | Path, wanted: Iterable[int], found: Container[int]) -> None:
-    """Raise VideoError where a wanted frame is not among those found."""
-    missing = [index for index in wanted if index not in found]
-    if missing:
+    if missing := [index for index in wanted if index not in found]:
         what = f"frame {missing[0]} is beyond the video's end"
         raise VideoError(what, where=path, fix="check the file, then index it again")
+    return np.stack([found[int(index)] for index in indices])
 
 
 def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]:
@@ -633,58 +806,70 @@ def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]
 
 
 def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] | None:
-    """Read by seeking, or return None where that might give other frames than reading in order."""
+    """Read from key frames on, or return None where that might give other frames than reading in order."""
     found: dict[int, np.ndarray] = {}
+    stamps: list[int] = []
+    starts: dict[int, int] = {}  # time stamps of key frames: of being shown -> of being decoded
     with _opened(path) as (container, stream):
-        if _guesses_times(container) and stream.codec_context.has_b_frames:
-            return None
-        packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(stream) if p.size]
-        if not _can_seek(packets) or (wanted and wanted[-1] >= len(packets)):
-            return None
-        shown = sorted(pts for pts, _, _ in packets)
-        keys = sorted((pts, dts) for pts, dts, key in packets if key)
-        for key, group in _by_key_frame([shown[index] for index in wanted], keys):
-            at = _decode_from(container, stream, key, set(group))
-            if at is None:
+        try:
+            for packet in container.demux(stream):
+                if packet.size and packet.pts is not None:
+                    stamps.append(packet.pts)
+                    if packet.is_keyframe and _is_clean_start(packet, stream):
+                        starts[packet.pts] = packet.dts
+            stamps.sort()
+            if not wanted or wanted[-1] >= len(stamps) or not starts or min(starts) > stamps[wanted[0]]:
                 return None
-            found.update(at)
-        rank = {pts: number for number, pts in enumerate(shown)}
+            for start, group in _by_start([stamps[index] for index in wanted], sorted(starts)):
+                container.seek(starts[start], stream=stream, backward=True)
+                at = _decode_from(container, stream, starts, set(group))
+                if at is None:
+                    return None
+                found.update(at)
+        except FFmpegError:
+            return None
+    rank = {pts: number for number, pts in enumerate(stamps)}
     return {rank[pts]: picture for pts, picture in found.items()}
+
+
+def _is_clean_start(packet: Any, stream: Any) -> bool:
+    """Whether pictures shown after this key frame refer to nothing before it, as far as the codec promises that."""
+    context = stream.codec_context
+    if context.name == "h264":  # other key frames may be points of recovery, with pictures that refer to earlier ones
+        return h264.is_idr(bytes(packet), context.extradata or b"")
+    return context.name in MOTION_CODECS
 
 
 def shown(picture: Any) -> np.ndarray:
     """One of PyAV's pictures as it is to be shown: uint8 (height, width, 3), RGB."""
-    return _orientation(picture).upright(picture.to_ndarray(format="rgb24", threads=1), (0, 1))
+    return np.ascontiguousarray(_orientation(picture).upright(picture.to_ndarray(format="rgb24", threads=1), (0, 1)))
 
 
 def _turned(picture: Any) -> Any:
     """The same as a picture of PyAV's."""
     if _orientation(picture) == AS_CODED:
         return picture
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(shown(picture)), "rgb24")
+    return av.VideoFrame.from_ndarray(shown(picture), "rgb24")
 
 
-def _can_seek(packets: list[tuple[int | None, int | None, bool]]) -> bool:
-    """Only distinct time stamps and a first key frame that is shown first tie an index to a time stamp."""
-    stamps = [pts for pts, dts, _ in packets if pts is not None and dts is not None]
-    complete = len(stamps) == len(packets) == len(set(stamps))
-    return complete and bool(packets) and packets[0][2] and stamps[0] == min(stamps)
-
-
-def _by_key_frame(stamps: list[int], keys: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-    """Group sorted time stamps by the last key frame shown no later: (key's pts and dts, stamps)."""
-    position = np.searchsorted([pts for pts, _ in keys], stamps, side="right") - 1
+def _by_start(stamps: list[int], starts: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Group sorted time stamps by the last start that is shown no later."""
+    position = np.searchsorted(starts, stamps, side="right") - 1
     for number in np.unique(position):
-        yield keys[number], [stamp for stamp, at in zip(stamps, position, strict=True) if at == number]
+        yield starts[number], [stamp for stamp, at in zip(stamps, position, strict=True) if at == number]
 
 
-def _decode_from(container: Any, stream: Any, key: tuple[int, int], stamps: set[int]) -> dict[int, np.ndarray] | None:
-    """Decode from a key frame until all `stamps` are there; None if seeking led elsewhere."""
+def _decode_from(container: Any, stream: Any, starts: Container[int], stamps: set[int]) -> dict[int, np.ndarray] | None:
+    """Decode from one of the key frames `starts` on until all `stamps` are there; None if that goes wrong."""
     found: dict[int, np.ndarray] = {}
-    container.seek(key[1], stream=stream, backward=True)
     lost: list[str] = []
-    for number, picture in enumerate(_pictures(_packets(container, stream, lost), stream, lost)):
-        if lost or (number == 0 and (picture.pts is None or picture.pts > min(stamps))):
+    packets = _packets(container, stream, lost)
+    first = next(packets, None)
+    if first is None or first.pts not in starts or first.pts > min(stamps):  # the seek led elsewhere
+        return None
+    for picture in _pictures(chain([first], packets), stream, lost):
+        no_key = picture.pts == first.pts and _PICTURE[int(picture.pict_type)] != I_FRAME
+        if lost or picture.is_corrupt or no_key:
             return None
         if picture.pts in stamps:
             found[picture.pts] = shown(picture)

@@ -1,0 +1,153 @@
+"""From a video file to what the models are given of it, in one decoding: the same as the stages read from their stores.
+
+Called by `predictor`. It imports no network, so that worker processes start quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moclip import motion, processes, video
+from moclip.errors import VideoError
+from moclip.sampling import pick_motion, segment_frames, still_frames
+from moclip.transcode import transcoded
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """How vectors become a field; must equal what the models were trained on."""
+
+    transcode: bool
+    canvas: tuple[int, int]
+    cell: int
+    clip: float
+    accumulate: bool | str
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Which parts of a clip are used: motion segments and crops, and stills."""
+
+    segments: int
+    crops: int
+    crop: float
+    stills: int
+    choice: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ClipInput:
+    """What the models are given of a clip.
+
+    levels : int8 (segments, 2, rows, columns), the motion fields as the store keeps them.
+    stills : RGB pictures, each uint8 (height, width, 3).
+    """
+
+    levels: np.ndarray
+    stills: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A clip to read, and how."""
+
+    path: Path
+    fields: FieldSettings
+    views: ViewSettings
+
+
+def read_input(job: Job) -> ClipInput:
+    """Read what the models are given of a clip. Raises VideoError."""
+    if not job.fields.transcode:
+        levels, stills, _ = _read(job, job.path, with_stills=True)
+        return ClipInput(levels, stills)
+    with transcoded(job.path) as source:
+        levels, _, numbers = _read(job, source, with_stills=False)
+    return ClipInput(levels, list(video.read_frames(job.path, numbers)))
+
+
+def read_or_reason(job: Job) -> ClipInput | VideoError:
+    """The same; what is wrong with a clip, whatever it is, is returned and not raised."""
+    try:
+        with processes.limited():
+            return read_input(job)
+    except VideoError as problem:
+        return problem
+    except Exception as problem:  # whatever is wrong with one clip, it costs no other
+        return failed(job.path, problem)
+
+
+def failed(path: Path, problem: Exception) -> VideoError:
+    """A clip's reason, from whatever went wrong with it."""
+    return VideoError(f"{type(problem).__name__}: {problem}", where=path)
+
+
+def lost(job: Job, reason: str) -> ClipInput | VideoError:
+    """The reason of a clip whose process is no more."""
+    return VideoError(reason, where=job.path)
+
+
+def _read(
+    job: Job, path: Path, with_stills: bool, length: int | None = None
+) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+    """The int8 fields (segments, 2, rows, columns), the stills if they are wanted, and their frame numbers.
+
+    `length` is how many frames decode, where that is known to be another number than the packets tell.
+    """
+    views = job.views
+    with video.one_pass(path) as (packets, decoded):
+        frames = packets if length is None else length
+        numbers = still_frames(frames, views.stills, views.choice, views.seed, video.md5(path)).tolist()
+        stills: dict[int, np.ndarray] = {}
+        kept = _keep_stills(decoded, frozenset(numbers if with_stills else ()), stills)
+        wanted = segment_frames(np.array([frames]), views.segments)[0].tolist()
+        if job.fields.accumulate:
+            traced, count = pick_motion(_traced(job.fields, kept), wanted, np.copy)
+            levels = [traced[n] for n in wanted if n in traced]
+        else:
+            # copies: a picture that is held changes which memory FFmpeg decodes into, and so what damaged ones look like
+            moving = ((frame.moves, frame.copy()) for frame in kept)
+            picked, count = pick_motion(moving, wanted, lambda frame: frame)
+            levels = _levels(job.fields, [picked[n] for n in wanted if n in picked])
+    if count != frames:
+        return _read(job, path, with_stills, count)
+    return np.stack(levels), [stills[number] for number in numbers if with_stills], numbers
+
+
+def _levels(settings: FieldSettings, frames: list[video.Decoded]) -> list[np.ndarray]:
+    if not frames:
+        return []
+    field = motion.field(video.unpacked(frames), settings.canvas, settings.cell)
+    return list(motion.quantise(field, settings.clip))
+
+
+def _traced(settings: FieldSettings, frames: Iterable[video.Decoded]) -> Iterator[tuple[bool, np.ndarray]]:
+    """Whether a frame moves, and its accumulated field: all frames' vectors go into them."""
+    moves: list[bool] = []
+    windows = video.in_windows(_note(frames, moves))
+    number = 0
+    for fields, _ in motion.fields(windows, settings.canvas, settings.cell, settings.accumulate):
+        for level in motion.quantise(fields, settings.clip):
+            yield moves[number], level
+            number += 1
+
+
+def _keep_stills(
+    frames: Iterable[video.Decoded], numbers: frozenset[int], stills: dict[int, np.ndarray]
+) -> Iterator[video.Decoded]:
+    """Pass the frames on; pictures of the wanted ones go into `stills`."""
+    for number, frame in enumerate(frames):
+        if number in numbers:
+            stills[number] = video.shown(frame.picture)
+        yield frame
+
+
+def _note(frames: Iterable[video.Decoded], moves: list[bool]) -> Iterator[video.Decoded]:
+    for frame in frames:
+        moves.append(frame.moves)
+        yield frame

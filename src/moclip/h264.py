@@ -1,0 +1,149 @@
+"""What H.264's parameter sets and packets say and FFmpeg does not hand out (ITU-T H.264, sections 7.3 and 7.4).
+
+Called by `video`: how much of the coded picture is cropped, and which packets begin with an IDR picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_SPS, _IDR = 7, 5  # types of NAL unit (table 7-1)
+_CHROMA_PROFILES = frozenset((100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135))  # section 7.3.2.1.1
+_MOST_CYCLES = 255  # num_ref_frames_in_pic_order_cnt_cycle
+
+
+class Cropping(NamedTuple):
+    """The px of the coded picture that are not shown, on each side."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+def is_idr(packet: bytes, extradata: bytes) -> bool:
+    """Whether a packet holds a slice of an IDR picture: nothing after it refers to anything before it."""
+    return any(unit[0] & 31 == _IDR for unit in _units(packet, _length_size(extradata)) if unit)
+
+
+def croppings(extradata: bytes, packet: bytes = b"") -> list[Cropping]:
+    """The cropping that each readable sequence parameter set asks for: those of a packet, then those of the stream.
+
+    `extradata` is the stream's avcC box, or its parameter sets in Annex B's format.
+    """
+    found = []
+    for unit in [*_units(packet, _length_size(extradata)), *_parameter_sets(extradata)]:
+        if unit and unit[0] & 31 == _SPS:
+            try:
+                found.append(_cropping(_Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))))
+            except (IndexError, ValueError):  # a damaged one
+                continue
+    return found
+
+
+def _length_size(extradata: bytes) -> int:
+    """Bytes of the length before each NAL unit of a packet; 0: start codes stand between them."""
+    return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+
+
+def _parameter_sets(extradata: bytes) -> Iterator[bytes]:
+    if not _length_size(extradata):
+        yield from _units(extradata, 0)
+        return
+    at = 6
+    for _ in range(extradata[5] & 31):
+        size = int.from_bytes(extradata[at : at + 2], "big")
+        yield extradata[at + 2 : at + 2 + size]
+        at += 2 + size
+
+
+def _units(data: bytes, length_size: int) -> Iterator[bytes]:
+    """The NAL units of a packet."""
+    if not length_size:
+        yield from data.split(b"\0\0\1")[1:]
+        return
+    at = 0
+    while at + length_size < len(data):
+        size = int.from_bytes(data[at : at + length_size], "big")
+        yield data[at + length_size : at + length_size + size]
+        at += length_size + size
+
+
+class _Bits:
+    """Reads bits from the highest on. Raises IndexError at the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> int:
+        value = 0
+        for _ in range(count):
+            value = value << 1 | self.data[self.at >> 3] >> (7 - (self.at & 7)) & 1
+            self.at += 1
+        return value
+
+    def unsigned(self) -> int:
+        """An Exp-Golomb code, ue(v) in section 9.1."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+            if zeros > 32:
+                raise ValueError("no Exp-Golomb code")
+        return (1 << zeros) - 1 + self.take(zeros)
+
+    def signed(self) -> int:
+        """The same with a sign, se(v)."""
+        code = self.unsigned()
+        return (code + 1) // 2 if code & 1 else -(code // 2)
+
+
+def _cropping(bits: _Bits) -> Cropping:
+    """Read a sequence parameter set up to its cropping (section 7.3.2.1.1)."""
+    profile = bits.take(8)
+    bits.take(16)  # constraints, level
+    bits.unsigned()  # id
+    chroma, separate = 1, 0
+    if profile in _CHROMA_PROFILES:
+        chroma = bits.unsigned()
+        separate = bits.take(1) if chroma == 3 else 0
+        bits.unsigned()  # bit depths
+        bits.unsigned()
+        bits.take(1)  # transform bypass
+        if bits.take(1):
+            for number in range(12 if chroma == 3 else 8):
+                if bits.take(1):
+                    _skip_scaling_list(bits, 16 if number < 6 else 64)
+    bits.unsigned()  # log2_max_frame_num
+    order = bits.unsigned()
+    if order == 0:
+        bits.unsigned()
+    elif order == 1:
+        bits.take(1)
+        bits.signed()
+        bits.signed()
+        for _ in range(min(bits.unsigned(), _MOST_CYCLES)):
+            bits.signed()
+    bits.unsigned()  # reference frames
+    bits.take(1)  # gaps in frame_num
+    bits.unsigned()  # macroblocks a row, and rows of them
+    bits.unsigned()
+    frames_only = bits.take(1)
+    if not frames_only:
+        bits.take(1)
+    bits.take(1)  # direct_8x8_inference
+    if not bits.take(1):
+        return Cropping(0, 0, 0, 0)
+    array_type = 0 if separate else chroma
+    unit_x = 2 if array_type in (1, 2) else 1
+    unit_y = (2 if array_type == 1 else 1) * (2 - frames_only)
+    left, right, top, bottom = (bits.unsigned() for _ in range(4))
+    return Cropping(left * unit_x, right * unit_x, top * unit_y, bottom * unit_y)
+
+
+def _skip_scaling_list(bits: _Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            following = (last + bits.signed()) % 256
+        last = following or last
