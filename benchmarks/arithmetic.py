@@ -29,7 +29,7 @@ MIB = 2**20
 # Names of rows, as they stand in benchmarks/results.
 TOWER, MV_TSN = "ViT-B/32, a picture", "EfficientNet-B0 at 224 px, a segment"
 TRAINING = "EfficientNet-B0 at 224 px, a training step on a clip of 3 segments"
-PROBE, STILL = "index, a clip: packets, first picture, MD5", "CLIP's frame of a clip, decoded"
+PROBE, STILL = "index, a clip: decoded without its pixels, MD5", "CLIP's frame of a clip, decoded"
 FRAME = "a frame of real H.264, in its file"
 INDEX_HELD = "a clip in the index stage"
 SPLIT_HELD = f"a clip that is its own source in a split by sources, {CLASSES} classes"
@@ -200,7 +200,7 @@ def sources(figures: Figures) -> Table:
         ),
         ("a frame of these in its file", f"{_number(figures.row('scale', FRAME))} B", "scale"),
         (f"a field as stored, of {2 * math.prod(GRID):,} B", f"{_number(figures.field)} B", "read"),
-        ms("index: packets, first picture, MD5", figures.rate(PROBE)),
+        ms("index: decoded without its pixels, MD5", figures.rate(PROBE)),
         ms("CLIP: a frame decoded", figures.rate(STILL)),
         ms("CLIP: ViT-B/32, a picture", figures.rate(TOWER)),
         ms("MV-TSN: EfficientNet-B0 at 224 px, a segment", figures.rate(MV_TSN)),

@@ -439,7 +439,7 @@ def _each(run: Callable[[], object], count: int) -> Found:
 
 
 def probed(clips: Sequence[str]) -> Found:
-    """What the index asks of a file: its packets, its first picture, its MD5."""
+    """What the index asks of a file: its pictures without their pixels, its MD5."""
     found: Found = {}
     with clock(found):
         for clip in clips:

@@ -172,11 +172,9 @@ class Fields:
     setting: tuple[Any, ...]
 
 
-def plain_fields(path: Path, pixels: bool = True) -> Fields | None:
+def plain_fields(path: Path) -> Fields | None:
     """Read a file in the plainest way, on one thread; None where nothing in it decodes to pictures of one size.
 
-    Without `pixels` the decoder leaves out the work on them that extraction leaves out too. In a damaged frame it looks
-    at pixels to make up vectors for what is missing, and nowhere else.
     The arithmetic from vectors to fields is the library's, which other tests hold to a plain definition.
     """
     parts: list[video.Vectors] = []
@@ -188,8 +186,6 @@ def plain_fields(path: Path, pixels: bool = True) -> Fields | None:
         size = (context.width, context.height)
         setting = (context.name, context.codec_tag, context.extradata, *size, context.has_b_frames)
         context.thread_type, context.options = "NONE", {"flags2": "+export_mvs"}
-        if not pixels:
-            context.options |= {"skip_loop_filter": "all", "skip_idct": "all"}
         blind = context.name not in ("h264", "mpeg1video", "mpeg2video")
         for packet in _demuxed(container, stream):
             try:
@@ -399,7 +395,7 @@ NO_CLIPS = ("empty", "sound alone", "text")
 
 def _plain_or_none(path: Path) -> Fields | None:
     try:
-        return plain_fields(path, pixels=False)
+        return plain_fields(path)
     except (FFmpegError, OSError, AttributeError, IndexError, ValueError):  # no stream, no picture, no file
         return None
 

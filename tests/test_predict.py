@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moclip import motion, video
+from moclip import motion, processes, video
+from moclip import predictor as predicting
 from moclip.bundle import load
-from moclip.errors import DatasetError, MoclipError
+from moclip.clip_input import ClipInput
+from moclip.errors import DatasetError, MoclipError, VideoError
 from moclip.extract import extract
 from moclip.fusion import FusionConfig, TextFusion
-from moclip.predictor import Predictor
+from moclip.predictor import Prediction, Predictor
 from moclip.sampling import motion_frames, pick_motion, segment_frames
 from moclip.store import FieldReader
+from pipeline import params as parameters
+from pipeline import paths
+from stages.predict import load_predictor
+from tests import dying
 from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
 from tests.test_terminal import HEAVY, imported
@@ -59,6 +66,66 @@ def test_prediction_agrees_with_the_pipelines(finished: Path, said: dict[str, di
             expected = np.sort(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())[::-1]
             told = [one["probability"] for one in said[f"data/demo/videos/{name}"][stream]]
             assert told == pytest.approx(expected.tolist(), abs=2e-3), (name, stream)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("choice", ["middle", "random"])
+def test_logits_are_those_of_the_pipeline(
+    project: Path, monkeypatch: pytest.MonkeyPatch, choice: str, frames: int
+) -> None:
+    set_keys(project / "params.yaml", {"clip.choice": choice, "clip.frames": frames, "seed": 3})
+    run("dvc", "repro", "evaluate", cwd=project)
+    stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
+    monkeypatch.chdir(project)
+    predictor = load_predictor(parameters.load(paths.PARAMS))
+    answered = predictor.predict([project / "data/demo/videos" / name for name in stored.index])
+    for (name, row), answer in zip(stored.iterrows(), answered, strict=True):
+        assert isinstance(answer, Prediction), answer
+        for stream in ("fusion", "mv_tsn", "zero_shot"):
+            np.testing.assert_allclose(
+                answer.logits[stream], row[stream], rtol=0, atol=1e-5, err_msg=f"{name} {stream}"
+            )
+
+
+def test_a_clip_that_goes_wrong_costs_itself_alone(finished: Path, tmp_path: Path) -> None:
+    film = moving_texture(12, (64, 80))
+    for degrees in (0, 90, 180, 270):
+        encode(tmp_path / f"{degrees}.mp4", film, "libx264", rotation=degrees)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    encode(tmp_path / "interlaced.mkv", film, "libx264", options={"x264-params": "interlaced=1:bframes=0"})
+    found = {Path(one["clip"]).name: one for one in answers(tmp_path, cwd=finished)}
+    assert {name for name, one in found.items() if "error" in one} == {"broken.mp4", "interlaced.mkv"}
+    assert len(found) == 6
+
+
+def test_a_decoder_that_crashes_costs_its_clip_alone(
+    predictor: Predictor, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+    clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
+    monkeypatch.setattr(predicting, "read_or_reason", dying.read_input_or_die)
+    monkeypatch.setenv(processes.PATIENCE, "2")
+    found = list(predictor.predict_apart(clips, workers=2))
+    problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
+    assert problems == {str(clips[0]): processes.DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
+    usual = predictor(source).logits["fusion"]
+    for one in found:
+        if isinstance(one, Prediction):
+            np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
+
+
+def test_what_goes_wrong_while_answering_is_the_clips_reason(
+    predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = sorted((finished / "data/demo/videos").rglob("*.avi"))[:3]
+    read = [predicting.read_or_reason(predictor._job(path)) for path in clips]
+    assert isinstance(read[1], ClipInput)
+    read[1].stills[0] = np.zeros((0, 0, 3), np.uint8)  # which CLIP's processor cannot take
+    turns = iter(read)
+    monkeypatch.setattr(predicting, "read_or_reason", lambda job: next(turns))
+    found = list(predictor.predict(clips))
+    assert [isinstance(one, VideoError) for one in found] == [False, True, False]
 
 
 def test_csv_has_a_row_a_clip_and_rank(finished: Path, tmp_path: Path, said: dict[str, dict[str, Any]]) -> None:

@@ -110,7 +110,7 @@ def _read(
             traced, count = pick_motion(_traced(job.fields, kept), wanted, np.copy)
             levels = [traced[n] for n in wanted if n in traced]
         else:
-            # copies: a picture that is held changes which memory FFmpeg decodes into, and so what damaged ones look like
+            # copies: a picture that is held changes the memory that FFmpeg decodes into, and so how damaged ones look
             moving = ((frame.moves, frame.copy()) for frame in kept)
             picked, count = pick_motion(moving, wanted, lambda frame: frame)
             levels = _levels(job.fields, [picked[n] for n in wanted if n in picked])
