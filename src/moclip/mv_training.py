@@ -251,7 +251,7 @@ def _validate(
     if own.start < own.stop:
         batch = recipe.batch * recipe.segments
         _, logits = embed(model, fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, device)
-        scores[own] = torch.from_numpy(logits).to(device)
+        scores[own] = torch.from_numpy(logits)
     scores, labels = world.sum_(scores).cpu(), torch.from_numpy(clips.labels)
     return functional.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
 
