@@ -59,7 +59,9 @@ class Machine(TorchFunctionMode):
         if kwargs.get("device") is not None:  # of a new tensor
             on_gpu = _is_gpu(kwargs["device"])
             kwargs["device"] = CPU if on_gpu else kwargs["device"]
-        with torch.autocast("cpu", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda") and any(there)):
+        if not any(there):
+            return _placed(func, args, kwargs, on_gpu)
+        with torch.autocast("cpu", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")):
             return _placed(func, args, kwargs, on_gpu)
 
 
