@@ -37,8 +37,8 @@ STAGES = ("train_mv", "train_image", "embed_mv", "train_fusion", "evaluate")
 """The stages that run once, and those that run in each precision."""
 CURVES = {"MV-TSN": paths.TRAIN_MV_LOG, "fusion": paths.TRAIN_FUSION_LOG}
 
-TOP1 = 0.1
-"""How far an accuracy may be from the CPU's; on the demo that is ten clips, two standard errors."""
+TOP1 = 0.15
+"""How far an accuracy may be from the CPU's: on the demo 14 clips, three standard errors."""
 LOSS = 0.3
 """How far the last training loss may be from the CPU's, as a share of it: one thread or two make up to 0.2."""
 MINUTES = 5

@@ -75,8 +75,8 @@ def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
     def run() -> None:
         decode(path, middle)
         with torch.inference_mode():
-            predictor.mv_tsn.features(shown)
-            predictor.clip.model.get_image_features(pixels)
+            predictor.mv_tsn.features(shown).cpu()  # waits for a GPU
+            predictor.clip.model.get_image_features(pixels).pooler_output.cpu()
 
     return run
 

@@ -90,6 +90,6 @@ def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was
     assert all(rows[f"bf16: {name}, distance"].ours > 0 for name in names[-2:])
     spent = [row.name for row in gpu_check.seconds(found, {"index": 1.0})]
     assert spent == ["index", *(f"{precision}: {stage}" for precision in found for stage in gpu_check.STAGES)]
-    far = replace(expected, top1={name: top1 - 0.11 for name, top1 in expected.top1.items()})
+    far = replace(expected, top1={name: top1 - 0.16 for name, top1 in expected.top1.items()})
     missed = [row.name for row in gpu_check.compared({"fp32": found["fp32"]}, far) if not row.met]
     assert missed == [f"fp32: {name}, top-1, distance" for name in streams]

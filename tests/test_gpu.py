@@ -31,12 +31,14 @@ from moclip.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
 from moclip.fusion_training import FusionData, FusionRecipe, train_fusion
 from moclip.mv_training import MvTsnRecipe, embed, embed_view, train_mv_tsn
 from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.predictor import Predictor
+from moclip.predictor import PARTS, Predictor
 from moclip.training import autocast_type
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.inputs import Inputs
+from pipeline.io import read_json
 from stages.predict import load_predictor
+from stages.timing import timing
 from tests.conftest import run, set_keys
 from tests.gpu import CPU, GPU, OnGpu, a_gpu
 
@@ -256,8 +258,27 @@ def test_an_interrupted_training_goes_on_on_the_gpu(
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
-def test_what_several_processes_exchange_is_on_the_gpu(
+def test_a_resumed_training_goes_on_with_the_scale_of_its_loss(
     gpu: torch.device, data: tuple[Fields, Clips, Clips], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins so high that the steps of an epoch are left out; they would be again if it began anew."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, 2.0**18, enabled=enabled))
+    recipe, whole, resumed = dataclasses.replace(RECIPE, precision="fp16"), network(), network()
+    expected = trained(whole, data, recipe, gpu, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        trained(network(), data, recipe, gpu, tmp_path / "b", stop_after=2)
+    assert trained(resumed, data, recipe, gpu, tmp_path / "b") == expected
+    assert torch.equal(resumed.head.weight, whole.head.weight)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_what_several_processes_exchange_is_on_the_gpu(
+    gpu: torch.device,
+    data: tuple[Fields, Clips, Clips],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
 ) -> None:
     """NCCL takes nothing else. The other process is left out: it has the same to say."""
     exchanged = []
@@ -274,7 +295,7 @@ def test_what_several_processes_exchange_is_on_the_gpu(
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
     monkeypatch.setattr(dist, "all_gather", all_gather)
-    recipe = dataclasses.replace(RECIPE, batch=6, accumulate=2)
+    recipe = dataclasses.replace(RECIPE, batch=6, accumulate=2, precision=precision)
     rows = trained(network(), data, recipe, gpu, tmp_path / "x", World(0, 2))
     assert np.isfinite([list(row.values()) for row in rows]).all()
     assert set(exchanged) == {GPU}
@@ -429,6 +450,15 @@ def test_the_pipeline_on_a_gpu_ends_where_the_cpu_ends(
             np.stack(list(found[stream])), np.stack(list(expected[stream])), rtol=0.01, atol=1e-3, err_msg=stream
         )
     assert np.isfinite(np.stack(list(found["mv_image"]))).all()
+
+
+def test_timing_waits_for_the_gpu_at_the_end_of_each_part(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append("waited"))
+    with contextlib.chdir(project), a_gpu(monkeypatch):
+        timing.function(parameters.load(paths.PARAMS), clips=2)
+    assert len(waits) == 2 * (len(PARTS) + 1)
+    assert read_json(project / paths.TIMING_JSON, "timing")["device"] == "cuda"
 
 
 # ---------------------------------------------------------------------------------------------------- precision
