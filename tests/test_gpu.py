@@ -395,7 +395,8 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
     there, here = (with_head(bundle.load(folder, device), kind, crops) for device in (None, "cpu"))
     assert (there.device, here.device) == (torch.device("cuda"), CPU)
     labels = ["a red ball rises", "a blue ball falls"]
-    for found, expected in ((there, here), (there.labelled(labels), here.labelled(labels))):
+    loaded = tuple(bundle.load(folder, device) for device in (None, "cpu"))
+    for found, expected in (loaded, (there, here), (there.labelled(labels), here.labelled(labels))):
         shares, wanted = (one(clip).probabilities for one in (found, expected))
         assert set(shares) == set(wanted)
         for stream in wanted:
