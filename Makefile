@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench bench-extract bench-read bench-predict bench-head bench-scale torture ablation clean
+.PHONY: help setup demo metrics test test-fast check format lock bench bench-extract bench-read bench-predict bench-head bench-scale gpu-check torture ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (minut
 
 bench-scale: $(READY)  ## plan ten million clips, run a cluster of two, and what data sets of any size cost (long; 6 GB)
 	python -m benchmarks.scale
+
+gpu-check: $(READY)  ## run the demo on the GPU in every precision and compare it with the CPU's (5 minutes; nothing without one)
+	python -m benchmarks.gpu_check
 
 torture: $(READY)  ## a thousand damaged clips, twenty kills of each stage, full disks (half an hour)
 	python -m benchmarks.torture

@@ -60,7 +60,8 @@ def papers_shapes(predictor: Predictor, folder: Path, quick: bool) -> Predictor:
     CLIPImageProcessor().save_pretrained(folder)
     clip = Clip(str(folder), predictor.device)
     network = MvTsn(MvTsnConfig("efficientnet_b0", predictor.classes, 224, 0.5)).eval().to(predictor.device)
-    head = ConcatFusion(FusionConfig(network.width, clip.width, 512, len(predictor.classes), 0.5)).eval()
+    about = FusionConfig(network.width, clip.width, 512, len(predictor.classes), 0.5)
+    head = ConcatFusion(about).eval().to(predictor.device)
     text = np.ones((len(predictor.classes), clip.width), np.float32)
     views = dataclasses.replace(predictor.views, segments=2 if quick else 32)
     return dataclasses.replace(predictor, mv_tsn=network, fusion=head, clip=clip, text=text, views=views)
@@ -75,18 +76,19 @@ def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
     def run() -> None:
         decode(path, middle)
         with torch.inference_mode():
-            predictor.mv_tsn.features(shown)
-            predictor.clip.model.get_image_features(pixels)
+            predictor.mv_tsn.features(shown).cpu()  # waits for a GPU
+            predictor.clip.model.get_image_features(pixels).pooler_output.cpu()
 
     return run
 
 
 def prepared(predictor: Predictor, read: ClipInput) -> tuple[torch.Tensor, torch.Tensor]:
     boxes = protocol_crops((read.levels.shape[-2], read.levels.shape[-1]), predictor.views.crop, predictor.views.crops)
-    fields = torch.from_numpy(read.levels).repeat_interleave(predictor.views.crops, dim=0)
+    fields = torch.from_numpy(read.levels).to(predictor.device).repeat_interleave(predictor.views.crops, dim=0)
     shown = pictures(fields, boxes.tile(len(read.levels)), predictor.mv_tsn.config.size)
     stills = [torch.from_numpy(still).permute(2, 0, 1) for still in read.stills]
-    return shown, predictor.clip.processor(images=stills, return_tensors="pt")["pixel_values"]
+    pixels = predictor.clip.processor(images=stills, return_tensors="pt")["pixel_values"]
+    return shown, pixels.to(predictor.device)
 
 
 def decode(path: Path, middle: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +11,6 @@ from pathlib import Path
 from moclip import files
 from moclip.errors import MoclipError
 from pipeline import paths
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 FEW = ("data", "data/features", "data/models", "data/report", "data/work", "data/baselines", "metrics")
 MV = paths.MV_STORE
@@ -62,11 +58,10 @@ def _locked(path: Path, stage: str) -> int:
 
 def _lock(file: int) -> bool:
     """Lock an open file, if nobody else has."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system without locks
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
     return True

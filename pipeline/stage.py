@@ -56,7 +56,7 @@ def machines(address: str | None) -> Iterator[Cluster | None]:
 
 
 def cpu_count() -> int:
-    """Cores this process may use (a container's share, not the host's)."""
+    """Cores this process may use (a container's share, not the host's; on macOS, which tells no share, all)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -55,6 +55,8 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
     def part(name: str) -> Iterator[None]:
         begun = time.perf_counter()
         yield
+        if predictor.device.type == "cuda":
+            torch.cuda.synchronize()  # else the part that waits for the GPU would take the time of those before it
         spent[name].append(time.perf_counter() - begun)
 
     with console.progress("timing", len(files)) as advance:

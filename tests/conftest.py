@@ -56,7 +56,7 @@ SMALL_DEMO = {
 
 LONG = (
     "docs", "demo", "benchmarks", "cluster", "dag", "bundle", "devices", "predict", "storage", "sweep", "presets",
-    "transcode", "queue", "mutants", "sharing", "faults", "extract",
+    "transcode", "queue", "mutants", "sharing", "faults", "extract", "gpu",
 )  # fmt: skip
 """Test files that take minutes, which run first: a long one that comes last would leave the other cores idle."""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks import gpu_check
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
@@ -65,3 +68,28 @@ def test_bench_scale(tmp_path: Path) -> None:
     found = run("scale", tmp_path / "scale.json", "planning")
     assert len(names_with(found, "planned afresh")) == 4
     assert names_with(found, "read, planned and cut in parts")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path / "x.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "no GPU here: nothing is checked, and nothing written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was_expected(project: Path) -> None:
+    """On the CPU: fp32 is what the project was made with, and so no distance from it."""
+    expected = gpu_check.outcome(project, {})
+    found = {name: gpu_check.outcome(project, gpu_check.train(project, name)) for name in ("bf16", "fp32")}
+    rows = {row.name: row for row in gpu_check.compared(found, expected)}
+    streams = ("zero-shot CLIP", "MV-TSN, motion alone", "sum of both scores", "fusion of both")
+    names = [f"{name}, top-1" for name in streams] + [f"{name}, last training loss" for name in ("MV-TSN", "fusion")]
+    assert list(rows) == [f"{precision}: {name}, distance" for precision in found for name in names]
+    assert all(rows[f"fp32: {name}, distance"].ours == 0 for name in names)
+    assert all(rows[f"bf16: {name}, distance"].ours > 0 for name in names[-2:])
+    spent = [row.name for row in gpu_check.seconds(found, {"index": 1.0})]
+    assert spent == ["index", *(f"{precision}: {stage}" for precision in found for stage in gpu_check.STAGES)]
+    far = replace(expected, top1={name: top1 - 0.16 for name, top1 in expected.top1.items()})
+    missed = [row.name for row in gpu_check.compared({"fp32": found["fp32"]}, far) if not row.met]
+    assert missed == [f"fp32: {name}, top-1, distance" for name in streams]

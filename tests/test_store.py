@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -149,7 +148,6 @@ def test_reader_travels_to_spawned_processes(made: tuple[Path, pd.DataFrame, dic
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader)).video("b"), fields["b"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.parametrize("parent_reads", [True, False])
 def test_reader_works_in_forked_processes(
     parent_reads: bool, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]

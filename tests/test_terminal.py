@@ -404,6 +404,38 @@ def test_without_the_pipelines_packages_a_command_says_what_it_lacks(tmp_path: P
         assert "  pip install 'moclip[pipeline]'" in done.stderr
 
 
+WINDOWS = (
+    "import sys, runpy\nsys.platform, sys.argv = 'win32', {words}\nrunpy.run_module({module!r}, run_name='__main__')"
+)
+"""Runs a module as if on Windows: Python decides what it has of a system before, and by no other sign."""
+
+
+@pytest.mark.parametrize(
+    ("module", "word"), [("pipeline.cli", "metrics"), ("pipeline.cli", "--help"), ("stages.index", "")]
+)
+def test_on_windows_every_command_is_refused_in_two_lines(module: str, word: str, tmp_path: Path) -> None:
+    code = WINDOWS.format(words=["moclip", word], module=module)
+    done = run(sys.executable, "-c", code, cwd=tmp_path, code=1, PYTHONPATH=str(ROOT))
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: Windows: moclip runs on Linux and macOS",
+        "  run it in WSL, the Windows Subsystem for Linux",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_done_otherwise_on_windows_where_nothing_runs() -> None:
+    """What would run there alone is no more than the line that refuses it."""
+    signs = re.compile(r"""win32|msvcrt|os\.name|hasattr\((os|signal), "(?!sched_getaffinity)|import fcntl\n *except""")
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("src", "pipeline", "stages", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if signs.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"pipeline/__init__.py"}
+
+
 def test_a_stage_says_whether_it_reads_parameters(tmp_path: Path) -> None:
     (tmp_path / "tool.py").write_text(
         "from pipeline.params import Params\nfrom pipeline.stage import stage\n\n"

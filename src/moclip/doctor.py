@@ -127,13 +127,14 @@ def device(folder: str | Path = ".") -> list[Finding]:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
+    except OSError:  # macOS
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
 
 
 def _cores() -> int:
+    # macOS has no affinity
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -155,10 +156,7 @@ def _torch() -> list[Finding]:
 
 def _memory() -> Finding:
     """The machine's, or less where a container has a limit."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return Finding("memory", "unknown")
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no container, or "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return Finding("memory", _size(total), *_enough(total, "lower tsn.batch, clip.batch, embed.batch"))

@@ -93,8 +93,6 @@ def _host() -> str:
 
 
 def _lives(process: int) -> bool:
-    if os.name == "nt":  # there the call would end it
-        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

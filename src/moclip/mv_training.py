@@ -99,7 +99,7 @@ def train_mv_tsn(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     forward = _compiled(model) if recipe.compile else model
     keeper = BestEpoch(model)
-    history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, keeper)
+    history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper)
     if not agree(world, f"{fingerprint} {len(history)}", device):
         raise ModelError(
             "the processes read different parameters, clips or checkpoints", fix="run them in one folder that all share"
@@ -125,7 +125,7 @@ def train_mv_tsn(
         log(row)
         due = time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < recipe.epochs
         if due and world.main:
-            _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, keeper, history)
+            _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper, history)
             saved = time.monotonic()
     keeper.restore()
     model.eval()
@@ -251,7 +251,7 @@ def _validate(
     if own.start < own.stop:
         batch = recipe.batch * recipe.segments
         _, logits = embed(model, fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, device)
-        scores[own] = torch.from_numpy(logits).to(device)
+        scores[own] = torch.from_numpy(logits)
     scores, labels = world.sum_(scores).cpu(), torch.from_numpy(clips.labels)
     return functional.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
 
@@ -324,6 +324,7 @@ def _save_checkpoint(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scaler: torch.amp.GradScaler,
     keeper: BestEpoch,
     history: list[dict[str, float]],
 ) -> None:
@@ -341,6 +342,7 @@ def _save_checkpoint(
         "best": keeper.row,
         "groups": state["param_groups"],
         "scheduler": {key: value for key, value in scheduler.state_dict().items() if key != "milestones"},
+        "scaler": scaler.state_dict(),  # empty but in float16
     }
     save_weights(path, tensors, json.loads(json.dumps(plain)))
 
@@ -351,6 +353,7 @@ def _resume(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scaler: torch.amp.GradScaler,
     keeper: BestEpoch,
 ) -> list[dict[str, float]]:
     """Take up a checkpoint of the same run; returns the rows of the epochs that are done."""
@@ -367,6 +370,8 @@ def _resume(
         state.setdefault(int(number), {})[entry] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
     scheduler.load_state_dict(plain["scheduler"])
+    if plain.get("scaler"):
+        scaler.load_state_dict(plain["scaler"])
     keeper.row, keeper.state = plain["best"], _under(tensors, "best/")
     return list(plain["history"])
 

@@ -202,8 +202,6 @@ def pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", *READERS])  # imported once, not by each worker
     return context
@@ -272,7 +270,7 @@ def still_alive() -> None:
 
 
 def _alarm(seconds: float) -> None:
-    if _allowed and hasattr(signal, "setitimer"):
+    if _allowed:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

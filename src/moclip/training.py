@@ -75,9 +75,10 @@ def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
 def autocast_type(precision: str, device: torch.device, dense: bool = False) -> torch.dtype:
     """The type that matrix products and convolutions of a training run in.
 
-    "auto" is bfloat16 on a GPU that has it and float16 on another. On a CPU it is float32: bfloat16 is faster there for
-    some networks and slower for others (docs/experiments.md). A `dense` network, of matrix products alone, gains
-    wherever the CPU multiplies bfloat16 itself, and has it there. "fp16" is float32 on a CPU.
+    "auto" is bfloat16 on a GPU that calculates in it and float16 on another: one of compute capability 7.x emulates
+    bfloat16, slowly. On a CPU "auto" is float32: bfloat16 is faster there for some networks and slower for others
+    (docs/experiments.md). A `dense` network, of matrix products alone, gains wherever the CPU multiplies bfloat16
+    itself, and has it there. "fp16" is float32 on a CPU.
     """
     cpu = device.type == "cpu"
     if precision == "auto":
@@ -86,7 +87,7 @@ def autocast_type(precision: str, device: torch.device, dense: bool = False) -> 
             native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
             precision = "bf16" if dense and native else "fp32"
         else:
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if precision == "fp32" or (precision == "fp16" and cpu):
         return torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float16
