@@ -84,7 +84,8 @@ def train_mv_tsn(
     """Train `model` in place and leave it with the weights of its best epoch on `val`.
 
     `log` gets one mapping an epoch (from the first on, also after a resume): epoch, train_loss, train_top1, val_loss,
-    val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`.
+    val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`. The
+    last epoch's stays: whoever saves the model removes it then, so that a kill in between costs no training.
 
     The processes of a `world` share every batch and end with the same weights and rows, which are, but for rounding,
     those of one process; the main one writes the checkpoint. Raises LossError where the loss is no longer a number,
@@ -99,7 +100,7 @@ def train_mv_tsn(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     forward = _compiled(model) if recipe.compile else model
     keeper = BestEpoch(model)
-    history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, keeper)
+    history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper)
     if not agree(world, f"{fingerprint} {len(history)}", device):
         raise ModelError(
             "the processes read different parameters, clips or checkpoints", fix="run them in one folder that all share"
@@ -123,14 +124,12 @@ def train_mv_tsn(
         history.append(row)
         keeper.offer(row)
         log(row)
-        due = time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < recipe.epochs
+        due = time.monotonic() - saved >= checkpoint_seconds or epoch + 1 == recipe.epochs
         if due and world.main:
-            _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, keeper, history)
+            _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper, history)
             saved = time.monotonic()
     keeper.restore()
     model.eval()
-    if world.main:
-        checkpoint.unlink(missing_ok=True)
     return keeper.row
 
 
@@ -324,6 +323,7 @@ def _save_checkpoint(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scaler: torch.amp.GradScaler,
     keeper: BestEpoch,
     history: list[dict[str, float]],
 ) -> None:
@@ -341,6 +341,7 @@ def _save_checkpoint(
         "best": keeper.row,
         "groups": state["param_groups"],
         "scheduler": {key: value for key, value in scheduler.state_dict().items() if key != "milestones"},
+        "scaler": scaler.state_dict(),
     }
     save_weights(path, tensors, json.loads(json.dumps(plain)))
 
@@ -351,6 +352,7 @@ def _resume(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    scaler: torch.amp.GradScaler,
     keeper: BestEpoch,
 ) -> list[dict[str, float]]:
     """Take up a checkpoint of the same run; returns the rows of the epochs that are done."""
@@ -367,6 +369,8 @@ def _resume(
         state.setdefault(int(number), {})[entry] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
     scheduler.load_state_dict(plain["scheduler"])
+    if plain.get("scaler"):  # empty where there is nothing to scale
+        scaler.load_state_dict(plain["scaler"])
     keeper.row, keeper.state = plain["best"], _under(tensors, "best/")
     return list(plain["history"])
 
