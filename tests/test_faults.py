@@ -434,7 +434,7 @@ def test_features_that_are_no_numbers_are_named(inputs: Callable[..., Inputs]) -
     with pytest.raises(StoreError, match=f"no number is stored for {group['id'][3]}"):
         inputs().fusion_data("train")
     with pytest.raises(ModelError, match=r"gives no numbers .raw. for b and 1 more"):
-        encoding._check_numbers(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
+        encoding.check_numbers(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
 
 
 def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project: Path) -> None:
