@@ -129,6 +129,8 @@ def _loading(name: str) -> Iterator[None]:
 
 
 def _check_family(config: dict[str, Any], name: str) -> None:
+    if not config:
+        raise OSError("no config.json")
     family = config.get("model_type")
     if family != FAMILY:
         what = f"its config.json has model_type {family!r}; wanted is {FAMILY!r}"

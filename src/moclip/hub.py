@@ -15,6 +15,10 @@ def files_digest(name: str, revision: str | None = None) -> str | None:
     if Path(name).is_dir():
         return digest_of(Path(name))
     from huggingface_hub import try_to_load_from_cache  # who names a folder needs none
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:  # a folder that is not there
+        return None
     return Path(cached).parent.name if isinstance(cached, str) else None
