@@ -79,12 +79,13 @@ def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if then["classes"] != now["classes"]:
         same = sorted(then["classes"]) == sorted(now["classes"])
         found.append("another class order" if same else "other classes")
+    elif then["labels"] != now["labels"] and then["clips"] == now["clips"]:
+        found.append("other labels")
     if then["clips"] != now["clips"]:
         # the same clips on the whole: others of them are in train and val
         found.append("another split" if then["usable"] == now["usable"] else "other clips")
-    else:
-        found += ["other labels"] * (then["labels"] != now["labels"])
-        found += ["another split"] * (then["split"] != now["split"])
+    elif then["split"] != now["split"]:
+        found.append("another split")
     return found
 
 
