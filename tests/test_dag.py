@@ -19,6 +19,7 @@ import pytest
 import yaml
 import zarr
 
+from moclip import dataset
 from tests.conftest import ROOT, run, set_keys
 
 STAGES = [
@@ -124,8 +125,10 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
     [
         ("tsn.lr", 0.001, {"train_mv", "train_image"}),
         ("clip.frames", 2, {"clip_image", "evaluate"}),
+        ("dataset.shots", 2, {*STAGES[5:]}),
         ("mv.clip", 10, {"extract_mv"}),
         ("embed.views", 1, {"embed_mv"}),
+        ("evaluate.protocol", "2x1", {"embed_mv", "embed_image", "evaluate"}),
     ],
 )
 def test_a_changed_parameter_concerns_the_stages_that_read_it(
@@ -203,9 +206,11 @@ def test_base_to_new_trains_on_half_of_the_classes_and_scores_both(project: Path
 @pytest.mark.slow
 def test_few_shots_and_the_image_baseline(project: Path) -> None:
     assert json.loads((project / "metrics/mv_image.json").read_text()) == {}
-    assert list((project / "data/baselines/image").iterdir()) == []
+    for name in ("image", "image_logits"):
+        assert list((project / "data/baselines" / name).iterdir()) == []
     done = run("dvc", "exp", "run", "-S", "dataset.shots=2", "-S", "baselines.image=test_resnet", cwd=project)
-    assert ran(done.stdout) == ["train_mv", "train_image", "embed_mv", "train_fusion", "evaluate", "report"]
+    again = ["train_mv", "train_image", "embed_mv", "embed_image", "train_fusion", "evaluate", "report"]
+    assert sorted(ran(done.stdout)) == sorted(again)
     assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", done.stdout)
     assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
@@ -217,6 +222,29 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
     )
     assert "pictures of motion alone" in done.stdout
     assert "pictures of motion alone" in (project / "data/report/index.html").read_text()
+
+
+def test_few_shots_are_drawn_among_clips_that_both_streams_can_read(project: Path) -> None:
+    """A clip of each of two classes is not usable, one for each stream: the class gets as many clips as the others."""
+    index = pd.read_parquet(project / "data/index.parquet")
+    drawn = dataset.few_shot(dataset.usable(index, "train"), 2, 0)
+    lost = {"mv": drawn["id"][drawn["label"] == 0].iloc[0], "clip_image": drawn["id"][drawn["label"] == 1].iloc[0]}
+    for name, clip in lost.items():
+        path = project / f"data/features/{name}.parquet"
+        table = pd.read_parquet(path)
+        table.loc[table["id"] == clip, ["status", "reason"]] = ["failed", "cannot be read"]
+        table.to_parquet(path, index=False)
+    set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
+    said = {
+        stage: run("moclip", stage, cwd=project).stdout
+        for stage in ("train_mv", "train_image", "embed_mv", "train_fusion")
+    }
+    for stage in ("train_mv", "train_image", "train_fusion"):
+        assert re.search(rf"{stage}: .*, 8 clips[,;]", said[stage]), said[stage]
+    views = zarr.open_group(project / "data/features/mv_embed.zarr/views", mode="r")
+    learnt = sorted(str(name) for name in views["id"][:])
+    assert index.set_index("id").loc[learnt, "label"].value_counts().tolist() == [2, 2, 2, 2]
+    assert not set(learnt) & set(lost.values())
 
 
 def test_cost_says_what_a_video_reads(finished: Path) -> None:
