@@ -26,14 +26,17 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.common import RESULTS, Row, arguments, by_turns, copy_product, report, say
 from moclip import dataset
-from moclip.clip import picture_cost
 from moclip.cost import count_parameters
 from moclip.features import normalised, write_features, write_group
 from moclip.files import folder_aside
 from moclip.mv_tsn import MvTsn, MvTsnConfig
+from moclip.video import md5
 from pipeline import params as parameters
 from pipeline import paths, presets
+from pipeline.dag import STAGES
+from pipeline.inputs import Inputs
 from pipeline.io import read_json, write_json, write_parquet
+from pipeline.made import FIELD_KEYS
 
 MOTION, PICTURE, VIEWS, SEGMENTS = 1280, 512, 4, 3
 TARGET_SECONDS = 60.0
@@ -97,6 +100,7 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
             "fusion.lr": 3e-4,
             "fusion.epochs": size.epochs,
             "dataset.phrases": parameters.NO_FILE,
+            "baselines.image": False,
             "report.clips": 0,  # there are none to look at
         }
         paths.PARAMS.write_text(yaml.safe_dump(parameters.changed(preset, params)))
@@ -106,7 +110,7 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
         os.chdir(here)
     _git(project, "init", "-q")
     dvc(project, "init", "-q")
-    before = ["transcode", "index", "extract_mv", "clip_text", "clip_image", "train_mv", "train_image", "embed_mv"]
+    before = list(STAGES)[: list(STAGES).index("train_fusion")]
     dvc(project, "commit", "-f", "-q", *before)
     _git(project, "add", "-A")
     _git(project, "-c", "user.name=bench", "-c", "user.email=bench@example.org", "commit", "-q", "-m", "features")
@@ -130,17 +134,20 @@ def _write_features(size: Size) -> dict[str, int]:
         table[["id"]].assign(offset=np.arange(len(table)) * 180, length=180, status="ok", reason=""),
     )
     stills = normalised(drawn(labels, PICTURE, 3.0))[:, None]
-    tower = picture_cost(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE))
+    tower = CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)
     write_features(
         paths.CLIP_IMAGE,
         ids,
         {"features": (stills, ("still", "feature"))},
-        {"skipped": {}, "cost": tower},
+        {"vision": tower.to_diff_dict()},
     )
+    write_parquet(paths.CLIP_TABLE, table[["id", "md5"]].assign(status="ok", reason=""))
     text = normalised(drawn(np.arange(size.classes), PICTURE, 0.1))
     write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0})
     network = MvTsn(MvTsnConfig("efficientnet_b0", tuple(names), 224, 0.5))
-    attributes = {"cost": network.segment_cost(), "field_bytes": 2400}
+    params = parameters.load(paths.PARAMS)
+    network.save(paths.MV_TSN, Inputs.learning(params).trained_with(params, *FIELD_KEYS))
+    attributes = {"model": md5(paths.MV_TSN), "field_bytes": 2400}
     logits = drawn(labels, size.classes, 3.0)
     train = table["split"].eq("train").to_numpy()
     with folder_aside(paths.MV_EMBED) as store:
@@ -148,9 +155,8 @@ def _write_features(size: Size) -> dict[str, int]:
         write_group(store / "protocol", ids, arrays, attributes)
         views = np.stack([drawn(labels[train], MOTION, 3.0) for _ in range(VIEWS)], axis=1)
         write_group(store / "views", list(table["id"][train]), {"features": (views, ("view", "feature"))}, {})
-    for folder in (paths.IMAGE_BASELINE, paths.TRANSCODED, paths.MV_STORE, paths.MV_TSN.parent):
+    for folder in (paths.IMAGE_BASELINE, paths.IMAGE_LOGITS, paths.TRANSCODED, paths.MV_STORE):
         folder.mkdir(parents=True)
-    paths.MV_TSN.write_bytes(b"the head does not read it")
     write_json(paths.TRANSCODE_COUNTS, {})
     write_json(paths.INDEX_COUNTS, dataset.counts(table))
     write_json(paths.EXTRACT_COUNTS, {"exact_by": {}, "frames": 180 * len(table), "not_usable": {}})

@@ -11,6 +11,7 @@ STAGES: dict[str, str] = {
     "train_mv": "Train MV-TSN on the motion vectors.",
     "train_image": "Train the baseline: an image classifier on RGB pictures of the motion fields.",
     "embed_mv": "Run the trained MV-TSN over every clip and keep its features and logits.",
+    "embed_image": "Run the image baseline over every clip and keep its logits.",
     "train_fusion": "Train the fusion head on the cached features.",
     "evaluate": "Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.",
     "report": "Write the results as one static page.",

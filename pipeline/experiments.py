@@ -1,4 +1,8 @@
-"""DVC experiments of the current commit: run one, and read what those have given that are done."""
+"""DVC experiments of the current commit: run one, and read what those have given that are done.
+
+Experiments count as done only where they ran with the product's files as they are now, changes that are not committed
+among them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from typing import Any
 from moclip.errors import MoclipError
 from pipeline import paths
 
+PRODUCT = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
+"""What git knows of that results come from, beside params.yaml: code, stages, prompts, the clips that DVC tracks."""
+
 TOLD = 12
 """Last lines of a failed run that are shown."""
 
@@ -29,7 +36,10 @@ class Finished:
 
 
 def finished() -> list[Finished]:
-    """Every experiment on the current commit that ended well. Raises MoclipError outside of a git and DVC project."""
+    """Every experiment on the current commit that ended well and ran with the product's files as they are now.
+
+    Raises MoclipError outside of a git and DVC project.
+    """
     shown = json.loads(_dvc("exp", "show", "--json", "--num", "1"))
     found = []
     for baseline in shown:
@@ -38,7 +48,8 @@ def finished() -> list[Finished]:
                 continue  # waiting, running or failed: the metrics that DVC shows may be the commit's
             revision = experiment["revs"][0]
             params = (revision.get("data") or {}).get("params", {}).get("params.yaml", {}).get("data")
-            metrics = _metrics_at(str(revision["rev"])) if params else {}
+            same = not changes(str(revision["rev"]))
+            metrics = _metrics_at(str(revision["rev"])) if params and same else {}
             if metrics:
                 found.append(Finished(str(experiment["name"]), params, metrics))
     return found
@@ -57,9 +68,18 @@ def _git_show(revision: str, path: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
+def changes(revision: str) -> str:
+    """How the product's files differ from those of a commit. Raises MoclipError where git cannot tell."""
+    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *PRODUCT]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise MoclipError(done.stderr.decode(errors="replace").strip(), where=f"git diff {revision}")
+    return done.stdout.decode(errors="replace")
+
+
 def name_of(prefix: str, params: dict[str, Any]) -> str:
-    """A name that no experiment with other parameters has."""
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+    """A name that no experiment of this commit with other parameters, or other files of the product, has."""
+    digest = hashlib.sha256(f"{json.dumps(params, sort_keys=True)}{changes('HEAD')}".encode()).hexdigest()
     return f"{prefix}-{digest[:6]}"
 
 

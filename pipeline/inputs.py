@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,23 +18,36 @@ import torch
 
 from moclip import dataset
 from moclip.errors import ModelError, StoreError
-from moclip.features import Features, normalised
+from moclip.features import Features, FusionData, normalised
 from moclip.fields import Clips, Fields
-from moclip.fusion_training import FusionData
+from moclip.hub import files_digest
 from moclip.store import FieldReader
 from moclip.training import LossError
 from moclip.video import md5
+from moclip.weights import MADE, read_config
 from pipeline import console, paths
 from pipeline.io import read_parquet
-from pipeline.made import check_clips, check_made_from, check_made_with, clips_digest, named
+from pipeline.made import (
+    FIELD_KEYS,
+    check_clips,
+    check_learnt,
+    check_made_from,
+    check_made_with,
+    clips_digest,
+    learnt_from,
+    made_with,
+    named,
+    read_index,
+    stale,
+)
 from pipeline.params import Params
 
 
 class Inputs:
     """Lazy: a stage that needs cached features only never opens the store of fields.
 
-    With `shots`, train and val hold that many clips a class, drawn with the seed; with `base_to_new`, the first half of
-    the classes alone.
+    With `shots`, train and val hold that many clips a class, drawn with the seed among those that both streams can
+    read, so that every stage has the same; with `base_to_new`, the first half of the classes alone.
     """
 
     def __init__(
@@ -47,7 +62,7 @@ class Inputs:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        return read_parquet(paths.INDEX, "index")
+        return read_index(self.params) if self.params else read_parquet(paths.INDEX, "index")
 
     @cached_property
     def usable(self) -> pd.DataFrame:
@@ -59,29 +74,113 @@ class Inputs:
         return read_parquet(paths.MV_TABLE, "extract_mv")
 
     @cached_property
+    def clip_table(self) -> pd.DataFrame:
+        """Of which clips the stills could be read. Raises StoreError where it is of other clips than the index."""
+        found = read_parquet(paths.CLIP_TABLE, "clip_image")
+        both = self.usable[["id", "md5"]].merge(found[["id", "md5"]], on=["id", "md5"])
+        if len(both) < len(self.usable):
+            raise stale("it was made from other clips", paths.CLIP_TABLE, "clip_image")
+        return found
+
+    @cached_property
     def clip_image(self) -> Features:
-        return self._current(Features(paths.CLIP_IMAGE, "clip_image"))
+        return self._of_clip(self._current(Features(paths.CLIP_IMAGE, "clip_image")))
 
     @cached_property
     def clip_text(self) -> Features:
-        return self._current(Features(paths.CLIP_TEXT, "clip_text"))
+        """A row a class, in label order. Raises StoreError where it has other classes than the index."""
+        found = self._of_clip(self._current(Features(paths.CLIP_TEXT, "clip_text")))
+        if found.ids != (classes := self.classes):
+            what = "another class order" if sorted(found.ids) == sorted(classes) else "other classes"
+            raise stale(f"it was made from {what} than the index has now", found.path, "clip_text")
+        for file, content in found.attributes.get("files", {}).items():
+            if Path(file).exists():
+                check_made_from(md5(Path(file)), content, f"another {file}", found.path, "clip_text")
+        return found
 
     @cached_property
     def mv_embed(self) -> Features:
-        found = self._current(Features(paths.MV_EMBED, "embed_mv", "protocol"))
+        """Under the protocol, of a network that was trained on what the index has now."""
         if paths.MV_TSN.exists():
-            check_made_from(md5(paths.MV_TSN), found.attributes.get("model"), "another MV-TSN", found.path, "embed_mv")
-        return found
+            self.check_model(paths.MV_TSN, "train_mv")
+        found = self._current(Features(paths.MV_EMBED, "embed_mv", "protocol"))
+        if self.params and "learnt" in found.attributes:
+            check_learnt(found.attributes["learnt"], self.learnt(), found.path, "embed_mv")
+        return self._of_model(found, paths.MV_TSN)
+
+    @cached_property
+    def mv_views(self) -> Features:
+        self.mv_embed  # noqa: B018  which checks both
+        return Features(paths.MV_EMBED, "embed_mv", "views")
 
     @cached_property
     def image_baseline(self) -> Features | None:
         """The image baseline's logits; None where baselines.image is false."""
-        path = paths.IMAGE_BASELINE / "logits.zarr"
-        return Features(path, "train_image") if path.exists() else None
+        wanted = self.params.baselines.image if self.params else False
+        if not wanted and not paths.IMAGE_MODEL.exists():
+            return None
+        self.check_model(paths.IMAGE_MODEL, "train_image")
+        return self._of_model(self._current(Features(paths.IMAGE_LOGITS, "embed_image")), paths.IMAGE_MODEL)
 
     @cached_property
-    def mv_views(self) -> Features:
-        return Features(paths.MV_EMBED, "embed_mv", "views")
+    def classes(self) -> list[str]:
+        """Names in label order: the index's, or MV-TSN's where there is no index any more."""
+        if paths.INDEX.exists() or not paths.MV_TSN.exists():
+            return dataset.class_names(self.index)
+        return list(read_config(paths.MV_TSN, "train_mv")["classes"])
+
+    def learnt(self) -> dict[str, Any]:
+        """What a training learns from, as a model keeps it (`pipeline.made.learnt_from`)."""
+        rows = pd.concat([self._usable("train"), self._usable("val")])
+        return learnt_from(rows, self.usable, dataset.class_names(self.index))
+
+    def trained_with(self, params: Params, *keys: str) -> dict[str, Any]:
+        """What the model of a training keeps: what it learnt from, and the parameters that go with it."""
+        drawn = ("seed",) if params.dataset.shots else ()
+        made = made_with(params, "dataset.shots", "dataset.base_to_new", *drawn, *keys)
+        return {"made_with": made, "learnt": self.learnt()}
+
+    def check_model(self, path: Path, stage: str) -> dict[str, Any]:
+        """What a trained model keeps of its making.
+
+        Raises MoclipError where it was trained with other parameters, or on other clips, labels, splits or classes,
+        than there are now. Without an index it is compared with the parameters alone.
+        """
+        config = read_config(path, stage)
+        if MADE not in config:
+            raise stale("it does not say what it was trained on: an earlier version made it", path, stage)
+        made = dict(config[MADE])
+        if self.params is not None:
+            check_made_with(made["made_with"], self.params, path, stage)
+            tables = (paths.MV_TABLE, paths.CLIP_TABLE) if self.shots else ()
+            if all(table.exists() for table in (paths.INDEX, *tables)):
+                check_learnt(made["learnt"], self.learnt(), path, stage)
+        return made
+
+    def models(self) -> str:
+        """16 hexadecimal digits for the trained models and the features of class names, which scores depend on."""
+        trained = [md5(path) for path in (paths.MV_TSN, paths.FUSION, paths.IMAGE_MODEL) if path.exists()]
+        text = hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
+        return hashlib.sha256(" ".join([*trained, text]).encode()).hexdigest()[:16]
+
+    @cached_property
+    def clip_here(self) -> str | None:
+        """What stands for the files of the CLIP that params.yaml names; None where they are not here."""
+        return files_digest(self.params.clip.model, self.params.clip.revision or None) if self.params else None
+
+    def _of_clip(self, found: Features) -> Features:
+        """The same, unless another CLIP made it than the one that is here."""
+        if self.clip_here:
+            check_made_from(self.clip_here, found.attributes.get("clip"), "another CLIP", found.path, found.stage)
+        return found
+
+    def _of_model(self, found: Features, model: Path) -> Features:
+        """The same, unless another model made it than the one that is here."""
+        if not model.exists():
+            return found
+        what = "another MV-TSN" if model == paths.MV_TSN else "another image baseline"
+        check_made_from(md5(model), found.attributes.get("model"), what, found.path, found.stage)
+        return found
 
     def _current(self, found: Features) -> Features:
         """The same, unless it was made with other parameters, or from other clips, than there are now."""
@@ -102,7 +201,8 @@ class Inputs:
         """The store of motion fields. Raises MoclipError where clips or parameters have changed since it was made."""
         rows, reader = self.motion_rows(), self.reader()
         if self.params is not None:
-            made = {f"mv.{name}": reader.attributes[name] for name in ("canvas", "cell", "clip", "accumulate")}
+            names = (key.removeprefix("mv.") for key in FIELD_KEYS if key.startswith("mv."))
+            made = {f"mv.{name}": reader.attributes[name] for name in names}
             check_made_with(made, self.params, paths.MV_STORE, "extract_mv")
             if not self.params.index.transcode:
                 check_clips(rows, self.params.dataset.root)
@@ -136,7 +236,16 @@ class Inputs:
         if self.base_to_new:
             base = dataset.base_classes(len(dataset.class_names(self.index)))
             rows = rows[rows["label"] < base].reset_index(drop=True)
-        return dataset.few_shot(rows, self.shots, self.seed)
+        if self.shots is False:
+            return rows
+        return dataset.few_shot(rows[rows["id"].isin(self._readable)], self.shots, self.seed)
+
+    @cached_property
+    def _readable(self) -> set[str]:
+        """Clips that both streams could read."""
+        tables = (self.mv_table, self.clip_table)
+        motion, stills = (set(table.loc[table["status"] == "ok", "id"]) for table in tables)
+        return motion & stills
 
     def motion_clips(self, *parts: str) -> Clips:
         rows = self.motion_rows(*parts)
@@ -160,8 +269,7 @@ class Inputs:
 
     def text(self) -> tuple[np.ndarray, float]:
         """The classes' text features in label order, (classes, width) float32, and CLIP's temperature."""
-        features = self.clip_text.rows("features", dataset.class_names(self.index))
-        return features, float(self.clip_text.attributes["logit_scale"])
+        return self.clip_text.array("features"), float(self.clip_text.attributes["logit_scale"])
 
     def fusion_data(self, part: str) -> FusionData:
         """Cached features of a split: the augmented views for train, the protocol's for the others."""
@@ -180,8 +288,8 @@ class Inputs:
     def skipped(self, *parts: str) -> dict[str, int]:
         """How many clips of the named splits are left out of scoring, by reason."""
         rows = self.index[self.index["split"].isin(parts)]
-        reasons = dict(zip(self.mv_table["id"], self.mv_table["reason"], strict=True))
-        reasons |= self.clip_image.attributes["skipped"]
+        tables = [table[table["status"] != "ok"] for table in (self.mv_table, self.clip_table)]
+        reasons = {row.id: row.reason for table in tables for row in table.itertuples()}
         used = set(self.fused_rows(*parts)["id"])
         left = [str(row.reason or reasons.get(row.id, "no feature")) for row in rows.itertuples() if row.id not in used]
         return {reason: left.count(reason) for reason in sorted(set(left))}

@@ -1,14 +1,14 @@
-"""What an artifact was made with and from, kept in it and compared when it is read: nothing trains on what is stale.
+"""What an artifact was made with and from, kept in it and compared when it is read: nothing stale is used.
 
 `dvc repro` makes anew what has changed before anything reads it. This is for stages that are run one by one, for
-parameters changed by hand, and for clips that have changed since they were read.
+parameters changed by hand, and for clips, labels and splits that have changed since.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,21 @@ from moclip import storage
 from moclip.errors import MoclipError, StoreError
 from moclip.video import md5
 from pipeline import paths
+from pipeline.io import read_json, read_parquet
 from pipeline.params import Params
+
+INDEX_KEYS = (
+    "dataset.root",
+    "dataset.splits",
+    "dataset.split",
+    "dataset.val_fraction",
+    "dataset.test_fraction",
+    "index.transcode",
+)
+"""What the index is made with, beside the seed."""
+
+FIELD_KEYS = ("mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "index.transcode")
+"""What motion fields are made with; a network knows the fields that it was trained on, and no others."""
 
 FEW = 100  # clips younger than the index, at most, whose content is compared; more are a new copy of them all
 
@@ -31,8 +45,57 @@ def made_with(params: Params, *keys: str) -> dict[str, Any]:
 
 def clips_digest(clips: pd.DataFrame) -> str:
     """16 hexadecimal digits for the contents of clips (columns id, md5)."""
-    text = "\n".join(f"{name} {content}" for name, content in zip(clips["id"], clips["md5"], strict=True))
+    return _digest(clips, "md5")
+
+
+def _digest(clips: pd.DataFrame, column: str) -> str:
+    """16 hexadecimal digits for what a column says of each clip."""
+    text = "\n".join(f"{name} {value}" for name, value in zip(clips["id"], clips[column], strict=True))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def learnt_from(rows: pd.DataFrame, usable: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """What a training learns from: its clips (`rows` of the index, train and val), their labels and splits.
+
+    `usable` are the index's rows of all clips that can be used, `classes` the names in label order.
+    """
+    return {
+        "classes": list(classes),
+        "clips": clips_digest(rows),
+        "labels": _digest(rows, "label"),
+        "split": _digest(rows, "split"),
+        "usable": clips_digest(usable),
+    }
+
+
+def check_learnt(then: Mapping[str, Any], now: Mapping[str, Any], where: str | Path, stage: str) -> None:
+    """Raise StoreError where a model was trained on other clips, labels, splits or classes than there are now."""
+    if differing := _differing(then, now):
+        raise stale(f"it was trained on {' and '.join(differing)} than the index has now", where, stage)
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    found = []
+    if then["classes"] != now["classes"]:
+        same = sorted(then["classes"]) == sorted(now["classes"])
+        found.append("another class order" if same else "other classes")
+    elif then["labels"] != now["labels"] and then["clips"] == now["clips"]:
+        found.append("other labels")
+    if then["clips"] != now["clips"]:
+        # the same clips on the whole: others of them are in train and val
+        found.append("another split" if then["usable"] == now["usable"] else "other clips")
+    elif then["split"] != now["split"]:
+        found.append("another split")
+    return found
+
+
+def read_index(params: Params) -> pd.DataFrame:
+    """The index. Raises MoclipError where it is not there, or was made with other parameters than there are now."""
+    table = read_parquet(paths.INDEX, "index")
+    if paths.INDEX_COUNTS.exists():
+        made = read_json(paths.INDEX_COUNTS, "index").get("made_with", {})
+        check_made_with(made, params, paths.INDEX, "index")
+    return table
 
 
 def check_made_with(made: Mapping[str, Any], params: Params, where: str | Path, stage: str) -> None:
@@ -40,14 +103,18 @@ def check_made_with(made: Mapping[str, Any], params: Params, where: str | Path, 
     for key, then in made.items():
         if (now := made_with(params, key)[key]) != then:
             what = f"it was made with {key}: {json.dumps(then)}, and params.yaml says {json.dumps(now)}"
-            raise StoreError(what, where=where, fix=f"run: dvc repro {stage} (or: python -m stages.{stage})")
+            raise stale(what, where, stage)
 
 
 def check_made_from(now: str, then: str | None, what: str, where: str | Path, stage: str) -> None:
     """Raise StoreError where a digest is not the one that the artifact was made from."""
     if then is not None and now != then:
-        fix = f"run: dvc repro {stage} (or: python -m stages.{stage})"
-        raise StoreError(f"it was made from {what}", where=where, fix=fix)
+        raise stale(f"it was made from {what}", where, stage)
+
+
+def stale(what: str, where: str | Path, stage: str) -> StoreError:
+    """The error for an artifact that no longer fits; `stage` makes it anew."""
+    return StoreError(what, where=where, fix=f"run: dvc repro {stage} (or: python -m stages.{stage})")
 
 
 def check_clips(clips: pd.DataFrame, root: str) -> None:

@@ -93,6 +93,10 @@ class Mv(Group):
 class Clip(Group):
     model: Text = Field(description="CLIP: a hub id such as openai/clip-vit-base-patch32, or a local folder")
     files: Text = Field(description=f"the local folder again, for DVC to watch; {NO_FILE} with a hub id")
+    revision: Literal[False] | Text = Field(
+        description="of a hub id: the branch, tag or commit to take; false: the newest",
+        json_schema_extra={"allowed": "false | a branch, tag or commit"},
+    )
     prompts: Text = Field(description="JSON file with a list of prompt templates holding {}")
     frames: Whole = Field(ge=1, le=64, description="RGB frames a video, evenly spaced")
     choice: Literal["middle", "random"] = Field(description="which frame of each of the equal parts (random: seeded)")
@@ -378,7 +382,16 @@ def _words(node: dict[str, Any]) -> str:
 
 
 def _check_watched(params: Params, source: str) -> None:
-    """A local folder that a stage reads must also be the dependency that DVC watches, or `dvc repro` would lie."""
+    """A local folder that a stage reads must also be the dependency that DVC watches, or `dvc repro` would lie.
+
+    And it has no revisions.
+    """
+    if params.clip.revision and Path(params.clip.model).exists():
+        raise ParamError(
+            f"clip.revision = {params.clip.revision!r}, but clip.model = {params.clip.model!r} is a local folder",
+            where=source,
+            fix="set clip.revision to false: revisions are of hub models",
+        )
     for group, read, watched in (
         ("clip", params.clip.model, params.clip.files),
         ("tsn", params.tsn.pretrained, params.tsn.files),

@@ -10,23 +10,35 @@ from moclip import dataset, storage
 from moclip.encoding import Part, Stills, StillsWorker, encode, versions
 from moclip.errors import StoreError
 from moclip.features import Layout, normalised, write_pieces
+from moclip.hub import files_digest
 from moclip.parts import Parts, run_key, slices
 from pipeline import console, paths
-from pipeline.io import read_parquet
-from pipeline.made import clips_digest, made_with
+from pipeline.io import write_parquet
+from pipeline.made import clips_digest, made_with, read_index
 from pipeline.params import Params
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
 
-@stage("seed", "store", "dataset.root", "index.transcode", "clip.model", "clip.frames", "clip.choice", "clip.batch")
+@stage(
+    "seed",
+    "store",
+    "dataset.root",
+    "index.transcode",
+    "clip.model",
+    "clip.revision",
+    "clip.frames",
+    "clip.choice",
+    "clip.batch",
+)
 def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = None) -> None:
     """Encode one or a few frames of each clip with CLIP's image tower.
 
     A frame from each of clip.frames equal parts of the clip. Goes on where a killed run stood.
     Writes data/features/clip_image.zarr: `features` of unit length and `raw` ones, each (clips, frames, width), and the
-    `frame` numbers; with a URL in `store` they go there, and clip_image.zarr is a link to them.
+    `frame` numbers; with a URL in `store` they go there, and clip_image.zarr is a link to them. Its table
+    data/features/clip_image.parquet has a row a clip, with the reason where no still could be read.
     """
-    clips = dataset.usable(read_parquet(paths.INDEX, "index"))
+    clips = dataset.usable(read_index(params))
     given = _stills(params, clips, workers)
     columns = clips[["id", "path", "md5", "frames", "seekable"]]
     every = [Part(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(slices(len(clips)))]
@@ -51,16 +63,20 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
         "frame": Layout(shape[:1], "<i4", ("still",)),
     }
     pieces = ({**arrays, "features": normalised(arrays["raw"])} for arrays in parts.arrays(names))
+    drawn = ("seed",) if params.clip.choice == "random" else ()
     about = {
-        "made_with": made_with(params, "clip.model", "clip.frames", "clip.choice"),
+        "made_with": made_with(params, "clip.model", "clip.revision", "clip.frames", "clip.choice", *drawn),
         "clips": clips_digest(clips),
+        "clip": files_digest(params.clip.model, params.clip.revision or None),
         "model": params.clip.model,
         "choice": params.clip.choice,
-        "skipped": skipped,
-        "cost": notes[0]["cost"],
+        "vision": notes[0]["vision"],
     }
     with storage.folder_for(paths.CLIP_IMAGE, params.store or None) as folder:
         write_pieces(folder, ids, layout, pieces, about)
+    reasons = [skipped.get(str(name), "") for name in clips["id"]]
+    status = ["failed" if reason else "ok" for reason in reasons]
+    write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status=status, reason=reasons))
     parts.end()
     console.note(
         f"clip_image: {len(ids)} clips x {params.clip.frames} frames, {width} features; {len(skipped)} not readable"
@@ -70,11 +86,11 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
 
 
 def _stills(params: Params, clips: pd.DataFrame, workers: int) -> Stills:
-    clip, here = params.clip, Path(params.clip.model)
+    clip, here, revision = params.clip, Path(params.clip.model), params.clip.revision or None
     root = storage.absolute(params.dataset.root)
     key = run_key(
         clips=[clips[name].tolist() for name in ("id", "md5", "frames")],
-        model=[clip.model, storage.digest_of(here) if here.is_dir() else ""],
+        model=[clip.model, revision, files_digest(clip.model, revision)],
         given=[root, clip.frames, clip.choice, clip.batch, params.seed],
         versions=versions(),
     )
@@ -90,6 +106,7 @@ def _stills(params: Params, clips: pd.DataFrame, workers: int) -> Stills:
         place=paths.work("clip_image", params.store),
         key=key,
         versions=versions(),
+        revision=revision,
     )
 
 

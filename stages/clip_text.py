@@ -8,32 +8,36 @@ from moclip import dataset
 from moclip.clip import Clip, read_phrases, read_prompts, text_features
 from moclip.device import pick_device
 from moclip.features import write_features
+from moclip.hub import files_digest
+from moclip.video import md5
 from pipeline import console, paths
-from pipeline.io import read_parquet
-from pipeline.made import made_with
+from pipeline.made import made_with, read_index
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import stage
 
 
-@stage("store", "dataset.phrases", "clip.model", "clip.prompts")
+@stage("store", "dataset.phrases", "clip.model", "clip.revision", "clip.prompts")
 def clip_text(params: Params) -> None:
     """Encode the class prompts with CLIP's text tower.
 
     Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr;
     with a URL in `store` it goes there, and clip_text.zarr is a link to it.
     """
-    classes = dataset.class_names(read_parquet(paths.INDEX, "index"))
+    classes = dataset.class_names(read_index(params))
     templates = read_prompts(Path(params.clip.prompts))
     own = params.dataset.phrases
     phrases = read_phrases(None if own == NO_FILE else Path(own), classes)
-    clip = Clip(params.clip.model, pick_device())
+    revision = params.clip.revision or None
+    clip = Clip(params.clip.model, pick_device(), revision)
     features = text_features(clip, classes, phrases, templates)
     write_features(
         paths.CLIP_TEXT,
         classes,
         {"features": (features, ("feature",))},
         {
-            "made_with": made_with(params, "clip.model", "clip.prompts", "dataset.phrases"),
+            "made_with": made_with(params, "clip.model", "clip.revision", "clip.prompts", "dataset.phrases"),
+            "files": {path: md5(Path(path)) for path in (params.clip.prompts, own) if path != NO_FILE},
+            "clip": files_digest(params.clip.model, revision),
             "model": params.clip.model,
             "logit_scale": clip.logit_scale,
             "prompts": templates,

@@ -146,7 +146,7 @@ def _model(params: Params, reachable: bool) -> Finding:
         return _absent("clip.model", Path(name), "name a folder in the hub's format")
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=params.clip.revision or None), str):
         return Finding("clip.model", f"{name}: in the hub's cache")
     if reachable:
         return Finding("clip.model", f"{name}: not in the hub's cache", OK, "clip_text downloads it")

@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pandas as pd
 
 from moclip import storage
-from moclip.encoding import Part, Views, ViewsWorker, encode, versions
+from moclip.encoding import Part
 from moclip.features import Layout, write_pieces
 from moclip.mv_tsn import load_mv_tsn
-from moclip.parts import Parts, run_key, slices
-from moclip.store import FieldReader
+from moclip.parts import Parts, slices
 from moclip.video import md5
 from pipeline import console, paths
+from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
 from pipeline.inputs import Inputs
-from pipeline.made import clips_digest, made_with
+from pipeline.made import clips_digest
 from pipeline.params import Params
 from pipeline.seed import seed_everything
-from pipeline.stage import OnCluster, machines, stage
-
-COLUMNS = ["id", "offset", "length", "slots", "shard", "codec", "label", "status"]
-"""Of a clip, what a worker needs to know."""
+from pipeline.stage import OnCluster, stage
 
 
 @stage(
@@ -46,36 +42,26 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     """
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
+    inputs.check_model(paths.MV_TSN, "train_mv")
     model, reader = load_mv_tsn(paths.MV_TSN), inputs.reader()
     everyone, train = (rows[COLUMNS] for rows in (inputs.motion_rows(), inputs.motion_rows("train")))
-    given = _views(params, reader, everyone, train)
-    protocol = [Part(f"protocol-{n:06d}", everyone.iloc[rows]) for n, rows in enumerate(slices(len(everyone)))]
+    scales = tuple(params.tsn.crops)
+    given = views_of(params, paths.MV_TSN, "embed_mv", reader, [everyone, train], scales, params.tsn.flip)
+    protocol = protocol_parts(everyone)
     views = [
         [Part(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
         for n, rows in enumerate(slices(len(train)))
     ]
-    every = [*protocol, *(part for several in views for part in several)]
-    parts = Parts(given.place, given.key)
-    done = parts.begin()
-    todo = [part for part in every if part.name not in done]
-    with console.progress("embed_mv", sum(len(part.rows) for part in every)) as advance:
-        advance(sum(len(part.rows) for part in every if part.name in done))
-        with machines(ray) as cluster:
-            encode(ViewsWorker, given, todo, cluster, advance)
-    classes = list(model.config.classes)
+    parts = encoded("embed_mv", given, [*protocol, *(part for several in views for part in several)], ray)
     keys = ("embed.views", "evaluate.protocol", "evaluate.crop", "tsn.crops", "tsn.flip")
-    about = {
-        "made_with": made_with(params, *keys),
+    about = inputs.trained_with(params, *keys) | {
         "clips": clips_digest(inputs.usable),
         "model": md5(paths.MV_TSN),
-        "protocol": params.evaluate.protocol,
-        "classes": classes,
-        "cost": model.segment_cost(),
         "field_bytes": 2 * int(np.prod(reader.grid)),
     }
     rows = {
         "features": Layout((model.width,), "<f4", ("feature",)),
-        "logits": Layout((len(classes),), "<f4", ("class",)),
+        "logits": Layout((len(model.config.classes),), "<f4", ("class",)),
     }
     stacked = {"features": Layout((params.embed.views, model.width), "<f4", ("view", "feature"))}
     with storage.folder_for(paths.MV_EMBED, params.store or None) as store:
@@ -85,32 +71,6 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     parts.end()
     console.note(
         f"embed_mv: {len(everyone)} clips under {params.evaluate.protocol}, {params.embed.views} views of train"
-    )
-
-
-def _views(params: Params, reader: FieldReader, everyone: pd.DataFrame, train: pd.DataFrame) -> Views:
-    segments, crops = params.evaluate.views
-    scales = tuple(params.tsn.crops)
-    key = run_key(
-        model=md5(paths.MV_TSN),
-        store=[reader.attributes["recipe"], reader.attributes["contents"]],
-        clips=[rows[name].tolist() for rows in (everyone, train) for name in ("id", "offset", "length")],
-        given=[segments, crops, params.evaluate.crop, scales, params.tsn.flip, params.embed.batch, params.seed],
-        versions=versions(),
-    )
-    return Views(
-        model=paths.MV_TSN.read_bytes(),
-        store=storage.absolute(reader.folder.url),
-        segments=segments,
-        crops=crops,
-        crop=params.evaluate.crop,
-        scales=scales,
-        flip=params.tsn.flip,
-        batch=params.embed.batch,
-        seed=params.seed,
-        place=paths.work("embed_mv", params.store),
-        key=key,
-        versions=versions(),
     )
 
 

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from transformers import CLIPVisionConfig
 
 from moclip import cost, dataset, metrics
 from moclip.fusion import Fusion, load_fusion
+from moclip.mv_tsn import load_mv_tsn
 from pipeline import console, paths
+from pipeline.consistent import check_consistent
 from pipeline.inputs import Inputs
 from pipeline.io import write_json, write_parquet, write_text
 from pipeline.params import Params
 from pipeline.stage import stage
 
 
-@stage("seed", "dataset.base_to_new", "clip.frames", "evaluate.protocol")
+@stage("seed", "dataset.shots", "dataset.base_to_new", "clip.frames", "evaluate.protocol")
 def evaluate(params: Params) -> None:
     """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.
 
@@ -26,7 +29,7 @@ def evaluate(params: Params) -> None:
     compare of them, summary.json; the plots' data in metrics/plots; every clip's logits in data/predictions.parquet.
     mv_image.json is empty where baselines.image is false.
     """
-    inputs = Inputs(params)
+    inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
     ids, labels = list(rows["id"]), rows["label"].to_numpy()
     classes = dataset.class_names(inputs.index)
@@ -43,6 +46,7 @@ def evaluate(params: Params) -> None:
         "coverage": len(rows) / (len(rows) + sum(skipped.values())),
         "skipped": skipped,
         "fingerprint": inputs.fingerprint("test"),
+        "models": inputs.models(),
     }
     scores = {
         name: score | common | {"protocol": protocols[name]}
@@ -58,7 +62,7 @@ def evaluate(params: Params) -> None:
     costs = _cost(inputs, model, params, rows)
     write_json(paths.COST_JSON, costs)
     write_json(paths.SUMMARY_JSON, _summary(scores, costs))
-    _write_predictions(rows, logits)
+    _write_predictions(rows, logits, inputs.models())
     _write_plots(labels, logits, classes, scores)
     console.scores(scores, costs["multiply_adds_m"]["video"])
 
@@ -100,14 +104,15 @@ def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarr
 def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
     """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
     segments, crops = params.evaluate.views
-    tower, network = inputs.clip_image.attributes["cost"], inputs.mv_embed.attributes["cost"]
+    tower = cost.picture_cost(CLIPVisionConfig(**inputs.clip_image.attributes["vision"]))
+    network = cost.segment_cost(load_mv_tsn(paths.MV_TSN))
     head = cost.fusion_cost(model, params.clip.frames)
     stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]
     trained = {"mv_tsn": network["parameters"], "fusion": cost.count_parameters(model)}
     parts = {"clip_frame": tower["multiply_adds"], "mv_segment": network["multiply_adds"], "fusion_head": head}
     video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
-    if image := inputs.image_baseline:
-        picture = image.attributes["cost"]
+    picture = cost.segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.image_baseline else None
+    if picture:
         parts["image_segment"] = picture["multiply_adds"]
         video["mv_image"] = segments * crops * picture["multiply_adds"]
     field = inputs.mv_embed.attributes["field_bytes"]
@@ -119,7 +124,7 @@ def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> 
             "trained": sum(trained.values()),
             "total": sum(trained.values()) + tower["parameters"],
         }
-        | ({"image_baseline": image.attributes["cost"]["parameters"]} if image else {}),
+        | ({"image_baseline": picture["parameters"]} if picture else {}),
         "multiply_adds_m": {name: count / 1e6 for name, count in parts.items()}
         | {"video": {name: count / 1e6 for name, count in video.items()}},
         "bytes_read": {"file": rows["bytes"].mean(), "fields": segments * field, "cached_features": features},
@@ -127,8 +132,9 @@ def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> 
     }
 
 
-def _write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray]) -> None:
+def _write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray], models: str) -> None:
     table = rows[["id", "class", "label"]].copy()
+    table.attrs["models"] = models  # which Parquet keeps
     for name, values in logits.items():
         table[name] = list(values.astype(np.float32))
     write_parquet(paths.PREDICTIONS, table)

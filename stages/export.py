@@ -11,6 +11,7 @@ import typer
 from moclip import bundle, dataset
 from moclip.predictor import Predictor
 from pipeline import console, paths
+from pipeline.consistent import check_consistent, check_scores
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
 from pipeline.params import Params
@@ -34,9 +35,11 @@ def export(
     For `moclip predict --bundle DIR` and `moclip.load(DIR)`: weights, classes, text features, how a clip is looked at,
     and a model card with the scores of the last run. The ONNX graph is run on test clips and must give the same logits.
     """
-    predictor, inputs = load_predictor(params), Inputs()
+    predictor, inputs = load_predictor(params), check_consistent(params)
+    check_scores(inputs)
     examples = _examples(predictor, inputs) if onnx else None
-    gap = bundle.save(predictor, folder, params.clip.model, not without_clip, _about(params, folder, inputs), examples)
+    about, revision = _about(params, folder, inputs), params.clip.revision or None
+    gap = bundle.save(predictor, folder, params.clip.model, not without_clip, about, examples, revision)
     if examples and gap is not None:
         console.note(f"export: onnxruntime gives the networks' logits of {len(examples[0])} clips within {gap:.1e}")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

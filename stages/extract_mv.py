@@ -11,7 +11,8 @@ from moclip import dataset, transcode
 from moclip.errors import StoreError
 from moclip.extract import extract
 from pipeline import console, paths
-from pipeline.io import read_parquet, write_json
+from pipeline.io import write_json
+from pipeline.made import read_index
 from pipeline.params import Params
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
@@ -41,7 +42,7 @@ def extract_mv(
     data/features/mv.parquet and metrics/counts/extract_mv.json; with a URL in `store` the arrays go there, and mv.zarr
     is a link to them.
     """
-    index = read_parquet(paths.INDEX, "index")
+    index = read_index(params)
     clips = dataset.usable(index)
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:

@@ -7,6 +7,7 @@ import pandas as pd
 from moclip import dataset, storage
 from pipeline import console, paths
 from pipeline.io import write_json, write_parquet
+from pipeline.made import INDEX_KEYS, made_with
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
@@ -48,7 +49,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     counts = dataset.counts(table, folder)
     counts["split_source"] = f"official split {given.split}" if splits else f"seeded by group, seed {params.seed}"
     write_parquet(paths.INDEX, table)
-    write_json(paths.INDEX_COUNTS, counts)
+    write_json(paths.INDEX_COUNTS, counts | {"made_with": made_with(params, *INDEX_KEYS)})
     _show(table, counts)
 
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moclip.errors import MoclipError, ModelError, StoreError, VideoError, no_model
-from moclip.storage import follow
+from moclip.errors import MoclipError, VideoError, no_model
 from moclip.video import clips_in
 from pipeline import console, paths
 from pipeline import params as parameters
 from pipeline.io import rounded
-from pipeline.params import Mv, Params
+from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
 if TYPE_CHECKING:
@@ -29,7 +28,10 @@ PREDICT_KEYS = (
     "mv.cell",
     "mv.clip",
     "mv.accumulate",
+    "dataset.shots",
+    "dataset.base_to_new",
     "clip.model",
+    "clip.revision",
     "clip.frames",
     "clip.choice",
     "evaluate.protocol",
@@ -98,53 +100,39 @@ def _predictor(params: Params | None, folder: Path | None) -> Predictor:
 
 
 def load_predictor(params: Params) -> Predictor:
-    """The models that `dvc repro` left. Raises MoclipError where they are absent, or were made with other fields.
+    """The models that `dvc repro` left. Raises MoclipError where they are absent, or do not belong together.
 
     PyTorch and CLIP, which take seconds to import, come after what can be told without them.
     """
     for path, maker in ((paths.MV_TSN, "train_mv"), (paths.FUSION, "train_fusion")):
         if not path.exists():
             raise no_model(path, maker)
-    _check_fields(params.mv)
     with console.loading():
         from moclip.clip import Clip
         from moclip.clip_input import FieldSettings, ViewSettings
         from moclip.device import pick_device
-        from moclip.features import Features  # and with it zarr, which a bundle does without
         from moclip.fusion import load_fusion
         from moclip.mv_tsn import load_mv_tsn
         from moclip.predictor import Predictor
+        from pipeline.consistent import check_consistent  # and with it zarr and pandas, which a bundle does without
 
+    inputs = check_consistent(params)
     device = pick_device()
-    mv_tsn, text = load_mv_tsn(paths.MV_TSN), Features(paths.CLIP_TEXT, "clip_text")
+    mv_tsn, (text, logit_scale) = load_mv_tsn(paths.MV_TSN), inputs.text()
     mv = params.mv
     fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate)
     segments, crops = params.evaluate.views
     return Predictor(
         mv_tsn.to(device),
         load_fusion(paths.FUSION).to(device),
-        Clip(params.clip.model, device),
+        Clip(params.clip.model, device, params.clip.revision or None),
         tuple(mv_tsn.config.classes),
-        text.array("features"),
-        text.attributes["logit_scale"],
-        tuple(text.attributes["prompts"]),
+        text,
+        logit_scale,
+        tuple(inputs.clip_text.attributes["prompts"]),
         fields,
         ViewSettings(segments, crops, params.evaluate.crop, params.clip.frames, params.clip.choice, params.seed),
     )
-
-
-def _check_fields(wanted: Mv) -> None:
-    """Where the store is still there, it knows what fields the models were trained on."""
-    try:
-        about = follow(paths.MV_STORE)[0].read("field/zarr.json")
-    except (FileNotFoundError, StoreError):
-        return
-    made = json.loads(about)["attributes"]
-    for key in ("canvas", "cell", "clip", "accumulate"):
-        now, then = getattr(wanted, key), made[key]
-        if now != (tuple(then) if isinstance(then, list) else then):
-            what = f"mv.{key} is {now}, but the models know fields made with {then}"
-            raise ModelError(what, where=paths.PARAMS, fix="train them anew: dvc repro (or set it back)")
 
 
 def _named(answer: Prediction | VideoError, top: int) -> dict[str, Any]:

@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from moclip import dataset, metrics, storage
+from moclip import metrics, storage
 from moclip import report as page
 from moclip.errors import VideoError
-from moclip.features import Features
 from moclip.motion import dequantise
 from moclip.store import FieldReader
 from pipeline import console, paths
+from pipeline.consistent import check_consistent, check_scores
+from pipeline.inputs import Inputs
 from pipeline.io import read_json, read_parquet, write_text
+from pipeline.made import check_made_from
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
@@ -28,7 +30,7 @@ ALONE = ("zero_shot", "mv_tsn", "fusion")
 """The streams whose answers the gallery shows."""
 
 
-@stage("seed", "dataset.root", "clip.model", "report.clips")
+@stage("seed", "dataset.root", "dataset.shots", "dataset.base_to_new", "clip.model", "report.clips")
 def report(params: Params, workers: Workers = cpu_count()) -> None:
     """Write the results as one static page.
 
@@ -36,12 +38,14 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     drawn at random, each with a still and its motion. Reads what evaluate, the training stages and the feature stages
     left, and those clips; writes data/report/index.html.
     """
+    inputs = check_consistent(params)
+    check_scores(inputs)
     predictions = read_parquet(paths.PREDICTIONS, "evaluate")
+    check_made_from(inputs.models(), predictions.attrs.get("models"), "other models", paths.PREDICTIONS, "evaluate")
     cost = read_json(paths.COST_JSON, "evaluate")
     labels = predictions["label"].to_numpy()
     logits = {name: np.stack(predictions[name].to_list()) for name in console.STREAMS if name in predictions}
-    index = read_parquet(paths.INDEX, "index")
-    names = dataset.class_names(index)
+    names = inputs.classes
     streams = [_stream(name, cost) for name in logits]
     max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
@@ -60,7 +64,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         matrix=_matrix(confused),
         worst=confused.worst,
         kinds=page.KINDS,
-        clips=_gallery(chosen, predictions, index, shares, names, params.dataset.root, workers),
+        clips=_gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
         wheel=page.wheel(),
         charts=[
             _chart(f"{title}, {what}", folder, metric)
@@ -147,7 +151,7 @@ def _matrix(confused: page.Confusion) -> dict[str, Any]:
 def _gallery(
     chosen: list[page.Choice],
     predictions: pd.DataFrame,
-    index: pd.DataFrame,
+    inputs: Inputs,
     shares: dict[str, np.ndarray],
     names: list[str],
     root: str,
@@ -156,8 +160,8 @@ def _gallery(
     """A card for each chosen clip: why it is there, its pictures, the streams' three best classes."""
     if not chosen:
         return []
-    reader, seen = FieldReader(paths.MV_STORE, paths.MV_TABLE), Features(paths.CLIP_IMAGE, "clip_image")
-    files = index.set_index("id")["path"]
+    reader, seen = FieldReader(paths.MV_STORE, inputs.mv_table), inputs.clip_image
+    files = inputs.index.set_index("id")["path"]
 
     def card(choice: page.Choice) -> dict[str, Any]:
         row = predictions.iloc[choice.row]

@@ -36,9 +36,9 @@ def sweep(
 ) -> None:
     """Run a grid of parameters as DVC experiments, each with every seed of dataset.seeds, and compare them.
 
-    Experiments of this commit that are done are taken as they are, however they were started; so an interrupted sweep
-    goes on where it stood. Sweeps of one --name add up. Writes table.csv, table.json and plot.png: top-1 as mean and
-    standard deviation over the seeds, beside the multiply-adds of a video.
+    Experiments of this commit that are done, with the code as it is now, are taken as they are, however they were
+    started; so an interrupted sweep goes on where it stood. Sweeps of one --name add up. Writes table.csv, table.json
+    and plot.png: top-1 as mean and standard deviation over the seeds, beside the multiply-adds of a video.
     """
     raw = parameters.read_raw(paths.PARAMS)
     grid = _grid(settings)

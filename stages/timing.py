@@ -20,7 +20,8 @@ from moclip import dataset, storage
 from moclip.errors import DatasetError
 from moclip.predictor import PARTS
 from pipeline import console, paths
-from pipeline.io import read_parquet, write_json
+from pipeline.io import write_json
+from pipeline.made import read_index
 from pipeline.params import Params
 from pipeline.stage import stage
 from stages.predict import PREDICT_KEYS, load_predictor
@@ -36,7 +37,7 @@ def timing(
     One clip at a time, after two for warming up, with the models that `dvc repro` left. Writes metrics/timing.json:
     milliseconds a clip, median and 90th percentile.
     """
-    rows = dataset.usable(read_parquet(paths.INDEX, "index"), "test")
+    rows = dataset.usable(read_index(params), "test")
     if rows.empty:
         raise DatasetError("no usable test clip", where=paths.INDEX)
     chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from moclip import dataset
@@ -54,12 +56,20 @@ def train_fusion(params: Params) -> None:
     naming = inputs.naming(inputs.fused_rows("train"))
     with naming, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_head(model, train, val, recipe, pick_device(), log)
-    model.save(paths.FUSION)
+    model.save(paths.FUSION, _made(params, inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
     console.note(
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
         f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}"
     )
+
+
+def _made(params: Params, inputs: Inputs) -> dict[str, Any]:
+    """What the head keeps of its making: what it learnt from, and whose features those were."""
+    drawn = ("seed",) if params.clip.choice == "random" else ()
+    keys = ("clip.model", "clip.revision", "clip.frames", "clip.choice", *drawn)
+    clip = inputs.clip_image.attributes.get("clip")
+    return inputs.trained_with(params, *keys) | {"mv_tsn": inputs.mv_embed.attributes["model"], "clip": clip}
 
 
 def _head(name: str, config: FusionConfig, inputs: Inputs) -> Fusion:

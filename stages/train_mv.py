@@ -13,6 +13,7 @@ from moclip.mv_tsn import MvTsn, MvTsnConfig
 from pipeline import console, paths
 from pipeline.inputs import Inputs
 from pipeline.log import live_log
+from pipeline.made import FIELD_KEYS
 from pipeline.params import Params
 from pipeline.recipe import RECIPE_KEYS, recipe, same_run
 from pipeline.seed import seed_everything
@@ -52,7 +53,7 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
     fields = inputs.fields()
     run = same_run(params, wanted, config, tsn.pretrained, inputs, fields)
-    naming = inputs.naming(inputs.motion_rows("train"))
+    naming, checkpoint = inputs.naming(inputs.motion_rows("train")), paths.WORK / "train_mv.safetensors"
     with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
         best = train_mv_tsn(
             model,
@@ -61,14 +62,15 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
             val,
             wanted,
             device,
-            paths.WORK / "train_mv.safetensors",
+            checkpoint,
             run,
             log,
             checkpoint_seconds,
             world,
         )
     if world.main:
-        model.save(paths.MV_TSN)
+        model.save(paths.MV_TSN, inputs.trained_with(params, *FIELD_KEYS))
+        checkpoint.unlink(missing_ok=True)  # the model is in its place
     console.note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 

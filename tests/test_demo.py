@@ -82,7 +82,9 @@ def test_the_text_head_names_classes_that_it_never_saw(demo: Path, tmp_path: Pat
     assert scores(folder, "fusion")["top1"] >= 0.9
     half = ("--dataset-base-to-new", "true")
     stage("train_mv", *half)
+    stage("train_image", *half)
     stage("embed_mv", *half)
+    stage("embed_image", *half)
     found = {}
     for head in ("concat", "text"):
         stage("train_fusion", *half, "--fusion-head", head)

@@ -174,7 +174,7 @@ def train_precisely(rank: int, folder: Path, out: Path, change: dict[str, Any]) 
             inputs.motion_clips("val"),
             recipe(params, tsn.segments),
             torch.device("cpu"),
-            out / "checkpoint",
+            out / f"checkpoint-{world.size}",
             "",
             rows.append,
             world=world,

@@ -199,7 +199,7 @@ def test_parameters_changed_since_the_training_are_refused(project: Path) -> Non
     set_keys(project / "params.yaml", {"mv.accumulate": "grid"})
     clip = next((project / "data/demo/videos").rglob("*.avi"))
     done = run("moclip", "predict", clip, cwd=project, code=1)
-    assert "mv.accumulate is grid, but the models know fields made with False" in done.stderr
+    assert 'mv_tsn.safetensors: it was made with mv.accumulate: false, and params.yaml says "grid"' in done.stderr
 
 
 # -------------------------------------------------------------------------------------------- classes as text

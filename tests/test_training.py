@@ -29,6 +29,7 @@ from pipeline import presets
 from pipeline.recipe import recipe
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run
+from tests.test_dag import digests
 
 RECIPE = MvTsnRecipe(
     segments=2,
@@ -98,6 +99,35 @@ def trained(
     return model.state_dict(), rows
 
 
+STAGES = {
+    "train_mv": ("data/models/mv_tsn.safetensors", "metrics/train_mv"),
+    "train_image": ("data/baselines/image",),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_ends_before_its_model_is_saved_is_not_trained_again(project: Path, stage: str) -> None:
+    """The model cannot get into its place, as after a kill; then there are no motion fields to train on any more."""
+    command = ("moclip", stage, *(("--baselines-image", "test_resnet") if stage == "train_image" else ()))
+    run(*command, cwd=project)
+    before, place = digests(project, *STAGES[stage]), project / STAGES[stage][0]
+    checkpoint = project / f"data/work/{stage}.safetensors"
+    assert not checkpoint.exists(), "the model is saved"
+    if stage == "train_mv":
+        place.unlink()
+        place.mkdir()
+    else:
+        shutil.rmtree(place)
+        place.touch()
+    run(*command, cwd=project, code=1)
+    assert checkpoint.exists()
+    place.rmdir() if stage == "train_mv" else place.unlink()
+    shutil.rmtree(project / "data/features/mv.zarr/field/c")
+    run(*command, cwd=project)
+    assert digests(project, *STAGES[stage]) == before
+    assert not checkpoint.exists()
+
+
 @pytest.mark.parametrize("done", [1, 3])
 def test_a_resumed_run_ends_with_the_same_weights(data: tuple[Fields, Clips, Clips], tmp_path: Path, done: int) -> None:
     whole, whole_rows = trained(data, tmp_path / "a.safetensors")
@@ -108,7 +138,30 @@ def test_a_resumed_run_ends_with_the_same_weights(data: tuple[Fields, Clips, Cli
     assert rows == whole_rows
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
-    assert not (tmp_path / "b.safetensors").exists(), "removed when the run has ended"
+    again, rows = trained(data, tmp_path / "b.safetensors")
+    assert rows == whole_rows
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items()), "it holds the best epoch's, too"
+
+
+def test_a_checkpoint_holds_the_scale_of_gradients(tmp_path: Path) -> None:
+    """Of float16, which trains on a GPU alone; else a resumed run would begin at the first scale again."""
+
+    def parts() -> tuple[Any, ...]:
+        model = network()
+        optimiser = optimiser_for(model, RECIPE)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+        return model, optimiser, schedule(optimiser, RECIPE), scaler, BestEpoch(model)
+
+    model, optimiser, scheduler, scaler, keeper = parts()
+    for _ in range(3):
+        scaler.scale(model(torch.randn(2, 2, 2, 32, 32)).sum()).backward()
+        scaler.step(optimiser)
+        scaler.update()
+    assert scaler.get_scale() == 2048
+    mv_training._save_checkpoint(tmp_path / "c", "same", model, optimiser, scheduler, scaler, keeper, [])
+    resumed = parts()
+    mv_training._resume(tmp_path / "c", "same", *resumed)
+    assert resumed[3].state_dict() == scaler.state_dict()
 
 
 def test_a_checkpoint_of_another_run_is_not_taken_up(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
@@ -222,7 +275,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(data: tuple[Fields, C
         model = plain_network()
         wanted = replace(RECIPE, accumulate=parts, epochs=2, eps=1.0)
         rows: list[dict[str, float]] = []
-        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), tmp_path / "p", "", rows.append)
+        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), tmp_path / f"{parts}", "", rows.append)
         ends.append((model.state_dict(), rows))
     (whole, whole_rows), (parted, parted_rows) = ends
     fresh = plain_network().state_dict()
@@ -272,7 +325,8 @@ def test_a_compiled_network_learns_the_same(data: tuple[Fields, Clips, Clips], t
     for compiled in (False, True):
         model = plain_network()
         wanted = replace(RECIPE, compile=compiled, batch=9, epochs=1, eps=1.0)  # one shape to compile for
-        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), tmp_path / "h", "", lambda row: None)
+        checkpoint = tmp_path / f"{compiled}"
+        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), checkpoint, "", lambda row: None)
         ends.append(model.state_dict())
     for name, tensor in ends[0].items():
         torch.testing.assert_close(ends[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)

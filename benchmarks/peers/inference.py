@@ -17,8 +17,8 @@ from benchmarks.common import UCF_SIZE, make_clips, real_clips, real_data, say
 from benchmarks.peers.core import Part, Run, peak
 from benchmarks.predict import evenly
 from moclip import video
-from moclip.clip import Clip, picture_cost
-from moclip.cost import count_parameters, fusion_cost, multiply_adds
+from moclip.clip import Clip
+from moclip.cost import count_parameters, fusion_cost, multiply_adds, picture_cost, segment_cost
 from moclip.fusion import ConcatFusion, FusionConfig
 from moclip.mv_tsn import MvTsn, MvTsnConfig
 from moclip.predictor import FieldSettings, Predictor, ViewSettings
@@ -208,7 +208,7 @@ def costs() -> dict[str, dict[str, int]]:
 
     tower = picture_cost(CLIPVisionConfig(patch_size=32, projection_dim=512))
     network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
-    segment = network.segment_cost()
+    segment = segment_cost(network)
     head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))
     with torch.device("meta"):
         x_clip = XCLIPModel(XCLIPConfig())

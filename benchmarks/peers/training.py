@@ -123,6 +123,7 @@ class Epoch:
         rows: list[dict[str, float]] = []
         args = (self.network(), fields, self.places, validation, self.recipe, self.device)
         train_mv_tsn(*args, folder / "checkpoint", "", rows.append)
+        (folder / "checkpoint").unlink()
         self.waits[OURS].append(fields.waited / (time.perf_counter() - begun))
 
     def loader(self, loader: Any) -> None:

@@ -48,12 +48,14 @@ def save(
     with_clip: bool,
     about: Mapping[str, Any],
     examples: tuple[np.ndarray, np.ndarray] | None = None,
+    revision: str | None = None,
 ) -> float | None:
     """Write a bundle, whole or not at all; an earlier bundle in `folder` makes way.
 
-    `clip_name` is the CLIP's hub id or folder, loaded by that name later unless the bundle is `with_clip`. `about` goes
-    into config.json and the card: `name`, `streams` (stream -> title and scores), `cost`, `data` and `params`. With
-    `examples` the ONNX graph is written too, and tried on them; returned is then what `onnx_export.export` returns.
+    `clip_name` is the CLIP's hub id (of that `revision`) or folder, loaded by that name later unless the bundle is
+    `with_clip`. `about` goes into config.json and the card: `name`, `streams` (stream -> title and scores), `cost`,
+    `data` and `params`. With `examples` the ONNX graph is written too, and tried on them; returned is then what
+    `onnx_export.export` returns.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def save(
         "logit_scale": predictor.logit_scale,
         "fields": asdict(predictor.fields),
         "views": asdict(predictor.views),
-        "clip": {"name": clip_name, "included": with_clip},
+        "clip": {"name": clip_name, "revision": revision, "included": with_clip},
         "onnx": ONNX if examples else None,
         **about,
     }
@@ -110,7 +112,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Predic
     return Predictor(
         mv_tsn.to(device),
         fusion.to(device),
-        Clip(str(folder / CLIP) if clip["included"] else clip["name"], device),
+        Clip(str(folder / CLIP), device) if clip["included"] else Clip(clip["name"], device, clip.get("revision")),
         tuple(config["classes"]),
         text,
         float(config["logit_scale"]),

@@ -7,37 +7,58 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
-from moclip.cost import count_parameters, multiply_adds
 from moclip.errors import DatasetError, ModelError
 from moclip.features import normalised
 
+FAMILY = "clip"
+"""What a CLIP's config.json has as `model_type`."""
+
+BUFFERS = "position_ids"
+"""Old CLIPs have these numbers, 0, 1, 2 and so on, among their weights; newer code counts by itself."""
+
+NAMED = 3
+"""Keys of weights that an error names."""
+
 
 class Clip:
-    """A frozen CLIP in eval mode on `device`. Raises ModelError where `name` cannot be loaded."""
+    """A frozen CLIP in eval mode on `device`.
 
-    def __init__(self, name: str, device: str | torch.device = "cpu") -> None:
+    `name` is a hub id, of which `revision` names a branch, tag or commit (None: the newest), or a local folder, which
+    has no revisions. Raises ModelError where it cannot be loaded whole: another family of model, weights that are
+    absent, left over or of another shape, a tokenizer or an image processor of another model.
+    """
+
+    def __init__(self, name: str, device: str | torch.device = "cpu", revision: str | None = None) -> None:
+        if revision and Path(name).exists():
+            what = f"a local folder has no revision {revision!r}"
+            raise ModelError(what, where=name, fix="clip.revision=false, or name a model of the hub")
         disable_progress_bar()  # of loading weights
-        try:
-            self.model = CLIPModel.from_pretrained(name, weights_only=True, dtype=torch.float32)
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-            self.processor = AutoImageProcessor.from_pretrained(name)
-        except Exception as problem:  # a folder of somebody else's may hold anything
-            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            raise ModelError(
-                f"cannot load this CLIP: {reason}",
-                where=name,
-                fix="clip.model is a local folder in the hub's format, or a hub id with the hub in reach",
-            ) from None
+        with _loading(name):
+            _check_family(PretrainedConfig.get_config_dict(name, revision=revision)[0], name)
+            self.model, found = CLIPModel.from_pretrained(
+                name,
+                revision=revision,
+                weights_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+            _check_weights(found, name)
+            self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            self.processor = AutoImageProcessor.from_pretrained(name, revision=revision)
         self.device = torch.device(device)
         self.model = self.model.to(self.device).eval().requires_grad_(False)
+        _check_companions(self, name)
 
     def save(self, folder: Path) -> None:
         """Write model, tokenizer and image processor in the hub's format, to be loaded by `Clip(str(folder))`."""
@@ -54,9 +75,20 @@ class Clip:
         """The learnt temperature: zero-shot logits are this times the cosine similarity."""
         return float(self.model.logit_scale.exp())
 
-    def picture_cost(self) -> dict[str, int]:
-        """Parameters, and multiply-adds on one picture, of the image tower with its projection."""
-        return picture_cost(self.model.config.vision_config)
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that the text tower reads of a text; the rest is cut off."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    @property
+    def vision(self) -> dict[str, Any]:
+        """The image tower's configuration, as JSON has it, for `transformers.CLIPVisionConfig(**vision)`."""
+        return dict(self.model.config.vision_config.to_diff_dict())
+
+    def tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """What the text tower reads of each text."""
+        found = self.tokenizer(list(texts), truncation=True, max_length=self.most_tokens)["input_ids"]
+        return [tuple(one) for one in found]
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], batch: int = 256) -> np.ndarray:
@@ -64,7 +96,11 @@ class Clip:
         parts = []
         for start in range(0, len(texts), batch):
             tokens = self.tokenizer(
-                list(texts[start : start + batch]), padding=True, truncation=True, return_tensors="pt"
+                list(texts[start : start + batch]),
+                padding=True,
+                truncation=True,
+                max_length=self.most_tokens,
+                return_tensors="pt",
             ).to(self.device)
             parts.append(self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output)
         return torch.cat(parts).float().cpu().numpy()
@@ -77,12 +113,63 @@ class Clip:
         return self.model.get_image_features(pixels).pooler_output.float().cpu().numpy()
 
 
-def picture_cost(config: CLIPVisionConfig) -> dict[str, int]:
-    """Parameters, and multiply-adds on one picture, of an image tower of this shape with its projection."""
-    with torch.device("meta"):  # shapes are all it takes
-        tower = CLIPVisionModelWithProjection(config)
-        picture = torch.zeros(1, 3, config.image_size, config.image_size)
-        return {"parameters": count_parameters(tower), "multiply_adds": multiply_adds(tower, picture)}
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as problem:  # a folder of somebody else's may hold anything
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise ModelError(
+            f"cannot load this CLIP: {reason}",
+            where=name,
+            fix="clip.model is a local folder in the hub's format, or a hub id with the hub in reach",
+        ) from None
+
+
+def _check_family(config: dict[str, Any], name: str) -> None:
+    if not config:
+        raise OSError("no config.json")
+    family = config.get("model_type")
+    if family != FAMILY:
+        what = f"its config.json has model_type {family!r}; wanted is {FAMILY!r}"
+        raise ModelError(what, where=name, fix="clip.model wants a CLIP with both towers")
+
+
+def _check_weights(found: dict[str, Any], name: str) -> None:
+    """Refuse a model that is not whole: transformers fills gaps with random numbers, and drops what is left over."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    for what, keys in (
+        ("lacks", found["missing_keys"]),
+        ("has of another shape than its config.json says", mismatched),
+        ("has beyond what its config.json says", found["unexpected_keys"]),
+    ):
+        if odd := sorted(key for key in keys if not key.endswith(BUFFERS)):
+            raise ModelError(
+                f"it {what} {_counted(odd)}", where=name, fix="take the whole model: weights and config.json of one"
+            )
+
+
+def _counted(keys: Collection[str]) -> str:
+    few = ", ".join(list(keys)[:NAMED])
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return f"{len(keys)} of the weights: {few}{more}"
+
+
+def _check_companions(clip: Clip, name: str) -> None:
+    """Refuse a tokenizer or an image processor whose output the towers cannot take."""
+    words, known = len(clip.tokenizer), int(clip.model.config.text_config.vocab_size)
+    if words > known:
+        what = f"its tokenizer has {words} tokens, its text tower {known}"
+        raise ModelError(what, where=name, fix="take tokenizer and weights of one model")
+    with _loading(name):
+        shown = clip.processor(images=[torch.zeros(3, 8, 8, dtype=torch.uint8)], return_tensors="pt")["pixel_values"]
+    side = int(clip.model.config.vision_config.image_size)
+    if tuple(shown.shape[-2:]) != (side, side):
+        found = "x".join(map(str, shown.shape[-2:]))
+        what = f"its image processor gives pictures of {found} px, its image tower takes {side}x{side}"
+        raise ModelError(what, where=name, fix="take preprocessor_config.json and weights of one model")
 
 
 def phrase(class_name: str) -> str:
@@ -122,12 +209,28 @@ def text_features(
 ) -> np.ndarray:
     """Prompt ensembling (arXiv 2103.00020, section 3.1.4): (classes, width) float32 of unit length.
 
-    Every template with every phrase of the class, each feature normalised, then averaged and normalised again.
+    Every template with every phrase of the class, each feature normalised, then averaged and normalised again. Raises
+    DatasetError where the text tower reads the same of two classes.
     """
     texts = [[template.format(text) for text in phrases[name] for template in templates] for name in classes]
+    _check_distinct(clip, dict(zip(classes, texts, strict=True)))
     features = normalised(clip.encode_text([text for group in texts for text in group]))
     ends = np.cumsum([len(group) for group in texts])
     return np.stack([normalised(part.mean(axis=0)) for part in np.split(features, ends[:-1])])
+
+
+def _check_distinct(clip: Clip, texts: dict[str, list[str]]) -> None:
+    """Refuse two classes of whose texts the tower reads the same tokens: it scores them alike, whatever is shown."""
+    read: dict[frozenset[tuple[int, ...]], list[str]] = {}
+    for name, of_class in texts.items():
+        read.setdefault(frozenset(clip.tokens(of_class)), []).append(name)
+    for names in read.values():
+        if len(names) > 1:
+            raise DatasetError(
+                f"CLIP reads the same tokens of {names[0]!r} and {names[1]!r}: "
+                f"it ignores case, and what comes after {clip.most_tokens} tokens",
+                fix="word them otherwise: the phrases of dataset.phrases, or --labels",
+            )
 
 
 def _read_json(path: Path) -> object:

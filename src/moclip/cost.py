@@ -1,11 +1,20 @@
-"""What a video costs: parameters and multiply-adds, counted by PyTorch's own counter (half of its FLOPs)."""
+"""What a video costs: parameters and multiply-adds, counted by PyTorch's own counter (half of its FLOPs).
+
+Called by `evaluate` alone; no feature and no weight depends on it.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from moclip.fusion import Fusion
+if TYPE_CHECKING:
+    from transformers import CLIPVisionConfig
+
+    from moclip.fusion import Fusion
+    from moclip.mv_tsn import MvTsn
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -26,3 +35,20 @@ def fusion_cost(model: Fusion, stills: int) -> int:
     config = model.config
     motion, pictures = torch.zeros(1, config.motion), torch.ones(1, stills, config.picture)
     return multiply_adds(model.eval().cpu(), motion, pictures)
+
+
+def segment_cost(model: MvTsn) -> dict[str, int]:
+    """Parameters of a network, and its multiply-adds on one segment."""
+    device = next(model.parameters()).device
+    segment = torch.zeros(1, 1, 2, model.config.size, model.config.size, device=device)
+    return {"parameters": count_parameters(model), "multiply_adds": multiply_adds(model.eval(), segment)}
+
+
+def picture_cost(config: CLIPVisionConfig) -> dict[str, int]:
+    """Parameters, and multiply-adds on one picture, of an image tower of this shape with its projection."""
+    from transformers import CLIPVisionModelWithProjection
+
+    with torch.device("meta"):  # shapes are all it takes
+        tower = CLIPVisionModelWithProjection(config)
+        picture = torch.zeros(1, 3, config.image_size, config.image_size)
+        return {"parameters": count_parameters(tower), "multiply_adds": multiply_adds(tower, picture)}

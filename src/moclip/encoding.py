@@ -1,4 +1,4 @@
-"""The frozen networks over many clips: CLIP over stills, MV-TSN over motion fields, part by part.
+"""The frozen networks over many clips, part by part: how any of them does it, and CLIP over stills.
 
 A worker holds a network and does parts (`parts`), here or as an actor on a machine of a cluster. What it computes
 depends on the part alone, so every way of running gives the same bytes.
@@ -7,12 +7,11 @@ depends on the part alone, so every way of running gives the same bytes.
 from __future__ import annotations
 
 import importlib.metadata
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,6 @@ from moclip.errors import ModelError, VideoError
 from moclip.parts import Parts
 from moclip.sampling import still_frames
 from moclip.storage import fetched, join
-
-if TYPE_CHECKING:
-    import torch
 
 ACTOR_THREADS = 4  # that decode beside a GPU
 
@@ -72,7 +68,7 @@ def _there(make: Callable[..., Worker[Part, None]], given: Any) -> Worker[Part, 
     return make(given)
 
 
-def _check_numbers(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+def check_numbers(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Raise ModelError where a network gave a clip what is no number; arrays have a row a clip."""
     for name, values in arrays.items():
         bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -103,6 +99,7 @@ class Stills:
     place: str
     key: str
     versions: Versions
+    revision: str | None = None
 
     def sees(self) -> bool:
         return "://" in self.root or Path(self.root).is_dir()
@@ -116,8 +113,7 @@ class StillsWorker:
         from moclip.device import pick_device
 
         self.given = given
-        self.clip = Clip(given.model, pick_device())
-        self.cost = self.clip.picture_cost()
+        self.clip = Clip(given.model, pick_device(), given.revision)
         self.parts = Parts(given.place, given.key)
 
     def do(self, part: Part) -> None:
@@ -154,8 +150,9 @@ class StillsWorker:
             raw.append(self.clip.encode_images(pictures))
         features = np.concatenate(raw).reshape(len(numbers), self.given.frames, self.clip.width)
         chosen = np.array(numbers, np.int32).reshape(len(numbers), self.given.frames)
-        _check_numbers([name for name in part.rows["id"] if name not in skipped], {"raw": features})
-        self.parts.write(part.name, {"raw": features, "frame": chosen}, {"skipped": skipped, "cost": self.cost})
+        check_numbers([name for name in part.rows["id"] if name not in skipped], {"raw": features})
+        notes = {"skipped": skipped, "vision": self.clip.vision}
+        self.parts.write(part.name, {"raw": features, "frame": chosen}, notes)
 
 
 @dataclass(frozen=True)
@@ -191,89 +188,3 @@ def _numbers(clip: _Stills) -> np.ndarray:
 
 def _lost(clip: _Stills, reason: str) -> tuple[np.ndarray, np.ndarray | VideoError]:
     return _numbers(clip), VideoError(reason)
-
-
-# ------------------------------------------------------------------------------------------------- motion fields
-
-
-@dataclass(frozen=True)
-class Views:
-    """How MV-TSN is to see each clip, and where the parts go. `model` is the content of its file."""
-
-    model: bytes = field(repr=False)
-    store: str
-    segments: int
-    crops: int
-    crop: float
-    scales: tuple[float, ...]
-    flip: bool
-    batch: int
-    seed: int
-    place: str
-    key: str
-    versions: Versions
-
-    @property
-    def root(self) -> str:
-        return self.store
-
-    def sees(self) -> bool:
-        from moclip.storage import Folder
-        from moclip.store import ABOUT
-
-        return Folder(self.store).exists(ABOUT)
-
-
-class ViewsWorker:
-    """The trained MV-TSN over motion fields. A part's rows have columns id, offset, length, slots, shard, codec."""
-
-    def __init__(self, given: Views) -> None:
-        from moclip.device import pick_device
-        from moclip.mv_tsn import load_mv_tsn
-        from moclip.store import FieldReader, as_table
-
-        self.given = given
-        self.device: torch.device = pick_device()
-        with tempfile.TemporaryDirectory() as folder:  # the model travels by content: nothing but the store is shared
-            file = Path(folder) / "mv_tsn.safetensors"
-            file.write_bytes(given.model)
-            self.model = load_mv_tsn(file).frozen()
-        self.reader = FieldReader(given.store, as_table(pd.DataFrame()))
-        self.parts = Parts(given.place, given.key)
-
-    def do(self, part: Part) -> None:
-        for _ in self.run([part]):
-            pass
-
-    def run(self, waiting: Sequence[Part]) -> Iterator[Part]:
-        """Do parts, yielding each when it is set down."""
-        from moclip.fields import Clips, Fields
-        from moclip.mv_training import embed, embed_view
-
-        given = self.given
-        for part in waiting:
-            fields = Fields.of(self.reader.of(part.rows), part.rows)
-            clips = Clips(*(part.rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
-            if part.view is None:
-                features, logits = embed(
-                    self.model, fields, clips, given.segments, given.crops, given.crop, given.batch, self.device
-                )
-                arrays = {"features": features, "logits": logits}
-            else:
-                number = int(part.name.rsplit("-", 1)[1])
-                generator = np.random.default_rng([given.seed, part.view, number])
-                features = embed_view(
-                    self.model,
-                    fields,
-                    clips,
-                    given.segments,
-                    given.scales,
-                    given.flip,
-                    given.batch,
-                    self.device,
-                    generator,
-                )
-                arrays = {"features": features}
-            _check_numbers(list(part.rows["id"]), arrays)
-            self.parts.write(part.name, arrays, {})
-            yield part

@@ -1,7 +1,7 @@
 """Small feature stores: Zarr groups of float arrays with a row per video (or class), looked up by id.
 
-Written by `clip_text`, `clip_image` and `embed_mv`. Every chunk carries a CRC, and what was never written reads as NaN,
-so a damaged or missing feature is an error and not a row of zeros.
+Written by `clip_text`, `clip_image`, `embed_mv` and `embed_image`. Every chunk carries a CRC, and what was never
+written reads as NaN, so a damaged or missing feature is an error and not a row of zeros.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moclip.errors import StoreError
 from moclip.storage import folder_for, follow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CHUNK_BYTES = 4 * 2**20
 
@@ -169,3 +173,15 @@ class Features:
     def _damaged(self, name: str, why: str) -> StoreError:
         fix = f"remove it and run: python -m stages.{self.stage}"
         return StoreError(f"array {name!r} is damaged: {why}", where=self.path, fix=fix)
+
+
+@dataclass(frozen=True)
+class FusionData:
+    """Features of a split's clips: `motion` (n, views, M), `stills` (n, K, P) of unit length, `labels` (n,)."""
+
+    motion: Tensor
+    stills: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> FusionData:
+        return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device))

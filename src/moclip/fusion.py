@@ -16,14 +16,16 @@ terms are zero before training, where the head is zero-shot CLIP (arXiv 2103.000
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moclip.weights import load_weights, save_weights
+from moclip.weights import MADE, load_weights, network_config, save_weights
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,10 @@ class Fusion(nn.Module, ABC):
         """The hidden layer, (B, hidden)."""
         return self.dropout(torch.relu(self.hidden(torch.cat([motion, picture], dim=1))))
 
-    def save(self, path: Path) -> None:
-        save_weights(path, self.state_dict(), {"kind": self.kind, **asdict(self.config)})
+    def save(self, path: Path, made: Mapping[str, Any] | None = None) -> None:
+        """Write weights and configuration; `made` tells what the head was made with and from."""
+        config = {"kind": self.kind, **asdict(self.config)}
+        save_weights(path, self.state_dict(), config | ({MADE: made} if made else {}))
 
 
 class ConcatFusion(Fusion):
@@ -140,7 +144,7 @@ class TextFusion(Fusion):
 def load_fusion(path: Path) -> Fusion:
     """A trained head in eval mode. Raises ModelError."""
     tensors, about = load_weights(path, "train_fusion")
-    config = FusionConfig(**{key: value for key, value in about.items() if key != "kind"})
+    config = FusionConfig(**network_config(about))
     model = TextFusion(config, tensors["text"], 1.0) if about["kind"] == "text" else ConcatFusion(config)
     model.load_state_dict(tensors)
     return model.eval()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moclip.features import FusionData
 from moclip.fusion import Fusion
 from moclip.training import AdamW, BestEpoch, Log, LossError, autocast_type, epoch_generator
 
@@ -23,18 +24,6 @@ class FusionRecipe:
     batch: int
     seed: int
     precision: str = "fp32"
-
-
-@dataclass(frozen=True)
-class FusionData:
-    """Cached features: `motion` (n, views, M), `stills` (n, K, P) of unit length, `labels` (n,)."""
-
-    motion: Tensor
-    stills: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> FusionData:
-        return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device))
 
 
 def train_fusion(

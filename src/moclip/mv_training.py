@@ -84,7 +84,8 @@ def train_mv_tsn(
     """Train `model` in place and leave it with the weights of its best epoch on `val`.
 
     `log` gets one mapping an epoch (from the first on, also after a resume): epoch, train_loss, train_top1, val_loss,
-    val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`.
+    val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`. The
+    last epoch's stays: whoever saves the model removes it then, so that a kill in between costs no training.
 
     The processes of a `world` share every batch and end with the same weights and rows, which are, but for rounding,
     those of one process; the main one writes the checkpoint. Raises LossError where the loss is no longer a number,
@@ -123,14 +124,12 @@ def train_mv_tsn(
         history.append(row)
         keeper.offer(row)
         log(row)
-        due = time.monotonic() - saved >= checkpoint_seconds and epoch + 1 < recipe.epochs
+        due = time.monotonic() - saved >= checkpoint_seconds or epoch + 1 == recipe.epochs
         if due and world.main:
             _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper, history)
             saved = time.monotonic()
     keeper.restore()
     model.eval()
-    if world.main:
-        checkpoint.unlink(missing_ok=True)
     return keeper.row
 
 
@@ -370,7 +369,7 @@ def _resume(
         state.setdefault(int(number), {})[entry] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
     scheduler.load_state_dict(plain["scheduler"])
-    if plain.get("scaler"):
+    if plain.get("scaler"):  # empty where there is nothing to scale
         scaler.load_state_dict(plain["scaler"])
     keeper.row, keeper.state = plain["best"], _under(tensors, "best/")
     return list(plain["history"])

@@ -9,6 +9,7 @@ it, and goes into the backbone as any photo does.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from moclip.cost import count_parameters, multiply_adds
 from moclip.errors import ModelError
 from moclip.folding import folded
-from moclip.weights import load_weights, save_weights
+from moclip.weights import MADE, load_weights, network_config, save_weights
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,16 @@ class MvTsn(nn.Module):
         features = self.features(fields.flatten(0, 1))
         return self.head(self.dropout(features)).unflatten(0, fields.shape[:2]).mean(1)
 
-    def segment_cost(self) -> dict[str, int]:
-        """Parameters, and multiply-adds on one segment."""
-        device = next(self.parameters()).device
-        segment = torch.zeros(1, 1, 2, self.config.size, self.config.size, device=device)
-        return {"parameters": count_parameters(self), "multiply_adds": multiply_adds(self.eval(), segment)}
-
-    def save(self, path: Path) -> None:
-        save_weights(path, self.state_dict(), {"kind": "mv_tsn", **asdict(self.config)})
+    def save(self, path: Path, made: Mapping[str, Any] | None = None) -> None:
+        """Write weights and configuration; `made` tells what the network was made with and from."""
+        config = {"kind": "mv_tsn", **asdict(self.config)}
+        save_weights(path, self.state_dict(), config | ({MADE: made} if made else {}))
 
 
-def load_mv_tsn(path: Path) -> MvTsn:
-    """A trained MV-TSN in eval mode. Raises ModelError."""
-    tensors, config = load_weights(path, "train_mv")
-    model = MvTsn(MvTsnConfig(**{key: _tuple(value) for key, value in config.items() if key != "kind"}))
+def load_mv_tsn(path: Path, stage: str = "train_mv") -> MvTsn:
+    """A trained MV-TSN in eval mode. Raises ModelError naming the `stage` that makes it."""
+    tensors, config = load_weights(path, stage)
+    model = MvTsn(MvTsnConfig(**{key: _tuple(value) for key, value in network_config(config).items()}))
     model.load_state_dict(tensors)
     return model.eval()
 

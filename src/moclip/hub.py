@@ -1,0 +1,24 @@
+"""Which files of a model are here: in a local folder, or in the hub's cache. Loads nothing of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moclip.storage import digest_of
+
+
+def files_digest(name: str, revision: str | None = None) -> str | None:
+    """What stands for the files of a model: a digest of a local folder, or the commit of a hub model in the cache.
+
+    None where neither is here. `revision` is a branch, tag or commit of a hub model; None: the newest.
+    """
+    if Path(name).is_dir():
+        return digest_of(Path(name))
+    from huggingface_hub import try_to_load_from_cache  # who names a folder needs none
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:  # a folder that is not there
+        return None
+    return Path(cached).parent.name if isinstance(cached, str) else None

@@ -1,0 +1,67 @@
+"""Stage `embed_image`: the trained image baseline over every clip, once -> data/baselines/image_logits."""
+
+from __future__ import annotations
+
+from moclip.files import folder_aside
+from pipeline import console, paths
+from pipeline.params import Params
+from pipeline.stage import OnCluster, stage
+
+
+@stage(
+    "seed",
+    "store",
+    "dataset.shots",
+    "dataset.base_to_new",
+    "baselines.image",
+    "embed.batch",
+    "evaluate.protocol",
+    "evaluate.crop",
+)
+def embed_image(params: Params, ray: OnCluster = None) -> None:
+    """Run the image baseline over every clip and keep its logits.
+
+    Goes on where a killed run stood. Writes data/baselines/image_logits with `logits` (clips, classes) of every clip
+    under evaluate.protocol; with a URL in `store` they go there, and image_logits is a link to them. With
+    baselines.image false it is an empty folder.
+    """
+    if params.baselines.image is False:
+        with folder_aside(paths.IMAGE_LOGITS) as folder:
+            folder.mkdir()
+        console.note("embed_image: nothing to do, baselines.image is false")
+        return
+    _embed(params, ray)
+
+
+def _embed(params: Params, ray: str | None) -> None:
+    # imported here: with nothing to do, nobody waits for torch
+    from moclip import storage
+    from moclip.features import Layout, write_pieces
+    from moclip.video import md5
+    from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
+    from pipeline.inputs import Inputs
+    from pipeline.made import clips_digest, made_with
+    from pipeline.seed import seed_everything
+
+    seed_everything(params.seed)
+    inputs = Inputs.learning(params)
+    inputs.check_model(paths.IMAGE_MODEL, "train_image")
+    clips = inputs.motion_rows()[COLUMNS]
+    given = views_of(params, paths.IMAGE_MODEL, "embed_image", inputs.reader(), [clips])
+    every = protocol_parts(clips)
+    parts = encoded("embed_image", given, every, ray)
+    about = {
+        "made_with": made_with(params, "baselines.image", "evaluate.protocol", "evaluate.crop"),
+        "clips": clips_digest(inputs.usable),
+        "model": md5(paths.IMAGE_MODEL),
+    }
+    rows = {"logits": Layout((len(inputs.classes),), "<f4", ("class",))}
+    pieces = ({"logits": arrays["logits"]} for arrays in parts.arrays([part.name for part in every]))
+    with storage.folder_for(paths.IMAGE_LOGITS, params.store or None) as store:
+        write_pieces(store, list(clips["id"]), rows, pieces, about)
+    parts.end()
+    console.note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
+
+
+if __name__ == "__main__":
+    embed_image()

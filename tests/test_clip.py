@@ -1,0 +1,228 @@
+"""A CLIP is loaded whole or refused by name; of a hub model that revision is taken that was asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model
+
+from moclip.clip import Clip, text_features
+from moclip.errors import DatasetError, ModelError
+from tests.conftest import run, set_keys
+from tests.tiny_clip import MAX_TOKENS, tiny_clip
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_clip(tmp_path / "clip")
+
+
+def change_weights(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def change_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_whole_clip_is_loaded(folder: Path) -> None:
+    clip = Clip(str(folder))
+    texts, pictures = ["a", "b"], [np.zeros((50, 60, 3), np.uint8)]
+    assert clip.encode_text(texts).shape == (2, 64)
+    assert clip.encode_images(pictures).shape == (1, 64)
+    np.testing.assert_allclose(Clip(str(folder)).encode_text(texts), clip.encode_text(texts), atol=1e-5)
+
+
+def without_projections(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if "projection" not in name}
+
+
+def with_an_adapter(tensors: Tensors) -> Tensors:
+    return tensors | {"vision_model.adapter.weight": torch.ones(2)}
+
+
+def in_another_shape(tensors: Tensors) -> Tensors:
+    return tensors | {"text_projection.weight": torch.ones(3, 16)}
+
+
+def but_for_its_scale(tensors: Tensors) -> Tensors:
+    return {"logit_scale": tensors["logit_scale"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_projections, r"lacks 2 of the weights: text_projection\.weight, visual_projection\.weight"),
+        (with_an_adapter, r"beyond what its config\.json says 1 of the weights: vision_model\.adapter\.weight"),
+        (in_another_shape, r"another shape than its config\.json says 1 of the weights: text_projection\.weight"),
+        (but_for_its_scale, r"lacks \d\d of the weights: (\S+, ){2}\S+ and \d\d more"),
+    ],
+)
+def test_a_clip_that_is_not_whole_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
+    change_weights(folder, change)
+    with pytest.raises(ModelError, match=told) as caught:
+        Clip(str(folder))
+    assert str(folder) in str(caught.value)
+
+
+def test_layers_that_config_json_does_not_know_are_refused(folder: Path) -> None:
+    """Else the tower would be cut short without a word."""
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"beyond what its config\.json says 16 of the weights"):
+        Clip(str(folder))
+
+
+def test_the_numbers_of_positions_that_old_clips_keep_are_no_matter(folder: Path) -> None:
+    before = Clip(str(folder)).encode_text(["a"])
+    positions = {f"{tower}_model.embeddings.position_ids": torch.arange(5)[None] for tower in ("text", "vision")}
+    change_weights(folder, lambda tensors: tensors | positions)
+    np.testing.assert_allclose(Clip(str(folder)).encode_text(["a"]), before, atol=1e-5)
+
+
+def test_another_family_of_model_is_refused_by_name(folder: Path) -> None:
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    for model, family in (
+        (Dinov2Model(Dinov2Config(**tower, image_size=32)), "dinov2"),
+        (CLIPTextModel(CLIPTextConfig(**tower, vocab_size=600)), "clip_text_model"),
+    ):
+        model.save_pretrained(folder)  # the tokenizer and the image processor stay
+        with pytest.raises(ModelError, match=f"its config.json has model_type '{family}'; wanted is 'clip'"):
+            Clip(str(folder))
+
+
+def test_a_tokenizer_or_image_processor_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    change_json(folder / "preprocessor_config.json", crop_size={"height": 48, "width": 48}, size={"shortest_edge": 48})
+    with pytest.raises(ModelError, match="its image processor gives pictures of 48x48 px, its image tower takes 32x32"):
+        Clip(str(folder))
+    other = tiny_clip(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 100
+    (other / "config.json").write_text(json.dumps(config))
+    change_weights(
+        other,
+        lambda tensors: {
+            name: tensor[:100].clone() if "token_embedding" in name else tensor for name, tensor in tensors.items()
+        },
+    )
+    with pytest.raises(ModelError, match="its tokenizer has 514 tokens, its text tower 100"):
+        Clip(str(other))
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"cannot load this CLIP: no config\.json"):
+        Clip(str(tmp_path / "empty"))
+
+
+# ------------------------------------------------------------------------------------------------- long texts
+
+
+def test_a_text_beyond_what_the_tower_reads_is_cut(folder: Path) -> None:
+    clip = Clip(str(folder))
+    long = "a" * MAX_TOKENS
+    found = clip.encode_text([long, long + " b", "a"])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
+    assert len(clip.tokens([long])[0]) == MAX_TOKENS
+    assert clip.tokens([long])[0][-1] == 1, "its end is marked all the same"
+
+
+def test_classes_that_the_tower_cannot_tell_apart_are_refused(folder: Path) -> None:
+    clip = Clip(str(folder))
+    long = "a" * MAX_TOKENS
+    phrases = {"One": ["b"], "Two": [long + " b"], "Three": [long + " c"]}
+    with pytest.raises(DatasetError, match="reads the same tokens of 'Two' and 'Three'"):
+        text_features(clip, list(phrases), phrases, ["a photo of {}"])
+    phrases["Three"].append("c")
+    assert text_features(clip, list(phrases), phrases, ["{}"]).shape == (3, 64)
+
+
+def test_labels_that_differ_too_late_are_refused(finished: Path) -> None:
+    words = "a ball " * 40
+    clip = next((finished / "data/demo/videos").rglob("*.avi"))
+    done = run("moclip", "predict", clip, "--labels", f"{words}up, {words}down", cwd=finished, code=1)
+    assert f"reads the same tokens of '{words}up' and '{words}down'" in done.stderr
+    assert "Traceback" not in done.stderr
+    run("moclip", "predict", clip, "--labels", f"{words}, a horse", cwd=finished)
+
+
+# -------------------------------------------------------------------------------------------------- revisions
+
+
+OLD, NEW = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """A cache of the hub that has two commits of the model tiny/clip: the tag v1, and the newest."""
+    model = tmp_path / "hub/models--tiny--clip"
+    (model / "refs").mkdir(parents=True)
+    for seed, (commit, name) in enumerate(((OLD, "v1"), (NEW, "main"))):
+        tiny_clip(model / "snapshots" / commit, seed)
+        (model / "refs" / name).write_text(commit)
+    return tmp_path / "hub"
+
+
+def test_a_revision_of_a_hub_model_is_taken(hub: Path, tmp_path: Path) -> None:
+    program = """if True:
+        import sys
+        from moclip.clip import Clip
+        from moclip.hub import files_digest
+        for revision, seed in (("v1", 0), ("a" * 40, 0), ("main", 1), (None, 1)):
+            own, taken = Clip(sys.argv[1 + seed]), Clip("tiny/clip", revision=revision)
+            assert (own.encode_text(["a"]) == taken.encode_text(["a"])).all(), revision
+            assert files_digest("tiny/clip", revision) == "ab"[seed] * 40
+    """
+    own = [tiny_clip(tmp_path / str(seed), seed) for seed in (0, 1)]
+    run("python", "-c", program, *own, cwd=tmp_path, HF_HUB_CACHE=str(hub), HF_HUB_OFFLINE="1")
+
+
+def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub: Path) -> None:
+    cached: dict[str, Any] = {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
+    values = {"clip.model": "tiny/clip", "clip.files": "data/none", "clip.revision": "v1"}
+    set_keys(project / "params.yaml", values)
+    for stage in ("clip_text", "clip_image", "train_fusion", "evaluate"):
+        run("moclip", stage, cwd=project, **cached)
+    for name in ("clip_text", "clip_image"):
+        about = zarr.open_group(project / f"data/features/{name}.zarr", mode="r").attrs
+        assert (about["clip"], about["made_with"]["clip.revision"]) == (OLD, "v1")
+    run("moclip", "export", "bundle", "--without-clip", cwd=project, **cached)
+    assert json.loads((project / "bundle/config.json").read_text())["clip"]["revision"] == "v1"
+    clip = next((project / "data/demo/videos").rglob("*.avi"))
+    answers = [
+        json.loads(run("moclip", "predict", clip, "--json", *more, cwd=project, **cached).stdout)
+        for more in ((), ("--bundle", "bundle"))
+    ]
+    assert answers[0] == answers[1]
+    (hub / "models--tiny--clip/refs/v1").write_text(NEW)  # the tag moves
+    done = run("moclip", "evaluate", cwd=project, code=1, **cached)
+    assert "clip_text.zarr: it was made from another CLIP" in done.stderr
+    set_keys(project / "params.yaml", {"clip.revision": "main"})
+    done = run("moclip", "predict", clip, cwd=project, code=1, **cached)
+    assert 'it was made with clip.revision: "v1", and params.yaml says "main"' in done.stderr
+
+
+def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
+    with pytest.raises(ModelError, match="a local folder has no revision 'v1'"):
+        Clip(str(folder), revision="v1")
+    set_keys(project / "params.yaml", {"clip.revision": "v1"})
+    done = run("moclip", "clip_text", cwd=project, code=1)
+    assert "clip.revision = 'v1', but clip.model = 'data/demo/clip' is a local folder" in done.stderr
+    shutil.rmtree(project / "data/demo/clip")
+    set_keys(project / "params.yaml", {"clip.revision": False})
+    for stage in ("clip_text", "clip_image"):
+        assert "data/demo/clip: cannot load this CLIP" in run("moclip", stage, cwd=project, code=1).stderr

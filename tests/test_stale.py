@@ -1,0 +1,271 @@
+"""Nothing stale is used: after other labels, splits, data, another CLIP or model, every command says what to run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from moclip.fusion import load_fusion
+from moclip.mv_tsn import load_mv_tsn
+from moclip.weights import MADE, load_weights, read_config, save_weights
+from tests.conftest import run, set_keys
+from tests.tiny_clip import tiny_clip
+
+CLIP = "data/demo/videos/RedBallRising/v_RedBallRising_g01_c01.avi"
+LISTS = "data/demo/splits"
+SCORING = {
+    "evaluate": ("evaluate",),
+    "predict": ("predict", CLIP),
+    "export": ("export", "bundle"),
+    "timing": ("timing", "--clips", "1"),
+    "report": ("report",),
+}
+"""The commands that use what was trained."""
+
+
+IN_TURN = """if True:
+    import contextlib, io, json, sys
+    from pipeline.cli import main
+    found = []
+    for words in json.loads(sys.argv[1]):
+        sys.argv = ["moclip", *words]
+        said, rest = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(rest):
+            try:
+                main()
+            except SystemExit as end:
+                found.append((end.code, said.buffer.getvalue().decode()))
+    print(json.dumps(found))
+"""
+
+
+def in_turn(project: Path, *commands: tuple[str, ...]) -> list[tuple[int | None, str]]:
+    """Exit code and stderr of commands that are run one after the other in one process, which is quicker."""
+    found: list[tuple[int | None, str]] = json.loads(
+        run("python", "-c", IN_TURN, json.dumps(commands), cwd=project).stdout
+    )
+    assert len(found) == len(commands)
+    return found
+
+
+def refusals(project: Path, *names: str) -> dict[str, str]:
+    """What commands say that end with exit code 1 and one message."""
+    ended = in_turn(project, *(SCORING.get(name, (name,)) for name in names))
+    said = {name: text for name, (_, text) in zip(names, ended, strict=True)}
+    for code, text in ended:
+        assert code == 1, text
+        assert text.startswith("error: ")
+        assert "Traceback" not in text
+        assert "a fault in the program" not in text
+    assert not (project / "bundle").exists()
+    return said
+
+
+def rewrite_classes(project: Path) -> None:
+    path = project / LISTS / "classInd.txt"
+    names = [line.split()[1] for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{number} {name}\n" for number, name in enumerate(reversed(names), start=1)))
+
+
+def swap_lists(project: Path) -> None:
+    train, test = (project / LISTS / f"{part}list01.txt" for part in ("train", "test"))
+    lines = [line.split()[0] for line in train.read_text().splitlines()]
+    train.write_text("".join(f"{line.split()[0]} 1\n" for line in test.read_text().splitlines()))
+    test.write_text("".join(f"{line}\n" for line in lines))
+
+
+# ------------------------------------------------------------------------------------------- labels and splits
+
+
+@pytest.mark.parametrize(("change", "told"), [(rewrite_classes, "another class order"), (swap_lists, "another split")])
+def test_after_other_labels_or_splits_nothing_trained_is_used(
+    project: Path, change: Callable[[Path], None], told: str
+) -> None:
+    change(project)
+    run("moclip", "index", cwd=project)
+    for name, text in refusals(project, *SCORING, "embed_mv", "train_fusion").items():
+        assert f"data/models/mv_tsn.safetensors: it was trained on {told} than the index has now" in text, name
+        assert "run: dvc repro train_mv (or: python -m stages.train_mv)" in text
+
+
+def run_as_told(project: Path, command: str) -> list[str]:
+    """Run a command, and first every stage that it asks for; returns those, as they ran."""
+    ran: list[str] = []
+    while (done := run("moclip", command, cwd=project, code=None)).returncode:
+        wanted = done.stderr.rpartition("stages.")[2].strip().rstrip(")")
+        assert wanted not in ran, f"once is enough: {done.stderr}"
+        ran += [*run_as_told(project, wanted), wanted]
+    return ran
+
+
+def test_what_the_messages_tell_to_run_makes_all_fit_again(project: Path) -> None:
+    rewrite_classes(project)
+    run("moclip", "index", cwd=project)
+    assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_fusion", "clip_text"]
+    assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
+    ended = in_turn(project, *SCORING.values())
+    assert not any(code for code, _ in ended), ended
+
+
+def test_the_image_baseline_is_refused_where_it_learnt_something_else(project: Path) -> None:
+    set_keys(project / "params.yaml", {"baselines.image": "test_resnet", "tsn.epochs": 1})
+    for stage in ("train_image", "embed_image", "evaluate"):
+        run("moclip", stage, cwd=project)
+    assert json.loads((project / "metrics/mv_image.json").read_text())["n"] == 12
+    swap_lists(project)
+    for stage in ("index", "train_mv"):
+        run("moclip", stage, cwd=project)
+    said = run("moclip", "embed_image", cwd=project, code=1).stderr
+    assert "data/baselines/image/model.safetensors: it was trained on another split" in said
+    for stage in ("embed_mv", "train_fusion"):
+        run("moclip", stage, cwd=project)
+    assert "image/model.safetensors: it was trained on another split" in refusals(project, "evaluate")["evaluate"]
+    run("moclip", "train_image", cwd=project)
+    said = refusals(project, "evaluate")["evaluate"]
+    assert "data/baselines/image_logits: it was made from another image baseline" in said
+    assert "run: dvc repro embed_image" in said
+    set_keys(project / "params.yaml", {"baselines.image": False})
+    assert 'baselines.image: "test_resnet", and params.yaml says false' in refusals(project, "evaluate")["evaluate"]
+
+
+def test_fewer_shots_than_were_trained_on_are_refused(project: Path) -> None:
+    set_keys(project / "params.yaml", {"dataset.shots": 2})
+    for text in refusals(project, *SCORING).values():
+        assert "mv_tsn.safetensors: it was made with dataset.shots: false, and params.yaml says 2" in text
+
+
+# ------------------------------------------------------------------------------------- CLIP, texts, other models
+
+
+def test_another_clip_of_the_same_width_is_refused(project: Path) -> None:
+    shutil.rmtree(project / "data/demo/clip")
+    tiny_clip(project / "data/demo/clip")
+    for text in refusals(project, *SCORING, "train_fusion").values():
+        assert "it was made from another CLIP" in text
+        assert "run: dvc repro clip_" in text
+    run("moclip", "clip_text", cwd=project)
+    for text in refusals(project, *SCORING).values():
+        assert "data/models/fusion.safetensors: it was made from another CLIP" in text
+    assert "clip_image.zarr: it was made from another CLIP" in refusals(project, "train_fusion")["train_fusion"]
+
+
+def test_text_features_of_a_clip_of_another_width_are_refused(project: Path) -> None:
+    tiny_clip(project / "other", width=32)
+    run("moclip", "clip_text", "--clip-model", "other", cwd=project)
+    for text in refusals(project, *SCORING).values():
+        assert 'clip_text.zarr: it was made with clip.model: "other", and params.yaml says "data/demo/clip"' in text
+
+
+def test_text_features_of_other_words_are_refused(project: Path) -> None:
+    prompts = project / "data/prompts.json"
+    prompts.write_text(json.dumps(["{}, seen from above"]))
+    for text in refusals(project, *SCORING).values():
+        assert "clip_text.zarr: it was made from another data/prompts.json" in text
+    run("moclip", "clip_text", cwd=project)
+    run("moclip", "predict", CLIP, cwd=project)  # the head has learnt nothing from the words
+    set_keys(project / "params.yaml", {"fusion.head": "text"})
+    run("moclip", "train_fusion", cwd=project)
+    prompts.write_text(json.dumps(["{}, seen from below"]))
+    run("moclip", "clip_text", cwd=project)
+    for text in refusals(project, *SCORING).values():
+        assert "fusion.safetensors: it was trained with other text features" in text
+
+
+def test_a_head_of_another_motion_network_is_refused(project: Path) -> None:
+    run("moclip", "train_mv", "--seed", "1", cwd=project)
+    for name, text in refusals(project, *SCORING).items():
+        assert "data/models/fusion.safetensors: it was made from another MV-TSN" in text, name
+    run("moclip", "embed_mv", cwd=project)
+    run("moclip", "train_fusion", cwd=project)
+    for name, text in refusals(project, "export", "report").items():
+        assert "metrics/fusion.json: it was made from other models" in text, name
+        assert "run: dvc repro evaluate" in text
+    run("moclip", "predict", CLIP, cwd=project)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "model"),
+    [("clip.frames", 2, "fusion"), ("clip.choice", "random", "fusion"), ("mv.accumulate", "grid", "mv_tsn")],
+)
+def test_params_yaml_must_say_what_the_models_were_trained_with(
+    project: Path, key: str, value: Any, model: str
+) -> None:
+    set_keys(project / "params.yaml", {key: value})
+    for name, text in refusals(project, *SCORING).items():
+        assert f"{model}.safetensors: it was made with {key}: " in text, name
+        assert f"and params.yaml says {json.dumps(value)}" in text
+
+
+# ------------------------------------------------------------------------------------------------- other data
+
+
+def test_other_data_in_params_yaml_is_refused(project: Path) -> None:
+    shutil.copytree(project / "data/demo/videos", project / "other")
+    run("moclip", "use", "folder", "--root", "other", cwd=project)
+    for name, text in refusals(project, *SCORING, "train_fusion", "extract_mv", "clip_text").items():
+        assert 'data/index.parquet: it was made with dataset.root: "data/demo/videos", and params.yaml says' in text, (
+            name
+        )
+        assert "run: dvc repro index" in text
+    run("moclip", "index", cwd=project)
+    for name, text in refusals(project, *SCORING).items():
+        assert "data/models/mv_tsn.safetensors: it was trained on" in text, name
+
+
+def test_scores_of_other_test_clips_are_refused(project: Path) -> None:
+    """A test clip is left out of the list: what was trained fits, the scores do not."""
+    test = project / LISTS / "testlist01.txt"
+    test.write_text("".join(test.read_text().splitlines(keepends=True)[1:]))
+    run("moclip", "index", cwd=project)
+    run("moclip", "predict", CLIP, cwd=project)
+    for name, text in refusals(project, "export", "report").items():
+        assert "metrics/fusion.json: it was made from other test clips" in text, name
+    assert "made from other clips" in refusals(project, "evaluate")["evaluate"]
+
+
+# ------------------------------------------------------------------------------- what is not there is not missed
+
+
+def test_a_prediction_needs_models_and_text_features_alone(project: Path, tmp_path: Path) -> None:
+    clip = shutil.copy(project / CLIP, tmp_path / "clip.avi")
+    before = run("moclip", "predict", clip, "--json", cwd=project).stdout
+    for path in ("data/index.parquet", "data/features/mv.parquet", "data/features/clip_image.parquet"):
+        (project / path).unlink()
+    for path in ("data/features/mv.zarr", "data/features/clip_image.zarr", "data/features/mv_embed.zarr", "metrics"):
+        shutil.rmtree(project / path)
+    assert run("moclip", "predict", clip, "--json", cwd=project).stdout == before
+    run("moclip", "predict", clip, "--evaluate-protocol", "5x1", cwd=project)
+    run("moclip", "predict", clip, "--clip-frames", "2", cwd=project, code=1)
+    text = project / "data/features/clip_text.zarr"
+    shutil.rmtree(text)
+    assert "run: python -m stages.clip_text" in run("moclip", "predict", clip, cwd=project, code=1).stderr
+
+
+def test_a_model_that_does_not_say_what_it_learnt_from_is_refused(project: Path) -> None:
+    """As those of earlier versions; a bundle of theirs is loaded all the same."""
+    run("moclip", "export", "earlier", cwd=project)
+    assert MADE not in read_config(project / "earlier/mv_tsn.safetensors", "")
+    for name, load in (("mv_tsn", load_mv_tsn), ("fusion", load_fusion)):
+        path = project / f"data/models/{name}.safetensors"
+        tensors, config = load_weights(path, "")
+        save_weights(path, tensors, {key: value for key, value in config.items() if key != MADE})
+        load(path)
+    text = refusals(project, "evaluate")["evaluate"]
+    assert "mv_tsn.safetensors: it does not say what it was trained on" in text
+    run("moclip", "predict", "--bundle", "earlier", CLIP, cwd=project)
+
+
+def test_predictions_of_an_earlier_evaluation_are_refused(project: Path) -> None:
+    """As a run of evaluate leaves them that is killed between the metrics and the predictions."""
+    path = project / "data/predictions.parquet"
+    table = pd.read_parquet(path)
+    assert len(table.attrs["models"]) == 16
+    table.attrs["models"] = "0" * 16
+    table.to_parquet(path, index=False)
+    assert "data/predictions.parquet: it was made from other models" in refusals(project, "report")["report"]
