@@ -309,8 +309,6 @@ def test_embedding_on_a_gpu_gives_the_features_of_the_cpu(
     model = network(channels=channels).eval()
     there, unmoved = copy.deepcopy(model).to(gpu).frozen(), copy.deepcopy(model)
     assert {tensor.device for tensor in there.state_dict().values()} == {GPU}
-    if channels == 2:
-        assert there.segment_cost()["multiply_adds"] == model.segment_cost()["multiply_adds"]
     for segments, crops in ((3, 1), (2, 10)):
         found = embed(unmoved if crops == 1 else there, fields, clips, segments, crops, 0.8, 16, gpu)
         expected = embed(model, fields, clips, segments, crops, 0.8, 16, CPU)
