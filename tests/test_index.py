@@ -42,7 +42,9 @@ def index_of(
 
 def write_lists(folder: Path, train: list[str], test: list[str], classes: list[str] | None = None) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "trainlist01.txt").write_text("".join(f"{name} 1\n" for name in train))
+    numbers = {name: number for number, name in enumerate(classes or [], 1)}
+    lines = [(name, numbers.get(name.split("/")[0], 1)) for name in train]
+    (folder / "trainlist01.txt").write_text("".join(f"{name} {number}\n" for name, number in lines))
     (folder / "testlist01.txt").write_text("".join(f"{name}\n" for name in test))
     if classes:
         (folder / "classInd.txt").write_text("".join(f"{n} {name}\n" for n, name in enumerate(classes, 1)))
