@@ -237,10 +237,11 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 def missing(path: Path, otherwise: str = "") -> ParamError:
     """The error that says how to come by a params.yaml, or what to do without."""
-    if above := project_above():
-        return ParamError("not found: this is not the project's folder", where=path, fix=f"run it there: cd {above}")
+    what = "not found"
     fix = "run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)"
-    return ParamError("not found", where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
+    if above := project_above():
+        what, fix = f"{what}: this is not the project's folder", f"run it there: cd {above}"
+    return ParamError(what, where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
 
 
 def check_folder(path: Path = Path("params.yaml")) -> None:

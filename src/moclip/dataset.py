@@ -104,7 +104,7 @@ def _sorted_out(root: str | Path) -> Folder:
             clips.append(name)
         else:
             ignored.append(name)
-            misplaced += filter(_is_video, [name] if is_file else _below(root, name))
+            misplaced += filter(_is_video, [name] if is_file else _below(Path(root), name))
     classes = sorted({_written(clip).split("/")[0] for clip in clips})
     return Folder(clips, classes, sorted([*ignored, *hidden]), sorted(hidden), misplaced)
 
@@ -141,9 +141,11 @@ def _entries(folder: Path) -> list[Path]:
         raise DatasetError(f"cannot be listed: {problem.strerror}", where=folder, fix="see who may read it") from None
 
 
-def _below(root: str | Path, name: str) -> Iterator[str]:
-    """The files in a folder below the root's own folders, however deep, but for the hidden."""
-    for folder, inner, files in os.walk(Path(root, name)):
+def _below(root: Path, name: str) -> Iterator[str]:
+    """The files in a folder within a class's folder, however deep, but for the hidden; links are not followed."""
+    if (root / name).is_symlink():
+        return
+    for folder, inner, files in os.walk(root / name):
         inner[:] = sorted(one for one in inner if not storage.is_hidden(one))
         here = Path(folder).relative_to(root)
         yield from ((here / file).as_posix() for file in sorted(files) if not storage.is_hidden(file))
@@ -159,9 +161,10 @@ def _where_they_belong(root: str | Path, folder: Folder) -> str:
     parts = [PurePosixPath(_written(name)).parts for name in folder.misplaced]
     if all(len(one) == 1 for one in parts):
         return "put each into a folder named after its class; if this folder is a class, name the folder above it"
-    if doubled := [one for one in parts if len(one) == 3 and one[0] == one[1]]:
-        name = doubled[0][0]
-        return f"unpacked into a folder of the same name: move what is in {name}/{name} up into {name}, and so on"
+    if doubled := sorted({one[0] for one in parts if len(one) == 3 and one[0] == one[1]}):
+        name = doubled[0]
+        more = f" (and so for {len(doubled) - 1} more)" if len(doubled) > 1 else ""
+        return f"a folder within one of the same name: move what is in {name}/{name} up into {name}{more}"
     above = sorted({"/".join(one[:-2]) for one in parts if len(one) > 2})
     if len(above) == 1 and len(folder.misplaced) > len(folder.clips):
         return f"set dataset.root to {storage.join(root, above[0])}"
@@ -224,7 +227,7 @@ def read_splits(folder: Path, number: int) -> Splits | None:
 
 
 def _in_both(clip: str, one: str, other: str, count: int = 1) -> str:
-    return f"{clip} is in both lists: {one}, and {other} ({count} such clips)"
+    return f"{clip} is in both lists: {one}, and {other}; such clips: {count}"
 
 
 def _hmdb_lists(folder: Path, number: int | str) -> list[Path]:
@@ -470,18 +473,18 @@ _DIFFERS = "they differ in upper and lower case, or in how an accent is encoded"
 
 
 def _class_notes(classes: Mapping[str, str]) -> Iterator[str]:
-    for name, called in sorted(classes.items()):
-        if name != called:
-            yield f"{name} is taken for the class {called}; {_DIFFERS}"
+    loose = sorted((name, called) for name, called in classes.items() if name != called)
+    if loose:
+        yield f"{loose[0][0]} is taken for the class {loose[0][1]}; {_DIFFERS}; such classes: {len(loose)}"
 
 
 def _clip_notes(found: Mapping[str, list[str]]) -> Iterator[str]:
     loose = [(name, clips[0]) for name, clips in found.items() if clips and _is_spelt_otherwise(name, clips[0])]
     if loose:
-        yield f"{loose[0][1]} is taken for {loose[0][0]} of the lists, {len(loose)} such clips; {_DIFFERS}"
+        yield f"{loose[0][1]} is taken for {loose[0][0]} of the lists; {_DIFFERS}; such names: {len(loose)}"
     several = [(name, clips) for name, clips in found.items() if len(clips) > 1]
     if several:
-        yield f"{several[0][0]} of the lists is {' and '.join(several[0][1])}, {len(several)} such clips; all are taken"
+        yield f"{several[0][0]} of the lists is {' and '.join(several[0][1])}, all taken; such names: {len(several)}"
 
 
 def _is_spelt_otherwise(listed: str, clip: str) -> bool:
@@ -761,7 +764,7 @@ def _check(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float]
     ok = table[table["status"] == "ok"]
     for part, why in (("train", "to train on"), ("test", "to test on"), ("val", "to choose epochs on")):
         if not (ok["split"] == part).any():
-            rest = ok[ok["split"] != "test"] if part == "val" else ok
+            rest = ok[ok["split"].isin(("train", "val"))]
             more, advice = _why_none_is_held(part, fractions[part], rest) if part in fractions else ("", [])
             reasons = _first(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
             fix = "\n  ".join([*advice, *([reasons] if reasons else [])])
