@@ -263,8 +263,8 @@ def _is_project(folder: Path) -> bool:
 
 
 def _is_ours(raw: dict[str, Any]) -> bool:
-    """Whether parameters are of this pipeline: the demo's clips are made by a pipeline of their own."""
-    return not Params.model_fields.keys().isdisjoint(raw.keys() - {"seed"})
+    """Whether parameters are of this pipeline: the demo's clips are made by one with a params.yaml of its own."""
+    return not raw.keys().isdisjoint(("dataset", "mv"))
 
 
 def _check_ours(raw: dict[str, Any], path: Path) -> None:
