@@ -8,7 +8,6 @@ import typer
 
 from moclip.errors import StoreError
 from pipeline import console, paths
-from pipeline import params as parameters
 
 if TYPE_CHECKING:
     from moclip.store import FieldReader
@@ -109,6 +108,8 @@ def _reader() -> FieldReader:
 
 def _check_there() -> None:
     """Where there is no store, say so if that is because this is not the project's folder."""
+    from pipeline import params as parameters  # and with it pydantic and yaml, which take longer than `moclip --help`
+
     if not paths.MV_STORE.exists():
         parameters.check_folder()
 

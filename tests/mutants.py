@@ -105,8 +105,8 @@ def write_mutants(sources: Sequence[Path], root: Path, count: int, seed: int) ->
 
 
 def is_clip(root: Path, mutant: Mutant) -> bool:
-    """Whether the index owes it a row; other files, hidden ones among them, are counted as ignored."""
-    return mutant.suffix in VIDEO_SUFFIXES and (root / mutant.id).is_file() and "/." not in mutant.id
+    """Whether the index owes it a row; other files are counted as ignored."""
+    return mutant.suffix in VIDEO_SUFFIXES and (root / mutant.id).is_file()
 
 
 @functools.cache
@@ -670,7 +670,7 @@ NAMES = {
     "brackets": "[bold]{} <b>&",
     "a pattern": "%d %s * ? {}",
     "a protocol": "concat:a|b{}",
-    "dots": "..{}. .",
+    "dots": "a..{}. .",
     "capitals": "UPPER{}",
 }
 

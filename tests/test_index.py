@@ -240,6 +240,9 @@ def test_lists_of_hmdb51_as_users_have_them(tmp_path: Path) -> None:
     assert (table["status"] == "ok").all()
     assert dict(table.groupby("split").size()) == {"test": 4, "train": 4, "val": 4}
     assert set(table["group"]) == {"P film", "Q film", "R film"}
+    (lists / "run_test_split1.txt").write_text("nowhere_run_u_1.v.avi 0\n")
+    again = index_of(root, lists, val=0.5).set_index("id")
+    assert (again.loc["run/nowhere_run_u_1.v.avi", ["class", "label", "split"]] == ["run", -1, "none"]).all()
     with (lists / "wave_test_split1.txt").open("ab") as file:
         file.write("P film_wave_u_1.v.avi 2\n".encode("utf-16-le"))
     with pytest.raises(DatasetError, match=r"in two parts: wave_test_split1.txt, line 1, and wave_.*, line 7"):
@@ -288,6 +291,7 @@ def test_what_systems_leave_behind_is_left_out_and_counted(clean: Path, tmp_path
         (["UCF-101/Run/a.avi", "UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101"),
         (["sets/UCF-101/Run/a.avi", "sets/UCF-101/Jump/b.avi"], "set dataset.root to {}/sets/UCF-101"),
         (["train/Run/a.avi", "val/Run/b.avi"], "or set dataset.root to one of train, val"),
+        (["UCF-101/UCF-101/Run/a.avi", "UCF-101/UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101/UCF-101"),
         (["a.avi", "b.avi"], "put each into a folder named after its class"),
     ],
 )

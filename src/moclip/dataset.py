@@ -165,11 +165,13 @@ def _where_they_belong(root: str | Path, folder: Folder) -> str:
         name = doubled[0]
         more = f" (and so for {len(doubled) - 1} more)" if len(doubled) > 1 else ""
         return f"a folder within one of the same name: move what is in {name}/{name} up into {name}{more}"
+    move = "move each into its class's folder, <class>/<clip>"
+    if len(folder.misplaced) <= len(folder.clips):
+        return move
     above = sorted({"/".join(one[:-2]) for one in parts if len(one) > 2})
-    if len(above) == 1 and len(folder.misplaced) > len(folder.clips):
+    if len(above) == 1:
         return f"set dataset.root to {storage.join(root, above[0])}"
-    some = f"one of {', '.join(above[:3])}{', ...' * (len(above) > 3)}"
-    return f"move each into its class's folder, <class>/<clip>; or set dataset.root to {some}"
+    return f"{move}; or set dataset.root to one of {', '.join(above[:3])}{', ...' * (len(above) > 3)}"
 
 
 # --------------------------------------------------------------------------------------------------- split lists
@@ -285,8 +287,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:  # UTF-16 without a mark
+        text = None
+    if text is None or "\0" in text:  # as in UTF-16 without a mark
         fix = "save it as UTF-8 (in Notepad: Save as, Encoding; elsewhere: iconv -f OLD -t UTF-8)"
         raise DatasetError("not text in UTF-8, nor in UTF-16 with a mark", where=path, fix=fix)
     for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
@@ -452,11 +454,13 @@ def _speller(names: Iterable[str]) -> Callable[[str], str]:
 def _classes(folder: Folder, splits: Splits) -> tuple[dict[str, str], list[str]]:
     """What each class is called that the folder or the lists name, and the classes in label order."""
     listed = {name.split("/")[0] for part in (splits.train, splits.test) for name in part}
+    unused = {name.split("/")[0] for name in splits.unused}
     ordered = splits.classes or sorted(set(map(_speller(folder.classes), listed)))
     spelt = _speller(ordered)
-    unlike = listed | set(_alone(folder.classes).values())
-    classes = {name: spelt(name) if name in unlike else name for name in [*folder.classes, *listed]}
-    there = set(classes.values())
+    alike = set(folder.classes) - set(_alone(folder.classes).values())
+    classes = {name: name if name in alike else spelt(name) for name in folder.classes}
+    classes |= {name: spelt(name) for name in listed | unused}
+    there = {classes[name] for name in [*folder.classes, *listed]}
     return classes, _two_at_least([name for name in ordered if name in there])  # labels without gaps
 
 
