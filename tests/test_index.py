@@ -103,10 +103,6 @@ def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[st
 # ------------------------------------------------------------------------------------------ lists as users have them
 
 
-def split_of(table: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(table["id"], table["split"], strict=True))
-
-
 def placed(root: Path, *names: str) -> Path:
     """A folder with a clip of each name."""
     film = encode(root.parent / "film.avi", moving_texture(4, (48, 64)))
@@ -169,24 +165,18 @@ def test_lists_that_contradict_or_cannot_be_read_are_refused_by_file_and_line(
 
 def test_a_listed_name_finds_its_own_file(tmp_path: Path) -> None:
     clips = [f"{name}/clip{n}.v2.mp4" for name in "AB" for n in range(5)]
-    root = placed(tmp_path / "v", *clips, "A/clip0.mp4", "A/clip0.v2.avi", "B/x.avi.mp4")
-    train = [f"{name}/clip{n}.v2" for name in "AB" for n in (1, 2, 3)]
-    test = ["A/clip0.v2.avi", "B/clip0.v2", "A/clip4.v2.mpg", "B/clip4.v1", "B/x.avi"]
+    root = placed(tmp_path / "v", *clips, "A/clip0.mp4", "A/clip0.v2.avi", "B/clip4.mp4", "B/x.avi.mp4", "B/y.mp4")
+    train = [*(f"{name}/clip{n}.v2" for name in "AB" for n in (1, 2, 3)), "B/y.mp4"]
+    test = ["A/clip0.v2.avi", "B/clip0.v2", "A/clip4.v2.mpg", "B/clip4.v1", "B/x.avi", "B/y.avi"]
     found = index_of(root, write_lists(tmp_path / "s", train, test, ["A", "B"]), val=0.4)
-    missing = found[found["status"] == "missing"]
-    assert list(missing["id"]) == ["B/clip4.v1"], "another dot than a suffix's"
-    parts = split_of(found)
-    assert {name for name, part in parts.items() if part == "none"} == {
-        "A/clip0.mp4",
-        "A/clip0.v2.mp4",
-        "B/clip4.v2.mp4",
-    }
-    assert {name for name, part in parts.items() if part == "test" and name not in set(missing["id"])} == {
-        "A/clip0.v2.avi",
-        "A/clip4.v2.mp4",
-        "B/clip0.v2.mp4",
-        "B/x.avi.mp4",
-    }
+    missing = set(found.loc[found["status"] == "missing", "id"])
+    assert missing == {"B/clip4.v1", "B/y.avi"}, "another dot than a suffix's, and a file that is named in whole"
+    parts: dict[str, set[str]] = {}
+    for name, part in zip(found["id"], found["split"], strict=True):
+        parts.setdefault(part, set()).add(name)
+    assert parts["none"] == {"A/clip0.mp4", "A/clip0.v2.mp4", "B/clip4.mp4", "B/clip4.v2.mp4"}
+    assert parts["test"] - missing == {"A/clip0.v2.avi", "A/clip4.v2.mp4", "B/clip0.v2.mp4", "B/x.avi.mp4"}
+    assert "B/y.mp4" in parts["train"] | parts["val"]
 
 
 @pytest.mark.parametrize("numbered", [True, False])
@@ -226,13 +216,13 @@ def test_where_two_names_differ_in_case_alone_none_is_guessed(tmp_path: Path) ->
 
 
 def test_lists_of_hmdb51_as_users_have_them(tmp_path: Path) -> None:
-    clips = {f"brush_hair/{s} film_brush_hair_u_{n}.v.avi": 1 + (s == "R") for s in "PQR" for n in (1, 2)}
-    clips |= {name.replace("brush_hair", "wave"): part for name, part in clips.items()}
+    clips = {f"Brush_hair/{s} film_brush_hair_u_{n}.v.avi": 1 + (s == "R") for s in "PQR" for n in (1, 2)}
+    clips |= {re.sub("brush_hair", "wave", name, flags=re.I): part for name, part in clips.items()}
     root = placed(tmp_path / "v", *clips)
     lists = tmp_path / "s"
     lists.mkdir()
-    for name in ("Brush_hair", "wave"):
-        own = {clip: part for clip, part in clips.items() if clip.startswith(name.lower())}
+    for name in ("brush_hair", "wave"):
+        own = {clip: part for clip, part in clips.items() if clip.lower().startswith(name)}
         lines = [f"{clip.partition('/')[2]}\t{part} \r\n" for clip, part in own.items()]
         (lists / f"{name}_test_split1.txt").write_bytes("".join(lines).encode("utf-16"))
         (lists / f"._{name}_test_split1.txt").write_bytes(b"\0\x05\x16\x07\xff")
