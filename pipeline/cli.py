@@ -87,10 +87,13 @@ def use(
     split: Annotated[int | None, typer.Option(help="Which official split.")] = None,
 ) -> None:
     """Write params.yaml from a preset."""
+    from pipeline import params as parameters
     from pipeline import presets
 
     presets.write(preset, paths.PARAMS, root, splits, split)
     console.note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
+    if above := parameters.project_above():
+        console.note(f"  this folder lies in another project, {above}")
 
 
 def metrics() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
 from moclip.files import file_aside, write_atomically
+from pipeline import params as parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,4 +63,6 @@ def read_json(path: Path, stage: str) -> dict[str, Any]:
 
 
 def _absent(path: Path, stage: str) -> MoclipError:
+    """The error for a file that is not there. Raises ParamError where this is not a project's folder at all."""
+    parameters.check_folder()
     return MoclipError("not found", where=path, fix=f"run: dvc repro (or: python -m stages.{stage})")

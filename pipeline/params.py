@@ -205,9 +205,11 @@ class Params(Group):
 def load(path: Path = Path("params.yaml"), overrides: dict[str, Any] | None = None) -> Params:
     """Read and check params.yaml; `overrides` maps full keys ("fusion.lr") to values that go before it.
 
-    Raises ParamError for a missing file, or for the first unknown, missing, ill-typed or out-of-range keys.
+    Raises ParamError for a missing file, one of another pipeline, or for the first unknown, missing, ill-typed or
+    out-of-range keys.
     """
     raw = read_raw(path)
+    _check_ours(raw, path)
     model = validate(raw, source=str(path))
     _check_watched(model, source=str(path))
     return validate(changed(raw, overrides), source="option") if overrides else model
@@ -239,8 +241,40 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 def missing(path: Path, otherwise: str = "") -> ParamError:
     """The error that says how to come by a params.yaml, or what to do without."""
+    what = "not found"
     fix = "run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)"
-    return ParamError("not found", where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
+    if above := project_above():
+        what, fix = f"{what}: this is not the project's folder", f"run it there: cd {above}"
+    return ParamError(what, where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
+
+
+def check_folder(path: Path = Path("params.yaml")) -> None:
+    """Raise ParamError where this is not a project's folder, so that nothing can be found in it."""
+    _check_ours(read_raw(path), path)
+
+
+def project_above() -> Path | None:
+    """The nearest of the folders above this one that is a project's."""
+    return next((folder for folder in Path.cwd().parents if _is_project(folder)), None)
+
+
+def _is_project(folder: Path) -> bool:
+    path = folder / "params.yaml"
+    try:
+        return path.is_file() and _is_ours(read_raw(path))
+    except (ParamError, OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_ours(raw: dict[str, Any]) -> bool:
+    """Whether parameters are of this pipeline: the demo's clips are made by one with a params.yaml of its own."""
+    return not raw.keys().isdisjoint(("dataset", "mv"))
+
+
+def _check_ours(raw: dict[str, Any], path: Path) -> None:
+    if not _is_ours(raw) and (above := project_above()):
+        what = "of another pipeline: this is not the project's folder"
+        raise ParamError(what, where=path, fix=f"run it there: cd {above}")
 
 
 def validate(raw: dict[str, Any], source: str) -> Params:

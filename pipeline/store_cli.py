@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moclip.errors import StoreError
 from pipeline import console, paths
+
+if TYPE_CHECKING:
+    from moclip.store import FieldReader
 
 app = typer.Typer(
     help="Look into the store of motion fields, and check it.",
@@ -19,9 +22,8 @@ app = typer.Typer(
 def info() -> None:
     """What is in the store: clips, frames, size, and how the fields were made."""
     from moclip.dataset import tally
-    from moclip.store import FieldReader
 
-    reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
+    reader = _reader()
     ok = reader.table[reader.table["status"] == "ok"]
     files = reader.folder.sizes()
     size, frames = sum(files.values()), int(ok["length"].sum())
@@ -49,6 +51,7 @@ def verify() -> None:
     """Recompute every clip's checksum; name each damaged clip and end with exit code 1 if there is one."""
     from moclip import store
 
+    _check_there()
     problems = store.verify(paths.MV_STORE, paths.MV_TABLE)
     if problems:
         raise StoreError(
@@ -66,9 +69,8 @@ def show(
     import numpy as np
 
     from moclip.motion import dequantise
-    from moclip.store import FieldReader
 
-    reader = FieldReader(paths.MV_STORE, paths.MV_TABLE)
+    reader = _reader()
     ids = [str(name) for name in reader.table["id"]]
     found = [clip] if clip in ids else [name for name in ids if clip in name]
     if len(found) != 1:
@@ -95,6 +97,21 @@ def show(
             for number, (kind, field) in enumerate(zip(reader.frame_types(found[0]), moved, strict=True))
         ],
     )
+
+
+def _reader() -> FieldReader:
+    from moclip.store import FieldReader
+
+    _check_there()
+    return FieldReader(paths.MV_STORE, paths.MV_TABLE)
+
+
+def _check_there() -> None:
+    """Where there is no store, say so if that is because this is not the project's folder."""
+    from pipeline import params as parameters  # and with it pydantic and yaml, which take longer than `moclip --help`
+
+    if not paths.MV_STORE.exists():
+        parameters.check_folder()
 
 
 for shown in (info, verify, show):

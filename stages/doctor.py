@@ -88,7 +88,9 @@ def _show(part: str, findings: list[Finding]) -> None:
 def _project(lacking: list[str], reachable: bool) -> list[Finding]:
     """What the pipeline meets in this folder; `lacking` are packages that it needs, `reachable` is the hub."""
     if not paths.PARAMS.exists():
-        return [Finding("params.yaml", "not in this folder", OK, "for a project here: moclip use demo")]
+        above = parameters.project_above()
+        advice = f"the project's folder: cd {above}" if above else "for a project here: moclip use demo"
+        return [Finding("params.yaml", "not in this folder", OK, advice)]
     try:
         params = parameters.load(paths.PARAMS)
     except MoclipError as problem:
@@ -100,30 +102,22 @@ def _project(lacking: list[str], reachable: bool) -> list[Finding]:
             "packages", f"not installed: {', '.join(lacking)}", PROBLEM, "pip install 'moclip[pipeline]'"
         )
     valid = Finding("params.yaml", "valid")
-    return [valid, packages, _clips(params), _model(params, reachable), *_dvc_cache(), *artifacts]
+    clips = [] if "pandas" in lacking else [_clips(params)]
+    return [valid, packages, *clips, _model(params, reachable), *_dvc_cache(), *artifacts]
 
 
 def _clips(params: Params) -> Finding:
-    from moclip.video import clips_in
+    from moclip.dataset import notes, scan
 
-    if is_url(params.dataset.root):
-        return _clips_at(params.dataset.root)
-    root = Path(params.dataset.root)
-    if not root.is_dir():
-        return _absent("dataset.root", root, "moclip use folder --root DIR")
+    root = params.dataset.root
+    if not is_url(root) and not Path(root).is_dir():
+        return _absent("dataset.root", Path(root), "moclip use folder --root DIR")
     try:
-        return Finding("dataset.root", f"{root}: {len(clips_in([root]))} clips")
+        folder = scan(root)
     except MoclipError as problem:
         return Finding("dataset.root", f"{root}: {problem.what}", PROBLEM, problem.fix or "")
-
-
-def _clips_at(url: str) -> Finding:
-    from moclip.dataset import scan
-
-    try:
-        return Finding("dataset.root", f"{url}: {len(scan(url).clips)} clips")
-    except MoclipError as problem:
-        return Finding("dataset.root", f"{url}: {problem.what}", PROBLEM, problem.fix or "")
+    advice = "; ".join(notes(root, folder, None))
+    return Finding("dataset.root", f"{root}: {len(folder.clips)} clips", WARNING if advice else OK, advice)
 
 
 def _absent(key: str, folder: Path, advice: str) -> Finding:

@@ -25,8 +25,9 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     """Find the clips, their classes and splits, and probe each file.
 
     Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt) or, where there
-    are none, splits by group with the seed. A broken or unsupported file keeps a row with its reason. Where
-    index.transcode asks for it, a row tells of the transcoded file, which motion is read from.
+    are none, splits by group with the seed. A broken or unsupported file keeps a row with its reason. Hidden files and
+    folders, and those that a system keeps (__MACOSX, @eaDir), are left out and counted. Where index.transcode asks for
+    it, a row tells of the transcoded file, which motion is read from.
     Writes data/index.parquet and metrics/counts/index.json.
     """
     given = params.dataset
@@ -34,6 +35,10 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     folder = dataset.scan(root)
     with storage.texts(given.splits) as lists:
         splits = dataset.read_splits(lists, given.split)
+    if splits is None and given.splits != root:
+        console.note(f"  no split lists in {given.splits}: the clips are split by group, with the seed")
+    for line in dataset.notes(root, folder, splits):
+        console.note(f"  {line}")
     with console.progress("index", len(folder.clips)) as advance:
         table = dataset.index(
             root,
@@ -63,6 +68,7 @@ def _show(table: pd.DataFrame, counts: dict) -> None:
         ("not usable", counts["clips"] - counts["usable"]),
         ("covered of the clips in a split", f"{counts['usable_of_listed'] / counts['listed']:.1%}"),
         ("other files, ignored", counts["ignored_files"]),
+        ("of these hidden, or a system's", counts["hidden_files"]),
     ]
     console.table(f"index ({counts['split_source']})", ("", "count"), rows)
     console.failures(table)

@@ -670,7 +670,7 @@ NAMES = {
     "brackets": "[bold]{} <b>&",
     "a pattern": "%d %s * ? {}",
     "a protocol": "concat:a|b{}",
-    "dots": "..{}. .",
+    "dots": "a..{}. .",
     "capitals": "UPPER{}",
 }
 

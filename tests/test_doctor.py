@@ -89,6 +89,23 @@ def test_what_stops_the_pipeline_is_named_as_json_with_exit_code_1(tmp_path: Pat
     assert "name its folder in clip.model" in project["clip.model"]["advice"]
 
 
+def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
+    for name in ("a/v.avi", "a/._v.avi", ".ipynb_checkpoints/v.avi", "UCF-101/b/v.avi"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).touch()
+    run("moclip", "use", "folder", "--root", "videos", cwd=tmp_path)
+
+    def root() -> dict[str, str]:
+        done = run("moclip", "doctor", "--json", cwd=tmp_path, code=None, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+        return {one["what"]: one for one in json.loads(done.stdout)["project"]}["dataset.root"]
+
+    assert (root()["found"], root()["state"]) == ("videos: 1 clips", WARNING)
+    assert "UCF-101/b/v.avi: not read" in root()["advice"]
+    shutil.rmtree(tmp_path / "videos/a")
+    assert root()["state"] == PROBLEM
+    assert root()["advice"] == "set dataset.root to videos/UCF-101"
+
+
 # -------------------------------------------------------------------------------------------------- the facts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def index_of(
 
 def write_lists(folder: Path, train: list[str], test: list[str], classes: list[str] | None = None) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "trainlist01.txt").write_text("".join(f"{name} 1\n" for name in train))
+    numbers = {name: number for number, name in enumerate(classes or [], 1)}
+    lines = [(name, numbers.get(name.split("/")[0], 1)) for name in train]
+    (folder / "trainlist01.txt").write_text("".join(f"{name} {number}\n" for name, number in lines))
     (folder / "testlist01.txt").write_text("".join(f"{name}\n" for name in test))
     if classes:
         (folder / "classInd.txt").write_text("".join(f"{n} {name}\n" for n, name in enumerate(classes, 1)))
@@ -95,6 +98,268 @@ def test_a_listed_clip_that_is_absent_has_a_row(clean: Path, tmp_path: Path) -> 
 def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[str], told: str) -> None:
     with pytest.raises(DatasetError, match=told):
         dataset.read_splits(write_lists(tmp_path / "s", train, test), 1)
+
+
+# ------------------------------------------------------------------------------------------ lists as users have them
+
+
+def placed(root: Path, *names: str) -> Path:
+    """A folder with a clip of each name."""
+    film = encode(root.parent / "film.avi", moving_texture(4, (48, 64)))
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(film, root / name)
+    return root
+
+
+SPACED = ("air drumming", "bouncing ball (not juggling)")
+
+
+@pytest.mark.parametrize("first", [0, 1, 40])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding: str, first: int) -> None:
+    root = placed(tmp_path / "v", *(f"{name}/a {n}.mp4" for name in SPACED for n in range(4)))
+    labels = dict(zip(SPACED, (first + 1, first), strict=True))
+    content = {
+        "classInd": [f"{number}\t{name} " for name, number in labels.items()],
+        "trainlist01": [f"{name}\\a {n}.mp4\t{labels[name]}  " for name in SPACED for n in range(3)],
+        "testlist01": ["", *(f"./{name}/a 3.mp4" for name in SPACED)],
+    }
+    for name, lines in content.items():
+        (tmp_path / f"{name}.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    table = index_of(root, tmp_path, val=0.4)
+    assert dataset.class_names(table) == list(reversed(SPACED)), "in the order of the numbers"
+    assert (table["status"] == "ok").all()
+    assert set(table.loc[table["split"] == "test", "id"]) == {f"{name}/a 3.mp4" for name in SPACED}
+    assert (table["split"] != "none").all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("classInd", b"1 A\n2 A\n3 B\n", r"classInd.txt: line 2, '2 A': line 1 has the same class"),
+        ("classInd", b"1 A\n\n1 B\n", r"classInd.txt: line 3, '1 B': line 1 has the same number"),
+        ("classInd", b"A\n", r"classInd.txt: line 1, 'A': wanted a number and a class"),
+        ("classInd", "\u00b2 A\n".encode(), r"classInd.txt: line 1, .*: wanted a number and a class"),
+        ("classInd", b"\n", r"classInd.txt: names no classes"),
+        ("trainlist01", b"A/a.avi 1\nB/a.avi 1\n", r"trainlist01.txt: line 2, 'B/a.avi 1': classInd.txt gives B the"),
+        ("testlist01", b"A/d.avi 2\n", r"testlist01.txt: line 1, 'A/d.avi 2': classInd.txt gives A the number 1"),
+        (
+            "trainlist01",
+            "Caf\u00e9/a.avi\n".encode("latin-1"),
+            r"trainlist01.txt: not text in UTF-8(.|\n)*save it as UTF-8",
+        ),
+        ("testlist01", "A/d.avi\n".encode("utf-16-le"), r"testlist01.txt: not text in UTF-8"),
+        ("testlist01", b"\xff\xfeA", r"testlist01.txt: not text in UTF-8"),
+        ("testlist01", b"B/a\n", r"B/a.avi is in both lists: trainlist01.txt, line 2, and testlist01.txt, line 1"),
+    ],
+)
+def test_lists_that_contradict_or_cannot_be_read_are_refused_by_file_and_line(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
+    lists = write_lists(tmp_path / "s", ["A/a.avi", "B/a.avi"], ["A/d.avi", "B/d.avi"], ["A", "B"])
+    (lists / f"{name}.txt").write_bytes(content)
+    assert re.search(told, failing(tmp_path, root, "--dataset-splits", str(lists)))
+
+
+def test_a_listed_name_finds_its_own_file(tmp_path: Path) -> None:
+    clips = [f"{name}/clip{n}.v2.mp4" for name in "AB" for n in range(5)]
+    root = placed(tmp_path / "v", *clips, "A/clip0.mp4", "A/clip0.v2.avi", "B/clip4.mp4", "B/x.avi.mp4", "B/y.mp4")
+    train = [*(f"{name}/clip{n}.v2" for name in "AB" for n in (1, 2, 3)), "B/y.mp4"]
+    test = ["A/clip0.v2.avi", "B/clip0.v2", "A/clip4.v2.mpg", "B/clip4.v1", "B/x.avi", "B/y.avi"]
+    found = index_of(root, write_lists(tmp_path / "s", train, test, ["A", "B"]), val=0.4)
+    missing = set(found.loc[found["status"] == "missing", "id"])
+    assert missing == {"B/clip4.v1", "B/y.avi"}, "another dot than a suffix's, and a file that is named in whole"
+    parts: dict[str, set[str]] = {}
+    for name, part in zip(found["id"], found["split"], strict=True):
+        parts.setdefault(part, set()).add(name)
+    assert parts["none"] == {"A/clip0.mp4", "A/clip0.v2.mp4", "B/clip4.mp4", "B/clip4.v2.mp4"}
+    assert parts["test"] - missing == {"A/clip0.v2.avi", "A/clip4.v2.mp4", "B/clip0.v2.mp4", "B/x.avi.mp4"}
+    assert "B/y.mp4" in parts["train"] | parts["val"]
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_class_in_another_case_is_found_and_said(tmp_path: Path, numbered: bool) -> None:
+    own, other = "HandstandPushups", "HandStandPushups"
+    root = placed(tmp_path / "v", *(f"{name}/v_{other}_g{g:02d}.avi" for name in (own, "YoYo") for g in range(4)))
+    names = (other, "YoYo")
+    lists = write_lists(
+        tmp_path / "s",
+        [f"{name}/v_{other}_g{g:02d}.avi" for name in names for g in range(3)],
+        [f"{name}/v_{other.lower()}_g03.avi" for name in names],
+        [other, "YoYo"] if numbered else None,
+    )
+    run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
+    said = run("moclip", "index", "--dataset-val-fraction", "0.4", cwd=tmp_path).stdout
+    table = pd.read_parquet(tmp_path / "data/index.parquet")
+    assert dataset.class_names(table) == [other if numbered else own, "YoYo"]
+    assert (table["status"] == "ok").all()
+    assert (table["split"] != "none").all()
+    assert set(table["id"].str.split("/").str[0]) == {own, "YoYo"}, "where the file lies"
+    pair = (own, other) if numbered else (other, own)
+    assert "{} is taken for the class {}; they differ in upper and lower case".format(*pair) in said
+    assert "such names: 2" in said
+
+
+def test_where_two_names_differ_in_case_alone_none_is_guessed(tmp_path: Path) -> None:
+    every = [f"{name}/{n}.avi" for name in ("Run", "run", "Jump") for n in range(3)]
+    root = placed(tmp_path / "v", *every)
+    if len({path.name for path in root.iterdir()}) < 3:
+        pytest.skip("a file system that does not tell them apart")
+    lists = write_lists(
+        tmp_path / "s", ["RUN/0.avi", *every[6:8], *every[:2]], ["RUN/2.avi", every[8]], ["Run", "Jump"]
+    )
+    found = index_of(root, lists, val=0.4).set_index("id")
+    assert (found.loc[[f"run/{n}.avi" for n in range(3)], "reason"] == "its class is not in classInd.txt").all()
+    assert (found.loc[["RUN/0.avi", "RUN/2.avi"], "status"] == "missing").all()
+
+
+def test_lists_of_hmdb51_as_users_have_them(tmp_path: Path) -> None:
+    clips = {f"Brush_hair/{s} film_brush_hair_u_{n}.v.avi": 1 + (s == "R") for s in "PQR" for n in (1, 2)}
+    clips |= {re.sub("brush_hair", "wave", name, flags=re.I): part for name, part in clips.items()}
+    root = placed(tmp_path / "v", *clips)
+    lists = tmp_path / "s"
+    lists.mkdir()
+    for name in ("brush_hair", "wave"):
+        own = {clip: part for clip, part in clips.items() if clip.lower().startswith(name)}
+        lines = [f"{clip.partition('/')[2]}\t{part} \r\n" for clip, part in own.items()]
+        (lists / f"{name}_test_split1.txt").write_bytes("".join(lines).encode("utf-16"))
+        (lists / f"._{name}_test_split1.txt").write_bytes(b"\0\x05\x16\x07\xff")
+    table = index_of(root, lists, val=0.5)
+    assert (table["status"] == "ok").all()
+    assert dict(table.groupby("split").size()) == {"test": 4, "train": 4, "val": 4}
+    assert set(table["group"]) == {"P film", "Q film", "R film"}
+    (lists / "run_test_split1.txt").write_text("nowhere_run_u_1.v.avi 0\n")
+    again = index_of(root, lists, val=0.5).set_index("id")
+    assert (again.loc["run/nowhere_run_u_1.v.avi", ["class", "label", "split"]] == ["run", -1, "none"]).all()
+    with (lists / "wave_test_split1.txt").open("ab") as file:
+        file.write("P film_wave_u_1.v.avi 2\n".encode("utf-16-le"))
+    with pytest.raises(DatasetError, match=r"in two parts: wave_test_split1.txt, line 1, and wave_.*, line 7"):
+        dataset.read_splits(lists, 1)
+
+
+# ---------------------------------------------------------------------------------------- what lies in the folder
+
+LEFT_BEHIND = (
+    ".ipynb_checkpoints/a.avi",
+    ".ipynb_checkpoints/b.avi",
+    "__MACOSX/Run/._c.avi",
+    "@eaDir/d.avi",
+    "$RECYCLE.BIN/e.avi",
+    "System Volume Information/f.avi",
+    "lost+found/g.avi",
+    "Run/._v_Run_g01_c01.avi",
+    "Run/.h.mp4",
+    "Run/@eaDir/i.avi",
+    ".DS_Store",
+)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_what_systems_leave_behind_is_left_out_and_counted(clean: Path, tmp_path: Path, scheme: str) -> None:
+    root = tmp_path / ".data/videos"
+    shutil.copytree(clean, root)
+    placed(root, *LEFT_BEHIND)
+    (root / "Run/notes.txt").write_text("x")
+    run("moclip", "use", "folder", "--root", f"{scheme}{root}", cwd=tmp_path)
+    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    table = pd.read_parquet(tmp_path / "data/index.parquet")
+    assert set(table["id"]) == {path.relative_to(clean).as_posix() for path in clean.rglob("*.avi")}
+    assert (table["status"] == "ok").all()
+    counts = json.loads((tmp_path / "metrics/counts/index.json").read_text())
+    assert (counts["clips"], counts["classes"]) == (12, 2)
+    assert (counts["ignored_files"], counts["hidden_files"]) == (11, 10), "a folder once, whatever is in it"
+    assert re.search(r"of these hidden, or a system's +10", said)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["Run/Run/a.avi", "Jump/Jump/b.avi"], "move what is in Jump/Jump up into Jump (and so for 1 more)"),
+        (["UCF-101/Run/a.avi", "UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101"),
+        (["sets/UCF-101/Run/a.avi", "sets/UCF-101/Jump/b.avi"], "set dataset.root to {}/sets/UCF-101"),
+        (["train/Run/a.avi", "val/Run/b.avi"], "or set dataset.root to one of train, val"),
+        (["UCF-101/UCF-101/Run/a.avi", "UCF-101/UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101/UCF-101"),
+        (["a.avi", "b.avi"], "put each into a folder named after its class"),
+    ],
+)
+def test_clips_one_folder_too_deep_or_too_high_are_told_of(
+    tmp_path: Path, scheme: str, names: list[str], told: str
+) -> None:
+    root = f"{scheme}{placed(tmp_path / 'v', *names)}"
+    message = failing(tmp_path, root)
+    assert f"{root}: no clips found; 2 clips lie elsewhere than in <class>/<clip>, such as " in message
+    assert told.format(root) in message
+
+
+def test_a_class_unpacked_twice_beside_good_ones_is_told_of(clean: Path, tmp_path: Path) -> None:
+    root = tmp_path / "videos"
+    shutil.copytree(clean, root)
+    placed(root, "Sit/Sit/a.avi", "Sit/Sit/b.avi", "Sit/Sit/._c.avi")
+    (root / "Run/again").symlink_to(root)
+    run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
+    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    assert "2 clips lie elsewhere than in <class>/<clip>, such as Sit/Sit/a.avi: not read" in said
+    assert "move what is in Sit/Sit up into Sit\n" in said
+    assert json.loads((tmp_path / "metrics/counts/index.json").read_text())["misplaced_clips"] == 2
+
+
+def test_lists_that_are_asked_for_and_not_there_are_told_of(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    run("moclip", "use", "folder", "--root", clean, "--splits", "lists", cwd=tmp_path)
+    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    assert "no split lists in lists: the clips are split by group" in said
+
+
+# ---------------------------------------------------------------------------------------------------- holding out
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_fraction_too_small_for_the_groups_is_told_with_one_that_does(clean: Path, tmp_path: Path, part: str) -> None:
+    def given(fraction: float) -> list[str]:
+        shares = {"test": 0.3, "val": 0.3} | {part: fraction}
+        return [word for name, share in shares.items() for word in (f"--dataset-{name}-fraction", str(share))]
+
+    message = failing(tmp_path, clean, *given(0.01))
+    assert f"dataset.{part}_fraction = 0.01 is too small to hold out a group" in message
+    enough = re.search(rf"set dataset.{part}_fraction to ([0-9.]+) or more", message)
+    assert enough
+    failing(tmp_path, clean, *given(float(enough[1]) - 0.002))
+    run("moclip", "index", *given(float(enough[1])), cwd=tmp_path)
+
+
+def held_out_plainly(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -> pd.Series:
+    """By a table of all groups and classes."""
+    counts = pd.crosstab(groups, labels)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    table = counts.to_numpy()[order]
+    want, left, held = fraction * table.sum(axis=0), table.sum(axis=0), 0 * table.sum(axis=0)
+    chosen = []
+    for row, group in zip(table, counts.index[order], strict=True):
+        nearer = np.abs(want - held - row).sum() < np.abs(want - held).sum()
+        if nearer and np.all((left - row > 0) | (row == 0)):
+            held, left = held + row, left - row
+            chosen.append(group)
+    return groups.isin(chosen)
+
+
+def test_groups_held_out_one_by_one_are_those_of_a_whole_table() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        clips, sources, classes = rng.integers(1, (80, 20, 8))
+        groups = pd.Series([f"g{n}" for n in rng.integers(sources, size=clips)])
+        labels = pd.Series(3 * rng.integers(classes, size=clips) - 1)
+        fraction = rng.choice([0.05, 0.1, 0.2, 0.5, 0.85])
+        held = dataset.hold_out(groups, labels, fraction, seed)
+        assert held.equals(held_out_plainly(groups, labels, fraction, seed))
+        enough = dataset.smallest_fraction(groups, labels)
+        if enough is None:
+            assert not dataset.hold_out(groups, labels, 0.89, seed).any()
+        else:
+            assert dataset.hold_out(groups, labels, enough, seed).any()
+            assert not dataset.hold_out(groups, labels, max(0.0, enough - 0.002), seed).any()
 
 
 def test_held_out_groups_never_empty_a_class() -> None:
@@ -182,7 +447,7 @@ def test_counts_show_what_was_left_out(broken: Path) -> None:
     assert "not usable: Jump/v_Jump_g01_c08.avi: " in output
 
 
-def failing(tmp_path: Path, root: Path, *more: str) -> str:
+def failing(tmp_path: Path, root: Path | str, *more: str) -> str:
     """The message of `moclip index` on a folder that cannot be used."""
     videos = tmp_path / "given"
     videos.mkdir(exist_ok=True)

@@ -159,6 +159,30 @@ def test_a_pattern_names_clips(finished: Path, tmp_path: Path) -> None:
         video.clips_in([finished / "data/models"])
 
 
+def test_hidden_clips_are_looked_at_where_they_are_named_alone(tmp_path: Path) -> None:
+    root = tmp_path / ".data/clips"
+    names = [
+        "Run/a.avi",
+        "Run/._a.avi",
+        "__MACOSX/Run/b.avi",
+        "Run/@eaDir/c.avi",
+        ".cache/d.avi",
+        "Run/folder.avi/e.avi",
+    ]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    shown = [root / "Run/a.avi", root / "Run/folder.avi/e.avi"]
+    assert video.clips_in([root]) == shown
+    assert video.clips_in([root / "**/*.avi"]) == shown
+    assert video.clips_in([tmp_path / ".d*/clips/*/?.avi"]) == [root / "Run/a.avi"]
+    assert video.clips_in([root / "Run/._a.avi"]) == [root / "Run/._a.avi"]
+    assert video.clips_in([root / ".cache"]) == video.clips_in([root / ".c*/*.avi"]) == [root / ".cache/d.avi"]
+    assert video.clips_in([root / "__MACOSX/*/*.avi"]) == [root / "__MACOSX/Run/b.avi"]
+    with pytest.raises(DatasetError, match="no file is called so"):
+        video.clips_in([root / "*/@*/*.mov"])
+
+
 def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
     finished: Path, tmp_path: Path, said: dict[str, dict[str, Any]]
 ) -> None:

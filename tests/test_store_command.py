@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.conftest import run
 
@@ -41,6 +42,28 @@ def test_verify_names_the_clip_with_a_flipped_byte(project: Path) -> None:
     assert first in done.stderr
     assert "--rebuild" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["store info", "store verify", "store show Ball", "metrics", "index", "predict a.avi"]
+)
+def test_in_a_folder_of_the_project_the_projects_own_is_named(finished: Path, command: str) -> None:
+    for folder in ("data/features", "data/demo"):  # the second one has a params.yaml of its own
+        done = run("moclip", *command.split(), cwd=finished / folder, code=1)
+        assert "this is not the project's folder\n" in done.stderr
+        assert f"  run it there: cd {finished.resolve()}\n" in done.stderr
+
+
+def test_outside_any_project_nobody_is_told_to_run_the_extraction_again(tmp_path: Path) -> None:
+    for command in ("store info", "store verify", "store show Ball", "metrics"):
+        done = run("moclip", *command.split(), cwd=tmp_path, code=1)
+        assert done.stderr.startswith("error: params.yaml: not found\n  run from the project's root")
+    run("moclip", "use", "demo", cwd=tmp_path)
+    assert "run the extraction again" in run("moclip", "store", "info", cwd=tmp_path, code=1).stderr
+    assert "run: dvc repro" in run("moclip", "metrics", cwd=tmp_path, code=1).stderr
+    (tmp_path / "sub").mkdir()
+    said = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
+    assert f"this folder lies in another project, {tmp_path.resolve()}" in said
 
 
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:

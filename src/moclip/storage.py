@@ -268,6 +268,17 @@ def folder_for(path: Path, elsewhere: str | None) -> Iterator[Path]:
 # --------------------------------------------------------------------------------------------- clips and lists
 
 
+SYSTEM = frozenset(
+    ("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+)
+"""Folders that macOS, Synology, QNAP, Windows and Linux put among a user's own, in small letters."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or a system's own: ".git", "._a.mp4", "__MACOSX"."""
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
 def is_folder(path: str | Path) -> bool:
     """Whether there is such a folder: on a disk; at a URL any with a file in it."""
     return bool(Folder(path).sizes()) if is_url(path) else Path(path).is_dir()

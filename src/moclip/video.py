@@ -6,6 +6,7 @@ feeds predictions. Frame k of a clip is, for all of them, the k-th picture that 
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import importlib.util
@@ -22,7 +23,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 
-from moclip import h264, processes
+from moclip import h264, processes, storage
 from moclip.errors import DatasetError, MoclipError, VideoError
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
@@ -212,7 +213,8 @@ class _Picture(NamedTuple):
 def clips_in(paths: Sequence[Path]) -> list[Path]:
     """The files named; of folders all clips within, of patterns ("clips/**/*_g01_*") all that they meet, sorted.
 
-    Each file once. Raises DatasetError for a folder or a pattern that holds no clip.
+    Each file once. What is hidden in a folder, and what a system keeps there, is left out unless a path or a pattern
+    names it. Raises DatasetError for a folder or a pattern that holds no clip.
     """
     clips: list[Path] = []
     for path in paths:
@@ -220,6 +222,7 @@ def clips_in(paths: Sequence[Path]) -> list[Path]:
             clips += _clips_below(path) if path.is_dir() else [path]
             continue
         met = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  may be absolute
+        met = [one for one in met if all(_is_asked_for(part, path) for part in one.parts)]
         if not met:
             raise DatasetError("no file is called so", where=path)
         found = clips_in([one for one in met if one.is_dir() or one.suffix.lower() in VIDEO_SUFFIXES])
@@ -227,8 +230,21 @@ def clips_in(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(clips))
 
 
+def _is_asked_for(name: str, pattern: Path) -> bool:
+    """Whether a pattern may meet a file or folder: a hidden one only where a hidden part of the pattern does."""
+    return not storage.is_hidden(name) or any(
+        storage.is_hidden(part) and fnmatch.fnmatchcase(name, part) for part in pattern.parts
+    )
+
+
 def _clips_below(folder: Path) -> list[Path]:
-    found = sorted(inner for inner in folder.rglob("*") if inner.suffix.lower() in VIDEO_SUFFIXES)
+    found = [
+        inner
+        for inner in sorted(folder.rglob("*"))
+        if inner.suffix.lower() in VIDEO_SUFFIXES
+        and not inner.is_dir()
+        and not any(map(storage.is_hidden, inner.relative_to(folder).parts))
+    ]
     if not found:
         raise DatasetError("no clips in this folder", where=folder, fix=f"clips end in {', '.join(VIDEO_SUFFIXES)}")
     return found
