@@ -182,7 +182,7 @@ def _index(size: Size) -> pd.DataFrame:
     table["split"] = np.select([test, group >= 24], ["test", "val"], "train")
     for name, value in (
         ("codec", "mpeg4"), ("w", 320), ("h", 240), ("fps", 25.0), ("frames", 180), ("gop", 12), ("has_b", False),
-        ("bytes", 500_000), ("status", "ok"), ("reason", ""),
+        ("bytes", 500_000), ("status", "ok"), ("reason", ""), ("damage", ""), ("seekable", True),
     ):  # fmt: skip
         table[name] = value
     return table[list(dataset.COLUMNS)].astype(dataset.COLUMNS)

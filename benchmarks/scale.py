@@ -132,7 +132,7 @@ def metadata(part: int, parts: int, clips: int) -> pd.DataFrame:
         "codec": _same("h264", count), "w": np.full(count, 320), "h": np.full(count, 240), "fps": np.full(count, 25.0),
         "frames": _lengths(rng, count), "gop": np.full(count, 50), "has_b": np.ones(count, bool),
         "bytes": rng.integers(10**5, 10**7, count), "status": _same("ok", count), "reason": _same("", count),
-        "md5": _md5s(rng, count),
+        "md5": _md5s(rng, count), "damage": _same("", count), "seekable": np.ones(count, bool),
     }  # fmt: skip
     return pa.table(columns).to_pandas().astype(dataset.COLUMNS)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import CLIPVisionConfig
 
 from moclip import cost, dataset, metrics
 from moclip.fusion import Fusion, load_fusion
@@ -104,7 +103,7 @@ def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarr
 def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
     """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
     segments, crops = params.evaluate.views
-    tower = cost.picture_cost(CLIPVisionConfig(**inputs.clip_image.attributes["vision"]))
+    tower = cost.picture_cost(inputs.clip_image.attributes["vision"])
     network = cost.segment_cost(load_mv_tsn(paths.MV_TSN))
     head = cost.fusion_cost(model, params.clip.frames)
     stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,13 +40,13 @@ from tests.clips import (
     with_zeros,
     without_first_packets,
 )
-from tests.conftest import ROOT, run, set_keys
+from tests.conftest import REAL_DATA, ROOT, run, set_keys
 
 CANVAS, LIMIT = (48, 64), 20.0
 SEGMENTS, STILLS = 4, 3
 FILM = moving_texture(24, (64, 96))
 WIDE = moving_texture(24, (64, 160))
-CASES = ROOT.parent / "shared/cases"
+CASES = Path(os.environ.get(REAL_DATA, "")).parent / "cases"
 
 
 @dataclass(frozen=True)
@@ -344,6 +345,48 @@ def test_traces_of_a_cropped_clip_lie_where_it_is_shown(project: Path, tmp_path:
     np.testing.assert_allclose(found, reference.traced(frames, CANVAS), rtol=0, atol=1e-9)
 
 
+# --------------------------------------------------------------------------------------------------- transcoded
+
+
+TRANSCODED = (
+    "turned and cut",
+    "mpeg4 cut at 9",
+    "libx264, second half zeros",
+    "clock set back",
+    "cropped at all sides",
+)
+
+
+def test_transcoded_clips_keep_the_numbers_of_their_own_frames(project: Path, tmp_path: Path) -> None:
+    names = {name: clip_of(project, name) for name in TRANSCODED}
+    for id in names.values():
+        target = tmp_path / "videos" / id
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / "videos" / id, target)
+    for name in ("clip", "params.yaml"):
+        (shutil.copytree if name == "clip" else shutil.copy)(project / name, tmp_path / name)
+    set_keys(tmp_path / "params.yaml", {"index.transcode": "mpeg4"})
+    for stage in ("transcode", "index", "extract_mv", "clip_image"):
+        run("python", "-m", f"stages.{stage}", cwd=tmp_path)
+    index = pd.read_parquet(tmp_path / "data/index.parquet").set_index("id")
+    reader = FieldReader(tmp_path / "data/features/mv.zarr", tmp_path / "data/features/mv.parquet")
+    stills, clip = Features(tmp_path / "data/features/clip_image.zarr", "clip_image"), Clip(str(tmp_path / "clip"))
+    for name, id in names.items():
+        path = tmp_path / "videos" / id
+        pictures = _shown_plainly(path, KINDS[name])
+        assert index.loc[id, "frames"] == len(pictures)
+        seen = [np.ascontiguousarray(pictures[number]) for number in stills.rows("frame", [id])[0]]
+        np.testing.assert_allclose(stills.rows("raw", [id])[0], clip.encode_images(seen), rtol=0, atol=1e-4)
+        fields = FieldSettings(True, CANVAS, 8, LIMIT, False)
+        read = read_input(Job(path, fields, ViewSettings(SEGMENTS, 1, 1, STILLS, "random", 0)))
+        types = reader.frame_types(id)
+        target_frames = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([False]))
+        wanted = target_frames[segment_frames(np.array([len(types)]), SEGMENTS)[0]]
+        np.testing.assert_array_equal(read.levels, reader.video(id)[wanted])
+        for still, picture in zip(read.stills, seen, strict=True):
+            np.testing.assert_array_equal(still, picture)
+
+
 # ------------------------------------------------------------------------------------------------------ mutants
 
 
@@ -486,7 +529,7 @@ def test_a_folder_and_a_clip_with_colons_go_through_the_commands(tmp_path: Path)
 # ------------------------------------------------------------------------------------------- the files that were met
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="the files that users met lie beside the project")
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"no folder of such files beside the one that {REAL_DATA} names")
 class TestCases:
     """Right values of files that were read wrongly."""
 

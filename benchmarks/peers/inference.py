@@ -204,9 +204,9 @@ class _Video(torch.nn.Module):
 
 def costs() -> dict[str, dict[str, int]]:
     """Multiply-adds and parameters of the seeing side of each, a clip."""
-    from transformers import CLIPVisionConfig, XCLIPConfig, XCLIPModel
+    from transformers import XCLIPConfig, XCLIPModel
 
-    tower = picture_cost(CLIPVisionConfig(patch_size=32, projection_dim=512))
+    tower = picture_cost({"patch_size": 32, "projection_dim": 512})
     network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
     segment = segment_cost(network)
     head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))

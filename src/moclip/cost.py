@@ -5,14 +5,13 @@ Called by `evaluate` alone; no feature and no weight depends on it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from transformers import CLIPVisionConfig
-
     from moclip.fusion import Fusion
     from moclip.mv_tsn import MvTsn
 
@@ -44,10 +43,14 @@ def segment_cost(model: MvTsn) -> dict[str, int]:
     return {"parameters": count_parameters(model), "multiply_adds": multiply_adds(model.eval(), segment)}
 
 
-def picture_cost(config: CLIPVisionConfig) -> dict[str, int]:
-    """Parameters, and multiply-adds on one picture, of an image tower of this shape with its projection."""
-    from transformers import CLIPVisionModelWithProjection
+def picture_cost(vision: Mapping[str, Any]) -> dict[str, int]:
+    """Parameters, and multiply-adds on one picture, of CLIP's image tower with its projection.
 
+    `vision` is the tower's configuration, as `Clip.vision` gives it.
+    """
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(**vision)
     with torch.device("meta"):  # shapes are all it takes
         tower = CLIPVisionModelWithProjection(config)
         picture = torch.zeros(1, 3, config.image_size, config.image_size)
