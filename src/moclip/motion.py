@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moclip.video import AS_CODED, B_FRAME, I_FRAME, Vectors
+from moclip.video import AS_CODED, B_FRAME, I_FRAME, MACROBLOCK, Vectors
 
 CODEC_CELL = 8  # px: FFmpeg exports blocks of 16 or 8 px only, so a cell of 8 has at most one vector per direction
-MACROBLOCK = 16  # px
 LEVELS = 127  # of int8 on either side of zero
 ACCUMULATE = (False, "grid", "pixel")
 

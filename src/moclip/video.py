@@ -38,6 +38,7 @@ I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
 WINDOW_BYTES = 1 << 20  # of raw vectors: small enough to stay in the CPU's cache, large enough to vectorise
 WINDOW_FRAMES = 64  # twice as many as 32 take a tenth less time at 320x240, in one process and in two
 HELD_BYTES = 64 << 20  # of a file's packets, kept between counting and decoding them
+MACROBLOCK = 16  # px
 MOST_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is taken for it
 LIMITS = {"max_pixels": str(MOST_PIXELS)}
 EXPORT = LIMITS | {"flags2": "+export_mvs"}
@@ -376,7 +377,7 @@ def _checked_pictures(
     for picture in _pictures(_with_first_key(packets, keys), stream, lost):
         _check_progressive(path, stream, picture)
         if geometry is None:
-            cropped = _cropped(stream, picture, keys[0] if keys else b"")
+            cropped = _cropped(path, stream, picture, keys[0] if keys else b"")
             geometry = Geometry(picture.width, picture.height, _orientation(picture), *cropped)
         if geometry[:2] != (picture.width, picture.height):
             sizes = f"{geometry.width}x{geometry.height} to {picture.width}x{picture.height}"
@@ -402,11 +403,12 @@ def _noted(packets: Iterable[Any], notes: list[_Packet]) -> Iterator[Any]:
         yield packet
 
 
-def _cropped(stream: Any, picture: Any, key_frame: bytes) -> tuple[int, int]:
+def _cropped(path: str | Path, stream: Any, picture: Any, key_frame: bytes) -> tuple[int, int]:
     """How many px of the coded picture were cropped away at its left and top; of the codecs here, H.264 does so.
 
     FFmpeg crops whole machine words at the left, perhaps less than the stream asks for, and the rest stays in the
-    picture: so what was cropped follows from the sizes.
+    picture: so what was cropped follows from the sizes. Where no parameter set fits, the picture must begin where the
+    coded one does: what lacks is less than a macroblock, the padding at the right and bottom.
     """
     context = stream.codec_context
     if context.name != "h264":
@@ -416,6 +418,8 @@ def _cropped(stream: Any, picture: Any, key_frame: bytes) -> tuple[int, int]:
         top = context.coded_height - asked.bottom - picture.height
         if 0 <= left <= asked.left and top == asked.top:
             return left, top
+    if max(context.coded_width - picture.width, context.coded_height - picture.height) >= MACROBLOCK:
+        raise VideoError("its cropping cannot be read", where=path, fix=_re_encode(path))
     return 0, 0
 
 
