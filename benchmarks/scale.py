@@ -450,11 +450,11 @@ def probed(clips: Sequence[str]) -> Found:
 
 def stills(clips: Sequence[str]) -> Found:
     """The middle frame, decoded."""
-    middles = [video.probe(clip).frames // 2 for clip in clips]
+    known = [video.probe(clip) for clip in clips]
     found: Found = {}
     with clock(found):
-        for clip, middle in zip(clips, middles, strict=True):
-            video.read_frames(clip, [middle])
+        for clip, about in zip(clips, known, strict=True):
+            video.read_frames(clip, [about.frames // 2], about.seekable)
     return found
 
 

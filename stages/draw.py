@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moclip.draw import Drawing, Drawn, Form, Job, Style, draw_clip, length, targets
+from moclip.draw import Drawing, Drawn, Form, Job, Style, draw_or_reason, length, targets
 from moclip.draw import draw as draw_clips
 from moclip.errors import MoclipError, VideoError
 from moclip.video import clips_in
@@ -77,10 +77,11 @@ Result = tuple[Job, Drawn | VideoError]
 def _alone(job: Job) -> list[Result]:
     """Draw one clip here, and tell of its frames."""
     try:
-        with console.progress("draw", length(job[0], job[2]), "frame") as advance:
-            return [(job, draw_clip(*job, advance))]
+        frames = length(job[0], job[2])
     except VideoError as problem:
         return [(job, problem)]
+    with console.progress("draw", frames, "frame") as advance:
+        return [(job, draw_or_reason(job, advance))]
 
 
 def _together(jobs: list[Job], workers: int) -> list[Result]:

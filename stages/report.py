@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from moclip import metrics, storage
 from moclip import report as page
-from moclip.errors import VideoError
+from moclip.errors import clip_problem
 from moclip.motion import dequantise
 from moclip.store import FieldReader
 from pipeline import console, paths
@@ -193,8 +193,8 @@ def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
     """The still and the motion of a clip, or why there are none."""
     try:
         return {"still": page.still(path, frame), "motion": page.motion_picture(path, fields)}
-    except VideoError as problem:
-        return {"still": None, "reason": problem.what}
+    except Exception as problem:  # an extreme shape, say: whatever is wrong with one clip, it costs no other
+        return {"still": None, "reason": clip_problem(problem, path).what}
 
 
 def _top(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from moclip import clip_input, dataset, encoding, extract, processes, video
 
-_decode, _probe, _describe, _frames = extract._decode, dataset._probe, video.probe, video.read_frames
+_decode, _probe, _describe, _frames = extract._decode, dataset._probe, video.probe, video.read_pictures
 
 
 def hang() -> None:
@@ -87,11 +87,11 @@ def _describe_or_die(path: Path) -> video.VideoInfo:
 
 
 def read_or_die(clip: Any) -> Any:
-    video.read_frames = _frames_or_die  # type: ignore[assignment]
+    video.read_pictures = _frames_or_die  # type: ignore[assignment]
     return encoding._read(clip)
 
 
-def _frames_or_die(path: Path, indices: Any, seekable: bool) -> np.ndarray:
+def _frames_or_die(path: Path, indices: Any, seekable: bool) -> list[np.ndarray]:
     if "g01_c01" in str(path):
         die()
     return _frames(path, indices, seekable)

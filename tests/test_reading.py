@@ -23,6 +23,7 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 
 from moclip import motion, video
+from moclip import transcode as transcoding
 from moclip.clip import Clip
 from moclip.clip_input import FieldSettings, Job, ViewSettings, read_input, read_or_reason
 from moclip.errors import VideoError
@@ -580,3 +581,89 @@ class TestCases:
         expected, _ = _read_plainly(path)
         found = motion.quantise(motion.field(video.read_vectors(path, "pyav"), CANVAS, 8), LIMIT)
         np.testing.assert_array_equal(found, expected)
+
+
+# ------------------------------------------------------------------------------------ what strangers found to be wrong
+
+
+def test_stills_of_damaged_mpeg2_are_those_of_predictions(tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mkv", FILM, "mpeg2video", b_frames=2)
+    fields, views = FieldSettings(False, CANVAS, 8, LIMIT, False), ViewSettings(4, 1, 1, 12, "middle", 0)
+    damaged = 0
+    for seed in range(12):
+        path = with_flipped_bits(whole, tmp_path / f"{seed}.mkv", seed, 4)
+        about = video.probe(path)
+        damaged += bool(about.damage)
+        numbers = segment_frames(np.array([about.frames]), 12)[0]
+        read = read_input(Job(path, fields, views))
+        for still, picture in zip(read.stills, video.read_pictures(path, numbers, about.seekable), strict=True):
+            np.testing.assert_array_equal(still, picture)
+    assert damaged > 6
+
+
+def test_cropping_that_changes_midway_is_refused(tmp_path: Path) -> None:
+    parts = [
+        encode(tmp_path / f"{number}.ts", WIDE, "libx264", gop=8, options=_x264(f"bframes=0:crop-rect={rect}"))
+        for number, rect in enumerate(("64,0,0,0", "0,0,64,0"))
+    ]
+    path = tmp_path / "joined.mp4"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(VideoError, match="cropping changes midway"):
+        video.probe(path)
+
+
+def test_a_b_frame_that_is_said_to_be_a_key_frame_is_no_place_to_begin(tmp_path: Path) -> None:
+    whole, path = encode(tmp_path / "whole.mp4", FILM, "mpeg4", b_frames=2, gop=12), tmp_path / "keys.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.is_keyframe = True
+                packet.stream = stream
+                container.mux(packet)
+    wanted = range(len(FILM))
+    plainly = [picture for picture, _, _ in plain_decode(path)]
+    for number in wanted:
+        np.testing.assert_array_equal(video.read_frames(path, [number], True)[0], plainly[number])
+
+
+def test_sizes_may_change_where_clips_are_transcoded(tmp_path: Path) -> None:
+    parts = [encode(tmp_path / f"{n}.ts", film, "libx264", gop=8) for n, film in enumerate((FILM, FILM[:, :48]))]
+    path = tmp_path / "sizes.mp4"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    fields, views = FieldSettings(True, CANVAS, 8, LIMIT, False), ViewSettings(4, 1, 1, 2, "middle", 0)
+    assert [still.shape for still in read_input(Job(path, fields, views)).stills] == [(64, 96, 3), (48, 96, 3)]
+
+
+def test_extreme_shapes_and_long_names_cost_their_clip_alone(tmp_path: Path) -> None:
+    (tmp_path / "clips/A").mkdir(parents=True)
+    for name in ("a", "b", "x" * 251):
+        encode(tmp_path / "a.avi", moving_texture(8, (48, 64))).rename(tmp_path / f"clips/A/{name}.avi")
+    encode(tmp_path / "clips/A/tall.avi", moving_texture(8, (2048, 16)))
+    done = run("moclip", "draw", "clips", "--as", "gif", cwd=tmp_path)
+    assert len(list((tmp_path / "drawings").rglob("*.gif"))) >= 2
+    assert "its name is too long for that of a drawing" in done.stderr
+    assert "a fault in the program" not in done.stderr
+    failed = transcoding.transcode(tmp_path / "clips", ["A/a.avi", f"A/{'x' * 251}.avi"], tmp_path / "out", 1)
+    assert list(failed) == [f"A/{'x' * 251}.avi"]
+    assert "File name too long" in failed[f"A/{'x' * 251}.avi"]
+    near = "y" * 245  # with what is added to it while it is written, it is too long
+    shutil.copy(tmp_path / "clips/A/a.avi", tmp_path / f"clips/A/{near}.avi")
+    assert transcoding.transcode(tmp_path / "clips", [f"A/{near}.avi"], tmp_path / "near", 1) == {}
+
+
+def test_a_decoder_that_hangs_costs_draw_its_clip_alone(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    encode(tmp_path / "clips/a.mp4", FILM, "libx264")
+    os.mkfifo(tmp_path / "clips/hang.mp4")
+    done = run("moclip", "draw", "clips", cwd=tmp_path, MOCLIP_CLIP_SECONDS="3")
+    assert "gave nothing for 3 s" in done.stderr
+    assert len(list((tmp_path / "drawings").rglob("*.mp4"))) == 1
+
+
+def test_patterns_meet_what_they_meet(tmp_path: Path) -> None:
+    (tmp_path / "w/empty").mkdir(parents=True)
+    clip = encode(tmp_path / "w/a.avi", moving_texture(4, (48, 64)))
+    (tmp_path / "w/x[1].avi").symlink_to("nowhere")
+    assert video.clips_in([tmp_path / "w/*"]) == [clip, tmp_path / "w/x[1].avi"]
+    assert video.clips_in([tmp_path / ("z" * 300 + ".avi"), clip]) == [tmp_path / ("z" * 300 + ".avi"), clip]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from moclip import motion, processes, video
-from moclip.errors import VideoError
+from moclip.errors import VideoError, clip_problem
 from moclip.sampling import pick_motion, segment_frames, still_frames
 from moclip.transcode import transcoded
 
@@ -68,7 +68,7 @@ def read_input(job: Job) -> ClipInput:
         return ClipInput(levels, stills)
     with transcoded(job.path) as source:
         levels, _, numbers = _read(job, source, with_stills=False)
-    return ClipInput(levels, list(video.read_frames(job.path, numbers)))
+    return ClipInput(levels, video.read_pictures(job.path, numbers))
 
 
 def read_or_reason(job: Job) -> ClipInput | VideoError:
@@ -76,15 +76,8 @@ def read_or_reason(job: Job) -> ClipInput | VideoError:
     try:
         with processes.limited():
             return read_input(job)
-    except VideoError as problem:
-        return problem
     except Exception as problem:  # whatever is wrong with one clip, it costs no other
-        return failed(job.path, problem)
-
-
-def failed(path: Path, problem: Exception) -> VideoError:
-    """A clip's reason, from whatever went wrong with it."""
-    return VideoError(f"{type(problem).__name__}: {problem}", where=path)
+        return clip_problem(problem, job.path)
 
 
 def lost(job: Job, reason: str) -> ClipInput | VideoError:

@@ -6,6 +6,7 @@ so its length does not matter.
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
@@ -22,7 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from moclip import motion, processes, video
-from moclip.errors import MoclipError, VideoError
+from moclip.errors import MoclipError, VideoError, clip_problem
 from moclip.files import file_aside, folder_aside
 
 Style = Literal["arrows", "hsv", "components"]
@@ -491,6 +492,8 @@ def draw_clip(path: Path, target: Path, drawing: Drawing, advance: Advance = lam
     try:
         return draw(path, target, drawing, info, advance)
     except OSError as problem:  # of reading, it would be a VideoError
+        if problem.errno == errno.ENAMETOOLONG:
+            raise VideoError("its name is too long for that of a drawing", where=path) from problem
         raise MoclipError(f"cannot be written: {problem.strerror or problem}", where=target) from problem
 
 
@@ -643,11 +646,18 @@ def draw(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Drawn | Video
 
     A process that a clip takes with it costs that clip alone. Raises MoclipError where nothing can be written.
     """
-    yield from processes.run(_do, list(jobs)[::-1], workers, lambda job, reason: VideoError(reason, where=job[0]))
+    yield from processes.run(
+        draw_or_reason, list(jobs)[::-1], workers, lambda job, reason: VideoError(reason, where=job[0])
+    )
 
 
-def _do(job: Job) -> Drawn | VideoError:
+def draw_or_reason(job: Job, advance: Advance = lambda count: None) -> Drawn | VideoError:
+    """Draw a clip; what is wrong with it, whatever it is, is returned and not raised.
+
+    Raises MoclipError where nothing can be written.
+    """
     try:
-        return draw_clip(*job)
-    except VideoError as problem:
-        return problem
+        with processes.limited():
+            return draw_clip(*job, advance)
+    except Exception as problem:  # whatever is wrong with one clip, it costs no other
+        return clip_problem(problem, job[0])

@@ -18,7 +18,7 @@ import pandas as pd
 
 from moclip import processes, video
 from moclip.cluster import Cluster, Worker, check_seen, check_versions
-from moclip.errors import ModelError, VideoError
+from moclip.errors import ModelError, VideoError, clip_problem
 from moclip.parts import Parts
 from moclip.sampling import still_frames
 from moclip.storage import fetched, join
@@ -132,7 +132,7 @@ class StillsWorker:
             self._encode(part, islice(decoded, len(part.rows)))
             yield part
 
-    def _encode(self, part: Part, decoded: Iterator[tuple[np.ndarray, np.ndarray | VideoError]]) -> None:
+    def _encode(self, part: Part, decoded: Iterator[tuple[np.ndarray, list[np.ndarray] | VideoError]]) -> None:
         numbers: list[np.ndarray] = []
         raw = [np.empty((0, self.clip.width), np.float32)]
         pictures: list[np.ndarray] = []
@@ -168,23 +168,21 @@ def _rows(part: Part) -> Iterator[Any]:
     return iter(part.rows.itertuples(index=False))
 
 
-def _read(clip: _Stills) -> tuple[np.ndarray, np.ndarray | VideoError]:
+def _read(clip: _Stills) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
     """The numbers of a clip's stills and the stills, or what is wrong with the clip."""
     numbers = _numbers(clip)
     try:
         with fetched(join(clip.given.root, clip.path)) as file, processes.limited():
             if clip.given.indexed:
                 video.check_unchanged(file, clip.md5)
-            return numbers, video.read_frames(file, numbers, clip.seekable)
-    except VideoError as problem:
-        return numbers, problem
-    except Exception as problem:  # whatever is wrong with one clip, it stops no other
-        return numbers, VideoError(f"{type(problem).__name__}: {problem}")
+            return numbers, video.read_pictures(file, numbers, clip.seekable)
+    except Exception as problem:  # whatever is wrong with one clip, it costs no other
+        return numbers, clip_problem(problem, clip.path)
 
 
 def _numbers(clip: _Stills) -> np.ndarray:
     return still_frames(clip.frames, clip.given.frames, clip.given.choice, clip.given.seed, clip.md5)
 
 
-def _lost(clip: _Stills, reason: str) -> tuple[np.ndarray, np.ndarray | VideoError]:
+def _lost(clip: _Stills, reason: str) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
     return _numbers(clip), VideoError(reason)

@@ -37,6 +37,19 @@ class VideoError(MoclipError):
     """One video cannot be used; `what` is the reason that goes into its row. Never stops a run."""
 
 
+def clip_problem(problem: Exception, clip: str | Path) -> VideoError:
+    """A clip's reason, from whatever went wrong with it: it costs no other clip.
+
+    Raises the problem itself where it is none of the clip's: no room to write, say.
+    """
+    if isinstance(problem, VideoError):
+        return problem
+    if isinstance(problem, MoclipError):
+        raise problem
+    reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    return VideoError(f"{type(problem).__name__}: {reason}", where=clip)
+
+
 class StoreError(MoclipError):
     """A feature store is missing, damaged, or does not hold what is asked of it."""
 

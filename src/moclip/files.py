@@ -14,6 +14,7 @@ from pathlib import Path
 from moclip.errors import MoclipError
 
 _ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]*)-(?P<process>\d+)\.tmp")
+LONGEST_NAME = 255  # bytes of a file's name, on most file systems
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -85,7 +86,9 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
+    end = f".{_host()}-{os.getpid()}.tmp"
+    name = os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - len(os.fsencode(end)) - 1])
+    return path.with_name(f".{name}{end}")
 
 
 def _host() -> str:

@@ -5,7 +5,7 @@ Called by `video`: how much of the coded picture is cropped, and which packets b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 _SPS, _IDR = 7, 5  # types of NAL unit (table 7-1)
@@ -27,13 +27,22 @@ def is_idr(packet: bytes, extradata: bytes) -> bool:
     return any(unit[0] & 31 == _IDR for unit in _units(packet, _length_size(extradata)) if unit)
 
 
-def croppings(extradata: bytes, packet: bytes = b"") -> list[Cropping]:
-    """The cropping that each readable sequence parameter set asks for: those of a packet, then those of the stream.
+def croppings(extradata: bytes) -> list[Cropping]:
+    """The cropping that each readable sequence parameter set of a stream asks for, in their order.
 
     `extradata` is the stream's avcC box, or its parameter sets in Annex B's format.
     """
+    return _croppings(_parameter_sets(extradata))
+
+
+def croppings_in(packet: bytes, extradata: bytes) -> list[Cropping]:
+    """The same of the parameter sets in a packet."""
+    return _croppings(_units(packet, _length_size(extradata)))
+
+
+def _croppings(units: Iterable[bytes]) -> list[Cropping]:
     found = []
-    for unit in [*_units(packet, _length_size(extradata)), *_parameter_sets(extradata)]:
+    for unit in units:
         if unit and unit[0] & 31 == _SPS:
             try:
                 found.append(_cropping(_Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))))

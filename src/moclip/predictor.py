@@ -23,12 +23,11 @@ from moclip.clip_input import (
     FieldSettings,
     Job,
     ViewSettings,
-    failed,
     lost,
     read_input,
     read_or_reason,
 )
-from moclip.errors import MoclipError, VideoError
+from moclip.errors import MoclipError, VideoError, clip_problem
 from moclip.features import normalised
 from moclip.fusion import Fusion, TextFusion
 from moclip.mv_tsn import MvTsn
@@ -113,7 +112,7 @@ class Predictor:
         try:
             return self.answer(read)
         except Exception as problem:  # pictures that CLIP's processor cannot take, say
-            return failed(job.path, problem)
+            return clip_problem(problem, job.path)
 
     def labelled(self, labels: Sequence[str]) -> Predictor:
         """The same models asked for other classes, described in words: no training, and no answer of MV-TSN alone.

@@ -22,7 +22,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from moclip import processes, storage, video
-from moclip.errors import DatasetError, MoclipError, VideoError
+from moclip.errors import DatasetError, MoclipError, VideoError, clip_problem
 from moclip.files import file_aside, write_atomically
 
 WIDTH, HEIGHT = 340, 256  # px, whatever the source's shape
@@ -215,8 +215,8 @@ def _do(job: _Job) -> str:
     try:
         with storage.fetched(job.source) as file, processes.limited():
             encode(file, job.target, job.key)
-    except VideoError as problem:
-        return problem.what
+    except Exception as problem:  # whatever is wrong with one clip, it costs no other
+        return clip_problem(problem, job.source).what
     return ""
 
 

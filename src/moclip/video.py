@@ -10,7 +10,8 @@ import fnmatch
 import glob
 import hashlib
 import importlib.util
-from collections.abc import Container, Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,6 +39,7 @@ I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
 WINDOW_BYTES = 1 << 20  # of raw vectors: small enough to stay in the CPU's cache, large enough to vectorise
 WINDOW_FRAMES = 64  # twice as many as 32 take a tenth less time at 320x240, in one process and in two
 HELD_BYTES = 64 << 20  # of a file's packets, kept between counting and decoding them
+HASHED_BYTES = 1 << 20  # of a file, read at once
 MACROBLOCK = 16  # px
 MOST_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is taken for it
 LIMITS = {"max_pixels": str(MOST_PIXELS)}
@@ -199,6 +201,14 @@ class _Packet(NamedTuple):
     is_discarded: bool
 
 
+class _Start(NamedTuple):
+    """A key frame's packet: when it is decoded, and where it lies in the file."""
+
+    dts: int | None
+    pos: int | None
+    size: int
+
+
 class _Picture(NamedTuple):
     """What `probe` keeps of a decoded picture; `kind` as in `Vectors.frame_types`."""
 
@@ -219,16 +229,34 @@ def clips_in(paths: Sequence[Path]) -> list[Path]:
     """
     clips: list[Path] = []
     for path in paths:
-        if path.exists() or not glob.has_magic(str(path)):
-            clips += _clips_below(path) if path.is_dir() else [path]
-            continue
-        met = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  may be absolute
-        met = [one for one in met if all(_is_asked_for(part, path) for part in one.parts)]
-        if not met:
-            raise DatasetError("no file is called so", where=path)
-        found = clips_in([one for one in met if one.is_dir() or one.suffix.lower() in VIDEO_SUFFIXES])
-        clips += found or met
+        if os.path.isdir(path):  # noqa: PTH112  false for a name that is too long, where Path's method raises
+            found = _clips_below(path)
+            if not found:
+                fix = f"clips end in {', '.join(VIDEO_SUFFIXES)}"
+                raise DatasetError("no clips in this folder", where=path, fix=fix)
+            clips += found
+        elif os.path.lexists(path) or not glob.has_magic(str(path)):
+            clips.append(path)
+        else:
+            clips += _clips_met(path)
     return list(dict.fromkeys(clips))
+
+
+def _clips_met(pattern: Path) -> list[Path]:
+    """The clips that a pattern meets, and those in folders that it meets; where it meets no clip, all other files."""
+    met = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207  may be absolute
+    met = [one for one in met if all(_is_asked_for(part, pattern) for part in one.parts)]
+    if not met:
+        raise DatasetError("no file is called so", where=pattern)
+    clips: list[Path] = []
+    for one in met:
+        if one.is_dir():
+            clips += _clips_below(one)
+        elif one.suffix.lower() in VIDEO_SUFFIXES:
+            clips.append(one)
+    if not clips and all(one.is_dir() for one in met):
+        raise DatasetError("no clips in these folders", where=pattern, fix=f"clips end in {', '.join(VIDEO_SUFFIXES)}")
+    return clips or [one for one in met if not one.is_dir()]
 
 
 def _is_asked_for(name: str, pattern: Path) -> bool:
@@ -239,22 +267,23 @@ def _is_asked_for(name: str, pattern: Path) -> bool:
 
 
 def _clips_below(folder: Path) -> list[Path]:
-    found = [
+    return [
         inner
         for inner in sorted(folder.rglob("*"))
         if inner.suffix.lower() in VIDEO_SUFFIXES
         and not inner.is_dir()
         and not any(map(storage.is_hidden, inner.relative_to(folder).parts))
     ]
-    if not found:
-        raise DatasetError("no clips in this folder", where=folder, fix=f"clips end in {', '.join(VIDEO_SUFFIXES)}")
-    return found
 
 
 def md5(path: str | Path) -> str:
     """Return the MD5 of the file's bytes, in hexadecimal."""
+    whole = hashlib.md5()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        while piece := file.read(HASHED_BYTES):
+            processes.still_alive()  # a large file on a slow disk
+            whole.update(piece)
+    return whole.hexdigest()
 
 
 def check_unchanged(path: Path, content: str) -> None:
@@ -345,7 +374,8 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         if width * height > MOST_PIXELS:
             what = f"pictures of {width}x{height} px, more than {MOST_PIXELS:,} px"
             raise VideoError(what, where=path, fix=_re_encode(path))
-        stream.codec_context.options = LIMITS
+        # the same for all ways to read: where vectors are exported, damaged MPEG-1 and -2 is concealed otherwise
+        stream.codec_context.options = EXPORT
         stream.codec_context.thread_type = "NONE"
         yield container, stream
 
@@ -374,7 +404,7 @@ def _checked_pictures(
     """
     keys: list[bytes] = []
     geometry: Geometry | None = None
-    for picture in _pictures(_with_first_key(packets, keys), stream, lost):
+    for picture in _pictures(_with_first_key(path, stream, packets, keys), stream, lost):
         _check_progressive(path, stream, picture)
         if geometry is None:
             cropped = _cropped(path, stream, picture, keys[0] if keys else b"")
@@ -387,11 +417,21 @@ def _checked_pictures(
         yield picture, geometry
 
 
-def _with_first_key(packets: Iterable[Any], keys: list[bytes]) -> Iterator[Any]:
-    """Pass packets on; the content of the first key frame is put into `keys`."""
+def _with_first_key(path: str | Path, stream: Any, packets: Iterable[Any], keys: list[bytes]) -> Iterator[Any]:
+    """Pass packets on; the content of the first key frame is put into `keys`.
+
+    Raises VideoError at a key frame of H.264 that brings another cropping than the one before.
+    """
+    known: list[h264.Cropping] = []
+    is_h264, extradata = stream.codec_context.name == "h264", stream.codec_context.extradata or b""
     for packet in packets:
-        if not keys and packet is not None and packet.is_keyframe:
-            keys.append(bytes(packet))
+        if packet is not None and packet.is_keyframe and (is_h264 or not keys):
+            content = bytes(packet)
+            keys[:] = keys or [content]
+            brought = h264.croppings_in(content, extradata) if is_h264 else []
+            if brought and known and brought != known:
+                raise VideoError("the picture's cropping changes midway", where=path, fix=_re_encode(path))
+            known = brought or known
         yield packet
 
 
@@ -411,9 +451,10 @@ def _cropped(path: str | Path, stream: Any, picture: Any, key_frame: bytes) -> t
     coded one does: what lacks is less than a macroblock, the padding at the right and bottom.
     """
     context = stream.codec_context
+    extradata = context.extradata or b""
     if context.name != "h264":
         return 0, 0
-    for asked in h264.croppings(context.extradata or b"", key_frame):
+    for asked in [*h264.croppings_in(key_frame, extradata), *h264.croppings(extradata)]:
         left = context.coded_width - asked.right - picture.width
         top = context.coded_height - asked.bottom - picture.height
         if 0 <= left <= asked.left and top == asked.top:
@@ -467,7 +508,9 @@ def _progressive(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iter
 def _packets(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
     """Yield the stream's packets; where the container breaks off, which is noted in `lost`, None ends them."""
     try:
-        yield from container.demux(stream)
+        for packet in container.demux(stream):
+            processes.still_alive()
+            yield packet
     except FFmpegError as error:  # what came before is still good
         lost.append(_plain(error))
         yield None
@@ -599,6 +642,7 @@ def _read_mvextractor(path: str | Path, refuse_b: bool) -> Iterator[Vectors]:
         weight = frames = vectors = 0
         while True:
             ok, _, found, letter = video.read()
+            processes.still_alive()
             if not ok:
                 break
             kind = _LETTER.get(letter, P_FRAME)
@@ -646,7 +690,8 @@ def _in_the_picture(blocks: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def _read_pyav(path: str | Path, moving_only: bool, damaged: bool) -> Iterator[Vectors]:
     with _opened(path) as (container, stream):
-        stream.codec_context.options = EXPORT if damaged else EXPORT | WITHOUT_PIXELS
+        if not damaged:
+            stream.codec_context.options = EXPORT | WITHOUT_PIXELS
         decoded = _decoded(path, stream, _packets(container, stream, []))
         yield from in_windows(decoded if damaged else _refused_where_damaged(path, decoded), moving_only)
 
@@ -673,13 +718,11 @@ def one_pass(path: str | Path) -> Iterator[tuple[int, Iterator[Decoded]]]:
     """
     with _opened(path) as (container, stream):
         _check_codec(path, stream)
-        stream.codec_context.options = EXPORT
         frames, held = _hold(_packets(container, stream, []))
         if held is not None:
             yield frames, _decoded(path, stream, held)
             return
     with _opened(path) as (container, stream):
-        stream.codec_context.options = EXPORT
         yield frames, _decoded(path, stream, _packets(container, stream, []))
 
 
@@ -790,7 +833,12 @@ def _macroblocks(records: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, seekable: bool = False) -> np.ndarray:
-    """Decode the frames at `indices` (display order, from 0), turned as shown: uint8 (K, height, width, 3), RGB.
+    """The frames that `read_pictures` gives of a video whose size stays the same: uint8 (K, height, width, 3), RGB."""
+    return np.stack(read_pictures(path, indices, seekable))
+
+
+def read_pictures(path: str | Path, indices: Sequence[int] | np.ndarray, seekable: bool = False) -> list[np.ndarray]:
+    """Decode the frames at `indices` (display order, from 0), turned as shown: each uint8 (height, width, 3), RGB.
 
     Decodes in order from the start, or, where `probe` found the video `seekable`, from the key frame before each wanted
     one. Where anything then looks otherwise than `probe` found it, they are decoded in order after all.
@@ -809,7 +857,7 @@ def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, seekable:
     if missing := [index for index in wanted if index not in found]:
         what = f"frame {missing[0]} is beyond the video's end"
         raise VideoError(what, where=path, fix="check the file, then index it again")
-    return np.stack([found[int(index)] for index in indices])
+    return [found[int(index)] for index in indices]
 
 
 def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]:
@@ -829,19 +877,19 @@ def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] 
     """Read from key frames on, or return None where that might give other frames than reading in order."""
     found: dict[int, np.ndarray] = {}
     stamps: list[int] = []
-    starts: dict[int, int] = {}  # time stamps of key frames: of being shown -> of being decoded
+    starts: dict[int, _Start] = {}
     with _opened(path) as (container, stream):
         try:
-            for packet in container.demux(stream):
-                if packet.size and packet.pts is not None:
+            for packet in _packets(container, stream, []):
+                if packet is not None and packet.size and packet.pts is not None:
                     stamps.append(packet.pts)
                     if packet.is_keyframe and _is_clean_start(packet, stream):
-                        starts[packet.pts] = packet.dts
+                        starts[packet.pts] = _Start(packet.dts, packet.pos, packet.size)
             stamps.sort()
             if not wanted or wanted[-1] >= len(stamps) or not starts or min(starts) > stamps[wanted[0]]:
                 return None
             for start, group in _by_start([stamps[index] for index in wanted], sorted(starts)):
-                container.seek(starts[start], stream=stream, backward=True)
+                container.seek(starts[start].dts, stream=stream, backward=True)
                 at = _decode_from(container, stream, starts, set(group))
                 if at is None:
                     return None
@@ -879,17 +927,21 @@ def _by_start(stamps: list[int], starts: list[int]) -> Iterator[tuple[int, list[
         yield starts[number], [stamp for stamp, at in zip(stamps, position, strict=True) if at == number]
 
 
-def _decode_from(container: Any, stream: Any, starts: Container[int], stamps: set[int]) -> dict[int, np.ndarray] | None:
+def _decode_from(
+    container: Any, stream: Any, starts: Mapping[int, _Start], stamps: set[int]
+) -> dict[int, np.ndarray] | None:
     """Decode from one of the key frames `starts` on until all `stamps` are there; None if that goes wrong."""
     found: dict[int, np.ndarray] = {}
     lost: list[str] = []
     packets = _packets(container, stream, lost)
     first = next(packets, None)
-    if first is None or first.pts not in starts or first.pts > min(stamps):  # the seek led elsewhere
+    if first is None or first.pts not in starts or first.pts > min(stamps):
         return None
-    for picture in _pictures(chain([first], packets), stream, lost):
-        no_key = picture.pts == first.pts and _PICTURE[int(picture.pict_type)] != I_FRAME
-        if lost or picture.is_corrupt or no_key:
+    if starts[first.pts] != (first.dts, first.pos, first.size):  # the seek led to other bytes than reading in order
+        return None
+    for number, picture in enumerate(_pictures(chain([first], packets), stream, lost)):
+        starts_clean = picture.pts == first.pts and _PICTURE[int(picture.pict_type)] == I_FRAME
+        if lost or picture.is_corrupt or (number == 0 and not starts_clean):
             return None
         if picture.pts in stamps:
             found[picture.pts] = shown(picture)
