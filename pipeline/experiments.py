@@ -17,10 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from moclip.errors import MoclipError
+from pipeline import params as parameters
 from pipeline import paths
+from pipeline.made import made_with
 
 PRODUCT = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
 """What git knows of that results come from, beside params.yaml: code, stages, prompts, the clips that DVC tracks."""
+
+FILES = ("dataset.splits", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
+"""Keys of params.yaml that name what results come from, too, wherever it lies."""
 
 TOLD = 12
 """Last lines of a failed run that are shown."""
@@ -70,7 +75,9 @@ def _git_show(revision: str, path: Path) -> str:
 
 def changes(revision: str) -> str:
     """How the product's files differ from those of a commit. Raises MoclipError where git cannot tell."""
-    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *PRODUCT]
+    named = [Path(place) for place in made_with(parameters.load(paths.PARAMS), *FILES).values()]
+    places = [str(place) for place in named if place.exists() and place.resolve().is_relative_to(Path.cwd())]
+    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *PRODUCT, *places]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         raise MoclipError(done.stderr.decode(errors="replace").strip(), where=f"git diff {revision}")

@@ -192,21 +192,26 @@ class Inputs:
         return found
 
     def reader(self) -> FieldReader:
-        """The store of motion fields, of all clips."""
+        """The store of motion fields, of all clips. Raises MoclipError where parameters have changed since."""
         with console.loading():  # else its first read does, and an interrupt leaves a library half imported
             import tensorstore  # noqa: F401
-        return FieldReader(paths.MV_STORE, self.mv_table)
-
-    def fields(self) -> Fields:
-        """The store of motion fields. Raises MoclipError where clips or parameters have changed since it was made."""
-        rows, reader = self.motion_rows(), self.reader()
+        reader = FieldReader(paths.MV_STORE, self.mv_table)
         if self.params is not None:
             names = (key.removeprefix("mv.") for key in FIELD_KEYS if key.startswith("mv."))
             made = {f"mv.{name}": reader.attributes[name] for name in names}
             check_made_with(made, self.params, paths.MV_STORE, "extract_mv")
-            if not self.params.index.transcode:
-                check_clips(rows, self.params.dataset.root)
-        return Fields.of(reader, rows)
+        return reader
+
+    def fields(self) -> Fields:
+        """The store of motion fields. Raises MoclipError where clips or parameters have changed since it was made."""
+        return Fields.of(self.reader(), self.motion_rows())
+
+    @cached_property
+    def _checked_clips(self) -> pd.DataFrame:
+        """`usable`, unless clips have changed since they were indexed."""
+        if self.params is not None and not self.params.index.transcode:
+            check_clips(self.usable, self.params.dataset.root)
+        return self.usable
 
     @contextmanager
     def naming(self, rows: pd.DataFrame) -> Iterator[None]:
@@ -219,12 +224,14 @@ class Inputs:
 
     def motion_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits whose motion vectors are in the store, with their places in it."""
+        self._checked_clips  # noqa: B018  raises
         rows = self._usable(*parts)
         ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length", "slots", "shard", "md5"]]
         found = rows.merge(ok, on="id", how="inner", suffixes=("", "_read"))
         if len(stale := found.loc[found["md5"] != found.pop("md5_read"), "id"]):
             what = f"{named(stale)} changed since the motion vectors were read"
-            raise StoreError(what, where=paths.MV_STORE, fix="run: dvc repro extract_mv")
+            fix = "run: dvc repro extract_mv (or: python -m stages.extract_mv)"
+            raise StoreError(what, where=paths.MV_STORE, fix=fix)
         if found.empty:
             raise StoreError(f"no clip of {' or '.join(parts) or 'any split'} has motion vectors", where=paths.MV_STORE)
         return found
@@ -253,6 +260,7 @@ class Inputs:
 
     def fused_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits that have both a motion embedding and a picture embedding."""
+        self._checked_clips  # noqa: B018  raises
         rows = self._usable(*parts)
         both = rows["id"].isin(self.mv_embed.ids) & rows["id"].isin(self.clip_image.ids)
         if not both.any():

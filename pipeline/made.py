@@ -18,11 +18,13 @@ import pandas as pd
 from moclip import storage
 from moclip.errors import MoclipError, StoreError
 from moclip.video import md5
+from pipeline import params as parameters
 from pipeline import paths
-from pipeline.io import read_json, read_parquet
+from pipeline.io import read_parquet, write_parquet
 from pipeline.params import Params
 
 INDEX_KEYS = (
+    "seed",
     "dataset.root",
     "dataset.splits",
     "dataset.split",
@@ -30,7 +32,7 @@ INDEX_KEYS = (
     "dataset.test_fraction",
     "index.transcode",
 )
-"""What the index is made with, beside the seed."""
+"""What the index is made with."""
 
 FIELD_KEYS = ("mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "index.transcode")
 """What motion fields are made with; a network knows the fields that it was trained on, and no others."""
@@ -89,13 +91,39 @@ def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def write_index(table: pd.DataFrame, params: Params) -> None:
+    """Write the index, and within it what it was made with: parameters, and the content of the split lists."""
+    table.attrs = {"made_with": made_with(params, *INDEX_KEYS), "lists": _lists_digest(params)}
+    write_parquet(paths.INDEX, table)
+
+
 def read_index(params: Params) -> pd.DataFrame:
-    """The index. Raises MoclipError where it is not there, or was made with other parameters than there are now."""
+    """The index.
+
+    Raises MoclipError where it is not there, or was made with other parameters or split lists than there are now. Lists
+    that are gone are not missed.
+    """
     table = read_parquet(paths.INDEX, "index")
-    if paths.INDEX_COUNTS.exists():
-        made = read_json(paths.INDEX_COUNTS, "index").get("made_with", {})
-        check_made_with(made, params, paths.INDEX, "index")
+    made, table.attrs = table.attrs, {}
+    given = dict(made.get("made_with", {}))
+    if "seed" in given and paths.PARAMS.exists():
+        # of params.yaml: a stage's own --seed is of its training alone, and splits nothing anew
+        of_file = params.model_copy(update={"seed": parameters.read_raw(paths.PARAMS).get("seed")})
+        check_made_with({"seed": given.pop("seed")}, of_file, paths.INDEX, "index")
+    check_made_with(given, params, paths.INDEX, "index")
+    if lists := _lists_digest(params):
+        check_made_from(lists, made.get("lists"), "other split lists", paths.INDEX, "index")
     return table
+
+
+def _lists_digest(params: Params) -> str:
+    """16 hexadecimal digits for the text files in the folder of the split lists; "" where there are none here."""
+    place = params.dataset.splits
+    if storage.is_url(place):
+        return ""
+    files = sorted(Path(place).glob("*.txt"))
+    text = "\n".join(f"{file.name} {md5(file)}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if files else ""
 
 
 def check_made_with(made: Mapping[str, Any], params: Params, where: str | Path, stage: str) -> None:

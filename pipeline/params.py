@@ -261,18 +261,18 @@ def project_above() -> Path | None:
 def _is_project(folder: Path) -> bool:
     path = folder / "params.yaml"
     try:
-        return path.is_file() and _is_ours(read_raw(path))
+        return path.is_file() and is_ours(read_raw(path))
     except (ParamError, OSError, UnicodeDecodeError):
         return False
 
 
-def _is_ours(raw: dict[str, Any]) -> bool:
+def is_ours(raw: dict[str, Any]) -> bool:
     """Whether parameters are of this pipeline: the demo's clips are made by one with a params.yaml of its own."""
     return not raw.keys().isdisjoint(("dataset", "mv"))
 
 
 def _check_ours(raw: dict[str, Any], path: Path) -> None:
-    if not _is_ours(raw) and (above := project_above()):
+    if not is_ours(raw) and (above := project_above()):
         what = "of another pipeline: this is not the project's folder"
         raise ParamError(what, where=path, fix=f"run it there: cd {above}")
 

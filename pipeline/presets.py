@@ -48,6 +48,11 @@ def text(preset: str, root: str | None = None, splits: str | None = None, split:
 
 
 def write(preset: str, target: Path, root: str | None, splits: str | None, split: int | None) -> None:
+    """Write a preset's params.yaml. Raises MoclipError where `target` is of another pipeline, the demo's clips' say."""
+    if target.exists() and not parameters.is_ours(parameters.read_raw(target)):
+        raise MoclipError(
+            "of another pipeline", where=target, fix="run `moclip use` in the project's folder, or a new one"
+        )
     write_text(target, text(preset, root, splits, split))
 
 

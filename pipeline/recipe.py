@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.params import Params
@@ -69,11 +70,12 @@ def same_run(
 ) -> str:
     """A text that is equal exactly when a training may go on from the checkpoint of another."""
     from moclip.mv_training import recipe_fingerprint
+    from moclip.video import md5
 
     return recipe_fingerprint(
         wanted,
         network=asdict(network),
-        pretrained=pretrained,
+        pretrained=[pretrained, md5(Path(str(pretrained))) if Path(str(pretrained)).is_file() else ""],
         clips=inputs.fingerprint(),
         shots=params.dataset.shots,
         base_to_new=params.dataset.base_to_new,

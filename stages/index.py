@@ -6,8 +6,8 @@ import pandas as pd
 
 from moclip import dataset, storage
 from pipeline import console, paths
-from pipeline.io import write_json, write_parquet
-from pipeline.made import INDEX_KEYS, made_with
+from pipeline.io import write_json
+from pipeline.made import write_index
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
@@ -53,8 +53,8 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         )
     counts = dataset.counts(table, folder)
     counts["split_source"] = f"official split {given.split}" if splits else f"seeded by group, seed {params.seed}"
-    write_parquet(paths.INDEX, table)
-    write_json(paths.INDEX_COUNTS, counts | {"made_with": made_with(params, *INDEX_KEYS)})
+    write_index(table, params)
+    write_json(paths.INDEX_COUNTS, counts)
     _show(table, counts)
 
 

@@ -15,7 +15,7 @@ import zarr
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model
 
-from moclip.clip import Clip, text_features
+from moclip.clip import Clip, read_phrases, read_prompts, text_features
 from moclip.errors import DatasetError, ModelError
 from tests.conftest import run, set_keys
 from tests.tiny_clip import MAX_TOKENS, tiny_clip
@@ -225,4 +225,43 @@ def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
     shutil.rmtree(project / "data/demo/clip")
     set_keys(project / "params.yaml", {"clip.revision": False})
     for stage in ("clip_text", "clip_image"):
-        assert "data/demo/clip: cannot load this CLIP" in run("moclip", stage, cwd=project, code=1).stderr
+        assert "data/demo/clip: no such folder" in run("moclip", stage, cwd=project, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'["a {} of {size}"]', "wanted exactly one {}"),
+        (b'["{} }"]', "wanted exactly one {}"),
+        (b'["{} {0}"]', "wanted exactly one {}"),
+        (b'["no class"]', "wanted exactly one {}"),
+        ('["caf\u00e9 {}"]'.encode("latin-1"), "not text in UTF-8"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused_by_file(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=told):
+        read_prompts(path)
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_prompts(tmp_path)
+    path.write_bytes(b'\xef\xbb\xbf["a {}"]')
+    assert read_prompts(path) == ["a {}"]
+
+
+@pytest.mark.parametrize("phrases", [5, None, " ", [], {"a": 1}])
+def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrases: object) -> None:
+    (tmp_path / "phrases.json").write_text(json.dumps({"Run": phrases}))
+    with pytest.raises(DatasetError, match="class 'Run': wanted one phrase or a list"):
+        read_phrases(tmp_path / "phrases.json", ["Run"])
+
+
+def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, names = Clip(str(folder)), ["red", "green", "blue"]
+    phrases = {name: [name] for name in names}
+    monkeypatch.setattr(clip, "encode_text", lambda texts: np.ones((len(texts), 4), np.float32))
+    with pytest.raises(ModelError, match="the same features for 'red' and 'green'"):
+        text_features(clip, names, phrases, ["a {}"])
+    monkeypatch.setattr(clip, "encode_text", lambda texts: np.full((len(texts), 4), np.nan, np.float32))
+    with pytest.raises(ModelError, match="no numbers for the class 'red'"):
+        text_features(clip, names, phrases, ["a {}"])

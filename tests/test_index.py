@@ -142,8 +142,6 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
         ("classInd", b"A\n", r"classInd.txt: line 1, 'A': wanted a number and a class"),
         ("classInd", "\u00b2 A\n".encode(), r"classInd.txt: line 1, .*: wanted a number and a class"),
         ("classInd", b"\n", r"classInd.txt: names no classes"),
-        ("trainlist01", b"A/a.avi 1\nB/a.avi 1\n", r"trainlist01.txt: line 2, 'B/a.avi 1': classInd.txt gives B the"),
-        ("testlist01", b"A/d.avi 2\n", r"testlist01.txt: line 1, 'A/d.avi 2': classInd.txt gives A the number 1"),
         (
             "trainlist01",
             "Caf\u00e9/a.avi\n".encode("latin-1"),
@@ -154,13 +152,25 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
         ("testlist01", b"B/a\n", r"B/a.avi is in both lists: trainlist01.txt, line 2, and testlist01.txt, line 1"),
     ],
 )
-def test_lists_that_contradict_or_cannot_be_read_are_refused_by_file_and_line(
+def test_lists_that_cannot_be_read_are_refused_by_file_and_line(
     tmp_path: Path, name: str, content: bytes, told: str
 ) -> None:
     root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
     lists = write_lists(tmp_path / "s", ["A/a.avi", "B/a.avi"], ["A/d.avi", "B/d.avi"], ["A", "B"])
     (lists / f"{name}.txt").write_bytes(content)
     assert re.search(told, failing(tmp_path, root, "--dataset-splits", str(lists)))
+
+
+def test_a_number_of_another_class_is_told_and_the_folder_counts(tmp_path: Path) -> None:
+    root = placed(tmp_path / "v", *(f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(5)))
+    train = [f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(4)]
+    lists = write_lists(tmp_path / "s", train, ["A/4_g04.avi", "B/4_g04.avi"], ["A", "B"])
+    (lists / "trainlist01.txt").write_text("".join(f"{name} 1\n" for name in train))
+    run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
+    done = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path)
+    assert "trainlist01.txt, line 5, 'B/0_g00.avi 1': classInd.txt gives B the number 2; such lines: 4" in done.stdout
+    found = pd.read_parquet(tmp_path / "data/index.parquet")
+    assert dict(zip(found["class"], found["label"], strict=True)) == {"A": 0, "B": 1}
 
 
 def test_a_listed_name_finds_its_own_file(tmp_path: Path) -> None:

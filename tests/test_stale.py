@@ -269,3 +269,39 @@ def test_predictions_of_an_earlier_evaluation_are_refused(project: Path) -> None
     table.attrs["models"] = "0" * 16
     table.to_parquet(path, index=False)
     assert "data/predictions.parquet: it was made from other models" in refusals(project, "report")["report"]
+
+
+def test_edited_lists_and_seeds_are_noticed_before_the_index_is_made_again(project: Path) -> None:
+    path = project / "data/demo/splits/trainlist01.txt"
+    content = path.read_text()
+    path.unlink()  # a link into DVC's cache, perhaps
+    path.write_text("".join(content.splitlines(keepends=True)[1:]))
+    for command in (("moclip", "evaluate"), ("moclip", "train_fusion"), ("moclip", "predict", "data/demo/videos")):
+        said = run(*command, cwd=project, code=1).stderr
+        assert "data/index.parquet: it was made from other split lists" in said
+        assert "python -m stages.index" in said
+    path.write_text(content)
+    set_keys(project / "params.yaml", {"seed": 3})
+    assert "it was made with seed: 0, and params.yaml says 3" in run("moclip", "evaluate", cwd=project, code=1).stderr
+
+
+def test_motion_fields_of_other_parameters_are_not_embedded(project: Path) -> None:
+    run("moclip", "extract_mv", "--mv-clip", "10", cwd=project)
+    said = run("moclip", "embed_mv", cwd=project, code=1).stderr
+    assert "data/features/mv.zarr: it was made with mv.clip: 10.0, and params.yaml says" in said
+
+
+def test_changed_clips_are_noticed_by_what_reads_no_clip(project: Path) -> None:
+    clip = sorted((project / "data/demo/videos").rglob("*.avi"))[0]
+    content = clip.read_bytes()
+    clip.unlink()
+    clip.write_bytes(content + b"more")
+    for command in ("evaluate", "train_fusion", "embed_mv"):
+        assert "changed since the index was written" in run("moclip", command, cwd=project, code=1).stderr
+
+
+def test_another_pipelines_parameters_are_not_written_over(project: Path) -> None:
+    before = (project / "data/demo/params.yaml").read_bytes()
+    said = run("moclip", "use", "folder", "--root", "videos", cwd=project / "data/demo", code=1).stderr
+    assert "params.yaml: of another pipeline" in said
+    assert (project / "data/demo/params.yaml").read_bytes() == before

@@ -26,6 +26,12 @@ FAMILY = "clip"
 BUFFERS = "position_ids"
 """Old CLIPs have these numbers, 0, 1, 2 and so on, among their weights; newer code counts by itself."""
 
+LEGACY_END = 2
+"""What early CLIPs' config.json has as `eos_token_id`, whatever it is; the tower then takes the highest token."""
+
+ALIKE = 1e-6
+"""Two classes whose features are as near as this, the cosine's distance from 1, are the same to every score."""
+
 NAMED = 3
 """Keys of weights that an error names."""
 
@@ -42,6 +48,8 @@ class Clip:
         if revision and Path(name).exists():
             what = f"a local folder has no revision {revision!r}"
             raise ModelError(what, where=name, fix="clip.revision=false, or name a model of the hub")
+        if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+            raise ModelError("no such folder", where=name, fix="set clip.model to a local folder or a hub id")
         disable_progress_bar()  # of loading weights
         with _loading(name):
             _check_family(PretrainedConfig.get_config_dict(name, revision=revision)[0], name)
@@ -159,9 +167,16 @@ def _counted(keys: Collection[str]) -> str:
 
 def _check_companions(clip: Clip, name: str) -> None:
     """Refuse a tokenizer or an image processor whose output the towers cannot take."""
-    words, known = len(clip.tokenizer), int(clip.model.config.text_config.vocab_size)
+    text = clip.model.config.text_config
+    words, known = len(clip.tokenizer), int(text.vocab_size)
     if words > known:
         what = f"its tokenizer has {words} tokens, its text tower {known}"
+        raise ModelError(what, where=name, fix="take tokenizer and weights of one model")
+    ends = {int(text.eos_token_id), clip.tokenizer.eos_token_id}
+    if len(ends) > 1 and text.eos_token_id != LEGACY_END:
+        what = (
+            f"its text tower ends a text at token {text.eos_token_id}, its tokenizer at {clip.tokenizer.eos_token_id}"
+        )
         raise ModelError(what, where=name, fix="take tokenizer and weights of one model")
     with _loading(name):
         shown = clip.processor(images=[torch.zeros(3, 8, 8, dtype=torch.uint8)], return_tensors="pt")["pixel_values"]
@@ -185,7 +200,7 @@ def read_prompts(path: Path) -> list[str]:
     if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
         raise DatasetError("wanted a list of prompt templates", where=path)
     for template in templates:
-        if template.count("{}") != 1:
+        if template.replace("{}", "", 1).count("{") or template.replace("{}", "", 1).count("}") or "{}" not in template:
             raise DatasetError(f"template {template!r}: wanted exactly one {{}} for the class", where=path)
     return templates
 
@@ -198,8 +213,8 @@ def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[st
     phrases = {}
     for name in classes:
         value = given.get(name, phrase(name))
-        phrases[name] = [value] if isinstance(value, str) else list(value)
-        if not phrases[name] or not all(isinstance(text, str) and text for text in phrases[name]):
+        phrases[name] = value if isinstance(value, list) else [value]
+        if not phrases[name] or not all(isinstance(text, str) and text.strip() for text in phrases[name]):
             raise DatasetError(f"class {name!r}: wanted one phrase or a list of phrases", where=path)
     return phrases
 
@@ -216,7 +231,22 @@ def text_features(
     _check_distinct(clip, dict(zip(classes, texts, strict=True)))
     features = normalised(clip.encode_text([text for group in texts for text in group]))
     ends = np.cumsum([len(group) for group in texts])
-    return np.stack([normalised(part.mean(axis=0)) for part in np.split(features, ends[:-1])])
+    of_class = np.stack([normalised(part.mean(axis=0)) for part in np.split(features, ends[:-1])])
+    _check_features(of_class, classes)
+    return of_class
+
+
+def _check_features(features: np.ndarray, classes: Sequence[str]) -> None:
+    """Refuse features (classes, width) of unit length that are no numbers, or the same for two classes."""
+    fix = "see the CLIP's weights and tokenizer: clip.model"
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        raise ModelError(f"this CLIP gives no numbers for the class {classes[int(finite.argmin())]!r}", fix=fix)
+    for number, feature in enumerate(features[:-1]):
+        near = features[number + 1 :] @ feature
+        if near.max() > 1 - ALIKE:
+            other = classes[number + 1 + int(near.argmax())]
+            raise ModelError(f"this CLIP gives the same features for {classes[number]!r} and {other!r}", fix=fix)
 
 
 def _check_distinct(clip: Clip, texts: dict[str, list[str]]) -> None:
@@ -235,8 +265,12 @@ def _check_distinct(clip: Clip, texts: dict[str, list[str]]) -> None:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DatasetError("not found", where=path) from None
+    except OSError as problem:
+        raise DatasetError(f"cannot be read: {problem.strerror}", where=path) from None
+    except UnicodeDecodeError:
+        raise DatasetError("not text in UTF-8", where=path, fix="save it as UTF-8") from None
     except json.JSONDecodeError as problem:
         raise DatasetError(f"not valid JSON: {problem}", where=path) from None

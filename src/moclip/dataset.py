@@ -188,7 +188,8 @@ class Splits:
     """Official split lists: class names in label order, and the clips of each part, as listed, with file and line.
 
     A clip is "Class/clip", with or without a suffix. `unused` are those that the lists name and leave out of this
-    split. `group` tells a clip's source from "Class/file".
+    split. `group` tells a clip's source from "Class/file". `contradictions` are lines whose number is another class's
+    than that of the clip's folder.
     """
 
     classes: list[str] | None
@@ -196,6 +197,7 @@ class Splits:
     test: dict[str, str]
     unused: dict[str, str]
     group: Callable[[str], str]
+    contradictions: Sequence[str] = ()
 
     @property
     def parts(self) -> dict[str, dict[str, str]]:
@@ -208,8 +210,7 @@ def read_splits(folder: Path, number: int) -> Splits | None:
 
     UCF-101: `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`. HMDB-51: `<class>_test_split<n>.txt`, a line a
     clip with 1 (train), 2 (test) or 0 (not in this split). UTF-8, or UTF-16 with a mark. Raises DatasetError for a
-    missing list, other bytes, a malformed line, a clip in both parts, a class or number named twice, or a number behind
-    a clip that classInd.txt gives to another class.
+    missing list, other bytes, a malformed line, a clip in both parts, or a class or number named twice.
     """
     if not folder.is_dir():
         raise DatasetError("no such folder", where=folder, fix="set dataset.splits to the folder of the split lists")
@@ -228,10 +229,13 @@ def read_splits(folder: Path, number: int) -> Splits | None:
         if not path.exists():
             raise DatasetError("not found, though its partner list is there", where=path)
     numbers = _read_classes(folder / "classInd.txt")
-    train, test = (_read_list(path, numbers or {}) for path in parts)
+    contradictions: list[str] = []
+    train, test = (_read_list(path, numbers or {}, contradictions) for path in parts)
     if both := sorted(train.keys() & test.keys()):
         raise DatasetError(_in_both(both[0], train[both[0]], test[both[0]], len(both)), where=folder)
-    return Splits(sorted(numbers, key=numbers.__getitem__) if numbers else None, train, test, {}, group_of)
+    return Splits(
+        sorted(numbers, key=numbers.__getitem__) if numbers else None, train, test, {}, group_of, contradictions
+    )
 
 
 def _in_both(clip: str, one: str, other: str, count: int = 1) -> str:
@@ -305,8 +309,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 _LABELLED = re.compile(r"(.*\S)\s+([0-9]+)")
 
 
-def _read_list(path: Path, numbers: Mapping[str, int]) -> dict[str, str]:
-    """Lines "Class/file.avi" or "Class/file.avi 1": the name as listed -> file and line."""
+def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]) -> dict[str, str]:
+    """Lines "Class/file.avi" or "Class/file.avi 1": the name as listed -> file and line.
+
+    A number that is not the class's in `numbers` is told in `contradictions`; the class is that of the name.
+    """
     listed: dict[str, str] = {}
     spelling = _speller(numbers)
     for line, text in _lines(path):
@@ -317,8 +324,8 @@ def _read_list(path: Path, numbers: Mapping[str, int]) -> dict[str, str]:
             raise DatasetError(f"line {line}, {text!r}: wanted <Class>/<file> and perhaps a label", where=path)
         number = numbers.get(spelling(clip.parts[0]))
         if labelled and number is not None and number != int(labelled.group(2)):
-            what = f"line {line}, {text!r}: classInd.txt gives {clip.parts[0]} the number {number}"
-            raise DatasetError(what, where=path, fix="correct one of them; a list may also go without numbers")
+            what = f"{path.name}, line {line}, {text!r}: classInd.txt gives {clip.parts[0]} the number {number}"
+            contradictions.append(what)
         listed.setdefault(clip.as_posix(), f"{path.name}, line {line}")
     if not listed:
         raise DatasetError("lists no clips", where=path)
@@ -467,14 +474,14 @@ def _classes(folder: Folder, splits: Splits) -> tuple[dict[str, str], list[str]]
     classes = {name: name if name in alike else spelt(name) for name in folder.classes}
     classes |= {name: spelt(name) for name in listed | unused}
     there = {classes[name] for name in [*folder.classes, *listed]}
-    return classes, _two_at_least([name for name in ordered if name in there])  # labels without gaps
+    names = [name for name in ordered if name in there]  # labels without gaps
+    return classes, _two_at_least(names, "the lists in dataset.splits want classes of this folder")
 
 
-def _two_at_least(names: list[str]) -> list[str]:
+def _two_at_least(names: list[str], of: str) -> list[str]:
     if len(names) < 2:
         raise DatasetError(
-            f"only one class ({', '.join(names)}): there is nothing to tell apart",
-            fix="dataset.root wants a folder a class, two at least",
+            f"only one class ({', '.join(names)}): there is nothing to tell apart", fix=f"{of}, two at least"
         )
     return names
 
@@ -507,6 +514,9 @@ def _is_spelt_otherwise(listed: str, clip: str) -> bool:
 def notes(root: str | Path, folder: Folder, splits: Splits | None) -> list[str]:
     """What to tell a user of a folder and its lists, a line each: clips that are not read, names that differ."""
     found = match(folder, splits).notes if splits else []
+    if splits and splits.contradictions:
+        first, count = splits.contradictions[0], len(splits.contradictions)
+        found = [f"{first}; such lines: {count}; a clip's class is its folder, whatever the number", *found]
     if folder.misplaced:
         found = [f"{_misplaced(folder)}: not read; {_where_they_belong(root, folder)}", *found]
     return found
@@ -597,7 +607,7 @@ def index(
     where a clip is not transcoded; or where two parts of the lists mean one file.
     """
     matched = match(folder, splits) if splits else None
-    classes = matched.names if matched else _two_at_least(folder.classes)
+    classes = matched.names if matched else _two_at_least(folder.classes, "dataset.root wants a folder a class")
     failed = transcode.read_failed(transcoded) if transcoded else {}
     rows = []
     jobs = [_Probe(str(root), clip, _place(root, clip, transcoded, failed), failed.get(clip)) for clip in folder.clips]
@@ -692,6 +702,11 @@ class _Probe:
     place: str
     failed: str | None
 
+    @property
+    def is_transcoded(self) -> bool:
+        """Whether what is read was made from the clip."""
+        return self.place != storage.join(self.root, self.clip)
+
 
 def _place(root: str | Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> str:
     if transcoded is None or clip in failed:
@@ -704,6 +719,9 @@ def _probe(job: _Probe) -> dict[str, object]:
         if job.clip != _written(job.clip):
             raise VideoError("its name is not UTF-8", fix="rename it")
         storage.check_inside(job.root, job.clip)
+        if job.is_transcoded:
+            with storage.fetched(storage.join(job.root, job.clip)) as source:
+                transcode.check_current(source, Path(job.place))
         with storage.fetched(job.place) as file:
             return _row(file, job)
     except VideoError as problem:  # it could not be fetched
@@ -738,7 +756,7 @@ def _row(file: Path, job: _Probe) -> dict[str, object]:
         "status": "ok",
         "reason": "",
         "damage": found["damage"],
-        "seekable": found["seekable"] and job.place == storage.join(job.root, job.clip),
+        "seekable": found["seekable"] and not job.is_transcoded,
     }
 
 

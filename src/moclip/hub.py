@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moclip.storage import digest_of
+from moclip.storage import digest_of, is_hidden
+
+
+def _is_of_the_model(file: Path) -> bool:
+    """Whether a file in a model's folder has to do with what the model does."""
+    return not is_hidden(file.name) and file.suffix.lower() not in (".md", ".png", ".jpg")
 
 
 def files_digest(name: str, revision: str | None = None) -> str | None:
@@ -13,7 +18,7 @@ def files_digest(name: str, revision: str | None = None) -> str | None:
     None where neither is here. `revision` is a branch, tag or commit of a hub model; None: the newest.
     """
     if Path(name).is_dir():
-        return digest_of(Path(name))
+        return digest_of(Path(name), _is_of_the_model)
     from huggingface_hub import try_to_load_from_cache  # who names a folder needs none
     from huggingface_hub.errors import HFValidationError
 

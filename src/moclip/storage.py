@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -236,10 +236,10 @@ def write_link(path: Path, url: str, contents: str) -> None:
         (aside / LINK).write_text(text + "\n", encoding="utf-8")
 
 
-def digest_of(folder: Path) -> str:
-    """16 hexadecimal digits that stand for the names and contents of all files below a local folder."""
+def digest_of(folder: Path, counts: Callable[[Path], bool] = lambda file: True) -> str:
+    """16 hexadecimal digits that stand for the names and contents of all files below a local folder that count."""
     whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and counts(path)):
         whole.update(f"{path.relative_to(folder).as_posix()} ".encode())
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()[:16]

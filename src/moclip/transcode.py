@@ -180,6 +180,13 @@ def place(folder: Path, clip: str) -> Path:
     return path
 
 
+def check_current(source: Path, target: Path) -> None:
+    """Raise VideoError where `target` was not made from the source as it is now."""
+    if not _is_done(_Job(str(source), 0, target, _key(source))):
+        fix = "run: dvc repro transcode (or: python -m stages.transcode)"
+        raise VideoError("it has changed since it was transcoded", where=source, fix=fix)
+
+
 def _job(source: str, target: Path) -> _Job | str:
     """A clip's job, or why there is none."""
     try:
