@@ -53,10 +53,11 @@ def evenly(clips: Sequence[Path]) -> list[Path]:
 
 def papers_shapes(predictor: Predictor, folder: Path, quick: bool) -> Predictor:
     """The predictor with untrained models of the paper's shapes: for their cost."""
-    shallow = {"num_hidden_layers": 1}
-    config = CLIPConfig(text_config=shallow, vision_config=shallow if quick else {})  # the defaults are ViT-B/32
+    tokenizer, shallow = predictor.clip.tokenizer, {"num_hidden_layers": 1}
+    reading = shallow | {"eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(text_config=reading, vision_config=shallow if quick else {})  # the defaults are ViT-B/32
     CLIPModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(predictor.clip.tokenizer.name_or_path).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer.name_or_path).save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
     clip = Clip(str(folder), predictor.device)
     network = MvTsn(MvTsnConfig("efficientnet_b0", predictor.classes, 224, 0.5)).eval().to(predictor.device)

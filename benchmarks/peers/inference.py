@@ -123,7 +123,8 @@ def models(tiny: bool = False) -> Predictor:
             if tiny
             else {}
         )
-        CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1}, vision_config=seeing)).save_pretrained(folder)
+        text = {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1}
+        CLIPModel(CLIPConfig(text_config=text, vision_config=seeing)).save_pretrained(folder)
         letters = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
         CLIPTokenizer(letters, []).save_pretrained(folder)
         CLIPImageProcessor().save_pretrained(folder)
