@@ -13,30 +13,24 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from moclip import storage
 from moclip.errors import MoclipError, StoreError
-from moclip.video import md5
+from moclip.video import VIDEO_SUFFIXES, md5
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.io import read_parquet, write_parquet
 from pipeline.params import Params
 
-INDEX_KEYS = (
-    "seed",
-    "dataset.root",
-    "dataset.splits",
-    "dataset.split",
-    "dataset.val_fraction",
-    "dataset.test_fraction",
-    "index.transcode",
-)
-"""What the index is made with."""
+INDEX_KEYS = ("seed", "dataset.split", "dataset.val_fraction", "dataset.test_fraction", "index.transcode")
+"""What the index is made with. Where clips and lists lie is no matter, but which they are."""
 
 FIELD_KEYS = ("mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "index.transcode")
 """What motion fields are made with; a network knows the fields that it was trained on, and no others."""
 
+MANY = 200  # clips of the index that are looked for in dataset.root
 FEW = 100  # clips younger than the index, at most, whose content is compared; more are a new copy of them all
 
 
@@ -91,39 +85,46 @@ def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def write_index(table: pd.DataFrame, params: Params) -> None:
-    """Write the index, and within it what it was made with: parameters, and the content of the split lists."""
-    table.attrs = {"made_with": made_with(params, *INDEX_KEYS), "lists": _lists_digest(params)}
+def write_index(table: pd.DataFrame, params: Params, lists: Path) -> None:
+    """Write the index, and within it what it was made with: parameters, and a digest of the split lists."""
+    table.attrs = {"made_with": made_with(params, *INDEX_KEYS), "lists": _lists_digest(lists)}
     write_parquet(paths.INDEX, table)
 
 
 def read_index(params: Params) -> pd.DataFrame:
     """The index.
 
-    Raises MoclipError where it is not there, or was made with other parameters or split lists than there are now. Lists
-    that are gone are not missed.
+    Raises MoclipError where it is not there, or was made with other parameters, split lists or clips than there are
+    now. Lists and clips that are gone are not missed.
     """
     table = read_parquet(paths.INDEX, "index")
     made, table.attrs = table.attrs, {}
-    given = dict(made.get("made_with", {}))
-    if "seed" in given and paths.PARAMS.exists():
-        # of params.yaml: a stage's own --seed is of its training alone, and splits nothing anew
-        of_file = params.model_copy(update={"seed": parameters.read_raw(paths.PARAMS).get("seed")})
-        check_made_with({"seed": given.pop("seed")}, of_file, paths.INDEX, "index")
-    check_made_with(given, params, paths.INDEX, "index")
-    if lists := _lists_digest(params):
-        check_made_from(lists, made.get("lists"), "other split lists", paths.INDEX, "index")
+    # the seed of params.yaml: a stage's own --seed is of its training alone, and splits nothing anew
+    seed = parameters.read_raw(paths.PARAMS).get("seed") if paths.PARAMS.exists() else params.seed
+    check_made_with(made.get("made_with", {}), params.model_copy(update={"seed": seed}), paths.INDEX, "index")
+    root, splits = params.dataset.root, params.dataset.splits
+    if not storage.is_url(root):
+        _check_same_clips(table, Path(root))
+    if not storage.is_url(splits) and Path(splits).is_dir():
+        check_made_from(_lists_digest(Path(splits)), made.get("lists"), "other split lists", paths.INDEX, "index")
     return table
 
 
-def _lists_digest(params: Params) -> str:
-    """16 hexadecimal digits for the text files in the folder of the split lists; "" where there are none here."""
-    place = params.dataset.splits
-    if storage.is_url(place):
-        return ""
-    files = sorted(Path(place).glob("*.txt"))
+def _lists_digest(folder: Path) -> str:
+    """16 hexadecimal digits for the text files in a folder; "" where there are none."""
+    files = sorted(folder.glob("*.txt"))
     text = "\n".join(f"{file.name} {md5(file)}" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()[:16] if files else ""
+
+
+def _check_same_clips(table: pd.DataFrame, root: Path) -> None:
+    """Raise StoreError where a folder has clips, and none of the index's among them."""
+    listed = table.loc[table["status"] == "ok", "path"]
+    some = listed.iloc[np.linspace(0, len(listed) - 1, min(MANY, len(listed))).astype(int)]
+    if any((root / str(path)).exists() for path in some):
+        return
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in root.glob("*/*")):
+        raise stale(f"it is of other clips than those in dataset.root, {root}", paths.INDEX, "index")
 
 
 def check_made_with(made: Mapping[str, Any], params: Params, where: str | Path, stage: str) -> None:

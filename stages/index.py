@@ -53,7 +53,8 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         )
     counts = dataset.counts(table, folder)
     counts["split_source"] = f"official split {given.split}" if splits else f"seeded by group, seed {params.seed}"
-    write_index(table, params)
+    with storage.texts(given.splits) as lists:
+        write_index(table, params, lists)
     write_json(paths.INDEX_COUNTS, counts)
     _show(table, counts)
 
