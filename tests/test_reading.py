@@ -527,7 +527,7 @@ def test_a_folder_and_a_clip_with_colons_go_through_the_commands(tmp_path: Path)
     assert list((tmp_path / "data:v1/walk/out:put").rglob("*.mp4"))
 
 
-# ------------------------------------------------------------------------------------------- the files that were met
+# ------------------------------------------------------------------------------- files that were read wrongly once
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason=f"no folder of such files beside the one that {REAL_DATA} names")
@@ -583,7 +583,7 @@ class TestCases:
         np.testing.assert_array_equal(found, expected)
 
 
-# ------------------------------------------------------------------------------------ what strangers found to be wrong
+# ------------------------------------------------------------------------------------------------ more odd files
 
 
 def test_stills_of_damaged_mpeg2_are_those_of_predictions(tmp_path: Path) -> None:
