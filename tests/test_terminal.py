@@ -358,7 +358,10 @@ def test_a_fault_in_the_program_is_one_line_and_verbose_shows_where(scored: Path
 
 
 def test_an_interrupt_ends_with_one_line_and_code_130(tmp_path: Path) -> None:
-    process = subprocess.Popen([BIN / "moclip", "doctor"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [BIN / "moclip", "doctor"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
     time.sleep(1.5)  # it loads PyTorch
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == "error: interrupted; run the same command again to go on from here\n"
