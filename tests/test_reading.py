@@ -570,8 +570,15 @@ class TestCases:
         np.testing.assert_array_equal(motion.field(cropped, (208, 256)), field[:, :, 4:, 8:])
 
     def test_interlaced_pictures_after_progressive_ones(self) -> None:
-        with pytest.raises(VideoError, match="interlaced"):
-            video.probe(CASES / "progressive_then_interlaced.mkv")
+        path, views = CASES / "progressive_then_interlaced.mkv", ViewSettings(3, 1, 1, 1, "middle", 0)
+        for read in (
+            lambda: video.probe(path),
+            lambda: video.read_vectors(path, "pyav"),
+            lambda: self.middle(path.name),
+            lambda: read_input(Job(path, dataclasses.replace(self.settings, transcode=True), views)),
+        ):
+            with pytest.raises(VideoError, match="interlaced"):
+                read()
 
     def test_a_flipped_bit(self) -> None:
         path = CASES / "one_bit_flipped_h264.mp4"

@@ -400,11 +400,13 @@ def _checked_pictures(
 ) -> Iterator[tuple[Any, Geometry]]:
     """Yield decoded pictures in display order, with how they lie in the coded ones.
 
-    Raises VideoError at the first that is interlaced, or has another size or orientation than those before.
+    Raises VideoError at the first that is interlaced, or has another size or orientation than those before; and at the
+    end where the cropping has changed.
     """
     keys: list[bytes] = []
+    croppings: list[list[h264.Cropping]] = []
     geometry: Geometry | None = None
-    for picture in _pictures(_with_first_key(path, stream, packets, keys), stream, lost):
+    for picture in _pictures(_with_key_frames(stream, packets, keys, croppings), stream, lost):
         _check_progressive(path, stream, picture)
         if geometry is None:
             cropped = _cropped(path, stream, picture, keys[0] if keys else b"")
@@ -415,23 +417,25 @@ def _checked_pictures(
         if geometry.orientation != _orientation(picture):
             raise VideoError("the picture's orientation changes midway", where=path, fix=_re_encode(path))
         yield picture, geometry
+    if len(croppings) > 1:  # at the end: pictures that are interlaced, or of another size, are told as such
+        raise VideoError("the picture's cropping changes midway", where=path, fix=_re_encode(path))
 
 
-def _with_first_key(path: str | Path, stream: Any, packets: Iterable[Any], keys: list[bytes]) -> Iterator[Any]:
+def _with_key_frames(
+    stream: Any, packets: Iterable[Any], keys: list[bytes], croppings: list[list[h264.Cropping]]
+) -> Iterator[Any]:
     """Pass packets on; the content of the first key frame is put into `keys`.
 
-    Raises VideoError at a key frame of H.264 that brings another cropping than the one before.
+    Where key frames of H.264 bring a cropping with them, each that differs from the one before is put into `croppings`.
     """
-    known: list[h264.Cropping] = []
     is_h264, extradata = stream.codec_context.name == "h264", stream.codec_context.extradata or b""
     for packet in packets:
         if packet is not None and packet.is_keyframe and (is_h264 or not keys):
             content = bytes(packet)
             keys[:] = keys or [content]
             brought = h264.croppings_in(content, extradata) if is_h264 else []
-            if brought and known and brought != known:
-                raise VideoError("the picture's cropping changes midway", where=path, fix=_re_encode(path))
-            known = brought or known
+            if brought and croppings[-1:] != [brought]:
+                croppings.append(brought)
         yield packet
 
 
