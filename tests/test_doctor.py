@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -144,8 +145,10 @@ def test_pyav_is_exact_and_mvextractor_is_not_on_b_frames() -> None:
             assert one.state == OK
             assert one.figures == {"reads": 10, "answers": 1, "equal_blocks": 1.0, "error_px": 0.0}
     threads = video.has_mvextractor() and len(os.sched_getaffinity(0)) > 1
-    lossy = found.get("H.264, B-frames, mvextractor")
-    if threads and lossy and lossy.state != OK:  # it loses vectors at random, and now and then none
+    if threads:
+        name = "H.264, B-frames, mvextractor"
+        tries = (by_name(doctor.exactness())[name] for _ in range(4))  # it loses vectors at random, now and then none
+        lossy = next((one for one in chain([found[name]], tries) if one.state != OK), found[name])
         assert lossy.state == WARNING
         assert lossy.figures["answers"] > 1
         assert 0.3 < lossy.figures["equal_blocks"] < 1

@@ -39,6 +39,7 @@ from pipeline.inputs import Inputs
 from pipeline.io import read_json
 from stages.predict import load_predictor
 from stages.timing import timing
+from tests import test_training
 from tests.conftest import run, set_keys
 from tests.gpu import CPU, GPU, OnGpu, a_gpu
 
@@ -136,23 +137,7 @@ def test_pictures_are_made_where_the_fields_are(gpu: torch.device, boxes: Crops)
 # ------------------------------------------------------------------------------------------------ motion network
 
 
-RECIPE = MvTsnRecipe(
-    segments=2,
-    epochs=2,
-    batch=5,
-    lr=0.01,
-    eps=1e-3,
-    weight_decay=1e-4,
-    lr_mult_head=1,
-    lr_mult_stem=1,
-    lr_mult_rest=1,
-    lr_steps=(1,),
-    crops=(1, 0.875),
-    flip=True,
-    precision="fp32",
-    test_crop=1,
-    seed=3,
-)
+RECIPE = dataclasses.replace(test_training.RECIPE, epochs=2, batch=5, lr_mult_stem=1, lr_mult_rest=1, lr_steps=(1,))
 
 
 @pytest.fixture(scope="module")

@@ -93,9 +93,10 @@ def _read(
     `length` is how many frames decode, where that is known to be another number than the packets tell.
     """
     views = job.views
+    content = video.md5(path) if views.choice == "random" else ""  # which the middle frames do not depend on
     with video.one_pass(path) as (packets, decoded):
         frames = packets if length is None else length
-        numbers = still_frames(frames, views.stills, views.choice, views.seed, video.md5(path)).tolist()
+        numbers = still_frames(frames, views.stills, views.choice, views.seed, content).tolist()
         stills: dict[int, np.ndarray] = {}
         kept = _keep_stills(decoded, frozenset(numbers if with_stills else ()), stills)
         wanted = segment_frames(np.array([frames]), views.segments)[0].tolist()
