@@ -22,6 +22,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar
 
@@ -46,19 +47,27 @@ Advance = Callable[[int], None]
 Log = Callable[[dict[str, float]], None]
 Value = TypeVar("Value")
 
-_quiet = _verbose = False
-_bar: tqdm | None = None  # the one on the screen
+
+@dataclass
+class _Screen:
+    """How much this process prints, and the progress bar that is on the screen."""
+
+    quiet: bool = False
+    verbose: bool = False
+    bar: tqdm | None = None
+
+
+_screen = _Screen()
 
 
 def speak(quiet: bool = False, verbose: bool = False) -> None:
     """Set how much is said from here on."""
-    global _quiet, _verbose
-    _quiet, _verbose = quiet, verbose
+    _screen.quiet, _screen.verbose = quiet, verbose
 
 
 def note(text: str) -> None:
     """A line for the reader, on stdout; silent under --quiet."""
-    if not _quiet:
+    if not _screen.quiet:
         _say(text, sys.stdout)
 
 
@@ -79,10 +88,10 @@ def _tells() -> bool:
 
 def _say(text: str, stream: TextIO) -> None:
     """Print whole lines; a bar on the screen steps aside for them."""
-    if _bar is None:
+    if _screen.bar is None:
         print(text, file=stream, flush=True)
     else:
-        _bar.write(text, file=stream)
+        _screen.bar.write(text, file=stream)
         stream.flush()
 
 
@@ -91,7 +100,7 @@ def _say(text: str, stream: TextIO) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A stage's account of its work as a table; silent under --quiet."""
-    if not _quiet:
+    if not _screen.quiet:
         result(title, columns, rows)
 
 
@@ -141,9 +150,9 @@ def progress(label: str, total: int, unit: str = "clip") -> Iterator[Advance]:
 
     Lines also under --verbose, where a bar and the log would run into each other.
     """
-    if _quiet:
+    if _screen.quiet:
         yield lambda count: None
-    elif sys.stderr.isatty() and not _verbose:
+    elif sys.stderr.isatty() and not _screen.verbose:
         with _bar_on_screen(label, total, unit) as advance:
             yield advance
     else:
@@ -187,7 +196,6 @@ class _Pace:
 def _bar_on_screen(label: str, total: int, unit: str) -> Iterator[Advance]:
     from tqdm import tqdm
 
-    global _bar
     pace = _Pace()
 
     class Bar(tqdm):
@@ -200,12 +208,12 @@ def _bar_on_screen(label: str, total: int, unit: str) -> Iterator[Advance]:
         bar.update(count)
 
     with Bar(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True) as bar:
-        _bar = bar
+        _screen.bar = bar
         try:
             yield advance
             bar.leave = pace.seconds() >= BRIEF
         finally:
-            _bar = None
+            _screen.bar = None
 
 
 class _Lines:
@@ -374,7 +382,7 @@ def loaded() -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    if _verbose and _tells():
+    if _screen.verbose and _tells():
         traceback.print_exc()
     error(text)
     sys.exit(FAILED)
@@ -384,7 +392,7 @@ def _fault(problem: Exception) -> str:
     """One line on an error that nobody foresaw."""
     said = " ".join(str(problem).split())
     text = f"a fault in the program: {type(problem).__name__}{f': {said}' if said else ''}"
-    return text if _verbose else f"{text}\n  run it again with --verbose to see where"
+    return text if _screen.verbose else f"{text}\n  run it again with --verbose to see where"
 
 
 def _unwritten_database(problem: sqlite3.OperationalError) -> str | None:
@@ -441,7 +449,7 @@ def _prepare() -> None:
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, os.fdopen(_nowhere(), "w"))
         getattr(sys, name).reconfigure(errors="backslashreplace")
-    if _verbose:
+    if _screen.verbose:
         logging.basicConfig(level=logging.INFO)
         return
     warnings.filterwarnings("ignore")

@@ -213,8 +213,7 @@ def _given() -> tuple[float, dict[str, str]]:
 
 
 def _start_worker(seconds: float, environment: dict[str, str]) -> None:
-    global _allowed
-    _allowed = seconds
+    set_limit(seconds)
     os.environ.clear()
     os.environ.update(environment)  # credentials, for one, that were set after the first workers were started
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops; what is in flight is finished
@@ -241,10 +240,15 @@ def _patience() -> float:
         return SECONDS
 
 
+def set_limit(seconds: float) -> None:
+    """Allow a decoder so many seconds in this process; 0 means any time."""
+    global _allowed
+    _allowed = seconds
+
+
 def mortal() -> None:
     """Let `limited` end this process too, which somebody else has started and will miss (a worker of a cluster)."""
-    global _allowed
-    _allowed = _patience()
+    set_limit(_patience())
 
 
 @contextmanager
