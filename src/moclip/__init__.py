@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moclip.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from moclip.predictor import Predictor
-
-__version__ = "0.1.0"
 
 
 def load(folder: str | Path, device: str | None = None) -> Predictor:

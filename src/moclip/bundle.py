@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
-from moclip import __version__
+from moclip.version import __version__
 from moclip.clip import Clip
 from moclip.clip_input import FieldSettings, ViewSettings
 from moclip.device import pick_device
