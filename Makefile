@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check format lock bench bench-extract bench-read bench-predict bench-head bench-scale gpu-check torture ablation clean
+.PHONY: help setup demo metrics test test-fast check sync format lock bench bench-extract bench-read bench-predict bench-head bench-scale gpu-check torture ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,11 +32,15 @@ test: $(READY)  ## run every test, on up to four processes
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow"
 
-check: $(READY)  ## lint, formatting, types, known holes in the locked packages
+check: $(READY)  ## lint, formatting, types, generated files, known holes in the locked packages
 	ruff check .
 	ruff format --check .
 	mypy
+	python -m pipeline.sync --check
 	python -m tests.audit
+
+sync: $(READY)  ## write what follows from the code: dvc.yaml's lists of parameters and code
+	python -m pipeline.sync
 
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
 lock:  ## resolve pyproject.toml anew into requirements.lock

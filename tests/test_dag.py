@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -16,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 import zarr
 
 from moclip import dataset
-from tests.conftest import ROOT, run, set_keys
+from tests.conftest import run, set_keys
 
 STAGES = [
     "transcode",
@@ -297,81 +295,6 @@ def test_an_interrupt_while_a_library_is_imported_ends_with_the_same_message(pro
     error = run(sys.executable, "-c", words, cwd=project, code=130).stderr
     assert "interrupted; run the same command again" in error
     assert "initialization failed" not in error
-
-
-def test_dvc_yaml_lists_what_each_stage_declares() -> None:
-    import importlib
-
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert list(declared) == STAGES
-    for name in STAGES:
-        stage = getattr(importlib.import_module(f"stages.{name}"), name)
-        assert sorted(stage.keys) == sorted(declared[name].get("params", [])), name
-        assert f"stages/{name}.py" in declared[name]["deps"]
-
-
-WITHOUT_BYTES = {
-    "moclip": "says which names the library offers",
-    "moclip.cluster": "where work is done; the results do not depend on it",
-    "moclip.errors": "words of messages",
-    "moclip.files": "how a file gets into its place, not what is in it",
-    "moclip.processes": "worker processes, and how long a hung one is waited for",
-    "pipeline": "has nothing in it",
-    "pipeline.alone": "keeps a second run out",
-    "pipeline.console": "what the terminal shows",
-    "pipeline.consistent": "refuses to work, or changes nothing",
-    "pipeline.dag": "the list of stages",
-    "pipeline.params": "checks params.yaml, whose values DVC watches",
-    "pipeline.paths": "where artifacts lie, which dvc.yaml says too",
-    "pipeline.stage": "makes commands of stages",
-}
-"""Modules that cannot change what a stage writes, and why."""
-
-
-def file_of(module: str) -> Path:
-    return ROOT / ("src" if module.startswith("moclip") else "") / f"{module.replace('.', '/')}.py"
-
-
-def imported_by(path: Path) -> set[str]:
-    """Modules of the product that a file imports, within functions too; not those that are there for types alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
-    named: set[str] = set()
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in named if name.split(".")[0] in ("moclip", "pipeline") and file_of(name).exists()}
-
-
-def code_of(name: str) -> set[str]:
-    """The files of code that shape what a stage writes: its own, and what that imports all the way."""
-    found: set[Path] = set()
-    waiting = [ROOT / f"stages/{name}.py"]
-    while waiting:
-        found.add(path := waiting.pop())
-        modules = imported_by(path) - set(WITHOUT_BYTES)
-        waiting += [file for module in modules if (file := file_of(module)) not in found]
-    return {path.relative_to(ROOT).as_posix() for path in found}
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_dvc_watches_all_the_code_that_a_stage_calls(name: str) -> None:
-    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][name]["deps"]
-    assert {path for path in declared if path.endswith(".py")} == code_of(name)
-
-
-def test_modules_that_dvc_need_not_watch_exist() -> None:
-    for module in WITHOUT_BYTES:
-        assert file_of(module).exists() or (file_of(module).with_suffix("") / "__init__.py").exists(), module
 
 
 def test_plots_and_metrics_show_work(finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""`make sync` writes dvc.yaml's lists from the code; `--check` names what is not current."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.common import copy_product
+from pipeline.dag import STAGES
+from tests.conftest import ROOT, run
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    """A copy of the product's files, to change at will."""
+    copy_product(tmp_path)
+    for name in ("params.yaml", "docs/parameters.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def sync(folder: Path, *options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return run("python", "-m", "pipeline.sync", *options, cwd=folder, code=code, PYTHONPATH=str(folder / "src"))
+
+
+def stages_of(folder: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"])
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_the_generated_files_are_current() -> None:
+    run("python", "-m", "pipeline.sync", "--check", cwd=ROOT)
+
+
+def test_dvc_yaml_has_the_stages_that_moclip_lists() -> None:
+    assert list(stages_of(ROOT)) == list(STAGES)
+
+
+def test_dvc_watches_a_file_once_a_stage_imports_it_through_others(product: Path) -> None:
+    (product / "pipeline/new_part.py").write_text('"""New."""\n')
+    io = product / "pipeline/io.py"
+    io.write_text(f"{io.read_text()}\n\ndef later() -> None:\n    from pipeline import new_part  # noqa: F401\n")
+    (product / "pipeline/of_types.py").write_text('"""New."""\n')
+    edit(io, "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    from pipeline import of_types\n")
+    assert "dvc.yaml: not current" in sync(product, "--check", code=1).stderr
+    assert "pipeline/new_part.py" not in (product / "dvc.yaml").read_text(), "--check writes nothing"
+    sync(product)
+    for name, stage in stages_of(product).items():
+        assert "pipeline/new_part.py" in stage["deps"], name
+        assert stage["deps"].count(f"stages/{name}.py") == 1
+        assert "pipeline/of_types.py" not in stage["deps"], "imported for types alone"
+    sync(product, "--check")
+
+
+def test_what_is_written_by_hand_stays_in_dvc_yaml(product: Path) -> None:
+    before = (product / "dvc.yaml").read_text()
+    edit(product / "dvc.yaml", "      - pipeline/io.py\n", "      - pipeline/gone.py\n")
+    edit(product / "dvc.yaml", "      - seed\n", "      - seed\n      - fusion.gone\n")
+    sync(product)
+    assert (product / "dvc.yaml").read_text() == before
+
+
+def test_a_module_of_the_unwatched_that_is_gone_is_named(product: Path) -> None:
+    edit(product / "pipeline/sync.py", '"pipeline.dag": ', '"pipeline.dagg": ')
+    assert "no module pipeline.dagg" in sync(product, code=1).stderr
