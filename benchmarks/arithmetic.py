@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import RESULTS
-from moclip import store
-from moclip.storage import write_link
+from moclip.files.links import write_link
+from moclip.store.layout import CHUNK_FRAMES, SHARD_FRAMES
 
 GRID = (30, 40)  # cells of a field
 PICTURE, MOTION, VIEWS = 512, 1280, 4  # numbers of an embedding, and augmented views of a clip
@@ -147,7 +147,7 @@ def kept(figures: Figures, data: DataSet) -> dict[str, float]:
 
 
 def shards(figures: Figures, data: DataSet) -> float:
-    return math.ceil(data.all_frames / store.SHARD / figures.filled)
+    return math.ceil(data.all_frames / SHARD_FRAMES / figures.filled)
 
 
 def _link() -> float:
@@ -172,7 +172,7 @@ def busy(figures: Figures, data: DataSet) -> dict[str, float]:
 
 def sent(figures: Figures, data: DataSet) -> dict[str, float]:
     """Bytes over the network where clips and features lie in an object store."""
-    files, chunk = kept(figures, data), store.CHUNK * figures.field
+    files, chunk = kept(figures, data), CHUNK_FRAMES * figures.field
     return {
         f"clips, read {READS} times": READS * files["the clips themselves"],
         "fields, written": files["fields as stored"],
@@ -224,7 +224,7 @@ def sizes(figures: Figures) -> Table:
         ("", *(one.name for one in sets)),
         ("clips", *(_count(one.clips) for one in sets)),
         ("frames", *(_count(one.all_frames) for one in sets)),
-        (f"shards of {store.SHARD:,} frames", *(_count(shards(figures, one)) for one in sets)),
+        (f"shards of {SHARD_FRAMES:,} frames", *(_count(shards(figures, one)) for one in sets)),
         *_side_by_side([kept(figures, one) for one in sets], _bytes),
         *(("network: " + row[0], *row[1:]) for row in _side_by_side([sent(figures, one) for one in sets], _bytes)),
     ]

@@ -22,9 +22,10 @@ import av
 import numpy as np
 import pandas as pd
 
-from moclip import video
-from moclip.files import write_atomically
-from pipeline import console
+from moclip.files.atomic import write_atomically
+from moclip.video.clip_files import VIDEO_SUFFIXES, file_md5
+from moclip.video.probe import probe
+from pipeline.console.output import print_note, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -120,7 +121,7 @@ def report(
     title: str, rows: Sequence[Row], left_out: Sequence[str], facts: Mapping[str, Any], out: Path | None
 ) -> None:
     """Print the rows, say which targets are missed, and write everything to `out`."""
-    console.table(
+    print_table(
         title,
         ("", "unit", "ours", "theirs", "ratio", "target", "met"),
         [
@@ -129,12 +130,12 @@ def report(
         ],
     )
     for text in left_out:
-        console.note(f"left out: {text}")
+        print_note(f"left out: {text}")
     missed = [row.name for row in rows if row.met is False]
     aims = sum(row.met is not None for row in rows)
-    console.note(f"{aims - len(missed)} of {aims} targets met")
+    print_note(f"{aims - len(missed)} of {aims} targets met")
     for missing in missed:
-        console.note(f"missed: {missing}")
+        print_note(f"missed: {missing}")
     if out is not None:
         content = {
             "rows": [_as_json(row) for row in rows],
@@ -230,17 +231,17 @@ def real_data() -> Path | None:
 
 def real_clips(folder: Path) -> list[Path]:
     """The surveillance clips: H.264, most with B-frames."""
-    return sorted(path for path in (folder / "fight_surv" / "videos").rglob("*") if path.suffix in video.VIDEO_SUFFIXES)
+    return sorted(path for path in (folder / "fight_surv" / "videos").rglob("*") if path.suffix in VIDEO_SUFFIXES)
 
 
 def indexed(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
     """Index clips as `extract` wants them, each under `times` names; reading them also warms the file cache."""
     rows = []
     for path in paths:
-        about = video.probe(path)
+        about = probe(path)
         row = {
             "path": str(path.resolve()),
-            "md5": video.md5(path),
+            "md5": file_md5(path),
             "frames": about.frames,
             "codec": about.codec,
             "has_b": about.has_b,
@@ -265,7 +266,7 @@ def _sources(size: tuple[int, int], count: int) -> list[Iterator[av.VideoFrame]]
     folder = real_data()
     if folder is None:
         return [rendered(size, seed) for seed in range(count)]
-    fits = [path for path in real_clips(folder) if size[0] < 720 or video.probe(path).height >= 720]
+    fits = [path for path in real_clips(folder) if size[0] < 720 or probe(path).height >= 720]
     return [_decoded(itertools.islice(itertools.cycle(fits), number, None, count)) for number in range(count)]
 
 

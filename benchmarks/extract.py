@@ -42,8 +42,13 @@ from benchmarks.common import (
     report,
     say,
 )
-from moclip import motion, processes, store, video
-from moclip.extract import extract
+from moclip.motion.extract import extract
+from moclip.motion.field import motion_field
+from moclip.store.layout import SHARD_FRAMES
+from moclip.store.table import rows_of
+from moclip.video.vector_records import Vectors
+from moclip.video.vectors import choose_backend, has_mvextractor, read_vectors
+from moclip.workers.processes import worker_pool
 
 SHARD = 1024  # frames: several shards for each of two workers also where clips are few
 FULL_HD = (1080, 1920)
@@ -114,7 +119,7 @@ BARE: dict[str, Callable[[str], int]] = {
 
 def run_bare(loop: Callable[[str], int], clips: pd.DataFrame, workers: int) -> None:
     """Read all clips with a bare loop, on as many processes as ours, started as ours are."""
-    with processes.pool(workers) as pool:
+    with worker_pool(workers) as pool:
         frames = sum(pool.map(loop, clips["path"], chunksize=2))
     if frames < clips["frames"].sum():
         say(f"  (a bare loop gave {frames} of {clips['frames'].sum()} frames)")
@@ -171,7 +176,7 @@ def rows_for(
 
 def without_b(title: str, clips: pd.DataFrame, over_pyav: float, size: Size, folder: Path) -> list[Row]:
     """Streams that both backends read exactly: ours against both bare loops, and the backends against each other."""
-    both = video.has_mvextractor()
+    both = has_mvextractor()
     contenders = ["auto", "bare PyAV"] + (["mvextractor", "bare mvextractor"] if both else [])
     took = contend(title, clips, contenders, size.times, folder)
     rows = rows_for(title, clips, took, "auto", "bare PyAV", over_pyav)
@@ -220,7 +225,7 @@ def _peak_apart(clips: pd.DataFrame, folder: Path) -> float:
 
 def _peak(clips: pd.DataFrame, folder: Path) -> float:
     """Extract in this process and return its peak memory, MiB."""
-    run_ours(clips, "auto", 0, folder, store.SHARD)
+    run_ours(clips, "auto", 0, folder, SHARD_FRAMES)
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else float("nan")
 
@@ -228,17 +233,17 @@ def _peak(clips: pd.DataFrame, folder: Path) -> float:
 def field_share(title: str, clips: pd.DataFrame, times: int) -> list[Row]:
     """Decoding, the step from vectors to fields, and numpy's averaging scatter of the same vectors, by turns."""
     once = clips.drop_duplicates("md5")
-    backends = [video.choose_backend(row.codec, row.has_b) for row in store.rows_of(once)]
-    whole = [video.read_vectors(path, backend) for path, backend in zip(once["path"], backends, strict=True)]
+    backends = [choose_backend(row.codec, row.has_b) for row in rows_of(once)]
+    whole = [read_vectors(path, backend) for path, backend in zip(once["path"], backends, strict=True)]
     say(f"{title}: {len(whole)} clips, {sum(len(vectors.blocks) for vectors in whole)} vectors")
 
     def decode() -> None:
         for path, backend in zip(once["path"], backends, strict=True):
-            video.read_vectors(path, backend)
+            read_vectors(path, backend)
 
     def fields() -> None:
         for vectors in whole:
-            motion.field(vectors)
+            motion_field(vectors)
 
     def scatter() -> None:
         for vectors in whole:
@@ -252,7 +257,7 @@ def field_share(title: str, clips: pd.DataFrame, times: int) -> list[Row]:
     ]
 
 
-def averaged(vectors: video.Vectors) -> np.ndarray:
+def averaged(vectors: Vectors) -> np.ndarray:
     """The plain way to a field: add every block's vector to its cells of 8 px, and divide by how many came.
 
     Returns float64 (T, 2, rows, columns), px of the coded picture.
@@ -284,7 +289,7 @@ def main() -> None:
     given = arguments(__doc__).parse_args()
     size = QUICK if given.quick else FULL
     real = real_data()
-    left_out = [] if video.has_mvextractor() else ["all rows with mvextractor: it is not installed"]
+    left_out = [] if has_mvextractor() else ["all rows with mvextractor: it is not installed"]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,9 +26,10 @@ import torch
 import yaml
 
 from benchmarks.common import RESULTS, ROOT, Row, copy_product, report, say
-from moclip.training import autocast_type
-from pipeline import console, paths
+from moclip.training.common import autocast_type
 from pipeline import params as parameters
+from pipeline import paths
+from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.io import read_json
 
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu_check.json", help="JSON to write")
     given = parser.parse_args()
     if not torch.cuda.is_available():
-        console.note("no GPU here: nothing is checked, and nothing written")
+        print_note("no GPU here: nothing is checked, and nothing written")
         return
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
@@ -131,7 +132,7 @@ def outcome(project: Path, spent: dict[str, float]) -> Outcome:
     """What the metrics of a project say."""
     streams = {name: read_json(project / path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     return Outcome(
-        {console.STREAMS[name]: scores["top1"] for name, scores in streams.items() if scores},
+        {STREAM_LABELS[name]: scores["top1"] for name, scores in streams.items() if scores},
         {name: _last(project / folder / "plots/metrics/train_loss.tsv") for name, folder in CURVES.items()},
         spent,
     )

@@ -25,18 +25,19 @@ import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.common import RESULTS, Row, arguments, by_turns, copy_product, report, say
-from moclip import dataset
-from moclip.cost import count_parameters
-from moclip.features import normalised, write_features, write_group
-from moclip.files import folder_aside
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.video import md5
+from moclip.data.index import INDEX_COLUMNS
+from moclip.data.selection import class_names, index_counts, tally
+from moclip.files.atomic import folder_aside
+from moclip.models.flops import count_parameters
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.store.features import to_unit_length, write_features, write_group
+from moclip.video.clip_files import file_md5
 from pipeline import params as parameters
 from pipeline import paths, presets
 from pipeline.dag import STAGES
 from pipeline.inputs import Inputs
 from pipeline.io import read_json, write_json, write_parquet
-from pipeline.made import FIELD_KEYS
+from pipeline.provenance import FIELD_KEYS
 
 MOTION, PICTURE, VIEWS, SEGMENTS = 1280, 512, 4, 3
 TARGET_SECONDS = 60.0
@@ -122,7 +123,7 @@ def _write_features(size: Size) -> dict[str, int]:
     generator = np.random.default_rng(0)
     table = _index(size)
     ids, labels = list(table["id"]), table["label"].to_numpy()
-    names = dataset.class_names(table)
+    names = class_names(table)
 
     def drawn(rows: np.ndarray, width: int, spread: float) -> np.ndarray:
         centres = np.random.default_rng(width).standard_normal((size.classes, width), dtype=np.float32)
@@ -133,7 +134,7 @@ def _write_features(size: Size) -> dict[str, int]:
         paths.MV_TABLE,
         table[["id"]].assign(offset=np.arange(len(table)) * 180, length=180, status="ok", reason=""),
     )
-    stills = normalised(drawn(labels, PICTURE, 3.0))[:, None]
+    stills = to_unit_length(drawn(labels, PICTURE, 3.0))[:, None]
     tower = CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)
     write_features(
         paths.CLIP_IMAGE,
@@ -142,12 +143,12 @@ def _write_features(size: Size) -> dict[str, int]:
         {"vision": tower.to_diff_dict()},
     )
     write_parquet(paths.CLIP_TABLE, table[["id", "md5"]].assign(status="ok", reason=""))
-    text = normalised(drawn(np.arange(size.classes), PICTURE, 0.1))
+    text = to_unit_length(drawn(np.arange(size.classes), PICTURE, 0.1))
     write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0})
     network = MvTsn(MvTsnConfig("efficientnet_b0", tuple(names), 224, 0.5))
     params = parameters.load(paths.PARAMS)
     network.save(paths.MV_TSN, Inputs.learning(params).trained_with(params, *FIELD_KEYS))
-    attributes = {"model": md5(paths.MV_TSN), "field_bytes": 2400}
+    attributes = {"model": file_md5(paths.MV_TSN), "field_bytes": 2400}
     logits = drawn(labels, size.classes, 3.0)
     train = table["split"].eq("train").to_numpy()
     with folder_aside(paths.MV_EMBED) as store:
@@ -158,14 +159,14 @@ def _write_features(size: Size) -> dict[str, int]:
     for folder in (paths.IMAGE_BASELINE, paths.IMAGE_LOGITS, paths.TRANSCODED, paths.MV_STORE):
         folder.mkdir(parents=True)
     write_json(paths.TRANSCODE_COUNTS, {})
-    write_json(paths.INDEX_COUNTS, dataset.counts(table))
+    write_json(paths.INDEX_COUNTS, index_counts(table))
     write_json(paths.EXTRACT_COUNTS, {"exact_by": {}, "frames": 180 * len(table), "not_usable": {}})
     for part in ("train", "val"):
         for what in ("loss", "top1"):
             curve = paths.TRAIN_MV_LOG / "plots" / "metrics" / f"{part}_{what}.tsv"
             curve.parent.mkdir(parents=True, exist_ok=True)
             curve.write_text(f"step\t{part}_{what}\n1\t0.5\n")
-    return dataset.tally(table["split"])
+    return tally(table["split"])
 
 
 def _index(size: Size) -> pd.DataFrame:
@@ -185,7 +186,7 @@ def _index(size: Size) -> pd.DataFrame:
         ("bytes", 500_000), ("status", "ok"), ("reason", ""), ("damage", ""), ("seekable", True),
     ):  # fmt: skip
         table[name] = value
-    return table[list(dataset.COLUMNS)].astype(dataset.COLUMNS)
+    return table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
 
 
 @torch.inference_mode()

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.common import UCF_SIZE, Row, indexed, make_clips, real_clips, real_data, say
-from moclip.cluster import Cluster
-from moclip.extract import extract
+from moclip.motion.extract import extract
+from moclip.workers.cluster import Cluster
 
 SHARD = 256  # frames: several jobs for each of two workers
 

@@ -22,15 +22,16 @@ import torch
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from benchmarks.common import ROOT, Row, arguments, by_turns, real_clips, real_data, report
-from moclip import video
-from moclip.augment import pictures, protocol_crops
-from moclip.clip import Clip
-from moclip.clip_input import ClipInput
-from moclip.fusion import ConcatFusion, FusionConfig
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.predictor import Predictor
+from moclip.data.crops import crop_and_resize, protocol_crops
+from moclip.inference.clip_input import ClipInput
+from moclip.inference.predictor import Predictor
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.fusion import ConcatFusion, FusionConfig
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.video.clip_files import find_clips
+from moclip.video.probe import probe
 from pipeline import params, paths
-from stages.predict import load_predictor
+from pipeline.commands.predict import load_predictor
 
 OVERHEAD = 1.15
 CLIPS = 10
@@ -40,7 +41,7 @@ def chosen_clips() -> dict[str, list[Path]]:
     """Real clips where there are any, else the demo's; evenly over the classes."""
     folder = real_data()
     if folder is None:
-        return {"demo": evenly(video.clips_in([Path("data/demo/videos")]))}
+        return {"demo": evenly(find_clips([Path("data/demo/videos")]))}
     return {
         "fight_surv (H.264)": evenly(real_clips(folder)),
         "UCF-101 AVI (MPEG-4)": sorted((folder / "codecs").glob("*.avi"))[:1],
@@ -59,7 +60,7 @@ def papers_shapes(predictor: Predictor, folder: Path, quick: bool) -> Predictor:
     CLIPModel(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer.name_or_path).save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
-    clip = Clip(str(folder), predictor.device)
+    clip = ClipEncoder(str(folder), predictor.device)
     network = MvTsn(MvTsnConfig("efficientnet_b0", predictor.classes, 224, 0.5)).eval().to(predictor.device)
     about = FusionConfig(network.width, clip.width, 512, len(predictor.classes), 0.5)
     head = ConcatFusion(about).eval().to(predictor.device)
@@ -72,7 +73,7 @@ def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
     """Decoding and both forward passes of one clip, on inputs that lie ready."""
     read = predictor.read(path)
     shown, pixels = prepared(predictor, read)
-    middle = video.probe(path).frames // 2
+    middle = probe(path).frames // 2
 
     def run() -> None:
         decode(path, middle)
@@ -86,7 +87,7 @@ def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
 def prepared(predictor: Predictor, read: ClipInput) -> tuple[torch.Tensor, torch.Tensor]:
     boxes = protocol_crops((read.levels.shape[-2], read.levels.shape[-1]), predictor.views.crop, predictor.views.crops)
     fields = torch.from_numpy(read.levels).to(predictor.device).repeat_interleave(predictor.views.crops, dim=0)
-    shown = pictures(fields, boxes.tile(len(read.levels)), predictor.mv_tsn.config.size)
+    shown = crop_and_resize(fields, boxes.tile(len(read.levels)), predictor.mv_tsn.config.size)
     stills = [torch.from_numpy(still).permute(2, 0, 1) for still in read.stills]
     pixels = predictor.clip.processor(images=stills, return_tensors="pt")["pixel_values"]
     return shown, pixels.to(predictor.device)
@@ -142,9 +143,7 @@ def main() -> None:
             rows += rows_of(f"{name}, paper's shapes", large, files, 1 if given.quick else 3)
     facts = {
         "clips": {name: len(files) for name, files in clips.items()},
-        "frames a clip": {
-            name: float(np.mean([video.probe(p).frames for p in files])) for name, files in clips.items()
-        },
+        "frames a clip": {name: float(np.mean([probe(p).frames for p in files])) for name, files in clips.items()},
         "threads": torch.get_num_threads(),
     }
     out = given.out or (None if given.quick else ROOT / "benchmarks/results/predict.json")

@@ -41,12 +41,26 @@ from benchmarks.common import (
     report,
     say,
 )
-from moclip import motion, store, video
-from moclip.augment import pictures, random_crops
-from moclip.extract import extract
-from moclip.sampling import segment_frames
-from moclip.slots import plan_slots
-from moclip.store import FieldReader
+from moclip.data.crops import crop_and_resize, random_crops
+from moclip.data.sampling import segment_frames
+from moclip.motion.extract import extract
+from moclip.motion.field import CODEC_CELL
+from moclip.motion.quantise import quantise
+from moclip.motion.windows import motion_fields
+from moclip.store.layout import (
+    CHUNK_FRAMES,
+    MISSING,
+    SHARD_FRAMES,
+    encode_shard,
+    read_frame_types,
+    shard_name,
+    write_metadata,
+)
+from moclip.store.reader import FieldReader
+from moclip.store.slots import plan_slots
+from moclip.store.table import read_table, rows_of, write_table
+from moclip.video.decoding import P_FRAME
+from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
 
 BATCH, SEGMENTS, PICTURE = 80, 3, 224  # clips, frames of each, px: the paper's batch
 CANVAS, CLIP = (240, 320), 20.0  # (height, width) and largest displacement, px
@@ -99,7 +113,7 @@ def opened(folder: Path, cache_bytes: int = 0) -> FieldReader:
 
 def stored_frames(table: pd.DataFrame) -> np.ndarray:
     """The absolute numbers of all frames in a store: int64 (frames,)."""
-    return np.concatenate([np.arange(row.offset, row.offset + row.length) for row in store.rows_of(table)])
+    return np.concatenate([np.arange(row.offset, row.offset + row.length) for row in rows_of(table)])
 
 
 def drawn(table: pd.DataFrame, count: int, seed: int = 0) -> np.ndarray:
@@ -125,7 +139,7 @@ def random_fields(folder: Path, size: Size) -> list[Row]:
     """Batches of random fields, from disk and cached, against zarr-python's own reads one by one."""
     import zarr
 
-    table = store.read_table(folder / "mv.parquet")
+    table = read_table(folder / "mv.parquet")
     many, few = drawn(table, size.batches * BATCH * SEGMENTS), drawn(table, size.one_by_one)
     reader, cached = opened(folder), opened(folder, 64 << 20)
     array = zarr.open_group(folder / "mv.zarr", mode="r")["field"]
@@ -158,32 +172,32 @@ def chunk_sizes(folder: Path, aside: Path, size: Size) -> list[Row]:
     say("chunk sizes")
     fields = source.read_all()
     readers, weights = {}, {}
-    for chunk in (store.CHUNK, 16):
+    for chunk in (CHUNK_FRAMES, 16):
         path = aside / f"chunks_of_{chunk}.zarr"
         weights[chunk] = rewrite(path, fields, source, chunk)
         readers[chunk] = FieldReader(path, source.table, 0)
     took = by_turns({chunk: functools.partial(read_batches, readers[chunk], many) for chunk in readers}, size.times)
     speeds = {chunk: len(many) / seconds for chunk, seconds in took.items()}
     per_field = {chunk: weight / len(stored_frames(source.table)) for chunk, weight in weights.items()}
-    name = f"chunks of {store.CHUNK} / of 16 frames"
+    name = f"chunks of {CHUNK_FRAMES} / of 16 frames"
     return [
-        Row(f"{name}: random fields", speeds[store.CHUNK], speeds[16], unit="fields/s"),
-        Row(f"{name}: size", per_field[store.CHUNK], per_field[16], unit="B/field"),
+        Row(f"{name}: random fields", speeds[CHUNK_FRAMES], speeds[16], unit="fields/s"),
+        Row(f"{name}: size", per_field[CHUNK_FRAMES], per_field[16], unit="B/field"),
     ]
 
 
 def rewrite(path: Path, fields: np.ndarray, source: FieldReader, chunk: int) -> int:
     """Write the same array with chunks of another length; returns the bytes of its shards."""
-    product, store.CHUNK = store.CHUNK, chunk
+    product, CHUNK_FRAMES = CHUNK_FRAMES, chunk
     try:
         for number, shard in enumerate(np.split(fields, len(fields) // source.shard)):
-            file = path / store.shard_name(number)
+            file = path / shard_name(number)
             file.parent.mkdir(parents=True)
-            file.write_bytes(store.encode_shard(shard))
-        types = store.read_frame_types(source.folder)
-        store.write_metadata(path, types, source.grid, source.shard, source.attributes)
+            file.write_bytes(encode_shard(shard))
+        types = read_frame_types(source.folder)
+        write_metadata(path, types, source.grid, source.shard, source.attributes)
     finally:
-        store.CHUNK = product
+        CHUNK_FRAMES = product
     return sum(file.stat().st_size for file in (path / "field" / "c").rglob("*") if file.is_file())
 
 
@@ -230,14 +244,14 @@ def decoded_field(clip: Film, frame: int, manner: str | bool) -> np.ndarray:
                 break
     number = np.repeat(np.arange(len(raw), dtype=np.int32), [len(blocks) for blocks in raw])
     look = picture.width, picture.height
-    vectors = video.Vectors(np.concatenate(raw), number, np.array(types, np.uint8), *look)
-    *_, (fields, _) = motion.fields([vectors], CANVAS, motion.CODEC_CELL, manner)
+    vectors = Vectors(np.concatenate(raw), number, np.array(types, np.uint8), *look)
+    *_, (fields, _) = motion_fields([vectors], CANVAS, CODEC_CELL, manner)
     return np.asarray(fields[-1])
 
 
 def columns_of(records: np.ndarray) -> np.ndarray:
     """FFmpeg's records as int32 (n, 10)."""
-    return np.stack([records[name].astype(np.int32) for name in video.COLUMNS], axis=1)
+    return np.stack([records[name].astype(np.int32) for name in VECTOR_COLUMNS], axis=1)
 
 
 def decode_sample(clip: Film, frames: Sequence[int], manner: str | bool) -> np.ndarray:
@@ -284,7 +298,7 @@ class Samples:
         for places in self.batches[:AUGMENTED]:
             fields = torch.from_numpy(self.reader.read(places))
             boxes = random_crops(BATCH, self.reader.grid, SCALES, True, self.generator).repeat(SEGMENTS)
-            pictures(fields, boxes, PICTURE)
+            crop_and_resize(fields, boxes, PICTURE)
 
     def decode(self) -> list[np.ndarray]:
         wanted = zip(self.films, self.frames.tolist(), strict=False)
@@ -296,7 +310,7 @@ class Samples:
 
     def agree(self) -> float:
         """The share of decoded fields that are exactly the stored ones."""
-        decoded = motion.quantise(np.concatenate(self.decode()), CLIP)
+        decoded = quantise(np.concatenate(self.decode()), CLIP)
         return float((decoded == self.reader.read(self.batches[0])[: len(decoded)]).all((1, 2, 3)).mean())
 
 
@@ -341,7 +355,7 @@ def full_size(folder: Path, source: FieldReader, share: float, times: int) -> li
     files = sum(path.is_file() for path in folder.rglob("*"))
     say(f"  {files} files, {weight / 2**30:.2f} GiB, written in {time.perf_counter() - begun:.0f} s")
     status = dvc_status(folder, times)
-    table = store.read_table(folder / "mv.parquet")
+    table = read_table(folder / "mv.parquet")
     batch = drawn(table, BATCH * SEGMENTS)
     many = drawn(table, 40 * BATCH * SEGMENTS)
     reader, cached = opened(folder), opened(folder, 64 << 20)
@@ -378,27 +392,27 @@ def fill(folder: Path, clips: pd.DataFrame, source: FieldReader) -> None:
             if number % 50 == 49:
                 say(f"  {number + 1} of {shards} shards")
     bank.unlink()
-    types = np.full(shards * store.SHARD, video.P_FRAME, np.uint8)
-    store.write_metadata(path, types, source.grid, store.SHARD, source.attributes)
+    types = np.full(shards * SHARD_FRAMES, P_FRAME, np.uint8)
+    write_metadata(path, types, source.grid, SHARD_FRAMES, source.attributes)
     rest: dict[str, Any] = {"backend": "pyav", "status": "ok", "reason": "", "checksum": 0, "key": ""}
     table = slots.assign(length=clips["frames"], md5=clips["md5"], **rest)
-    store.write_table(folder / "mv.parquet", table)
+    write_table(folder / "mv.parquet", table)
 
 
 def fill_shard(path: Path, bank: Path, number: int, places: pd.DataFrame) -> None:
     """Write one shard: each clip is a stretch of the bank, moved round the picture by some cells."""
     fields = np.load(bank, mmap_mode="r")
     generator = np.random.default_rng(number)
-    buffer = np.full((store.SHARD, *fields.shape[1:]), store.MISSING, np.int8)
-    for place in store.rows_of(places):
+    buffer = np.full((SHARD_FRAMES, *fields.shape[1:]), MISSING, np.int8)
+    for place in rows_of(places):
         begin = generator.integers(len(fields))
         stretch = fields[np.arange(begin, begin + place.frames) % len(fields)]
         down, right = (int(generator.integers(cells)) for cells in fields.shape[2:])
-        start = place.offset - number * store.SHARD
+        start = place.offset - number * SHARD_FRAMES
         buffer[start : start + place.frames] = np.roll(stretch, (down, right), (2, 3))
-    file = path / store.shard_name(number)
+    file = path / shard_name(number)
     file.parent.mkdir(parents=True)
-    file.write_bytes(store.encode_shard(buffer))
+    file.write_bytes(encode_shard(buffer))
 
 
 def dvc_status(folder: Path, times: int) -> float:

@@ -12,13 +12,15 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from moclip import video
 from moclip.errors import VideoError
+from moclip.video.clip_files import find_clips
+from moclip.video.probe import probe
+from moclip.video.vectors import BACKENDS, has_mvextractor, read_vectors
 
 
 def answer(path: Path, backend: str) -> tuple[str, int]:
     """Digest of all vectors of a clip, and how many there are."""
-    vectors = video.read_vectors(path, backend)
+    vectors = read_vectors(path, backend)
     digest = hashlib.sha256(vectors.blocks.tobytes() + vectors.frame.tobytes() + vectors.frame_types.tobytes())
     return digest.hexdigest(), len(vectors.blocks)
 
@@ -29,12 +31,12 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
-    clips = video.clips_in(given.clips)
-    backends = [name for name in video.BACKENDS if name != "mvextractor" or video.has_mvextractor()]
+    clips = find_clips(given.clips)
+    backends = [name for name in BACKENDS if name != "mvextractor" or has_mvextractor()]
     unsteady = dict.fromkeys(backends, 0)
     for path in clips:
         try:
-            about = video.probe(path)
+            about = probe(path)
         except VideoError as problem:
             print(f"{path.name}: {problem.what}")
             continue

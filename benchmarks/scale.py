@@ -54,9 +54,17 @@ from benchmarks.arithmetic import (
     VIEWS,
 )
 from benchmarks.common import RESULTS, Row, arguments, make_clips, real_clips, real_data, report, rows_before, say
-from moclip import dataset, store, video
-from moclip.features import Features, write_features
-from moclip.slots import by_shard, plan_slots
+from moclip.data.clip_folder import scan_folder
+from moclip.data.groups import hold_out
+from moclip.data.index import INDEX_COLUMNS, build_index
+from moclip.store.features import Features, write_features
+from moclip.store.layout import SHARD_FRAMES, write_metadata
+from moclip.store.reader import FieldReader
+from moclip.store.slots import by_shard, plan_slots
+from moclip.store.table import write_table as table_write_table
+from moclip.video.clip_files import file_md5
+from moclip.video.frames import read_frames
+from moclip.video.probe import probe
 from pipeline.io import write_parquet
 
 SPREAD = 0.5  # of the logarithm of a clip's length: its standard deviation
@@ -134,7 +142,7 @@ def metadata(part: int, parts: int, clips: int) -> pd.DataFrame:
         "bytes": rng.integers(10**5, 10**7, count), "status": _same("ok", count), "reason": _same("", count),
         "md5": _md5s(rng, count), "damage": _same("", count), "seekable": np.ones(count, bool),
     }  # fmt: skip
-    return pa.table(columns).to_pandas().astype(dataset.COLUMNS)
+    return pa.table(columns).to_pandas().astype(INDEX_COLUMNS)
 
 
 def _joined(*parts: Any) -> Any:
@@ -221,7 +229,7 @@ def plan_fresh(folder: Path, clips: int, parts: int) -> Found:
     with clock(found):
         planned = plan_slots(videos)
     shards = int(planned["shard"].max()) + 1
-    return found | {"shards": shards, "filled": videos["frames"].sum() / shards / store.SHARD}
+    return found | {"shards": shards, "filled": videos["frames"].sum() / shards / SHARD_FRAMES}
 
 
 def lay_out(folder: Path, clips: int, parts: int) -> Found:
@@ -248,7 +256,7 @@ def cut_jobs(folder: Path, clips: int, parts: int) -> Found:
     places = pd.read_parquet(folder / "places.parquet", columns=["offset", "slots"])
     found: Found = {}
     with clock(found):
-        jobs = by_shard(places["offset"].to_numpy(), places["slots"].to_numpy(), store.SHARD)
+        jobs = by_shard(places["offset"].to_numpy(), places["slots"].to_numpy(), SHARD_FRAMES)
         cut = sum(len(job.rows) for job in jobs)
     assert cut == clips
     return found | {"jobs": len(jobs)}
@@ -261,9 +269,9 @@ def plan_parts(folder: Path, clips: int, parts: int) -> Found:
         for part in range(parts):
             videos = pd.read_parquet(folder / f"part-{part:02d}.parquet", columns=NEEDED)
             planned = plan_slots(videos)
-            jobs = by_shard(planned["offset"].to_numpy(), planned["slots"].to_numpy(), store.SHARD)
+            jobs = by_shard(planned["offset"].to_numpy(), planned["slots"].to_numpy(), SHARD_FRAMES)
             assert sum(len(job.rows) for job in jobs) == len(videos)
-            below = int(found["shards"]) * store.SHARD
+            below = int(found["shards"]) * SHARD_FRAMES
             write_parquet(folder / f"places-{part:02d}.parquet", planned.assign(offset=planned["offset"] + below))
             found["shards"] += int(planned["shard"].max()) + 1
     return found
@@ -277,8 +285,8 @@ def write_table(folder: Path, clips: int, parts: int) -> Found:
     table["checksum"] = np.random.default_rng(0).integers(2**32, size=clips)
     found: Found = {}
     with clock(found):
-        store.write_table(folder / "mv.parquet", table)
-    store.write_metadata(folder / "mv.zarr", np.zeros(store.SHARD, np.uint8), GRID, store.SHARD, {})
+        table_write_table(folder / "mv.parquet", table)
+    write_metadata(folder / "mv.zarr", np.zeros(SHARD_FRAMES, np.uint8), GRID, SHARD_FRAMES, {})
     return found | {"bytes": _weight(folder / "mv.parquet")}
 
 
@@ -286,7 +294,7 @@ def open_store(folder: Path, clips: int, parts: int) -> Found:
     """Open that store, as every process does that reads fields."""
     found: Found = {}
     with clock(found):
-        reader = store.FieldReader(folder / "mv.zarr", folder / "mv.parquet")
+        reader = FieldReader(folder / "mv.zarr", folder / "mv.parquet")
     assert len(reader.table) == clips
     return found
 
@@ -371,7 +379,7 @@ def rates(size: Size, folder: Path) -> Part:
     rows = [
         *(_core_time(name, step, size.pictures, 1, size.rounds) for name, step in NETWORKS.items()),
         *(_core_time(name, step, names, len(clips), size.rounds) for name, step in FILES.items()),
-        Row(FRAME, sum(map(_weight, weighed)) / sum(video.probe(clip).frames for clip in weighed), unit="B"),
+        Row(FRAME, sum(map(_weight, weighed)) / sum(probe(clip).frames for clip in weighed), unit="B"),
     ]
     least = functools.partial(index_memory, str(min(weighed, key=_weight).resolve()))
     for name, step in ((INDEX_HELD, least), (SPLIT_HELD, split_memory), (HEAD_HELD, head_memory)):
@@ -423,7 +431,7 @@ def training_step(pictures: int) -> Found:
 def _mv_tsn() -> Any:
     import torch
 
-    from moclip.mv_tsn import MvTsn, MvTsnConfig
+    from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 
     torch.set_num_threads(1)
     return MvTsn(MvTsnConfig("efficientnet_b0", ("a", "b"), 224, 0.5)).to(memory_format=torch.channels_last)
@@ -443,18 +451,18 @@ def probed(clips: Sequence[str]) -> Found:
     found: Found = {}
     with clock(found):
         for clip in clips:
-            video.probe(clip)
-            video.md5(clip)
+            probe(clip)
+            file_md5(clip)
     return found
 
 
 def stills(clips: Sequence[str]) -> Found:
     """The middle frame, decoded."""
-    known = [video.probe(clip) for clip in clips]
+    known = [probe(clip) for clip in clips]
     found: Found = {}
     with clock(found):
         for clip, about in zip(clips, known, strict=True):
-            video.read_frames(clip, [about.frames // 2], about.seekable)
+            read_frames(clip, [about.frames // 2], about.seekable)
     return found
 
 
@@ -464,14 +472,14 @@ def index_memory(clip: str, folder: Path, count: int) -> Found:
         name = folder / str(count) / f"Action{number % 2}" / f"v_g{number % 50:02d}_{number:06d}{Path(clip).suffix}"
         name.parent.mkdir(parents=True, exist_ok=True)
         name.symlink_to(clip)
-    dataset.index(folder / str(count), dataset.scan(folder / str(count)), None, 0.2, 0.3, 0)
+    build_index(folder / str(count), scan_folder(folder / str(count)), None, 0.2, 0.3, 0)
     return {}
 
 
 def split_memory(folder: Path, count: int) -> Found:
     """Hold a tenth of the clips out, where no name tells that two come from one source."""
     names = pd.Series(np.arange(count)).astype("str")
-    dataset.hold_out(names, pd.Series(np.arange(count) % CLASSES), 0.1, 0)
+    hold_out(names, pd.Series(np.arange(count) % CLASSES), 0.1, 0)
     return {}
 
 

@@ -59,7 +59,13 @@ from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 
 from benchmarks.common import ROOT, Row, arguments, real_clips, real_data, report, rows_before, say
-from moclip import motion, processes, store, video
+from moclip.motion.field import motion_field
+from moclip.motion.quantise import quantise
+from moclip.store.reader import FieldReader
+from moclip.video.clip_files import VIDEO_SUFFIXES
+from moclip.video.geometry import read_orientation
+from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
+from moclip.workers.processes import run_jobs_in_order
 from pipeline.dag import STAGES
 from tests.conftest import finished_project
 from tests.mutants import Mutant, is_clip, rendered, small_enough, write_mutants
@@ -177,7 +183,7 @@ def plain_fields(path: Path) -> Fields | None:
 
     The arithmetic from vectors to fields is the library's, which other tests hold to a plain definition.
     """
-    parts: list[video.Vectors] = []
+    parts: list[Vectors] = []
     packets: list[bytes] = []
     given: list[int] = []
     with av.open(str(path), metadata_errors="replace") as container:
@@ -199,7 +205,7 @@ def plain_fields(path: Path) -> Fields | None:
                 given.append(len(parts))
     if not parts or len({(part.width, part.height) for part in parts}) > 1:
         return None
-    fields = np.concatenate([motion.quantise(motion.field(part, CANVAS)) for part in _turned_alike(parts)])
+    fields = np.concatenate([quantise(motion_field(part, CANVAS)) for part in _turned_alike(parts)])
     types = np.concatenate([part.frame_types for part in parts])
     return Fields(fields, types, tuple(packets), tuple(given), (*setting, parts[0].orientation))
 
@@ -215,22 +221,22 @@ def _demuxed(container: Any, stream: Any) -> Iterator[Any]:
     yield None
 
 
-def _turned_alike(parts: Sequence[video.Vectors]) -> Iterator[video.Vectors]:
+def _turned_alike(parts: Sequence[Vectors]) -> Iterator[Vectors]:
     """All as the first picture is to be shown."""
     for part in parts:
-        yield video.Vectors(part.blocks, part.frame, part.frame_types, part.width, part.height, parts[0].orientation)
+        yield Vectors(part.blocks, part.frame, part.frame_types, part.width, part.height, parts[0].orientation)
 
 
-def _vectors(picture: Any, blind: bool) -> video.Vectors:
+def _vectors(picture: Any, blind: bool) -> Vectors:
     letter = "?IPBPIPI"[int(picture.pict_type)]
     side = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
-    blocks = np.empty((0, len(video.COLUMNS)), np.int32)
+    blocks = np.empty((0, len(VECTOR_COLUMNS)), np.int32)
     if side is not None and not (blind and letter == "B"):
         found = side.to_ndarray()
-        blocks = np.stack([found[name] for name in video.COLUMNS], axis=1).astype(np.int32)
+        blocks = np.stack([found[name] for name in VECTOR_COLUMNS], axis=1).astype(np.int32)
     letters = np.frombuffer(letter.replace("?", "P").encode(), np.uint8)
-    turn = video._orientation(picture)
-    return video.Vectors(blocks, np.zeros(len(blocks), np.int32), letters, picture.width, picture.height, turn)
+    turn = read_orientation(picture)
+    return Vectors(blocks, np.zeros(len(blocks), np.int32), letters, picture.width, picture.height, turn)
 
 
 @functools.cache
@@ -288,7 +294,7 @@ def sources_in(folder: Path) -> list[Path]:
 
 
 def clips_below(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix in video.VIDEO_SUFFIXES]
+    return [path for path in folder.rglob("*") if path.suffix in VIDEO_SUFFIXES]
 
 
 def torture_clips(folder: Path, count: int) -> tuple[list[Row], dict[str, Any]]:
@@ -357,7 +363,7 @@ def judged(mutants: Sequence[Mutant], root: Path, project: Path) -> Findings:
     found = Findings()
     index = pd.read_parquet(project / "data/index.parquet").set_index("id")
     table = pd.read_parquet(project / "data/features/mv.parquet").set_index("id")
-    reader = store.FieldReader(project / "data/features/mv.zarr", project / "data/features/mv.parquet")
+    reader = FieldReader(project / "data/features/mv.zarr", project / "data/features/mv.parquet")
     found.rows, found.stored = len(index), int((table["status"] == "ok").sum())
     owed = [mutant for mutant in mutants if is_clip(root, mutant)]
     found.clips, found.others = len(owed), len(mutants) - len(owed)
@@ -366,7 +372,7 @@ def judged(mutants: Sequence[Mutant], root: Path, project: Path) -> Findings:
         (Counter(index.index) - Counter(mutant.id for mutant in owed))
         + (Counter(table.index) - Counter(index.index[index["status"] == "ok"]))
     )
-    plain = processes.run_in_order(_plain_or_none, [root / mutant.id for mutant in owed], 2, lambda path, reason: None)
+    plain = run_jobs_in_order(_plain_or_none, [root / mutant.id for mutant in owed], 2, lambda path, reason: None)
     for mutant, fields in zip(owed, plain, strict=True):
         status, reason = _outcome(mutant.id, index, table)
         found.statuses[mutant.kind, status] += 1

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import moclip
-from pipeline import console, paths, store_cli
+from pipeline import paths
+from pipeline.commands.store import app as store_app
+from pipeline.console.command import as_command, run_app, run_guarded, while_importing
+from pipeline.console.output import print_note, print_result, print_scores, set_verbosity
 from pipeline.dag import STAGES, TOOLS
 
 if TYPE_CHECKING:
@@ -26,8 +29,8 @@ PRESETS = sorted(path.stem for path in (HERE / "presets").glob("*.yaml"))
 
 def main() -> None:
     """Run the command line."""
-    console.speak(verbose=not {"-v", "--verbose"}.isdisjoint(sys.argv))  # of what goes wrong before they are read
-    console.run(console.guarded(lambda: build(_called())))
+    set_verbosity(verbose=not {"-v", "--verbose"}.isdisjoint(sys.argv))  # of what goes wrong before they are read
+    run_app(run_guarded(lambda: build(_called())))
 
 
 def build(called: str | None) -> typer.Typer:
@@ -39,9 +42,9 @@ def build(called: str | None) -> typer.Typer:
             _stage(name).add_to(app)
         else:
             app.command(name, help=summary)(_uncalled)
-    app.command()(console.command(use))
-    app.command()(console.command(metrics))
-    app.add_typer(store_cli.app, name="store")
+    app.command()(as_command(use))
+    app.command()(as_command(metrics))
+    app.add_typer(store_app, name="store")
     return app
 
 
@@ -91,9 +94,9 @@ def use(
     from pipeline import presets
 
     presets.write(preset, paths.PARAMS, root, splits, split)
-    console.note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
+    print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
     if above := parameters.project_above():
-        console.note(f"  this folder lies in another project, {above}")
+        print_note(f"  this folder lies in another project, {above}")
 
 
 def metrics() -> None:
@@ -102,7 +105,7 @@ def metrics() -> None:
 
     cost = read_json(paths.COST_JSON, "evaluate")["multiply_adds_m"]["video"]
     streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
-    console.scores({name: scores for name, scores in streams.items() if scores}, cost, console.result)
+    print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
 
 
 def _uncalled() -> None:
@@ -127,7 +130,7 @@ def _stage(name: str) -> Stage:
     """
 
     def imported() -> Stage:
-        with console.loading():
+        with while_importing():
             stage: Stage = getattr(importlib.import_module(f"stages.{name}"), name)
         return stage
 

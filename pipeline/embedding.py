@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from moclip import storage
-from moclip.encoding import Part, encode, versions
-from moclip.parts import Parts, run_key, slices
-from moclip.store import FieldReader
-from moclip.video import md5
-from moclip.views import Views, ViewsWorker
-from pipeline import console, paths
+from moclip.files.folders import absolute_path
+from moclip.inference.embed_views import Views, ViewsWorker
+from moclip.inference.encode import EncodingPart, encode_parts, library_versions
+from moclip.store.reader import FieldReader
+from moclip.store.resumable import ResumableParts, part_slices, run_key
+from moclip.video.clip_files import file_md5
+from pipeline import paths
+from pipeline.console.progress import show_progress
 from pipeline.params import Params
 from pipeline.stage import machines
 
@@ -35,15 +36,15 @@ def views_of(
     """How a model is to see the clips; `scales` and `flip` are of augmented views."""
     segments, crops = params.evaluate.views
     key = run_key(
-        model=md5(model),
+        model=file_md5(model),
         store=[reader.attributes["recipe"], reader.attributes["contents"]],
         clips=[rows[name].tolist() for rows in clips for name in ("id", "offset", "length")],
         given=[segments, crops, params.evaluate.crop, scales, flip, params.embed.batch, params.seed],
-        versions=versions(),
+        versions=library_versions(),
     )
     return Views(
         model=model.read_bytes(),
-        store=storage.absolute(reader.folder.url),
+        store=absolute_path(reader.folder.url),
         segments=segments,
         crops=crops,
         crop=params.evaluate.crop,
@@ -53,22 +54,22 @@ def views_of(
         seed=params.seed,
         place=paths.work(stage, params.store),
         key=key,
-        versions=versions(),
+        versions=library_versions(),
     )
 
 
-def protocol_parts(clips: pd.DataFrame) -> list[Part]:
+def protocol_parts(clips: pd.DataFrame) -> list[EncodingPart]:
     """The parts of all clips under the test protocol."""
-    return [Part(f"protocol-{n:06d}", clips.iloc[rows]) for n, rows in enumerate(slices(len(clips)))]
+    return [EncodingPart(f"protocol-{n:06d}", clips.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
 
 
-def encoded(stage: str, given: Views, every: list[Part], ray: str | None) -> Parts:
+def encoded(stage: str, given: Views, every: list[EncodingPart], ray: str | None) -> ResumableParts:
     """Do the parts that a killed run has not done; all of them lie in what is returned."""
-    parts = Parts(given.place, given.key)
+    parts = ResumableParts(given.place, given.key)
     done = parts.begin()
     todo = [part for part in every if part.name not in done]
-    with console.progress(stage, sum(len(part.rows) for part in every)) as advance:
+    with show_progress(stage, sum(len(part.rows) for part in every)) as advance:
         advance(sum(len(part.rows) for part in every if part.name in done))
         with machines(ray) as cluster:
-            encode(ViewsWorker, given, todo, cluster, advance)
+            encode_parts(ViewsWorker, given, todo, cluster, advance)
     return parts

@@ -19,7 +19,7 @@ from typing import Any
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
-from pipeline.made import made_with
+from pipeline.provenance import made_with
 
 PRODUCT = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
 """What git knows of that results come from, beside params.yaml: code, stages, prompts, the clips that DVC tracks."""

@@ -16,18 +16,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moclip import dataset
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
 from moclip.errors import ModelError, StoreError
-from moclip.features import Features, FusionData, normalised
-from moclip.fields import Clips, Fields
-from moclip.hub import files_digest
-from moclip.store import FieldReader
-from moclip.training import LossError
-from moclip.video import md5
-from moclip.weights import MADE, read_config
-from pipeline import console, paths
+from moclip.models.hub_files import files_digest
+from moclip.models.weights import MADE, read_config
+from moclip.store.features import Features, FusionData, to_unit_length
+from moclip.store.reader import FieldReader
+from moclip.training.common import LossError
+from moclip.video.clip_files import file_md5
+from pipeline import paths
+from pipeline.console.command import while_importing
+from pipeline.index_file import read_index
 from pipeline.io import read_parquet
-from pipeline.made import (
+from pipeline.params import Params
+from pipeline.provenance import (
     FIELD_KEYS,
     check_clips,
     check_learnt,
@@ -36,11 +39,9 @@ from pipeline.made import (
     clips_digest,
     learnt_from,
     made_with,
-    named,
-    read_index,
-    stale,
+    name_some,
+    stale_error,
 )
-from pipeline.params import Params
 
 
 class Inputs:
@@ -67,7 +68,7 @@ class Inputs:
     @cached_property
     def usable(self) -> pd.DataFrame:
         """Index rows of all clips that can be used."""
-        return dataset.usable(self.index)
+        return usable_clips(self.index)
 
     @cached_property
     def mv_table(self) -> pd.DataFrame:
@@ -79,7 +80,7 @@ class Inputs:
         found = read_parquet(paths.CLIP_TABLE, "clip_image")
         both = self.usable[["id", "md5"]].merge(found[["id", "md5"]], on=["id", "md5"])
         if len(both) < len(self.usable):
-            raise stale("it was made from other clips", paths.CLIP_TABLE, "clip_image")
+            raise stale_error("it was made from other clips", paths.CLIP_TABLE, "clip_image")
         return found
 
     @cached_property
@@ -92,10 +93,10 @@ class Inputs:
         found = self._of_clip(self._current(Features(paths.CLIP_TEXT, "clip_text")))
         if found.ids != (classes := self.classes):
             what = "another class order" if sorted(found.ids) == sorted(classes) else "other classes"
-            raise stale(f"it was made from {what} than the index has now", found.path, "clip_text")
+            raise stale_error(f"it was made from {what} than the index has now", found.path, "clip_text")
         for file, content in found.attributes.get("files", {}).items():
             if Path(file).exists():
-                check_made_from(md5(Path(file)), content, f"another {file}", found.path, "clip_text")
+                check_made_from(file_md5(Path(file)), content, f"another {file}", found.path, "clip_text")
         return found
 
     @cached_property
@@ -126,13 +127,13 @@ class Inputs:
     def classes(self) -> list[str]:
         """Names in label order: the index's, or MV-TSN's where there is no index any more."""
         if paths.INDEX.exists() or not paths.MV_TSN.exists():
-            return dataset.class_names(self.index)
+            return class_names(self.index)
         return list(read_config(paths.MV_TSN, "train_mv")["classes"])
 
     def learnt(self) -> dict[str, Any]:
         """What a training learns from, as a model keeps it (`pipeline.made.learnt_from`)."""
         rows = pd.concat([self._usable("train"), self._usable("val")])
-        return learnt_from(rows, self.usable, dataset.class_names(self.index))
+        return learnt_from(rows, self.usable, class_names(self.index))
 
     def trained_with(self, params: Params, *keys: str) -> dict[str, Any]:
         """What the model of a training keeps: what it learnt from, and the parameters that go with it."""
@@ -148,7 +149,7 @@ class Inputs:
         """
         config = read_config(path, stage)
         if MADE not in config:
-            raise stale("it does not say what it was trained on: an earlier version made it", path, stage)
+            raise stale_error("it does not say what it was trained on: an earlier version made it", path, stage)
         made = dict(config[MADE])
         if self.params is not None:
             check_made_with(made["made_with"], self.params, path, stage)
@@ -159,7 +160,7 @@ class Inputs:
 
     def models(self) -> str:
         """16 hexadecimal digits for the trained models and the features of class names, which scores depend on."""
-        trained = [md5(path) for path in (paths.MV_TSN, paths.FUSION, paths.IMAGE_MODEL) if path.exists()]
+        trained = [file_md5(path) for path in (paths.MV_TSN, paths.FUSION, paths.IMAGE_MODEL) if path.exists()]
         text = hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
         return hashlib.sha256(" ".join([*trained, text]).encode()).hexdigest()[:16]
 
@@ -179,7 +180,7 @@ class Inputs:
         if not model.exists():
             return found
         what = "another MV-TSN" if model == paths.MV_TSN else "another image baseline"
-        check_made_from(md5(model), found.attributes.get("model"), what, found.path, found.stage)
+        check_made_from(file_md5(model), found.attributes.get("model"), what, found.path, found.stage)
         return found
 
     def _current(self, found: Features) -> Features:
@@ -193,7 +194,7 @@ class Inputs:
 
     def reader(self) -> FieldReader:
         """The store of motion fields, of all clips. Raises MoclipError where parameters have changed since."""
-        with console.loading():  # else its first read does, and an interrupt leaves a library half imported
+        with while_importing():  # else its first read does, and an interrupt leaves a library half imported
             import tensorstore  # noqa: F401
         reader = FieldReader(paths.MV_STORE, self.mv_table)
         if self.params is not None:
@@ -202,9 +203,9 @@ class Inputs:
             check_made_with(made, self.params, paths.MV_STORE, "extract_mv")
         return reader
 
-    def fields(self) -> Fields:
+    def fields(self) -> SampledFields:
         """The store of motion fields. Raises MoclipError where clips or parameters have changed since it was made."""
-        return Fields.of(self.reader(), self.motion_rows())
+        return SampledFields.of(self.reader(), self.motion_rows())
 
     @cached_property
     def _checked_clips(self) -> pd.DataFrame:
@@ -220,7 +221,7 @@ class Inputs:
             yield
         except LossError as lost:
             ids = rows["id"].iloc[list(lost.rows)]
-            raise ModelError(f"{lost.what}, with {named(ids, 8)}", where=lost.where, fix=lost.fix) from None
+            raise ModelError(f"{lost.what}, with {name_some(ids, 8)}", where=lost.where, fix=lost.fix) from None
 
     def motion_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits whose motion vectors are in the store, with their places in it."""
@@ -228,8 +229,8 @@ class Inputs:
         rows = self._usable(*parts)
         ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length", "slots", "shard", "md5"]]
         found = rows.merge(ok, on="id", how="inner", suffixes=("", "_read"))
-        if len(stale := found.loc[found["md5"] != found.pop("md5_read"), "id"]):
-            what = f"{named(stale)} changed since the motion vectors were read"
+        if len(stale_error := found.loc[found["md5"] != found.pop("md5_read"), "id"]):
+            what = f"{name_some(stale_error)} changed since the motion vectors were read"
             fix = "run: dvc repro extract_mv (or: python -m stages.extract_mv)"
             raise StoreError(what, where=paths.MV_STORE, fix=fix)
         if found.empty:
@@ -237,15 +238,15 @@ class Inputs:
         return found
 
     def _usable(self, *parts: str) -> pd.DataFrame:
-        rows = dataset.usable(self.index, *parts)
+        rows = usable_clips(self.index, *parts)
         if not parts or not set(parts) <= {"train", "val"}:
             return rows
         if self.base_to_new:
-            base = dataset.base_classes(len(dataset.class_names(self.index)))
+            base = base_classes(len(class_names(self.index)))
             rows = rows[rows["label"] < base].reset_index(drop=True)
         if self.shots is False:
             return rows
-        return dataset.few_shot(rows[rows["id"].isin(self._readable)], self.shots, self.seed)
+        return few_shot(rows[rows["id"].isin(self._readable)], self.shots, self.seed)
 
     @cached_property
     def _readable(self) -> set[str]:
@@ -254,9 +255,9 @@ class Inputs:
         motion, stills = (set(table.loc[table["status"] == "ok", "id"]) for table in tables)
         return motion & stills
 
-    def motion_clips(self, *parts: str) -> Clips:
+    def motion_clips(self, *parts: str) -> SplitClips:
         rows = self.motion_rows(*parts)
-        return Clips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+        return SplitClips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
 
     def fused_rows(self, *parts: str) -> pd.DataFrame:
         """Index rows of the named splits that have both a motion embedding and a picture embedding."""
@@ -273,7 +274,7 @@ class Inputs:
 
     def picture(self, ids: list[str]) -> np.ndarray:
         """The picture feature of each clip: the mean over its stills, of unit length, (n, width) float32."""
-        return normalised(self.stills(ids).mean(axis=1))
+        return to_unit_length(self.stills(ids).mean(axis=1))
 
     def text(self) -> tuple[np.ndarray, float]:
         """The classes' text features in label order, (classes, width) float32, and CLIP's temperature."""
@@ -304,6 +305,6 @@ class Inputs:
 
     def fingerprint(self, *parts: str) -> str:
         """Digest of the contents of the named splits' clips (all, where none is named) and their labels."""
-        rows = dataset.usable(self.index, *parts)
+        rows = usable_clips(self.index, *parts)
         text = "\n".join(f"{row.id} {row.md5} {row.label} {row.split}" for row in rows.itertuples())
         return hashlib.sha256(text.encode()).hexdigest()[:16]

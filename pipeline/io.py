@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
-from moclip.files import file_aside, write_atomically
+from moclip.files.atomic import file_aside, write_atomically
 from pipeline import params as parameters
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from moclip.errors import DatasetError, MoclipError
-from moclip.storage import is_url
+from moclip.files.folders import is_url
 from pipeline import params as parameters
 from pipeline.io import write_text
 

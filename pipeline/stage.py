@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moclip.errors import MoclipError
-from pipeline import console, paths
 from pipeline import params as parameters
-from pipeline.alone import alone
+from pipeline import paths
+from pipeline.console.command import as_command, imports_done, run_app
 from pipeline.dag import STAGES
+from pipeline.run_lock import run_lock
 
 if TYPE_CHECKING:
-    from moclip.cluster import Cluster
+    from moclip.workers.cluster import Cluster
 
 Workers = Annotated[
     int,
@@ -49,7 +50,7 @@ def machines(address: str | None) -> Iterator[Cluster | None]:
     if not address:
         yield None
         return
-    from moclip.cluster import Cluster
+    from moclip.workers.cluster import Cluster
 
     with Cluster(address) as cluster:
         yield cluster
@@ -71,10 +72,10 @@ class Stage:
 
     def __call__(self) -> None:
         """Run as a program: `python -m stages.<name>`."""
-        console.loaded()
+        imports_done()
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         self.add_to(app)
-        console.run(app, f"python -m stages.{self.name}")
+        run_app(app, f"python -m stages.{self.name}")
 
     def add_to(self, app: typer.Typer) -> None:
         app.command(self.name, help=inspect.getdoc(self.function))(self._command())
@@ -90,14 +91,14 @@ class Stage:
                 key: parameters.option_value(text) for key in self.keys if (text := given.pop(_slug(key))) is not None
             }
             read = {} if wanted is None else {"params": _params(wanted, overrides)}
-            with alone(self.name) if self.name in STAGES else nullcontext():
+            with run_lock(self.name) if self.name in STAGES else nullcontext():
                 self.function(**read, **given)
 
         options = [self._option(key, raw) for key in self.keys] + list(own.values())
         work.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
         )
-        return console.command(work)
+        return as_command(work)
 
     def _option(self, key: str, raw: dict[str, Any]) -> inspect.Parameter:
         description, allowed = parameters.describe(key)

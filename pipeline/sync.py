@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moclip.errors import MoclipError
-from pipeline import console
 from pipeline import params as parameters
+from pipeline.console.command import as_command, run_app
+from pipeline.console.output import print_note
 from pipeline.io import write_text
 
 if TYPE_CHECKING:
@@ -25,14 +26,17 @@ DVC_YAML = Path("dvc.yaml")
 
 UNWATCHED = {
     "moclip": "the library's public names; no stage calls them",
-    "moclip.cluster": "where work is done; the results do not depend on it",
+    "moclip.workers.cluster": "where work is done; the results do not depend on it",
     "moclip.errors": "words of messages",
-    "moclip.files": "how a file gets into its place, not what is in it",
-    "moclip.processes": "worker processes, and how long to wait for one that hangs",
+    "moclip.files.atomic": "how a file gets into its place, not what is in it",
+    "moclip.workers.processes": "worker processes, and how long to wait for one that hangs",
     "pipeline": "empty",
-    "pipeline.alone": "keeps a second run out",
-    "pipeline.console": "what the terminal shows",
-    "pipeline.consistent": "refuses to work, or changes nothing",
+    "pipeline.run_lock": "keeps a second run out",
+    "moclip.workers.time_limit": "how long to wait for a decoder that gives nothing",
+    "pipeline.console.command": "how a command ends",
+    "pipeline.console.output": "what the terminal shows",
+    "pipeline.console.progress": "what the terminal shows",
+    "pipeline.consistency": "refuses to work, or changes nothing",
     "pipeline.dag": "the list of stages",
     "pipeline.params": "checks params.yaml, whose values DVC watches",
     "pipeline.paths": "where artifacts lie, which dvc.yaml says too",
@@ -53,7 +57,7 @@ def sync(
         raise MoclipError("not current", where=", ".join(map(str, stale)), fix="run: make sync")
     for path in stale:
         write_text(path, texts[path])
-        console.note(f"{path} written")
+        print_note(f"{path} written")
 
 
 def generated() -> dict[Path, str]:
@@ -119,5 +123,5 @@ def _file(module: str) -> str:
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(console.command(sync))
-    console.run(app, "python -m pipeline.sync")
+    app.command()(as_command(sync))
+    run_app(app, "python -m pipeline.sync")

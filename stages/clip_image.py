@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from moclip import dataset, storage
-from moclip.encoding import Part, Stills, StillsWorker, encode, versions
+from moclip.data.selection import usable_clips
 from moclip.errors import StoreError
-from moclip.features import Layout, normalised, write_pieces
-from moclip.hub import files_digest
-from moclip.parts import Parts, run_key, slices
-from pipeline import console, paths
+from moclip.files.folders import absolute_path
+from moclip.files.links import folder_to_fill
+from moclip.inference.encode import EncodingPart, ImageEncoderWorker, StillsTask, encode_parts, library_versions
+from moclip.models.hub_files import files_digest
+from moclip.store.features import ArrayLayout, to_unit_length, write_pieces
+from moclip.store.resumable import ResumableParts, part_slices, run_key
+from pipeline import paths
+from pipeline.console.output import print_note
+from pipeline.console.progress import show_progress
+from pipeline.index_file import read_index
 from pipeline.io import write_parquet
-from pipeline.made import clips_digest, made_with, read_index
 from pipeline.params import Params
+from pipeline.provenance import clips_digest, made_with
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
 
@@ -38,17 +43,17 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     `frame` numbers; with a URL in `store` they go there, and clip_image.zarr is a link to them. Its table
     data/features/clip_image.parquet has a row a clip, with the reason where no still could be read.
     """
-    clips = dataset.usable(read_index(params))
+    clips = usable_clips(read_index(params))
     given = _stills(params, clips, workers)
     columns = clips[["id", "path", "md5", "frames", "seekable"]]
-    every = [Part(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(slices(len(clips)))]
-    parts = Parts(given.place, given.key)
+    every = [EncodingPart(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
+    parts = ResumableParts(given.place, given.key)
     done = parts.begin()
     todo = [part for part in every if part.name not in done]
-    with console.progress("clip_image", len(clips)) as advance:
+    with show_progress("clip_image", len(clips)) as advance:
         advance(len(clips) - sum(len(part.rows) for part in todo))
         with machines(ray) as cluster:
-            encode(StillsWorker, given, todo, cluster, advance)
+            encode_parts(ImageEncoderWorker, given, todo, cluster, advance)
     names = [part.name for part in every]
     notes = list(parts.notes(names))
     skipped: dict[str, str] = {name: reason for note in notes for name, reason in note["skipped"].items()}
@@ -58,11 +63,11 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     width = next(parts.arrays(names[:1]))["raw"].shape[-1]
     shape = (params.clip.frames, width)
     layout = {
-        "features": Layout(shape, "<f4", ("still", "feature")),
-        "raw": Layout(shape, "<f4", ("still", "feature")),
-        "frame": Layout(shape[:1], "<i4", ("still",)),
+        "features": ArrayLayout(shape, "<f4", ("still", "feature")),
+        "raw": ArrayLayout(shape, "<f4", ("still", "feature")),
+        "frame": ArrayLayout(shape[:1], "<i4", ("still",)),
     }
-    pieces = ({**arrays, "features": normalised(arrays["raw"])} for arrays in parts.arrays(names))
+    pieces = ({**arrays, "features": to_unit_length(arrays["raw"])} for arrays in parts.arrays(names))
     drawn = ("seed",) if params.clip.choice == "random" else ()
     about = {
         "made_with": made_with(params, "clip.model", "clip.revision", "clip.frames", "clip.choice", *drawn),
@@ -72,29 +77,29 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
         "choice": params.clip.choice,
         "vision": notes[0]["vision"],
     }
-    with storage.folder_for(paths.CLIP_IMAGE, params.store or None) as folder:
+    with folder_to_fill(paths.CLIP_IMAGE, params.store or None) as folder:
         write_pieces(folder, ids, layout, pieces, about)
     reasons = [skipped.get(str(name), "") for name in clips["id"]]
     status = ["failed" if reason else "ok" for reason in reasons]
     write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status=status, reason=reasons))
     parts.end()
-    console.note(
+    print_note(
         f"clip_image: {len(ids)} clips x {params.clip.frames} frames, {width} features; {len(skipped)} not readable"
     )
     for name, reason in skipped.items():
-        console.note(f"  not usable: {name}: {reason}")
+        print_note(f"  not usable: {name}: {reason}")
 
 
-def _stills(params: Params, clips: pd.DataFrame, workers: int) -> Stills:
+def _stills(params: Params, clips: pd.DataFrame, workers: int) -> StillsTask:
     clip, here, revision = params.clip, Path(params.clip.model), params.clip.revision or None
-    root = storage.absolute(params.dataset.root)
+    root = absolute_path(params.dataset.root)
     key = run_key(
         clips=[clips[name].tolist() for name in ("id", "md5", "frames")],
         model=[clip.model, revision, files_digest(clip.model, revision)],
         given=[root, clip.frames, clip.choice, clip.batch, params.seed],
-        versions=versions(),
+        versions=library_versions(),
     )
-    return Stills(
+    return StillsTask(
         model=str(here.absolute()) if here.exists() else clip.model,
         root=root,
         indexed=not params.index.transcode,
@@ -105,7 +110,7 @@ def _stills(params: Params, clips: pd.DataFrame, workers: int) -> Stills:
         threads=workers,
         place=paths.work("clip_image", params.store),
         key=key,
-        versions=versions(),
+        versions=library_versions(),
         revision=revision,
     )
 

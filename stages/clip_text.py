@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moclip import dataset
-from moclip.clip import Clip, read_phrases, read_prompts, text_features
-from moclip.device import pick_device
-from moclip.features import write_features
-from moclip.hub import files_digest
-from moclip.video import md5
-from pipeline import console, paths
-from pipeline.made import made_with, read_index
+from moclip.data.selection import class_names
+from moclip.models.class_texts import read_phrases, read_prompts, text_features
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.device import pick_device
+from moclip.models.hub_files import files_digest
+from moclip.store.features import write_features
+from moclip.video.clip_files import file_md5
+from pipeline import paths
+from pipeline.console.output import print_note
+from pipeline.index_file import read_index
 from pipeline.params import NO_FILE, Params
+from pipeline.provenance import made_with
 from pipeline.stage import stage
 
 
@@ -23,12 +26,12 @@ def clip_text(params: Params) -> None:
     Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr;
     with a URL in `store` it goes there, and clip_text.zarr is a link to it.
     """
-    classes = dataset.class_names(read_index(params))
+    classes = class_names(read_index(params))
     templates = read_prompts(Path(params.clip.prompts))
     own = params.dataset.phrases
     phrases = read_phrases(None if own == NO_FILE else Path(own), classes)
     revision = params.clip.revision or None
-    clip = Clip(params.clip.model, pick_device(), revision)
+    clip = ClipEncoder(params.clip.model, pick_device(), revision)
     features = text_features(clip, classes, phrases, templates)
     write_features(
         paths.CLIP_TEXT,
@@ -36,7 +39,7 @@ def clip_text(params: Params) -> None:
         {"features": (features, ("feature",))},
         {
             "made_with": made_with(params, "clip.model", "clip.revision", "clip.prompts", "dataset.phrases"),
-            "files": {path: md5(Path(path)) for path in (params.clip.prompts, own) if path != NO_FILE},
+            "files": {path: file_md5(Path(path)) for path in (params.clip.prompts, own) if path != NO_FILE},
             "clip": files_digest(params.clip.model, revision),
             "model": params.clip.model,
             "logit_scale": clip.logit_scale,
@@ -45,7 +48,7 @@ def clip_text(params: Params) -> None:
         },
         params.store or None,
     )
-    console.note(
+    print_note(
         f"clip_text: {len(classes)} classes x {len(templates)} prompts, {clip.width} features, from {params.clip.model}"
     )
 

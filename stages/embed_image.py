@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from moclip.files import folder_aside
-from pipeline import console, paths
+from moclip.files.atomic import folder_aside
+from pipeline import paths
+from pipeline.console.output import print_note
 from pipeline.params import Params
 from pipeline.stage import OnCluster, stage
 
@@ -28,20 +29,20 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
     if params.baselines.image is False:
         with folder_aside(paths.IMAGE_LOGITS) as folder:
             folder.mkdir()
-        console.note("embed_image: nothing to do, baselines.image is false")
+        print_note("embed_image: nothing to do, baselines.image is false")
         return
     _embed(params, ray)
 
 
 def _embed(params: Params, ray: str | None) -> None:
     # imported here: with nothing to do, nobody waits for torch
-    from moclip import storage
-    from moclip.features import Layout, write_pieces
-    from moclip.video import md5
+    from moclip.files.links import folder_to_fill
+    from moclip.store.features import ArrayLayout, write_pieces
+    from moclip.video.clip_files import file_md5
     from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
     from pipeline.inputs import Inputs
-    from pipeline.made import clips_digest, made_with
-    from pipeline.seed import seed_everything
+    from pipeline.provenance import clips_digest, made_with
+    from pipeline.seeding import seed_everything
 
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
@@ -53,14 +54,14 @@ def _embed(params: Params, ray: str | None) -> None:
     about = {
         "made_with": made_with(params, "baselines.image", "evaluate.protocol", "evaluate.crop"),
         "clips": clips_digest(inputs.usable),
-        "model": md5(paths.IMAGE_MODEL),
+        "model": file_md5(paths.IMAGE_MODEL),
     }
-    rows = {"logits": Layout((len(inputs.classes),), "<f4", ("class",))}
+    rows = {"logits": ArrayLayout((len(inputs.classes),), "<f4", ("class",))}
     pieces = ({"logits": arrays["logits"]} for arrays in parts.arrays([part.name for part in every]))
-    with storage.folder_for(paths.IMAGE_LOGITS, params.store or None) as store:
+    with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
         write_pieces(store, list(clips["id"]), rows, pieces, about)
     parts.end()
-    console.note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
+    print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,19 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from moclip import storage
-from moclip.encoding import Part
-from moclip.features import Layout, write_pieces
-from moclip.mv_tsn import load_mv_tsn
-from moclip.parts import Parts, slices
-from moclip.video import md5
-from pipeline import console, paths
+from moclip.files.links import folder_to_fill
+from moclip.inference.encode import EncodingPart
+from moclip.models.mv_tsn import load_mv_tsn
+from moclip.store.features import ArrayLayout, write_pieces
+from moclip.store.resumable import ResumableParts, part_slices
+from moclip.video.clip_files import file_md5
+from pipeline import paths
+from pipeline.console.output import print_note
 from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
 from pipeline.inputs import Inputs
-from pipeline.made import clips_digest
 from pipeline.params import Params
-from pipeline.seed import seed_everything
+from pipeline.provenance import clips_digest
+from pipeline.seeding import seed_everything
 from pipeline.stage import OnCluster, stage
 
 
@@ -49,32 +50,30 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     given = views_of(params, paths.MV_TSN, "embed_mv", reader, [everyone, train], scales, params.tsn.flip)
     protocol = protocol_parts(everyone)
     views = [
-        [Part(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
-        for n, rows in enumerate(slices(len(train)))
+        [EncodingPart(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
+        for n, rows in enumerate(part_slices(len(train)))
     ]
     parts = encoded("embed_mv", given, [*protocol, *(part for several in views for part in several)], ray)
     keys = ("embed.views", "evaluate.protocol", "evaluate.crop", "tsn.crops", "tsn.flip")
     about = inputs.trained_with(params, *keys) | {
         "clips": clips_digest(inputs.usable),
-        "model": md5(paths.MV_TSN),
+        "model": file_md5(paths.MV_TSN),
         "field_bytes": 2 * int(np.prod(reader.grid)),
     }
     rows = {
-        "features": Layout((model.width,), "<f4", ("feature",)),
-        "logits": Layout((len(model.config.classes),), "<f4", ("class",)),
+        "features": ArrayLayout((model.width,), "<f4", ("feature",)),
+        "logits": ArrayLayout((len(model.config.classes),), "<f4", ("class",)),
     }
-    stacked = {"features": Layout((params.embed.views, model.width), "<f4", ("view", "feature"))}
-    with storage.folder_for(paths.MV_EMBED, params.store or None) as store:
+    stacked = {"features": ArrayLayout((params.embed.views, model.width), "<f4", ("view", "feature"))}
+    with folder_to_fill(paths.MV_EMBED, params.store or None) as store:
         pieces = parts.arrays([part.name for part in protocol])
         write_pieces(store / "protocol", list(everyone["id"]), rows, pieces, about)
         write_pieces(store / "views", list(train["id"]), stacked, _stacked(parts, views), {})
     parts.end()
-    console.note(
-        f"embed_mv: {len(everyone)} clips under {params.evaluate.protocol}, {params.embed.views} views of train"
-    )
+    print_note(f"embed_mv: {len(everyone)} clips under {params.evaluate.protocol}, {params.embed.views} views of train")
 
 
-def _stacked(parts: Parts, views: list[list[Part]]) -> Iterator[Mapping[str, np.ndarray]]:
+def _stacked(parts: ResumableParts, views: list[list[EncodingPart]]) -> Iterator[Mapping[str, np.ndarray]]:
     """The views of each part's clips side by side: (clips, views, width)."""
     for several in views:
         arrays = parts.arrays([part.name for part in several])

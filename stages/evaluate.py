@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moclip import cost, dataset, metrics
-from moclip.fusion import Fusion, load_fusion
-from moclip.mv_tsn import load_mv_tsn
-from pipeline import console, paths
-from pipeline.consistent import check_consistent
+from moclip.data.selection import base_classes, class_names
+from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, score_sum, stream_scores
+from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
+from moclip.models.fusion import Fusion, load_fusion
+from moclip.models.mv_tsn import load_mv_tsn
+from pipeline import paths
+from pipeline.consistency import check_consistent
+from pipeline.console.output import STREAM_LABELS, print_scores
 from pipeline.inputs import Inputs
 from pipeline.io import write_json, write_parquet, write_text
 from pipeline.params import Params
@@ -31,14 +34,14 @@ def evaluate(params: Params) -> None:
     inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
     ids, labels = list(rows["id"]), rows["label"].to_numpy()
-    classes = dataset.class_names(inputs.index)
+    classes = class_names(inputs.index)
     model = load_fusion(paths.FUSION)
     logits = _logits(inputs, model, ids)
     skipped = inputs.skipped("test")
     stills, views = _stills(params), params.evaluate.protocol
     both = f"{views} + {stills}"
     protocols = {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
-    base = dataset.base_classes(len(classes))
+    base = base_classes(len(classes))
     sources = (rows["class"] + "/" + rows["group"]).to_numpy()
     common = {
         "n": len(rows),
@@ -49,13 +52,13 @@ def evaluate(params: Params) -> None:
     }
     scores = {
         name: score | common | {"protocol": protocols[name]}
-        for name, score in metrics.scores(logits, labels, sources, params.seed).items()
+        for name, score in stream_scores(logits, labels, sources, params.seed).items()
     }
     if params.dataset.base_to_new:
         for name, values in logits.items():
-            scores[name]["base_to_new"] = metrics.base_to_new(values, labels, base)
+            scores[name]["base_to_new"] = base_to_new(values, labels, base)
     predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
-    scores["fusion"]["streams"] = metrics.complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
+    scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))
     costs = _cost(inputs, model, params, rows)
@@ -63,7 +66,7 @@ def evaluate(params: Params) -> None:
     write_json(paths.SUMMARY_JSON, _summary(scores, costs))
     _write_predictions(rows, logits, inputs.models())
     _write_plots(labels, logits, classes, scores)
-    console.scores(scores, costs["multiply_adds_m"]["video"])
+    print_scores(scores, costs["multiply_adds_m"]["video"])
 
 
 def _summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarr
         "zero_shot": zero_shot,
         **({"mv_image": image.rows("logits", ids)} if image else {}),
         "mv_tsn": alone,
-        "score_sum": metrics.score_sum(zero_shot, alone),
+        "score_sum": score_sum(zero_shot, alone),
         "fusion": fused,
     }
 
@@ -103,14 +106,14 @@ def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarr
 def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
     """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
     segments, crops = params.evaluate.views
-    tower = cost.picture_cost(inputs.clip_image.attributes["vision"])
-    network = cost.segment_cost(load_mv_tsn(paths.MV_TSN))
-    head = cost.fusion_cost(model, params.clip.frames)
+    tower = picture_cost(inputs.clip_image.attributes["vision"])
+    network = segment_cost(load_mv_tsn(paths.MV_TSN))
+    head = fusion_cost(model, params.clip.frames)
     stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]
-    trained = {"mv_tsn": network["parameters"], "fusion": cost.count_parameters(model)}
+    trained = {"mv_tsn": network["parameters"], "fusion": count_parameters(model)}
     parts = {"clip_frame": tower["multiply_adds"], "mv_segment": network["multiply_adds"], "fusion_head": head}
     video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
-    picture = cost.segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.image_baseline else None
+    picture = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.image_baseline else None
     if picture:
         parts["image_segment"] = picture["multiply_adds"]
         video["mv_image"] = segments * crops * picture["multiply_adds"]
@@ -146,14 +149,14 @@ def _write_plots(
     scores: Mapping[str, Mapping[str, Any]],
 ) -> None:
     streams = pd.DataFrame(
-        [{"stream": console.STREAMS[name], "top1": round(score["top1"], 4)} for name, score in scores.items()]
+        [{"stream": STREAM_LABELS[name], "top1": round(score["top1"], 4)} for name, score in scores.items()]
     )
     write_text(paths.PLOTS / "streams.csv", streams.to_csv(index=False, lineterminator="\n"))
     names = np.array(classes)
     predicted = {stream: values.argmax(axis=1) for stream, values in logits.items()}
     confusion = pd.DataFrame({"actual": names[labels], "predicted": names[predicted["fusion"]]})
     write_text(paths.PLOTS / "confusion.csv", confusion.to_csv(index=False, lineterminator="\n"))
-    right = {stream: metrics.class_accuracy(choice, labels) for stream, choice in predicted.items()}
+    right = {stream: class_accuracy(choice, labels) for stream, choice in predicted.items()}
     per_class = pd.DataFrame({"class": names[sorted(set(labels.tolist()))]})
     for stream, shares in right.items():
         per_class[stream] = [round(shares[label], 4) for label in sorted(shares)]

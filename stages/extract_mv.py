@@ -7,12 +7,15 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from moclip import dataset, transcode
+from moclip.data.selection import tally, usable_clips
 from moclip.errors import StoreError
-from moclip.extract import extract
-from pipeline import console, paths
+from moclip.motion.extract import extract
+from moclip.video.transcode import transcoded_name
+from pipeline import paths
+from pipeline.console.output import print_failures, print_table
+from pipeline.console.progress import show_progress
+from pipeline.index_file import read_index
 from pipeline.io import write_json
-from pipeline.made import read_index
 from pipeline.params import Params
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
 
@@ -43,11 +46,11 @@ def extract_mv(
     is a link to them.
     """
     index = read_index(params)
-    clips = dataset.usable(index)
+    clips = usable_clips(index)
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
-        root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcode.name_of))
-    with console.progress("extract_mv", len(clips)) as advance, machines(ray) as cluster:
+        root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcoded_name))
+    with show_progress("extract_mv", len(clips)) as advance, machines(ray) as cluster:
         table = extract(
             clips,
             root=root,
@@ -74,8 +77,8 @@ def extract_mv(
         ("frames", counts["frames"]),
         ("shards", counts["shards"]),
     ]
-    console.table("extract_mv", ("", "count"), rows)
-    console.failures(table)
+    print_table("extract_mv", ("", "count"), rows)
+    print_failures(table)
     if not counts["extracted"]:
         raise StoreError("no clip gave motion vectors", where=params.dataset.root)
 
@@ -87,8 +90,8 @@ def _counts(index: pd.DataFrame, table: pd.DataFrame) -> dict:
     return {
         "indexed": len(index),
         "extracted": len(ok),
-        "exact_by": dataset.tally(ok["backend"]),
-        "not_usable": dataset.tally(left_out),
+        "exact_by": tally(ok["backend"]),
+        "not_usable": tally(left_out),
         "frames": int(ok["length"].sum()),
         "shards": int(ok["shard"].nunique()),
     }

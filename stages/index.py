@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from moclip import dataset, storage
-from pipeline import console, paths
+from moclip.data.clip_folder import scan_folder
+from moclip.data.index import build_index
+from moclip.data.list_notes import list_notes
+from moclip.data.selection import class_names, index_counts, usable_clips
+from moclip.data.split_lists import read_splits
+from moclip.files.local_copies import local_text_files
+from pipeline import paths
+from pipeline.console.output import print_failures, print_note, print_table
+from pipeline.console.progress import show_progress
+from pipeline.index_file import write_index
 from pipeline.io import write_json
-from pipeline.made import write_index
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
@@ -32,15 +39,15 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     """
     given = params.dataset
     root = given.root
-    folder = dataset.scan(root)
-    with storage.texts(given.splits) as lists:
-        splits = dataset.read_splits(lists, given.split)
+    folder = scan_folder(root)
+    with local_text_files(given.splits) as lists:
+        splits = read_splits(lists, given.split)
     if splits is None and given.splits != root:
-        console.note(f"  no split lists in {given.splits}: the clips are split by group, with the seed")
-    for line in dataset.notes(root, folder, splits):
-        console.note(f"  {line}")
-    with console.progress("index", len(folder.clips)) as advance:
-        table = dataset.index(
+        print_note(f"  no split lists in {given.splits}: the clips are split by group, with the seed")
+    for line in list_notes(root, folder, splits):
+        print_note(f"  {line}")
+    with show_progress("index", len(folder.clips)) as advance:
+        table = build_index(
             root,
             folder,
             splits,
@@ -51,9 +58,9 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
             advance,
             transcoded=paths.TRANSCODED if params.index.transcode else None,
         )
-    counts = dataset.counts(table, folder)
+    counts = index_counts(table, folder)
     counts["split_source"] = f"official split {given.split}" if splits else f"seeded by group, seed {params.seed}"
-    with storage.texts(given.splits) as lists:
+    with local_text_files(given.splits) as lists:
         write_index(table, params, lists)
     write_json(paths.INDEX_COUNTS, counts)
     _show(table, counts)
@@ -71,13 +78,13 @@ def _show(table: pd.DataFrame, counts: dict) -> None:
         ("other files, ignored", counts["ignored_files"]),
         ("of these hidden, or a system's", counts["hidden_files"]),
     ]
-    console.table(f"index ({counts['split_source']})", ("", "count"), rows)
-    console.failures(table)
+    print_table(f"index ({counts['split_source']})", ("", "count"), rows)
+    print_failures(table)
     for row in table[table["damage"] != ""].itertuples():
-        console.note(f"  damaged: {row.id}: {row.damage}")
-    ok = dataset.usable(table, "train")
-    if untaught := sorted(set(dataset.class_names(table)) - set(ok["class"])):
-        console.note(f"  no clip to train on: {', '.join(untaught)}")
+        print_note(f"  damaged: {row.id}: {row.damage}")
+    ok = usable_clips(table, "train")
+    if untaught := sorted(set(class_names(table)) - set(ok["class"])):
+        print_note(f"  no clip to train on: {', '.join(untaught)}")
 
 
 if __name__ == "__main__":

@@ -13,17 +13,22 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from moclip import metrics, storage
-from moclip import report as page
 from moclip.errors import clip_problem
-from moclip.motion import dequantise
-from moclip.store import FieldReader
-from pipeline import console, paths
-from pipeline.consistent import check_consistent, check_scores
+from moclip.evaluation.metrics import class_shares
+from moclip.evaluation.report import KINDS, PAPER, PAPER_COST, Choice, Confusion, choose_gallery, class_table, confusion
+from moclip.evaluation.report_pictures import colour_wheel_uri, motion_uri, still_uri
+from moclip.files.folders import join_path
+from moclip.files.local_copies import local_copy
+from moclip.motion.quantise import dequantise
+from moclip.store.reader import FieldReader
+from pipeline import paths
+from pipeline.consistency import check_consistent, check_scores
+from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import read_json, read_parquet, write_text
-from pipeline.made import check_made_from
 from pipeline.params import Params
+from pipeline.provenance import check_made_from
 from pipeline.stage import Workers, cpu_count, stage
 
 ALONE = ("zero_shot", "mv_tsn", "fusion")
@@ -44,28 +49,28 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     check_made_from(inputs.models(), predictions.attrs.get("models"), "other models", paths.PREDICTIONS, "evaluate")
     cost = read_json(paths.COST_JSON, "evaluate")
     labels = predictions["label"].to_numpy()
-    logits = {name: np.stack(predictions[name].to_list()) for name in console.STREAMS if name in predictions}
+    logits = {name: np.stack(predictions[name].to_list()) for name in STREAM_LABELS if name in predictions}
     names = inputs.classes
     streams = [_stream(name, cost) for name in logits]
     max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
-    confused = page.confusion(logits["fusion"], labels, names)
-    shares = {name: metrics.shares(logits[name]) for name in ALONE}
-    chosen = page.choose(shares, labels, params.report.clips, params.seed)
+    confused = confusion(logits["fusion"], labels, names)
+    shares = {name: class_shares(logits[name]) for name in ALONE}
+    chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
     text = _template().render(
         data_root=params.dataset.root,
         clip_model=params.clip.model,
         counts=counts,
         streams=streams,
         lead=_lead({stream["name"]: stream["top1"] for stream in streams}),
-        paper_cost=page.PAPER_COST,
+        paper_cost=PAPER_COST,
         parameters=cost["parameters"],
-        classes=page.classes(logits, labels, names),
+        classes=class_table(logits, labels, names),
         matrix=_matrix(confused),
         worst=confused.worst,
-        kinds=page.KINDS,
+        kinds=KINDS,
         clips=_gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
-        wheel=page.wheel(),
+        wheel=colour_wheel_uri(),
         charts=[
             _chart(f"{title}, {what}", folder, metric)
             for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
@@ -74,12 +79,12 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         facts=_facts(counts, extracted),
     )
     write_text(paths.REPORT, text)
-    console.note(f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {len(chosen)} clips to look at")
+    print_note(f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {len(chosen)} clips to look at")
 
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["title_of"] = lambda kind: page.KINDS[kind]
+    environment.filters["title_of"] = lambda kind: KINDS[kind]
     environment.filters["breakable"] = _breakable
     source = resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
     return environment.from_string(source)
@@ -94,10 +99,10 @@ def _stream(name: str, cost: dict[str, Any]) -> dict[str, Any]:
     scores = read_json(paths.STREAM_JSON[name], "evaluate")
     return scores | {
         "name": name,
-        "title": console.STREAMS[name],
+        "title": STREAM_LABELS[name],
         "cost": cost["multiply_adds_m"]["video"][name],
         "missing": sum(scores["skipped"].values()),
-        "paper": page.PAPER.get(name),
+        "paper": PAPER.get(name),
         "best": False,
     }
 
@@ -115,7 +120,7 @@ SIDE, LARGEST, LABELLED = 22, 640, 40
 """Of the confusion matrix: px of a cell, px of the whole, and the most classes that are named."""
 
 
-def _matrix(confused: page.Confusion) -> dict[str, Any]:
+def _matrix(confused: Confusion) -> dict[str, Any]:
     """The confusion matrix as rectangles; only cells with clips in them."""
     classes = len(confused.names)
     named = classes <= LABELLED
@@ -149,7 +154,7 @@ def _matrix(confused: page.Confusion) -> dict[str, Any]:
 
 
 def _gallery(
-    chosen: list[page.Choice],
+    chosen: list[Choice],
     predictions: pd.DataFrame,
     inputs: Inputs,
     shares: dict[str, np.ndarray],
@@ -163,12 +168,12 @@ def _gallery(
     reader, seen = FieldReader(paths.MV_STORE, inputs.mv_table), inputs.clip_image
     files = inputs.index.set_index("id")["path"]
 
-    def card(choice: page.Choice) -> dict[str, Any]:
+    def card(choice: Choice) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
         label = int(row["label"])
         fields = dequantise(reader.video(row["id"]), reader.attributes["clip"])
         frames = seen.rows("frame", [row["id"]])[0]
-        with storage.fetched(storage.join(root, files[row["id"]])) as file:
+        with local_copy(join_path(root, files[row["id"]])) as file:
             pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
         return {
             "id": row["id"],
@@ -177,12 +182,12 @@ def _gallery(
             "gain": choice.gain,
             "error": choice.error,
             "streams": [
-                {"title": console.STREAMS[name], "top": _top(shares[name][choice.row], label, names)} for name in ALONE
+                {"title": STREAM_LABELS[name], "top": _top(shares[name][choice.row], label, names)} for name in ALONE
             ],
         } | pictures
 
     cards = []
-    with console.progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
+    with show_progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
         for one in pool.map(card, chosen):  # decoding and encoding release the interpreter's lock
             cards.append(one)
             advance(1)
@@ -192,7 +197,7 @@ def _gallery(
 def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
     """The still and the motion of a clip, or why there are none."""
     try:
-        return {"still": page.still(path, frame), "motion": page.motion_picture(path, fields)}
+        return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
     except Exception as problem:  # an extreme shape, say: whatever is wrong with one clip, it costs no other
         return {"still": None, "reason": clip_problem(problem, path).what}
 

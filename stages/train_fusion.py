@@ -6,17 +6,18 @@ from typing import Any
 
 import torch
 
-from moclip import dataset
-from moclip.device import pick_device
-from moclip.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
-from moclip.fusion_training import FusionRecipe
-from moclip.fusion_training import train_fusion as train_head
-from pipeline import console, paths
+from moclip.data.selection import class_names
+from moclip.models.device import pick_device
+from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
+from moclip.training.fusion import FusionRecipe
+from moclip.training.fusion import train_fusion as train_head
+from pipeline import paths
+from pipeline.console.output import print_note
 from pipeline.inputs import Inputs
-from pipeline.log import live_log
 from pipeline.params import Params
-from pipeline.seed import seed_everything
+from pipeline.seeding import seed_everything
 from pipeline.stage import stage
+from pipeline.training_log import live_log
 
 
 @stage(
@@ -47,7 +48,7 @@ def train_fusion(params: Params) -> None:
         motion=train.motion.shape[-1],
         picture=train.stills.shape[-1],
         hidden=fusion.hidden,
-        classes=len(dataset.class_names(inputs.index)),
+        classes=len(class_names(inputs.index)),
         dropout=fusion.dropout,
         pooling=fusion.pooling,
     )
@@ -58,7 +59,7 @@ def train_fusion(params: Params) -> None:
         best = train_head(model, train, val, recipe, pick_device(), log)
     model.save(paths.FUSION, _made(params, inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
-    console.note(
+    print_note(
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
         f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from moclip.files import folder_aside
-from pipeline import console, paths
+from moclip.files.atomic import folder_aside
+from pipeline import paths
+from pipeline.console.output import print_note
 from pipeline.params import Params
-from pipeline.recipe import RECIPE_KEYS, recipe, same_run
 from pipeline.stage import stage
+from pipeline.training_recipe import RECIPE_KEYS, run_fingerprint, training_recipe
 
 
 @stage("dataset.shots", "dataset.base_to_new", "baselines.image", *RECIPE_KEYS)
@@ -21,38 +22,43 @@ def train_image(params: Params) -> None:
     if backbone is False:
         with folder_aside(paths.IMAGE_BASELINE) as folder:
             folder.mkdir()
-        console.note("train_image: nothing to do, baselines.image is false")
+        print_note("train_image: nothing to do, baselines.image is false")
         return
     _train(params, backbone)
 
 
 def _train(params: Params, backbone: str) -> None:
     # imported here: with nothing to do, nobody waits for torch
-    from moclip import dataset
-    from moclip.device import pick_device
-    from moclip.mv_training import train_mv_tsn
-    from moclip.mv_tsn import MvTsn, MvTsnConfig
+    from moclip.data.selection import class_names
+    from moclip.models.device import pick_device
+    from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+    from moclip.training.mv_tsn import train_mv_tsn
     from pipeline.inputs import Inputs
-    from pipeline.log import live_log
-    from pipeline.made import FIELD_KEYS
-    from pipeline.seed import seed_everything
+    from pipeline.provenance import FIELD_KEYS
+    from pipeline.seeding import seed_everything
+    from pipeline.training_log import live_log
 
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
     train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
-    tsn, classes = params.tsn, tuple(dataset.class_names(inputs.index))
+    tsn, classes = params.tsn, tuple(class_names(inputs.index))
     config = MvTsnConfig(backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
     pretrained = "hub" if tsn.pretrained == "hub" else False
-    model, wanted, device, fields = MvTsn(config, pretrained), recipe(params, 1), pick_device(), inputs.fields()
-    console.note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
-    run = same_run(params, wanted, config, pretrained, inputs, fields)
+    model, wanted, device, fields = (
+        MvTsn(config, pretrained),
+        training_recipe(params, 1),
+        pick_device(),
+        inputs.fields(),
+    )
+    print_note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
+    run = run_fingerprint(params, wanted, config, pretrained, inputs, fields)
     checkpoint = paths.WORK / "train_image.safetensors"
     with inputs.naming(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)
         model.save(folder / paths.IMAGE_MODEL.name, inputs.trained_with(params, "baselines.image", *FIELD_KEYS))
     checkpoint.unlink(missing_ok=True)  # the model is in its place
-    console.note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
+    print_note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 
 if __name__ == "__main__":

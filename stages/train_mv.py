@@ -6,18 +6,20 @@ from typing import Annotated
 
 import typer
 
-from moclip import dataset
-from moclip.device import World, join, pick_device
-from moclip.mv_training import CHECKPOINT_SECONDS, train_mv_tsn
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from pipeline import console, paths
+from moclip.data.selection import class_names
+from moclip.models.device import pick_device
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.training.distributed import World, join
+from moclip.training.mv_tsn import CHECKPOINT_SECONDS, train_mv_tsn
+from pipeline import paths
+from pipeline.console.output import print_note, set_verbosity
 from pipeline.inputs import Inputs
-from pipeline.log import live_log
-from pipeline.made import FIELD_KEYS
 from pipeline.params import Params
-from pipeline.recipe import RECIPE_KEYS, recipe, same_run
-from pipeline.seed import seed_everything
+from pipeline.provenance import FIELD_KEYS
+from pipeline.seeding import seed_everything
 from pipeline.stage import stage
+from pipeline.training_log import live_log
+from pipeline.training_recipe import RECIPE_KEYS, run_fingerprint, training_recipe
 
 
 @stage("dataset.shots", "dataset.base_to_new", "tsn.backbone", "tsn.segments", *RECIPE_KEYS)
@@ -39,20 +41,20 @@ def train_mv(
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     if not world.main:
-        console.speak(quiet=True)
+        set_verbosity(quiet=True)
     seed_everything(params.seed)
     tsn = params.tsn
     inputs = Inputs.learning(params)
     train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
-    classes = tuple(dataset.class_names(inputs.index))
+    classes = tuple(class_names(inputs.index))
     config = MvTsnConfig(tsn.backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride)
     model = MvTsn(config, tsn.pretrained)
-    wanted = recipe(params, tsn.segments)
+    wanted = training_recipe(params, tsn.segments)
     device = pick_device()
     where = device.type if world.size == 1 else f"{world.size} processes on {device.type}"
-    console.note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
+    print_note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
     fields = inputs.fields()
-    run = same_run(params, wanted, config, tsn.pretrained, inputs, fields)
+    run = run_fingerprint(params, wanted, config, tsn.pretrained, inputs, fields)
     naming, checkpoint = inputs.naming(inputs.motion_rows("train")), paths.WORK / "train_mv.safetensors"
     with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
         best = train_mv_tsn(
@@ -71,7 +73,7 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     if world.main:
         model.save(paths.MV_TSN, inputs.trained_with(params, *FIELD_KEYS))
         checkpoint.unlink(missing_ok=True)  # the model is in its place
-    console.note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
+    print_note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from moclip import dataset
-from moclip import transcode as transcoding
-from pipeline import console, paths
+from moclip.data.clip_folder import scan_folder
+from moclip.data.selection import tally
+from moclip.video.transcode import clear_transcoded, transcode_clips
+from pipeline import paths
+from pipeline.console.output import print_failures, print_note, print_table
+from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
@@ -21,22 +24,22 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
     empty folder with false) and metrics/counts/transcode.json.
     """
     if params.index.transcode is False:
-        transcoding.clear(paths.TRANSCODED)
+        clear_transcoded(paths.TRANSCODED)
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
-        console.note("index.transcode is false: the clips are read as they are")
+        print_note("index.transcode is false: the clips are read as they are")
         return
-    clips = dataset.scan(params.dataset.root).clips
-    with console.progress("transcode", len(clips)) as advance:
-        failed = transcoding.transcode(params.dataset.root, clips, paths.TRANSCODED, workers, advance)
+    clips = scan_folder(params.dataset.root).clips
+    with show_progress("transcode", len(clips)) as advance:
+        failed = transcode_clips(params.dataset.root, clips, paths.TRANSCODED, workers, advance)
     reasons = pd.DataFrame({"id": list(failed), "status": "failed", "reason": list(failed.values())})
     encoded = len(clips) - len(failed)
     write_json(
         paths.TRANSCODE_COUNTS,
-        {"clips": len(clips), "encoded": encoded, "failed": dataset.tally(reasons["reason"])},
+        {"clips": len(clips), "encoded": encoded, "failed": tally(reasons["reason"])},
     )
     rows = [("clips", len(clips)), ("transcoded", encoded), ("not usable", len(failed))]
-    console.table("transcode", ("", "count"), rows)
-    console.failures(reasons)
+    print_table("transcode", ("", "count"), rows)
+    print_failures(reasons)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from moclip import clip_input, dataset, encoding, extract, processes, video
+from moclip.data import probing
+from moclip.inference import encode
+from moclip.inference.clip_input import ClipJob, read_or_reason
+from moclip.motion import extract
+from moclip.motion.extract import ClipToExtract, FieldRecipe, ShardJob
+from moclip.video.probe import VideoInfo
+from moclip.workers.processes import DECODER_DIED, DECODER_KILLED
+from moclip.workers.time_limit import time_limit
 
-_decode, _probe, _describe, _frames = extract._decode, dataset._probe, video.probe, video.read_pictures
+_decode, _probe, _describe, _frames = extract._decode, probing.probe_clip, probing.probe, encode.read_pictures
 
 
 def hang() -> None:
@@ -44,17 +51,17 @@ def use_up_memory() -> None:
 # ------------------------------------------------------------------------------------------------- extraction
 
 
-def do_or_hang(job: extract.Job) -> None:
+def do_or_hang(job: ShardJob) -> None:
     extract._decode = _decode_or_hang
     extract._do(job)
 
 
-def do_one_or_hang(job: extract.Job, clip: extract.Clip) -> Any:
+def do_one_or_hang(job: ShardJob, clip: ClipToExtract) -> Any:
     extract._decode = _decode_or_hang
     return extract._do_one(job, clip)
 
 
-def _decode_or_hang(slot: np.ndarray, clip: extract.Clip, recipe: extract.Recipe) -> Any:
+def _decode_or_hang(slot: np.ndarray, clip: ClipToExtract, recipe: FieldRecipe) -> Any:
     if clip.id == "v3":
         hang()
     return _decode(slot, clip, recipe)
@@ -63,8 +70,8 @@ def _decode_or_hang(slot: np.ndarray, clip: extract.Clip, recipe: extract.Recipe
 # ------------------------------------------------------------------------------------------------------ index
 
 ENDS: dict[str, tuple[Callable[[], None], str]] = {
-    "Run/v_Run_g01_c01": (die, processes.DIED),
-    "Run/v_Run_g02_c01": (be_killed, processes.KILLED),
+    "Run/v_Run_g01_c01": (die, DECODER_DIED),
+    "Run/v_Run_g02_c01": (be_killed, DECODER_KILLED),
     "Run/v_Run_g03_c01": (hang, "its decoder gave nothing for 2 s"),
     "Jump/v_Jump_g01_c01": (use_up_memory, "MemoryError: Unable to allocate 16.0 GiB"),
 }
@@ -72,11 +79,11 @@ ENDS: dict[str, tuple[Callable[[], None], str]] = {
 
 
 def probe_or_die(job: Any) -> Any:
-    video.probe = _describe_or_die  # type: ignore[assignment]
+    probing.probe = _describe_or_die  # type: ignore[assignment]
     return _probe(job)
 
 
-def _describe_or_die(path: Path) -> video.VideoInfo:
+def _describe_or_die(path: Path) -> VideoInfo:
     for name, (end, _) in ENDS.items():
         if f"{name}." in str(path):
             end()
@@ -87,8 +94,8 @@ def _describe_or_die(path: Path) -> video.VideoInfo:
 
 
 def read_or_die(clip: Any) -> Any:
-    video.read_pictures = _frames_or_die  # type: ignore[assignment]
-    return encoding._read(clip)
+    encode.read_pictures = _frames_or_die  # type: ignore[assignment]
+    return encode._read_stills(clip)
 
 
 def _frames_or_die(path: Path, indices: Any, seekable: bool) -> list[np.ndarray]:
@@ -100,8 +107,8 @@ def _frames_or_die(path: Path, indices: Any, seekable: bool) -> list[np.ndarray]
 # ------------------------------------------------------------------------------------------------- predictions
 
 
-def read_input_or_die(job: clip_input.Job) -> Any:
+def read_input_or_die(job: ClipJob) -> Any:
     if job.path.name in ("die.avi", "hang.avi"):
-        with processes.limited():
+        with time_limit():
             die() if job.path.name == "die.avi" else hang()
-    return clip_input.read_or_reason(job)
+    return read_or_reason(job)

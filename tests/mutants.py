@@ -21,7 +21,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from moclip.video import VIDEO_SUFFIXES
+from moclip.video.clip_files import VIDEO_SUFFIXES
 from tests.clips import encode, moving_texture
 
 CLASSES = ("Fall", "Walk", "Sit down,\nstand up [é]")

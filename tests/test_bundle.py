@@ -18,11 +18,12 @@ import torch
 import yaml
 
 import moclip
-from moclip import bundle, onnx_export
 from moclip.errors import ModelError
-from moclip.features import Features, normalised
-from moclip.fusion import ConcatFusion, FusionConfig, TextFusion
-from moclip.mv_tsn import MvTsn, MvTsnConfig
+from moclip.inference.bundle import read_bundle_config, save_bundle
+from moclip.inference.onnx_export import export_onnx
+from moclip.models.fusion import ConcatFusion, FusionConfig, TextFusion
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.store.features import Features, to_unit_length
 from tests.conftest import ROOT, run
 
 LEFT_OUT = (
@@ -115,12 +116,12 @@ def test_a_clip_model_that_no_hub_has_cannot_be_left_out(folder: Path, tmp_path:
     about = {key: config[key] for key in ("name", "streams", "cost", "data", "params")}
     model = moclip.load(folder, "cpu")
     with pytest.raises(ModelError, match="cannot be left out"):
-        bundle.save(model, tmp_path / "new", str(folder / "clip"), False, about)
+        save_bundle(model, tmp_path / "new", str(folder / "clip"), False, about)
     assert not (tmp_path / "new").exists()
-    bundle.save(model, tmp_path / "new", "openai/clip-vit-base-patch32", False, about)
+    save_bundle(model, tmp_path / "new", "openai/clip-vit-base-patch32", False, about)
     assert not (tmp_path / "new" / "clip").exists()
     assert "base_model: openai/clip-vit-base-patch32" in (tmp_path / "new" / "README.md").read_text()
-    assert bundle.read_config(tmp_path / "new")["clip"]["included"] is False
+    assert read_bundle_config(tmp_path / "new")["clip"]["included"] is False
 
 
 def test_a_damaged_or_absent_bundle_is_named(folder: Path, tmp_path: Path) -> None:
@@ -168,8 +169,8 @@ def test_the_graph_has_crops_several_stills_and_both_heads(folder: Path, tmp_pat
     predictor = dataclasses.replace(base, mv_tsn=network, fusion=fusion.eval(), views=views)
     generator = np.random.default_rng(0)
     fields = generator.integers(-127, 128, (2, 3, 2, 30, 40), np.int8)
-    stills = normalised(generator.normal(size=(2, 4, width))).astype(np.float32)
-    assert onnx_export.export(predictor, tmp_path / "graph.onnx", fields, stills) < 1e-3
+    stills = to_unit_length(generator.normal(size=(2, 4, width))).astype(np.float32)
+    assert export_onnx(predictor, tmp_path / "graph.onnx", fields, stills) < 1e-3
     session = onnxruntime.InferenceSession(str(tmp_path / "graph.onnx"), providers=["CPUExecutionProvider"])
     found = session.run(["fusion", "mv_tsn"], {"fields": fields, "stills": stills})
     with torch.inference_mode():

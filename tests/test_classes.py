@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from moclip.clip import read_phrases, read_prompts
+from moclip.models.class_texts import read_phrases, read_prompts
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "data" / "classes"

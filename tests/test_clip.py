@@ -15,8 +15,9 @@ import zarr
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model
 
-from moclip.clip import Clip, read_phrases, read_prompts, text_features
 from moclip.errors import DatasetError, ModelError
+from moclip.models.class_texts import read_phrases, read_prompts, text_features
+from moclip.models.clip_encoder import ClipEncoder
 from tests.conftest import run, set_keys
 from tests.tiny_clip import MAX_TOKENS, tiny_clip
 
@@ -38,11 +39,11 @@ def change_json(path: Path, **values: Any) -> None:
 
 
 def test_a_whole_clip_is_loaded(folder: Path) -> None:
-    clip = Clip(str(folder))
+    clip = ClipEncoder(str(folder))
     texts, pictures = ["a", "b"], [np.zeros((50, 60, 3), np.uint8)]
     assert clip.encode_text(texts).shape == (2, 64)
     assert clip.encode_images(pictures).shape == (1, 64)
-    np.testing.assert_allclose(Clip(str(folder)).encode_text(texts), clip.encode_text(texts), atol=1e-5)
+    np.testing.assert_allclose(ClipEncoder(str(folder)).encode_text(texts), clip.encode_text(texts), atol=1e-5)
 
 
 def without_projections(tensors: Tensors) -> Tensors:
@@ -73,7 +74,7 @@ def but_for_its_scale(tensors: Tensors) -> Tensors:
 def test_a_clip_that_is_not_whole_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
     change_weights(folder, change)
     with pytest.raises(ModelError, match=told) as caught:
-        Clip(str(folder))
+        ClipEncoder(str(folder))
     assert str(folder) in str(caught.value)
 
 
@@ -83,14 +84,14 @@ def test_layers_that_config_json_does_not_know_are_refused(folder: Path) -> None
     config["vision_config"]["num_hidden_layers"] = 1
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"beyond what its config\.json says 16 of the weights"):
-        Clip(str(folder))
+        ClipEncoder(str(folder))
 
 
 def test_the_numbers_of_positions_that_old_clips_keep_are_no_matter(folder: Path) -> None:
-    before = Clip(str(folder)).encode_text(["a"])
+    before = ClipEncoder(str(folder)).encode_text(["a"])
     positions = {f"{tower}_model.embeddings.position_ids": torch.arange(5)[None] for tower in ("text", "vision")}
     change_weights(folder, lambda tensors: tensors | positions)
-    np.testing.assert_allclose(Clip(str(folder)).encode_text(["a"]), before, atol=1e-5)
+    np.testing.assert_allclose(ClipEncoder(str(folder)).encode_text(["a"]), before, atol=1e-5)
 
 
 def test_another_family_of_model_is_refused_by_name(folder: Path) -> None:
@@ -101,13 +102,13 @@ def test_another_family_of_model_is_refused_by_name(folder: Path) -> None:
     ):
         model.save_pretrained(folder)  # the tokenizer and the image processor stay
         with pytest.raises(ModelError, match=f"its config.json has model_type '{family}'; wanted is 'clip'"):
-            Clip(str(folder))
+            ClipEncoder(str(folder))
 
 
 def test_a_tokenizer_or_image_processor_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     change_json(folder / "preprocessor_config.json", crop_size={"height": 48, "width": 48}, size={"shortest_edge": 48})
     with pytest.raises(ModelError, match="its image processor gives pictures of 48x48 px, its image tower takes 32x32"):
-        Clip(str(folder))
+        ClipEncoder(str(folder))
     other = tiny_clip(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["text_config"]["vocab_size"] = 100
@@ -119,20 +120,20 @@ def test_a_tokenizer_or_image_processor_of_another_model_is_refused(folder: Path
         },
     )
     with pytest.raises(ModelError, match="its tokenizer has 514 tokens, its text tower 100"):
-        Clip(str(other))
+        ClipEncoder(str(other))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"cannot load this CLIP: no config\.json"):
-        Clip(str(tmp_path / "empty"))
+        ClipEncoder(str(tmp_path / "empty"))
 
 
 # ------------------------------------------------------------------------------------------------- long texts
 
 
 def test_a_text_beyond_what_the_tower_reads_is_cut(folder: Path) -> None:
-    clip = Clip(str(folder))
+    clip = ClipEncoder(str(folder))
     long = "a" * MAX_TOKENS
     found = clip.encode_text([long, long + " b", "a"])
     np.testing.assert_array_equal(found[0], found[1])
@@ -142,7 +143,7 @@ def test_a_text_beyond_what_the_tower_reads_is_cut(folder: Path) -> None:
 
 
 def test_classes_that_the_tower_cannot_tell_apart_are_refused(folder: Path) -> None:
-    clip = Clip(str(folder))
+    clip = ClipEncoder(str(folder))
     long = "a" * MAX_TOKENS
     phrases = {"One": ["b"], "Two": [long + " b"], "Three": [long + " c"]}
     with pytest.raises(DatasetError, match="reads the same tokens of 'Two' and 'Three'"):
@@ -218,7 +219,7 @@ def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub: P
 
 def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="a local folder has no revision 'v1'"):
-        Clip(str(folder), revision="v1")
+        ClipEncoder(str(folder), revision="v1")
     set_keys(project / "params.yaml", {"clip.revision": "v1"})
     done = run("moclip", "clip_text", cwd=project, code=1)
     assert "clip.revision = 'v1', but clip.model = 'data/demo/clip' is a local folder" in done.stderr
@@ -257,7 +258,7 @@ def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrase
 
 
 def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip, names = Clip(str(folder)), ["red", "green", "blue"]
+    clip, names = ClipEncoder(str(folder)), ["red", "green", "blue"]
     phrases = {name: [name] for name in names}
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.ones((len(texts), 4), np.float32))
     with pytest.raises(ModelError, match="the same features for 'red' and 'green'"):

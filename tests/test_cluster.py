@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 
-from moclip import cluster as machines
-from moclip import extract as extraction
-from moclip import processes, store
-from moclip.cluster import Cluster, ClusterError
+from moclip.motion import extract as extract_module
+from moclip.motion.extract import ShardJob, _do_apart
+from moclip.store.layout import PARTS_FOLDER
+from moclip.store.reader import FieldReader
+from moclip.store.verify import verify_store
+from moclip.workers import cluster as cluster_module
+from moclip.workers.cluster import AHEAD, Cluster, ClusterError, check_seen, check_versions
+from moclip.workers.processes import DECODER_DIED
 from tests.cloud import two_machines
 from tests.conftest import BIN, run
 from tests.test_dag import digests
@@ -62,7 +66,7 @@ def test_a_machine_is_lost_while_real_clips_are_extracted(fight: Path, ray: Any)
     with log.open("w") as out:
         command = [BIN / "moclip", "extract_mv", *SMALLER, "--ray", ray.address]
         process = subprocess.Popen(command, cwd=fight, stdout=out, stderr=out)
-        parts = fight / "data/features/mv.zarr" / store.PARTS
+        parts = fight / "data/features/mv.zarr" / PARTS_FOLDER
         _wait_for(lambda: len(list(parts.glob("[0-9]*.json"))) >= 4)
         assert process.poll() is None, "the run ended before a machine could be lost"
         ray.remove_node(ray.second, allow_graceful=False)
@@ -89,21 +93,21 @@ def test_a_clip_that_kills_its_worker_costs_itself_alone(
     videos = index(clips)
     healthy = videos[videos["id"] != "v3"]
     extract(healthy, clips, tmp_path / "right")
-    monkeypatch.setattr(extraction, "_do_there", _do_or_die)
-    monkeypatch.setattr(extraction, "_do_apart", _apart_or_die)
+    monkeypatch.setattr(extract_module, "_do_there", _do_or_die)
+    monkeypatch.setattr(extract_module, "_do_apart", _apart_or_die)
     with Cluster(ray.address) as cluster:
         table = extract(videos, clips, tmp_path / "out", cluster=cluster).set_index("id")
     assert (table.drop("v3")["status"] == "ok").all()
     assert table.loc["v3", "status"] == "failed"
-    assert table.loc["v3", "reason"] == processes.DIED
-    found = store.FieldReader(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet")
-    right = store.FieldReader(tmp_path / "right/mv.zarr", tmp_path / "right/mv.parquet")
+    assert table.loc["v3", "reason"] == DECODER_DIED
+    found = FieldReader(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet")
+    right = FieldReader(tmp_path / "right/mv.zarr", tmp_path / "right/mv.parquet")
     assert all((found.video(name) == right.video(name)).all() for name in healthy["id"])
 
 
-def _apart_or_die(job: extraction.Job) -> None:
-    extraction._do_one = _do_one_or_die  # in the worker
-    extraction._do_apart(job)
+def _apart_or_die(job: ShardJob) -> None:
+    _do_one = _do_one_or_die  # in the worker
+    _do_apart(job)
 
 
 def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
@@ -113,7 +117,7 @@ def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, 
     with Cluster(ray.address) as cluster:
         table = extract(videos, clips, tmp_path / "out", cluster=cluster)
     assert set(table["status"]) == {"ok"}
-    assert store.verify(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet") == []
+    assert verify_store(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet") == []
     with Cluster(ray.address) as cluster:
         extract(videos, clips, tmp_path / "new", cluster=cluster)
     assert contents(tmp_path / "new") == contents(tmp_path / "right")
@@ -131,7 +135,7 @@ def test_no_more_jobs_are_out_than_the_machines_can_take(ray: Any, monkeypatch: 
         for name, result in cluster.run(_double, _double, load, range(40)):
             assert result == 2 * name
             ended.append(name)
-            assert len(made) - len(ended) <= machines.AHEAD * 2
+            assert len(made) - len(ended) <= AHEAD * 2
     assert sorted(ended) == list(range(40))
 
 
@@ -140,7 +144,7 @@ def _double(number: int) -> int:
 
 
 def test_a_job_that_always_loses_its_worker_ends_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines, "ATTEMPTS", 2)
+    monkeypatch.setattr(cluster_module, "ATTEMPTS", 2)
     with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="2 workers were lost"):
         list(cluster.run(_kill, _kill, int, [1]))
 
@@ -150,11 +154,11 @@ def _kill(number: int) -> None:
 
 
 def test_another_machine_must_see_and_compute_the_same() -> None:
-    machines.check_versions({"av": "1", "x": "2"}, {"av": "1"})
+    check_versions({"av": "1", "x": "2"}, {"av": "1"})
     with pytest.raises(ClusterError, match="has av 2, where the run began with 1"):
-        machines.check_versions({"av": "2"}, {"av": "1"})
+        check_versions({"av": "2"}, {"av": "1"})
     with pytest.raises(ClusterError, match="does not see /nowhere"):
-        machines.check_seen(False, "/nowhere")
+        check_seen(False, "/nowhere")
 
 
 def test_where_no_cluster_is_that_is_said(project: Path) -> None:

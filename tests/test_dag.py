@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from moclip import dataset
+from moclip.data.selection import few_shot, usable_clips
 from tests.conftest import run, set_keys
 
 STAGES = [
@@ -225,7 +225,7 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
 def test_few_shots_are_drawn_among_clips_that_both_streams_can_read(project: Path) -> None:
     """A clip of each of two classes is not usable, one for each stream: the class gets as many clips as the others."""
     index = pd.read_parquet(project / "data/index.parquet")
-    drawn = dataset.few_shot(dataset.usable(index, "train"), 2, 0)
+    drawn = few_shot(usable_clips(index, "train"), 2, 0)
     lost = {"mv": drawn["id"][drawn["label"] == 0].iloc[0], "clip_image": drawn["id"][drawn["label"] == 1].iloc[0]}
     for name, clip in lost.items():
         path = project / f"data/features/{name}.parquet"

@@ -28,17 +28,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from moclip import mv_training
-from moclip.device import World, join
-from moclip.devices import global_batch
-from moclip.fields import Clips, Fields
-from moclip.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
-from moclip.processes import one_thread_a_process
-from moclip.weights import load_weights, save_weights
-from pipeline import console, paths
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
+from moclip.models.weights import load_weights, save_weights
+from moclip.training.distributed import World, join
+from moclip.training.global_batch import global_batch
+from moclip.training.mv_tsn import _own_rows, _parts, _read_ahead, train_mv_tsn
+from moclip.workers.processes import single_threaded_workers
 from pipeline import params as parameters
+from pipeline import paths
+from pipeline.console.command import run_guarded
 from pipeline.inputs import Inputs
-from pipeline.recipe import recipe
+from pipeline.training_recipe import training_recipe
 from stages.train_mv import train_mv
 from tests.conftest import BIN, run, set_keys
 from tests.test_dag import digests
@@ -56,7 +57,7 @@ def launch() -> Iterator[Launch]:
     """`launch(size, work, *args)`: run `work(rank, *args)` in so many connected processes; their exit codes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with one_thread_a_process():
+    with single_threaded_workers():
         yield lambda size, work, *args: _launch(context, size, work, args)
 
 
@@ -104,7 +105,7 @@ def curves(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def data(finished: Path) -> tuple[Path, Fields, Clips]:
+def data(finished: Path) -> tuple[Path, SampledFields, SplitClips]:
     with contextlib.chdir(finished):
         return finished, Inputs().fields(), Inputs().motion_clips()
 
@@ -118,27 +119,27 @@ def data(finished: Path) -> tuple[Path, Fields, Clips]:
     seed=st.integers(0, 9),
 )
 def test_the_ranks_together_read_each_batch_of_one_process(
-    data: tuple[Path, Fields, Clips], clips: int, batch: int, most: int, size: int, seed: int
+    data: tuple[Path, SampledFields, SplitClips], clips: int, batch: int, most: int, size: int, seed: int
 ) -> None:
     folder, fields, every = data
 
-    def read(rank: int) -> list[tuple[Clips, np.ndarray]]:
-        rows = None if rank < 0 else lambda count: mv_training._own_rows(World(rank, size), count, most)
+    def read(rank: int) -> list[tuple[SplitClips, np.ndarray]]:
+        rows = None if rank < 0 else lambda count: _own_rows(World(rank, size), count, most)
         generator = np.random.default_rng(seed)
-        return list(mv_training._read_ahead(fields, every[:clips], batch, 3, generator, drop_single=True, rows=rows))
+        return list(_read_ahead(fields, every[:clips], batch, 3, generator, drop_single=True, rows=rows))
 
     with contextlib.chdir(folder):
         alone, ranks = read(-1), [read(rank) for rank in range(size)]
     assert sum(len(part) for part, _ in alone) == clips
     for number, (part, whole) in enumerate(alone):
-        owned = [mv_training._own_rows(World(rank, size), len(part), most) for rank in range(size)]
+        owned = [_own_rows(World(rank, size), len(part), most) for rank in range(size)]
         np.testing.assert_array_equal(np.sort(np.concatenate(owned)), np.arange(len(part)))
         for rank in range(size):
             own = ranks[rank][number][1]
             np.testing.assert_array_equal(
                 own, whole.reshape(len(part), 3, *whole.shape[1:])[owned[rank]].reshape(own.shape)
             )
-        for rows in mv_training._parts(len(part), most):
+        for rows in _parts(len(part), most):
             sizes = [share.stop - share.start for share in World(0, size).shares(rows)]
             assert max(sizes) - min(sizes) <= 1
 
@@ -167,12 +168,12 @@ def train_precisely(rank: int, folder: Path, out: Path, change: dict[str, Any]) 
         tsn = params.tsn
         model = Precise(MvTsnConfig(tsn.backbone, ("a", "b", "c", "d"), tsn.size, tsn.dropout, tsn.stem_stride))
         rows: list[dict[str, float]] = []
-        mv_training.train_mv_tsn(
+        train_mv_tsn(
             model,
             inputs.fields(),
             inputs.motion_clips("train"),
             inputs.motion_clips("val"),
-            recipe(params, tsn.segments),
+            training_recipe(params, tsn.segments),
             torch.device("cpu"),
             out / f"checkpoint-{world.size}",
             "",
@@ -258,7 +259,7 @@ def lose(rank: int, said: Path) -> None:
     with join() as world:
         if rank == 1:
             os._exit(0)
-        console.guarded(lambda: world.sum_(torch.ones(1)))
+        run_guarded(lambda: world.sum_(torch.ones(1)))
 
 
 def test_a_rank_that_is_left_alone_ends(launch: Launch, tmp_path: Path) -> None:

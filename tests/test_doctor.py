@@ -17,8 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moclip import doctor, video
-from moclip.doctor import OK, PROBLEM, WARNING, Finding
+from moclip.video.decoding import MOTION_CODECS
+from moclip.video.vectors import has_mvextractor, read_vectors
+from pipeline.doctor.codecs import SILENT, check_codecs
+from pipeline.doctor.exactness import check_exactness, equal_blocks, error_px
+from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
+from pipeline.doctor.machine import check_disk
+from pipeline.doctor.sample_clips import STEP
+from pipeline.doctor.versions import check_versions
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run, set_keys
 
@@ -122,7 +128,7 @@ def test_packages_that_are_absent_or_do_not_load(tmp_path: Path, monkeypatch: py
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    found = by_name(doctor.versions())
+    found = by_name(check_versions())
     assert [found[name].state for name in ("torch", "timm", "zarr", "onnxruntime")] == [OK, PROBLEM, WARNING, OK]
     assert "moclip[pipeline]" in found["zarr"].advice
     assert found["torchvision"].state == PROBLEM
@@ -130,24 +136,24 @@ def test_packages_that_are_absent_or_do_not_load(tmp_path: Path, monkeypatch: py
 
 
 def test_every_codec_is_tried() -> None:
-    found = by_name(doctor.codecs())
-    assert video.MOTION_CODECS | {"hevc", "vp9", "av1", "encoder mpeg4", "encoder libx264"} == set(found)
-    assert {found[name].found for name in video.MOTION_CODECS} == {"decoder; exports motion vectors"}
-    assert {found[name].found for name in doctor.SILENT} == {"decoder; no motion vectors in any frame"}
+    found = by_name(check_codecs())
+    assert MOTION_CODECS | {"hevc", "vp9", "av1", "encoder mpeg4", "encoder libx264"} == set(found)
+    assert {found[name].found for name in MOTION_CODECS} == {"decoder; exports motion vectors"}
+    assert {found[name].found for name in SILENT} == {"decoder; no motion vectors in any frame"}
     assert {one.state for one in found.values()} == {OK}
 
 
 def test_pyav_is_exact_and_mvextractor_is_not_on_b_frames() -> None:
-    found = by_name(doctor.exactness())
-    assert len(found) == 6 if video.has_mvextractor() else 3
+    found = by_name(check_exactness())
+    assert len(found) == 6 if has_mvextractor() else 3
     for name, one in found.items():
         if "pyav" in name or "B-frames" not in name:
             assert one.state == OK
             assert one.figures == {"reads": 10, "answers": 1, "equal_blocks": 1.0, "error_px": 0.0}
-    threads = video.has_mvextractor() and len(os.sched_getaffinity(0)) > 1
+    threads = has_mvextractor() and len(os.sched_getaffinity(0)) > 1
     if threads:
         name = "H.264, B-frames, mvextractor"
-        tries = (by_name(doctor.exactness())[name] for _ in range(4))  # it loses vectors at random, now and then none
+        tries = (by_name(check_exactness())[name] for _ in range(4))  # it loses vectors at random, now and then none
         lossy = next((one for one in chain([found[name]], tries) if one.state != OK), found[name])
         assert lossy.state == WARNING
         assert lossy.figures["answers"] > 1
@@ -155,25 +161,25 @@ def test_pyav_is_exact_and_mvextractor_is_not_on_b_frames() -> None:
 
 
 def test_the_error_is_the_distance_from_the_known_motion(tmp_path: Path) -> None:
-    step = doctor.STEP
+    step = STEP
     encode(tmp_path / "clip.avi", np.stack([*textures()]))
-    right = video.read_vectors(tmp_path / "clip.avi", "pyav")
-    assert doctor.error_px(right, 1) < 0.01
-    assert doctor.equal_blocks(right, right) == 1
+    right = read_vectors(tmp_path / "clip.avi", "pyav")
+    assert error_px(right, 1) < 0.01
+    assert equal_blocks(right, right) == 1
     blocks = right.blocks.copy()
     blocks[:, 7:9] = 0
     still = replace(right, blocks=blocks)
-    assert doctor.error_px(still, 1) == pytest.approx(sum(step) / 2)
-    assert doctor.equal_blocks(still, right) == 0
+    assert error_px(still, 1) == pytest.approx(sum(step) / 2)
+    assert equal_blocks(still, right) == 0
     mirrored = replace(right, blocks=right.blocks * np.where(np.isin(np.arange(10), (7, 8)), -1, 1))
-    assert doctor.error_px(mirrored, 1) == pytest.approx(sum(step), abs=0.02)
+    assert error_px(mirrored, 1) == pytest.approx(sum(step), abs=0.02)
     fewer = replace(right, blocks=right.blocks[::2], frame=right.frame[::2])
-    assert doctor.equal_blocks(fewer, right) == pytest.approx(0.5, abs=0.01)
+    assert equal_blocks(fewer, right) == pytest.approx(0.5, abs=0.01)
 
 
 def textures() -> Iterator[np.ndarray]:
     """Pictures in colour that move by `doctor.STEP`, by other means than the doctor's."""
-    (dx, dy), film = doctor.STEP, moving_texture(1, (192, 256), (0, 0))[0]
+    (dx, dy), film = STEP, moving_texture(1, (192, 256), (0, 0))[0]
     for number in range(6):
         yield np.roll(film, (dy * number, dx * number), (0, 1))
 
@@ -196,7 +202,7 @@ def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: 
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.disk("disk", tmp_path / "not/yet").state == OK
+    assert check_disk("disk", tmp_path / "not/yet").state == OK
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    assert doctor.disk("disk", tmp_path).state == PROBLEM
-    assert "no permission" in doctor.disk("disk", tmp_path).found
+    assert check_disk("disk", tmp_path).state == PROBLEM
+    assert "no permission" in check_disk("disk", tmp_path).found

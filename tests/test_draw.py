@@ -14,16 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from moclip import draw
+from moclip.drawing.animation import write_animation
+from moclip.drawing.arrows import draw_arrows
+from moclip.drawing.colours import YELLOW as ARROW_YELLOW
+from moclip.drawing.colours import component_colours, readable_limit
 from moclip.errors import MoclipError
-from moclip.mv_tsn import Picture
+from moclip.models.mv_tsn import Picture
 from tests.clips import encode, moving_texture
 from tests.conftest import run
 
 SIZE = (96, 128)  # height and width: drawn five times as large
 WAYS = {"right": (3, 0), "down": (0, 3), "left": (-3, 0), "up": (0, -3)}
 LEGEND = 56  # px at the foot of a picture 640 px wide
-YELLOW = np.array(draw.YELLOW)
+YELLOW = np.array(ARROW_YELLOW)
 
 
 def drawn(*words: str | Path, cwd: Path, code: int = 0) -> str:
@@ -191,7 +194,7 @@ def test_an_arrows_head_is_where_it_points() -> None:
     field = np.zeros((2, 4, 4))
     for way, step in WAYS.items():
         field[0], field[1] = step
-        shown = draw.arrows(np.zeros((320, 320, 3), np.uint8), field, limit=3, cell=80).astype(int)
+        shown = draw_arrows(np.zeros((320, 320, 3), np.uint8), field, limit=3, cell=80).astype(int)
         one = np.abs(shown[:160, :160] - YELLOW).max(axis=-1) < 40
         across = one.sum(axis=0 if step[0] else 1)
         widest, middle = across.argmax(), np.flatnonzero(across).mean()
@@ -202,7 +205,7 @@ def test_arrows_grow_with_the_motion_up_to_the_limit() -> None:
     def span(px: float) -> int:
         field = np.zeros((2, 4, 4))
         field[0, :2, :2] = px
-        shown = draw.arrows(np.zeros((320, 320, 3), np.uint8), field, limit=8, cell=80).astype(int)
+        shown = draw_arrows(np.zeros((320, 320, 3), np.uint8), field, limit=8, cell=80).astype(int)
         return int((np.abs(shown - YELLOW).max(axis=-1) < 40).any(axis=0).sum())
 
     assert span(0) == span(0.1) == 0
@@ -215,8 +218,8 @@ def test_components_are_the_networks_picture() -> None:
     seen = Picture()(torch.from_numpy(np.clip(fields / 5, -1, 1)).float())
     normal = Picture()
     expected = (seen * normal.std + normal.mean).permute(0, 2, 3, 1).numpy() * 255
-    assert np.abs(draw.components(fields, 5) - expected).max() <= 0.51
-    assert draw.components(fields[0], 5).shape == (6, 7, 3)
+    assert np.abs(component_colours(fields, 5) - expected).max() <= 0.51
+    assert component_colours(fields[0], 5).shape == (6, 7, 3)
 
 
 def test_components_show_right_in_red_and_down_in_green(moving: Path) -> None:
@@ -262,11 +265,11 @@ def test_the_scale_is_the_clips_own_and_can_be_read(moving: Path) -> None:
     assert len(said) == 4
     assert all(float(px) >= 1 for px in said)
     lengths = np.concatenate([np.zeros(500), np.ones(90), np.linspace(1.1, 4.4, 10)])
-    assert draw.readable_limit(lengths) == 3.0, "95 of 100 are below 2.6"
+    assert readable_limit(lengths) == 3.0, "95 of 100 are below 2.6"
     values, counts = np.unique(lengths, return_counts=True)
-    assert draw.readable_limit(values, counts) == 3.0
-    assert draw.readable_limit(lengths * 10) == 30.0
-    assert draw.readable_limit(lengths / 100) == draw.readable_limit(np.zeros(9)) == 1.0
+    assert readable_limit(values, counts) == 3.0
+    assert readable_limit(lengths * 10) == 30.0
+    assert readable_limit(lengths / 100) == readable_limit(np.zeros(9)) == 1.0
 
 
 # ------------------------------------------------------------------------------------------------------- forms
@@ -293,7 +296,7 @@ def test_an_animation_keeps_colours(tmp_path: Path) -> None:
     colours[0], colours[1], colours[2], colours[3] = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
     for suffix in (".mp4", ".gif", ".webp"):
         path = tmp_path / f"a{suffix}"
-        assert draw.write_animation(path, iter(colours), 10) == 4
+        assert write_animation(path, iter(colours), 10) == 4
         shown = film(path) if suffix == ".mp4" else np.stack(loop(path)[0])
         assert np.abs(shown - colours.astype(int)).max() <= 12, suffix
 
@@ -324,7 +327,7 @@ def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
             yield one
 
     for suffix in (".mp4", ".gif", ".webp"):
-        draw.write_animation(tmp_path / f"a{suffix}", pictures(), 25)
+        write_animation(tmp_path / f"a{suffix}", pictures(), 25)
     assert most <= 4
 
 
@@ -353,14 +356,14 @@ def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> N
         if count == 3:
             raise RuntimeError("no more")
 
-    draw.write_animation(tmp_path / "a.gif", pictures(2), 25)
+    write_animation(tmp_path / "a.gif", pictures(2), 25)
     with pytest.raises(RuntimeError):
-        draw.write_animation(tmp_path / "a.gif", pictures(3), 25)
+        write_animation(tmp_path / "a.gif", pictures(3), 25)
     assert names(tmp_path) == ["a.gif"]
     assert len(loop(tmp_path / "a.gif")[0]) == 2
     for name in ("a.avi", "a"):
         with pytest.raises(MoclipError, match=r"\.mp4, \.gif or \.webp"):
-            draw.write_animation(tmp_path / name, pictures(2), 25)
+            write_animation(tmp_path / name, pictures(2), 25)
 
 
 # ------------------------------------------------------------------------------------------------------- clips

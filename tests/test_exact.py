@@ -13,8 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moclip import extract, motion, store, video
 from moclip.errors import VideoError
+from moclip.motion.extract import extract as extract_fields
+from moclip.motion.field import motion_field
+from moclip.motion.windows import motion_fields
+from moclip.store.reader import FieldReader
+from moclip.video.clip_files import file_md5
+from moclip.video.frames import read_frames
+from moclip.video.probe import VideoInfo, probe
+from moclip.video.vectors import has_mvextractor, read_vectors, vector_windows
 from tests import reference
 from tests.clips import encode, moving_texture, without_first_packets
 
@@ -73,7 +80,7 @@ MANNERS: dict[bool | str, Callable[..., np.ndarray]] = {False: reference.field, 
 @dataclass(frozen=True)
 class Stream:
     path: Path
-    info: video.VideoInfo
+    info: VideoInfo
     frames: list[reference.Frame]
 
     @functools.cache  # noqa: B019 (a stream lives as long as its tests)
@@ -87,7 +94,7 @@ class Stream:
 @pytest.fixture(scope="module", params=STREAMS)
 def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Stream:
     path = STREAMS[request.param](tmp_path_factory.mktemp("stream"))
-    return Stream(path, video.probe(path), reference.decode(path))
+    return Stream(path, probe(path), reference.decode(path))
 
 
 @pytest.mark.parametrize("accumulate", MANNERS)
@@ -98,7 +105,7 @@ def test_fields_are_the_definition(stream: Stream, accumulate: bool | str) -> No
         slow = stream.slow(accumulate, canvas)
         assert np.abs(slow).max() > 1
         for backend in exact_backends(stream.info):
-            ((made_, types),) = motion.fields(video.windows(stream.path, backend), canvas, CELL, accumulate)
+            ((made_, types),) = motion_fields(vector_windows(stream.path, backend), canvas, CELL, accumulate)
             count = len(types)
             # where the file's end is another stream's, mvextractor stops a frame early
             assert count == len(letters) or (backend == "mvextractor" and count == len(letters) - 1)
@@ -109,9 +116,9 @@ def test_fields_are_the_definition(stream: Stream, accumulate: bool | str) -> No
 @pytest.mark.parametrize("accumulate", MANNERS)
 def test_what_is_stored_is_the_definition_in_int8(stream: Stream, accumulate: bool | str, tmp_path: Path) -> None:
     row = {name: getattr(stream.info, name) for name in ("frames", "codec", "has_b")}
-    videos = pd.DataFrame([row | {"id": "a", "path": stream.path.name, "md5": video.md5(stream.path)}])
+    videos = pd.DataFrame([row | {"id": "a", "path": stream.path.name, "md5": file_md5(stream.path)}])
     zarr_path, table_path, root = tmp_path / "mv.zarr", tmp_path / "mv.parquet", stream.path.parent
-    table = extract.extract(
+    table = extract_fields(
         videos, root=root, zarr_path=zarr_path, table_path=table_path, canvas=CANVAS, accumulate=accumulate,
         shard_frames=64,
     )  # fmt: skip
@@ -119,13 +126,13 @@ def test_what_is_stored_is_the_definition_in_int8(stream: Stream, accumulate: bo
     assert (table["status"].item(), table["length"].item()) == ("ok", count)
     short = f"{count} of {stream.info.frames} frames decoded"
     assert table["reason"].item() == ("" if count == stream.info.frames else short)
-    stored = store.FieldReader(zarr_path, table_path).video("a") * (20 / 127)
+    stored = FieldReader(zarr_path, table_path).video("a") * (20 / 127)
     slow = np.clip(stream.slow(accumulate, CANVAS), -20, 20)
     np.testing.assert_allclose(stored, slow, rtol=0, atol=20 / 254 + 1e-6)
 
 
-def exact_backends(info: video.VideoInfo) -> list[str]:
-    fast = video.has_mvextractor() and not (info.codec == "h264" and info.has_b)
+def exact_backends(info: VideoInfo) -> list[str]:
+    fast = has_mvextractor() and not (info.codec == "h264" and info.has_b)
     return ["pyav", "mvextractor"] if fast else ["pyav"]
 
 
@@ -140,8 +147,8 @@ def test_a_rotated_video_is_read_as_it_is_shown(codec: str, degrees: int, tmp_pa
     path = made(".mp4", codec, (42, 74), b_frames=2, rotation=degrees)(tmp_path)
     frames, turns = reference.decode(path), TURNS[degrees]
     shown = [np.rot90(frame.picture, turns) for frame in frames]
-    np.testing.assert_array_equal(video.read_frames(path, [0, 7]), [shown[0], shown[7]])
-    info = video.probe(path)
+    np.testing.assert_array_equal(read_frames(path, [0, 7]), [shown[0], shown[7]])
+    info = probe(path)
     assert (info.height, info.width) == shown[0].shape[:2]
     for accumulate, canvas in (
         (False, CANVAS),
@@ -151,7 +158,7 @@ def test_a_rotated_video_is_read_as_it_is_shown(codec: str, degrees: int, tmp_pa
     ):
         slow = turned(frames, turns, accumulate, canvas)
         for backend in exact_backends(info):
-            (fields, _), *_ = motion.fields(video.windows(path, backend), canvas, CELL, accumulate)
+            (fields, _), *_ = motion_fields(vector_windows(path, backend), canvas, CELL, accumulate)
             np.testing.assert_allclose(fields, slow, rtol=0, atol=1e-6)
 
 
@@ -175,9 +182,9 @@ def test_a_mirrored_video_is_read_as_it_is_shown(tmp_path: Path) -> None:
     mirror = b"".join(value.to_bytes(4, "big", signed=True) for value in (-65536, 0, 0, 0, 65536))
     path.write_bytes(content[:at] + mirror + content[at + 20 :])
     frames = reference.decode(path)
-    np.testing.assert_array_equal(video.read_frames(path, [3])[0], frames[3].picture[:, ::-1])
+    np.testing.assert_array_equal(read_frames(path, [3])[0], frames[3].picture[:, ::-1])
     plain = reference.field(frames, (48, 64), CELL)[..., ::-1] * np.array([-1, 1])[:, None, None]
-    np.testing.assert_allclose(motion.field(video.read_vectors(path, "pyav"), (48, 64)), plain, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(motion_field(read_vectors(path, "pyav"), (48, 64)), plain, rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------- refused
@@ -196,4 +203,4 @@ def test_interlaced_video_is_refused_by_name(codec: str, options: dict[str, str]
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).interlaced_frame
     with pytest.raises(VideoError, match="interlaced"):
-        video.probe(path)
+        probe(path)

@@ -17,9 +17,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moclip import extract as extraction
-from moclip import motion, processes, store, video
 from moclip.errors import MoclipError, StoreError
+from moclip.motion import extract as extract_module
+from moclip.motion.extract import ClipToExtract, FieldRecipe, ShardJob, _decode, _do, _do_one, extract
+from moclip.motion.field import motion_field
+from moclip.motion.quantise import quantise
+from moclip.motion.windows import motion_fields
+from moclip.store.layout import MISSING, PARTS_FOLDER
+from moclip.store.reader import FieldReader
+from moclip.store.table import TABLE_COLUMNS, rows_of
+from moclip.store.verify import verify_store
+from moclip.video import vector_records
+from moclip.video import vectors as vectors_module
+from moclip.video.clip_files import file_md5
+from moclip.video.probe import probe
+from moclip.video.vector_records import Vectors
+from moclip.video.vectors import has_mvextractor, read_vectors, vector_windows
+from moclip.workers.processes import run_jobs, run_jobs_in_order
 from tests.clips import encode, moving_texture
 
 SHARD = 64
@@ -43,11 +57,11 @@ def index(folder: Path) -> pd.DataFrame:
 
 
 def row_of(path: Path) -> dict[str, Any]:
-    info = video.probe(path)
+    info = probe(path)
     return {
         "id": path.stem,
         "path": path.name,
-        "md5": video.md5(path),
+        "md5": file_md5(path),
         "frames": info.frames,
         "codec": info.codec,
         "has_b": info.has_b,
@@ -56,28 +70,28 @@ def row_of(path: Path) -> dict[str, Any]:
 
 def run(videos: pd.DataFrame, root: Path, out: Path, **more: Any) -> pd.DataFrame:
     options: dict[str, Any] = {"canvas": CANVAS, "shard_frames": SHARD, **more}
-    return extraction.extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", **options)
+    return extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", **options)
 
 
 def contents(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
 
 
-def reader_of(out: Path) -> store.FieldReader:
-    return store.FieldReader(out / "mv.zarr", out / "mv.parquet")
+def reader_of(out: Path) -> FieldReader:
+    return FieldReader(out / "mv.zarr", out / "mv.parquet")
 
 
 def test_stored_fields_are_those_of_the_videos(clips: Path, tmp_path: Path) -> None:
     videos = index(clips)
     table = run(videos, clips, tmp_path)
     assert (table["status"] == "ok").all()
-    assert list(table.columns) == list(store.TABLE_COLUMNS)
-    assert store.verify(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
+    assert list(table.columns) == list(TABLE_COLUMNS)
+    assert verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
     reader = reader_of(tmp_path)
-    for row in store.rows_of(videos):
-        vectors = video.read_vectors(clips / row.path, "pyav")
+    for row in rows_of(videos):
+        vectors = read_vectors(clips / row.path, "pyav")
         np.testing.assert_array_equal(reader.frame_types(row.id), vectors.frame_types)
-        expected = motion.quantise(motion.field(vectors, CANVAS))
+        expected = quantise(motion_field(vectors, CANVAS))
         np.testing.assert_array_equal(reader.video(row.id), expected)
         assert np.abs(expected).max() > 5
     assert reader.attributes["scale"] == 20.0 / 127
@@ -89,13 +103,13 @@ def test_stored_fields_are_those_of_the_videos(clips: Path, tmp_path: Path) -> N
 def test_accumulated_fields_are_traced_across_windows(
     manner: str, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video, "WINDOW_FRAMES", 5)
+    monkeypatch.setattr(vector_records, "WINDOW_FRAMES", 5)
     videos = index(clips).iloc[[1]]
     run(videos, clips, tmp_path, accumulate=manner)
     monkeypatch.undo()
-    vectors = video.read_vectors(clips / videos["path"].iloc[0], "pyav")
-    ((expected, _),) = motion.fields([vectors], CANVAS, 8, manner)
-    np.testing.assert_array_equal(reader_of(tmp_path).video("v1"), motion.quantise(expected))
+    vectors = read_vectors(clips / videos["path"].iloc[0], "pyav")
+    ((expected, _),) = motion_fields([vectors], CANVAS, 8, manner)
+    np.testing.assert_array_equal(reader_of(tmp_path).video("v1"), quantise(expected))
 
 
 def test_bytes_do_not_depend_on_workers_order_or_repetition(clips: Path, tmp_path: Path) -> None:
@@ -111,9 +125,9 @@ def test_workers_know_what_was_set_after_the_first_ones_started(monkeypatch: pyt
     """Such as the credentials of an object store, in a notebook that has extracted before."""
     for setting in ("early", "late"):
         monkeypatch.setenv("MOCLIP_SET_LATER", setting)
-        jobs = processes.run(os.getenv, ["MOCLIP_SET_LATER"], 1, lambda job, reason: reason)
+        jobs = run_jobs(os.getenv, ["MOCLIP_SET_LATER"], 1, lambda job, reason: reason)
         assert list(jobs) == [("MOCLIP_SET_LATER", setting)]
-        assert list(processes.run_in_order(os.getenv, ["MOCLIP_SET_LATER"], 1, lambda *_: "lost")) == [setting]
+        assert list(run_jobs_in_order(os.getenv, ["MOCLIP_SET_LATER"], 1, lambda *_: "lost")) == [setting]
 
 
 def test_progress_reaches_the_number_of_videos(clips: Path, tmp_path: Path) -> None:
@@ -128,20 +142,20 @@ def test_nothing_is_read_again_when_nothing_changed(
 ) -> None:
     videos = index(clips)
     run(videos, clips, tmp_path)
-    monkeypatch.setattr(extraction, "_do", lambda job: pytest.fail(f"worked again on {job}"))
+    monkeypatch.setattr(extract_module, "_do", lambda job: pytest.fail(f"worked again on {job}"))
     assert (run(videos, clips, tmp_path)["status"] == "ok").all()
 
 
 def decoded_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the clips decoded from here on."""
     seen: list[str] = []
-    decode = extraction._decode
+    decode = _decode
 
-    def spy(slot: np.ndarray, clip: extraction.Clip, recipe: extraction.Recipe) -> Any:
+    def spy(slot: np.ndarray, clip: ClipToExtract, recipe: FieldRecipe) -> Any:
         seen.append(clip.id)
         return decode(slot, clip, recipe)
 
-    monkeypatch.setattr(extraction, "_decode", spy)
+    monkeypatch.setattr(extract_module, "_decode", spy)
     return seen
 
 
@@ -153,7 +167,7 @@ def test_only_a_new_clip_is_decoded(clips: Path, tmp_path: Path, monkeypatch: py
     table = run(videos, clips, tmp_path, workers=0)
     assert seen == ["v2"]
     assert list(table["id"]) == sorted(videos["id"])
-    assert store.verify(tmp_path / "mv.zarr", table) == []
+    assert verify_store(tmp_path / "mv.zarr", table) == []
     after = reader_of(tmp_path)
     for name in set(videos["id"]) - {"v2"}:
         assert after.offset(name) == before.offset(name)
@@ -171,10 +185,10 @@ def test_removed_and_changed_clips_leave_nothing_behind(clips: Path, tmp_path: P
     reader = reader_of(tmp_path)
     np.testing.assert_array_equal(
         reader.video("v4"),
-        motion.quantise(motion.field(video.read_vectors(clips / "v0.avi", "pyav"), CANVAS)),
+        quantise(motion_field(read_vectors(clips / "v0.avi", "pyav"), CANVAS)),
     )
-    stored = set(np.flatnonzero((_everything(tmp_path) != store.MISSING).any((1, 2, 3))))
-    owned = {f for r in store.rows_of(table) for f in range(r.offset, r.offset + r.length)}
+    stored = set(np.flatnonzero((_everything(tmp_path) != MISSING).any((1, 2, 3))))
+    owned = {f for r in rows_of(table) for f in range(r.offset, r.offset + r.length)}
     assert stored == owned
 
 
@@ -211,7 +225,7 @@ def test_bad_videos_get_a_row_with_the_reason(clips: Path, tmp_path: Path) -> No
     ]
     common = {"frames": 10, "codec": "mpeg4", "has_b": False}
     files = [Path(row["path"]) for row in extra]
-    sums = [video.md5(file) if file.exists() else "x" for file in files]
+    sums = [file_md5(file) if file.exists() else "x" for file in files]
     bad = pd.DataFrame([{**row, **common, "md5": md5} for row, md5 in zip(extra, sums, strict=True)])
     table = run(pd.concat([videos, bad]), clips, tmp_path / "out", workers=2).set_index("id")
     assert list(table.index[table["status"] == "ok"]) == ["v0", "v1", "v2"]
@@ -232,14 +246,14 @@ def test_fewer_frames_than_indexed_are_noted(clips: Path, tmp_path: Path) -> Non
     assert (row["status"], row["length"], row["reason"]) == ("ok", 20, "20 of 25 frames decoded")
 
 
-@pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+@pytest.mark.skipif(not has_mvextractor(), reason="mvextractor is not installed here")
 def test_pyav_takes_over_where_the_index_missed_b_frames(clips: Path, tmp_path: Path) -> None:
     videos = index(clips).iloc[[1]].assign(has_b=False)
     row = run(videos, clips, tmp_path, backend="mvextractor").iloc[0]
     assert (row["backend"], row["status"]) == ("pyav", "ok")
 
 
-@pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+@pytest.mark.skipif(not has_mvextractor(), reason="mvextractor is not installed here")
 def test_backends_fill_the_same_store(clips: Path, tmp_path: Path) -> None:
     table = run(index(clips), clips, tmp_path / "a", backend="mvextractor")
     assert set(table["backend"]) == {"pyav", "mvextractor"}
@@ -249,18 +263,18 @@ def test_backends_fill_the_same_store(clips: Path, tmp_path: Path) -> None:
     assert shards[0] == shards[1]
 
 
-@pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+@pytest.mark.skipif(not has_mvextractor(), reason="mvextractor is not installed here")
 def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = index(clips).iloc[[0]]
-    windows = video.windows
+    windows = vector_windows
 
-    def stops_early(path: str, backend: str, **options: bool) -> Iterator[video.Vectors]:
+    def stops_early(path: str, backend: str, **options: bool) -> Iterator[Vectors]:
         read = windows(path, backend, **options)
         return itertools.islice(read, 1) if backend == "mvextractor" else read
 
-    monkeypatch.setattr(video, "WINDOW_FRAMES", 8)
+    monkeypatch.setattr(vector_records, "WINDOW_FRAMES", 8)
     assert run(videos, clips, tmp_path / "whole", backend="mvextractor").iloc[0]["backend"] == "mvextractor"
-    monkeypatch.setattr(video, "windows", stops_early)
+    monkeypatch.setattr(vectors_module, "vector_windows", stops_early)
     row = run(videos, clips, tmp_path / "early", backend="mvextractor").iloc[0]
     assert (row["backend"], row["length"], row["reason"]) == ("pyav", 20, "")
     np.testing.assert_array_equal(reader_of(tmp_path / "early").video("v0"), reader_of(tmp_path / "whole").video("v0"))
@@ -281,16 +295,16 @@ def test_wrong_options_stop_at_once(clips: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- kills and deaths
 
 
-def _do_or_die(job: extraction.Job) -> None:
+def _do_or_die(job: ShardJob) -> None:
     if any(clip.id == "v3" for clip in job.clips):
         os.kill(os.getpid(), signal.SIGKILL)
-    extraction._do(job)
+    _do(job)
 
 
-def _do_one_or_die(job: extraction.Job, clip: extraction.Clip) -> tuple[np.ndarray, dict[str, Any]]:
+def _do_one_or_die(job: ShardJob, clip: ClipToExtract) -> tuple[np.ndarray, dict[str, Any]]:
     if clip.id == "v3":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return extraction._do_one(job, clip)
+    return _do_one(job, clip)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -299,12 +313,12 @@ def test_clip_that_kills_its_process_gets_a_row(
 ) -> None:
     videos = index(clips)
     with monkeypatch.context() as patch:
-        patch.setattr(extraction, "_do", _do_or_die)
-        patch.setattr(extraction, "_do_one", _do_one_or_die)
+        patch.setattr(extract_module, "_do", _do_or_die)
+        patch.setattr(extract_module, "_do_one", _do_one_or_die)
         table = run(videos, clips, tmp_path / "hurt", workers=workers).set_index("id")
     assert list(table.index[table["status"] == "failed"]) == ["v3"]
     assert table.loc["v3", "reason"] == "its decoder died"
-    assert store.verify(tmp_path / "hurt/mv.zarr", tmp_path / "hurt/mv.parquet") == []
+    assert verify_store(tmp_path / "hurt/mv.zarr", tmp_path / "hurt/mv.parquet") == []
     run(videos, clips, tmp_path / "hurt")  # it may have been bad luck: such a clip is tried again
     run(videos, clips, tmp_path / "well")
     assert contents(tmp_path / "hurt") == contents(tmp_path / "well")
@@ -335,7 +349,7 @@ def test_a_kill_at_any_moment_is_mended_by_the_next_run(
                 run(videos, clips, out)
                 ended = True
             except Killed:
-                if (out / "mv.zarr" / store.PARTS).exists():
+                if (out / "mv.zarr" / PARTS_FOLDER).exists():
                     with pytest.raises(StoreError):
                         reader_of(out)
         run(videos, clips, out)
@@ -359,7 +373,7 @@ SLOW = """
 import sys, time
 import pandas as pd
 from pathlib import Path
-from moclip import extract as e
+from moclip.motion import extract as e
 if __name__ == "__main__":
     videos, root, out, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     e.extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", canvas=(48, 64),
@@ -378,7 +392,7 @@ def test_killed_run_continues_where_it_stood(
     out = tmp_path / "out"
     arguments = [tmp_path / "slow.py", tmp_path / "videos.parquet", clips, out, workers]
     process = subprocess.Popen([sys.executable, *map(str, arguments)], start_new_session=True)
-    parts = out / "mv.zarr" / store.PARTS
+    parts = out / "mv.zarr" / PARTS_FOLDER
     deadline = time.monotonic() + 30
     while _written(parts) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)

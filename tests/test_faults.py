@@ -20,19 +20,27 @@ import pytest
 import torch
 import zarr
 
-from moclip import dataset, encoding, files, processes, video
-from moclip import extract as extraction
-from moclip.clip import Clip
-from moclip.errors import DatasetError, MoclipError, ModelError, StoreError
-from moclip.fusion import ConcatFusion, FusionConfig, load_fusion
-from moclip.fusion_training import FusionRecipe, train_fusion
-from moclip.mv_training import train_mv_tsn
-from moclip.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
+from moclip.data import probing
+from moclip.data.clip_folder import scan_folder
+from moclip.data.split_lists import read_splits
+from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
+from moclip.files.atomic import cannot_write
+from moclip.inference.encode import StillsTask, _stills_lost, _StillsJob, check_numbers
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
+from moclip.motion import extract as extract_module
+from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.mv_tsn import train_mv_tsn
+from moclip.video.frames import read_frames
+from moclip.video.probe import probe
+from moclip.workers.processes import run_jobs_in_order
+from moclip.workers.time_limit import SECONDS_VARIABLE
 from pipeline import params as parameters
 from pipeline import paths
-from pipeline.alone import alone
 from pipeline.inputs import Inputs
-from pipeline.recipe import recipe
+from pipeline.run_lock import run_lock
+from pipeline.training_recipe import training_recipe
 from tests import audit, dying
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run, set_keys
@@ -61,9 +69,9 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 ) -> None:
     videos = index(clips)
     with monkeypatch.context() as patch:
-        patch.setenv(processes.PATIENCE, "1")
-        patch.setattr(extraction, "_do", dying.do_or_hang)
-        patch.setattr(extraction, "_do_one", dying.do_one_or_hang)
+        patch.setenv(SECONDS_VARIABLE, "1")
+        patch.setattr(extract_module, "_do", dying.do_or_hang)
+        patch.setattr(extract_module, "_do_one", dying.do_one_or_hang)
         table = extract(videos, clips, tmp_path / "hurt", workers=2).set_index("id")
     assert table.loc["v3", "reason"] == "its decoder gave nothing for 1 s"
     assert (table.drop("v3")["status"] == "ok").all()
@@ -74,8 +82,8 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 
 def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = index_of(clean).set_index("id")
-    monkeypatch.setenv(processes.PATIENCE, "2")
-    monkeypatch.setattr(dataset, "_probe", dying.probe_or_die)
+    monkeypatch.setenv(SECONDS_VARIABLE, "2")
+    monkeypatch.setattr(probing, "probe_clip", dying.probe_or_die)
     found = index_of(clean).set_index("id")
     assert set(found.index[found["status"] != "ok"]) == {f"{name}.avi" for name in dying.ENDS}
     for name, (_, reason) in dying.ENDS.items():
@@ -85,15 +93,15 @@ def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatc
 
 
 def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
-    given = encoding.Stills("", str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
-    jobs = [encoding._Stills(name, "", 8, False, given) for name in dataset.scan(clean).clips]
-    found = list(processes.run_in_order(dying.read_or_die, jobs, 2, encoding._lost))
+    given = StillsTask("", str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
+    jobs = [_StillsJob(name, "", 8, False, given) for name in scan_folder(clean).clips]
+    found = list(run_jobs_in_order(dying.read_or_die, jobs, 2, _stills_lost))
     for job, (numbers, stills) in zip(jobs, found, strict=True):
         assert numbers.tolist() == [2, 6]
         if "g01_c01" in job.path:
             assert str(stills) == "its decoder died"
         else:
-            assert (stills == video.read_frames(clean / job.path, [2, 6])).all()
+            assert (stills == read_frames(clean / job.path, [2, 6])).all()
 
 
 # ------------------------------------------------------------------------------------------- names, lists and links
@@ -112,7 +120,7 @@ def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None
     found = index_of(root).set_index("id")
     assert (found.loc[[f"Run/{name}" for name in names], "status"] == "ok").all()
     assert found.loc["Run/not\\xff.avi", "reason"] == "its name is not UTF-8"
-    assert dataset.scan(root).ignored == ["Run/round.avi"]
+    assert scan_folder(root).ignored == ["Run/round.avi"]
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
     said = run("moclip", "index", cwd=tmp_path)
     assert "not\\xff.avi: its name is not UTF-8" in said.stdout
@@ -145,23 +153,23 @@ def test_links_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path) -> 
 def test_lists_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path, name: str) -> None:
     lists = write_lists(tmp_path / "lists", [name], ["Run/v_Run_g01_c01.avi"])
     with pytest.raises(DatasetError, match="wanted <Class>/<file>"):
-        dataset.read_splits(lists, 1)
+        read_splits(lists, 1)
     (tmp_path / "hmdb").mkdir()
     (tmp_path / "hmdb/Run_test_split1.txt").write_text(f"{name} 1\n")
     with pytest.raises(DatasetError, match="is no clip of Run"):
-        dataset.read_splits(tmp_path / "hmdb", 1)
+        read_splits(tmp_path / "hmdb", 1)
 
 
 def test_a_header_that_claims_a_giant_picture_gets_no_memory(tmp_path: Path) -> None:
     clip = encode(tmp_path / "giant.avi", moving_texture(8, (48, 64)), "msmpeg4v2")  # whose pictures say no size
-    assert video.probe(clip).width == 64
+    assert probe(clip).width == 64
     content = bytearray(clip.read_bytes())
     at = content.index(b"strf") + 12  # width and height in BITMAPINFOHEADER
     for side, told in ((9000, "pictures of 9000x9000 px, more than 67,108,864 px"), (100_000, "no picture in it")):
         content[at : at + 8] = np.array([side, side], "<i4").tobytes()
         clip.write_bytes(content)
-        with pytest.raises(video.VideoError, match=told):
-            video.probe(clip)
+        with pytest.raises(VideoError, match=told):
+            probe(clip)
 
 
 def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
@@ -173,7 +181,7 @@ def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = stream
                 made.mux(packet)
-    assert video.probe(tmp_path / "titled.avi").frames == 8
+    assert probe(tmp_path / "titled.avi").frames == 8
 
 
 # --------------------------------------------------------------------------------------- one run at a time, no room
@@ -205,7 +213,7 @@ def test_what_killed_runs_set_aside_is_swept_up(project: Path, monkeypatch: pyte
     ]
     for path in left + others:
         path.touch()
-    with alone("index"):
+    with run_lock("index"):
         assert all(path.exists() for path in left)
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)
@@ -234,9 +242,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project: Pat
 
 
 def test_what_may_not_be_written_is_named(tmp_path: Path) -> None:
-    told = files.cannot_write(PermissionError(13, "Permission denied", "data/index.parquet"))
+    told = cannot_write(PermissionError(13, "Permission denied", "data/index.parquet"))
     assert str(told).startswith("data/index.parquet: no access: Permission denied")
-    assert files.cannot_write(OSError(5, "Input/output error")) is None
+    assert cannot_write(OSError(5, "Input/output error")) is None
 
 
 # ------------------------------------------------------------------------------------------------- damage at rest
@@ -351,7 +359,7 @@ def test_a_malicious_checkpoint_runs_nothing(project: Path, monkeypatch: pytest.
     Path("data/demo/clip/model.safetensors").unlink()
     torch.save({"logit_scale": _Evil()}, "data/demo/clip/pytorch_model.bin")
     with pytest.raises(ModelError, match="data/demo/clip: cannot load this CLIP"):
-        Clip("data/demo/clip")
+        ClipEncoder("data/demo/clip")
     assert not Path("run").exists()
 
 
@@ -403,7 +411,7 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
     rows = given.motion_rows("train")
     clips = given.motion_clips("train"), given.motion_clips("val")
     model = MvTsn(MvTsnConfig("test_resnet", tuple("abcd"), 32, 0.5))
-    wild = dataclasses.replace(recipe(params, 3), lr=1e30, batch=4)
+    wild = dataclasses.replace(training_recipe(params, 3), lr=1e30, batch=4)
     with (
         pytest.raises(
             ModelError, match=r"no longer a number in epoch 1, step 2, with (\w+/v_\w+\.\w+(, )?){4}\n  lower tsn.lr"
@@ -430,7 +438,7 @@ def test_features_that_are_no_numbers_are_named(inputs: Callable[..., Inputs]) -
     with pytest.raises(StoreError, match=f"no number is stored for {group['id'][3]}"):
         inputs().fusion_data("train")
     with pytest.raises(ModelError, match=r"gives no numbers .raw. for b and 1 more"):
-        encoding.check_numbers(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
+        check_numbers(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
 
 
 def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project: Path) -> None:
@@ -449,7 +457,7 @@ def test_one_class_is_refused_and_one_without_a_training_clip_is_scored(clean: P
     shutil.copytree(clean / "Jump", root / "Jump")
     (root / "Sit").mkdir()
     shutil.copy(clean / "Run/v_Run_g01_c01.avi", root / "Sit/v_Sit_g01_c01.avi")
-    every = [clip for clip in dataset.scan(root).clips if "Sit" not in clip]
+    every = [clip for clip in scan_folder(root).clips if "Sit" not in clip]
     tests = [clip for clip in every if "g03_c01" in clip] + ["Sit/v_Sit_g01_c01.avi"]
     lists = write_lists(tmp_path / "lists", sorted({*every} - {*tests}), tests, ["Run", "Sit", "Jump"])
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)

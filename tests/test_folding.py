@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from moclip.folding import folded
-from moclip.mv_tsn import MvTsn, MvTsnConfig
+from moclip.models.batch_norm_folding import folded
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 
 
 def trained(network: nn.Module) -> nn.Module:

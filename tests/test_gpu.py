@@ -23,22 +23,24 @@ from torch._subclasses import FakeTensorMode  # no public name; for tests alone
 from torch.nn import functional
 
 from benchmarks.predict import bare
-from moclip import bundle
-from moclip.augment import Crops, pictures, protocol_crops, random_crops
-from moclip.device import ALONE, World, pick_device
-from moclip.fields import Clips, Fields
-from moclip.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
-from moclip.fusion_training import FusionData, FusionRecipe, train_fusion
-from moclip.mv_training import MvTsnRecipe, embed, embed_view, train_mv_tsn
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.predictor import PARTS, Predictor
-from moclip.training import autocast_type
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
+from moclip.inference.bundle import load_bundle
+from moclip.inference.predictor import PARTS, Predictor
+from moclip.models.device import pick_device
+from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.store.features import FusionData
+from moclip.training.common import autocast_type
+from moclip.training.distributed import ALONE, World
+from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.mv_tsn import MvTsnRecipe, embed_protocol, embed_view, train_mv_tsn
 from pipeline import params as parameters
 from pipeline import paths
+from pipeline.commands.predict import load_predictor
+from pipeline.commands.timing import timing
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
-from stages.predict import load_predictor
-from stages.timing import timing
 from tests import test_training
 from tests.conftest import run, set_keys
 from tests.gpu import CPU, GPU, OnGpu, a_gpu
@@ -106,7 +108,7 @@ def test_a_network_runs_on_pytorchs_fake_tensors() -> None:
     head = TextFusion(FusionConfig(network.width, 8, 16, 4, 0.5, "attention"), torch.ones(4, 8), 20.0).eval()
     boxes = random_crops(6, GRID, (1, 0.875), True, np.random.default_rng(0))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        shown = pictures(torch.from_numpy(drawn_fields(6)).to(GPU), boxes, 32)
+        shown = crop_and_resize(torch.from_numpy(drawn_fields(6)).to(GPU), boxes, 32)
         motion = network.to(GPU).encode(shown)
         assert head.to(GPU)(motion, torch.ones(6, 3, 8).to(GPU)).device == GPU
 
@@ -129,9 +131,9 @@ BOXES = {
 @pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES)
 def test_pictures_are_made_where_the_fields_are(gpu: torch.device, boxes: Crops) -> None:
     fields = torch.from_numpy(drawn_fields(20))
-    shown = pictures(fields.to(gpu), boxes, 32)
+    shown = crop_and_resize(fields.to(gpu), boxes, 32)
     assert shown.device == GPU
-    assert torch.equal(shown.cpu(), pictures(fields, boxes, 32))
+    assert torch.equal(shown.cpu(), crop_and_resize(fields, boxes, 32))
 
 
 # ------------------------------------------------------------------------------------------------ motion network
@@ -141,7 +143,7 @@ RECIPE = dataclasses.replace(test_training.RECIPE, epochs=2, batch=5, lr_mult_st
 
 
 @pytest.fixture(scope="module")
-def data(finished: Path) -> Iterator[tuple[Fields, Clips, Clips]]:
+def data(finished: Path) -> Iterator[tuple[SampledFields, SplitClips, SplitClips]]:
     """Motion fields of the demo, ten clips to train on and four to choose the epoch on."""
     with contextlib.chdir(finished):
         yield Inputs().fields(), Inputs().motion_clips("train")[:10], Inputs().motion_clips("val")[:4]
@@ -154,7 +156,7 @@ def network(backbone: str = "test_resnet", channels: int = 2) -> MvTsn:
 
 def trained(
     model: MvTsn,
-    data: tuple[Fields, Clips, Clips],
+    data: tuple[SampledFields, SplitClips, SplitClips],
     recipe: MvTsnRecipe,
     device: torch.device,
     checkpoint: Path,
@@ -186,7 +188,7 @@ def trained(
 )
 def test_training_on_a_gpu_ends_where_the_cpu_ends(
     gpu: torch.device,
-    data: tuple[Fields, Clips, Clips],
+    data: tuple[SampledFields, SplitClips, SplitClips],
     tmp_path: Path,
     backbone: str,
     channels: int,
@@ -205,7 +207,7 @@ def test_training_on_a_gpu_ends_where_the_cpu_ends(
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", "bfloat16"), ("fp16", "float16"), ("auto", "bfloat16")])
 def test_a_network_trains_in_every_precision(
-    gpu: torch.device, data: tuple[Fields, Clips, Clips], tmp_path: Path, precision: str, kind: str
+    gpu: torch.device, data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path, precision: str, kind: str
 ) -> None:
     recipe, model, seen = dataclasses.replace(RECIPE, precision=precision), network(), set()
     model.backbone.register_forward_hook(lambda module, given, out: seen.add((module.training, out.dtype)))
@@ -219,7 +221,10 @@ def test_a_network_trains_in_every_precision(
 
 
 def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
-    gpu: torch.device, data: tuple[Fields, Clips, Clips], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: torch.device,
+    data: tuple[SampledFields, SplitClips, SplitClips],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The scale of the loss begins too high and is halved."""
     scaler = torch.amp.GradScaler
@@ -231,7 +236,7 @@ def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
 
 
 def test_an_interrupted_training_goes_on_on_the_gpu(
-    gpu: torch.device, data: tuple[Fields, Clips, Clips], tmp_path: Path
+    gpu: torch.device, data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path
 ) -> None:
     whole, resumed = network(), network()
     expected = trained(whole, data, RECIPE, gpu, tmp_path / "a")
@@ -244,7 +249,10 @@ def test_an_interrupted_training_goes_on_on_the_gpu(
 
 
 def test_a_resumed_training_goes_on_with_the_scale_of_its_loss(
-    gpu: torch.device, data: tuple[Fields, Clips, Clips], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: torch.device,
+    data: tuple[SampledFields, SplitClips, SplitClips],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It begins so high that the steps of an epoch are left out; they would be again if it began anew."""
     scaler = torch.amp.GradScaler
@@ -260,7 +268,7 @@ def test_a_resumed_training_goes_on_with_the_scale_of_its_loss(
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_what_several_processes_exchange_is_on_the_gpu(
     gpu: torch.device,
-    data: tuple[Fields, Clips, Clips],
+    data: tuple[SampledFields, SplitClips, SplitClips],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
@@ -288,15 +296,15 @@ def test_what_several_processes_exchange_is_on_the_gpu(
 
 @pytest.mark.parametrize("channels", [2, 3])
 def test_embedding_on_a_gpu_gives_the_features_of_the_cpu(
-    gpu: torch.device, data: tuple[Fields, Clips, Clips], channels: int
+    gpu: torch.device, data: tuple[SampledFields, SplitClips, SplitClips], channels: int
 ) -> None:
     fields, _, clips = data
     model = network(channels=channels).eval()
     there, unmoved = copy.deepcopy(model).to(gpu).frozen(), copy.deepcopy(model)
     assert {tensor.device for tensor in there.state_dict().values()} == {GPU}
     for segments, crops in ((3, 1), (2, 10)):
-        found = embed(unmoved if crops == 1 else there, fields, clips, segments, crops, 0.8, 16, gpu)
-        expected = embed(model, fields, clips, segments, crops, 0.8, 16, CPU)
+        found = embed_protocol(unmoved if crops == 1 else there, fields, clips, segments, crops, 0.8, 16, gpu)
+        expected = embed_protocol(model, fields, clips, segments, crops, 0.8, 16, CPU)
         for values, wanted in zip(found, expected, strict=True):
             np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-5)
     here, moved = (
@@ -375,10 +383,10 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
     gpu: torch.device, folder: Path, finished: Path, kind: str, crops: int
 ) -> None:
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    there, here = (with_head(bundle.load(folder, device), kind, crops) for device in (None, "cpu"))
+    there, here = (with_head(load_bundle(folder, device), kind, crops) for device in (None, "cpu"))
     assert (there.device, here.device) == (torch.device("cuda"), CPU)
     labels = ["a red ball rises", "a blue ball falls"]
-    loaded = tuple(bundle.load(folder, device) for device in (None, "cpu"))
+    loaded = tuple(load_bundle(folder, device) for device in (None, "cpu"))
     for found, expected in (loaded, (there, here), (there.labelled(labels), here.labelled(labels))):
         shares, wanted = (one(clip).probabilities for one in (found, expected))
         assert set(shares) == set(wanted)
@@ -388,11 +396,11 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
 
 def test_the_benchmark_of_a_prediction_runs_on_a_gpu(gpu: torch.device, folder: Path, finished: Path) -> None:
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    bare(with_head(bundle.load(folder), "concat", 5), clip)()
+    bare(with_head(load_bundle(folder), "concat", 5), clip)()
 
 
 def test_clip_encodes_on_a_gpu_what_it_encodes_on_the_cpu(gpu: torch.device, folder: Path) -> None:
-    there, here = (bundle.load(folder, device).clip for device in (gpu, CPU))
+    there, here = (load_bundle(folder, device).clip for device in (gpu, CPU))
     assert {tensor.device for tensor in there.model.state_dict().values()} == {GPU}
     images = list(np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8))
     np.testing.assert_allclose(there.encode_images(images), here.encode_images(images), rtol=1e-4, atol=1e-5)

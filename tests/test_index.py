@@ -12,7 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moclip import dataset
+from moclip.data.clip_folder import scan_folder
+from moclip.data.groups import hold_out, smallest_fraction
+from moclip.data.index import INDEX_COLUMNS, build_index
+from moclip.data.selection import class_names, few_shot
+from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
 from tests.clips import encode, moving_texture
 from tests.conftest import commit, run, set_keys
@@ -37,8 +41,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index_of(
     root: Path, splits: Path | None = None, seed: int = 0, val: float = 0.3, test: float = 0.3
 ) -> pd.DataFrame:
-    lists = dataset.read_splits(splits, 1) if splits else None
-    return dataset.index(root, dataset.scan(root), lists, val, test, seed)
+    lists = read_splits(splits, 1) if splits else None
+    return build_index(root, scan_folder(root), lists, val, test, seed)
 
 
 def write_lists(folder: Path, train: list[str], test: list[str], classes: list[str] | None = None) -> Path:
@@ -54,11 +58,11 @@ def write_lists(folder: Path, train: list[str], test: list[str], classes: list[s
 
 def test_a_folder_without_lists_is_split_by_group(clean: Path) -> None:
     table = index_of(clean)
-    assert list(table.columns) == list(dataset.COLUMNS)
+    assert list(table.columns) == list(INDEX_COLUMNS)
     assert dict(table.groupby("split").size()) == {"test": 4, "train": 4, "val": 4}
     parts = {part: set(rows["group"]) for part, rows in table.groupby("split")}
     assert all(len(groups) == 1 for groups in parts.values()), "each of the three groups is whole"
-    assert dataset.class_names(table) == ["Jump", "Run"]
+    assert class_names(table) == ["Jump", "Run"]
 
 
 def test_the_split_depends_on_the_seed_alone(clean: Path) -> None:
@@ -72,7 +76,7 @@ def test_official_lists_give_the_split_and_the_labels(clean: Path, tmp_path: Pat
     train = [f"{name}.mp4" for name in every if "_g01" not in name]  # another suffix than the files have
     test = [f"{name}.avi" for name in every if "_g01" in name and "_c02" not in name]
     table = index_of(clean, write_lists(tmp_path / "s", train, test, ["Run", "Jump"]))
-    assert dataset.class_names(table) == ["Run", "Jump"], "in the order of classInd.txt"
+    assert class_names(table) == ["Run", "Jump"], "in the order of classInd.txt"
     assert set(table[table["group"] == "g01"]["split"]) == {"test", "none"}
     assert (table["split"] == "none").sum() == 2
     assert (table["split"] == "test").sum() == 2
@@ -97,7 +101,7 @@ def test_a_listed_clip_that_is_absent_has_a_row(clean: Path, tmp_path: Path) -> 
 )
 def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[str], told: str) -> None:
     with pytest.raises(DatasetError, match=told):
-        dataset.read_splits(write_lists(tmp_path / "s", train, test), 1)
+        read_splits(write_lists(tmp_path / "s", train, test), 1)
 
 
 # ------------------------------------------------------------------------------------------ lists as users have them
@@ -128,7 +132,7 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
     for name, lines in content.items():
         (tmp_path / f"{name}.txt").write_bytes("\r\n".join(lines).encode(encoding))
     table = index_of(root, tmp_path, val=0.4)
-    assert dataset.class_names(table) == list(reversed(SPACED)), "in the order of the numbers"
+    assert class_names(table) == list(reversed(SPACED)), "in the order of the numbers"
     assert (table["status"] == "ok").all()
     assert set(table.loc[table["split"] == "test", "id"]) == {f"{name}/a 3.mp4" for name in SPACED}
     assert (table["split"] != "none").all()
@@ -203,7 +207,7 @@ def test_a_class_in_another_case_is_found_and_said(tmp_path: Path, numbered: boo
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
     said = run("moclip", "index", "--dataset-val-fraction", "0.4", cwd=tmp_path).stdout
     table = pd.read_parquet(tmp_path / "data/index.parquet")
-    assert dataset.class_names(table) == [other if numbered else own, "YoYo"]
+    assert class_names(table) == [other if numbered else own, "YoYo"]
     assert (table["status"] == "ok").all()
     assert (table["split"] != "none").all()
     assert set(table["id"].str.split("/").str[0]) == {own, "YoYo"}, "where the file lies"
@@ -246,7 +250,7 @@ def test_lists_of_hmdb51_as_users_have_them(tmp_path: Path) -> None:
     with (lists / "wave_test_split1.txt").open("ab") as file:
         file.write("P film_wave_u_1.v.avi 2\n".encode("utf-16-le"))
     with pytest.raises(DatasetError, match=r"in two parts: wave_test_split1.txt, line 1, and wave_.*, line 7"):
-        dataset.read_splits(lists, 1)
+        read_splits(lists, 1)
 
 
 # ---------------------------------------------------------------------------------------- what lies in the folder
@@ -362,41 +366,41 @@ def test_groups_held_out_one_by_one_are_those_of_a_whole_table() -> None:
         groups = pd.Series([f"g{n}" for n in rng.integers(sources, size=clips)])
         labels = pd.Series(3 * rng.integers(classes, size=clips) - 1)
         fraction = rng.choice([0.05, 0.1, 0.2, 0.5, 0.85])
-        held = dataset.hold_out(groups, labels, fraction, seed)
+        held = hold_out(groups, labels, fraction, seed)
         assert held.equals(held_out_plainly(groups, labels, fraction, seed))
-        enough = dataset.smallest_fraction(groups, labels)
+        enough = smallest_fraction(groups, labels)
         if enough is None:
-            assert not dataset.hold_out(groups, labels, 0.89, seed).any()
+            assert not hold_out(groups, labels, 0.89, seed).any()
         else:
-            assert dataset.hold_out(groups, labels, enough, seed).any()
-            assert not dataset.hold_out(groups, labels, max(0.0, enough - 0.002), seed).any()
+            assert hold_out(groups, labels, enough, seed).any()
+            assert not hold_out(groups, labels, max(0.0, enough - 0.002), seed).any()
 
 
 def test_held_out_groups_never_empty_a_class() -> None:
     groups = pd.Series(["g1"] * 5 + ["g2"] * 5 + ["only"] * 2)
     labels = pd.Series([0] * 10 + [1] * 2)
     for seed, fraction in itertools.product(range(10), (0.4, 0.8)):
-        held = dataset.hold_out(groups, labels, fraction, seed)
+        held = hold_out(groups, labels, fraction, seed)
         assert not held[groups == "only"].any()
         assert 0 < held[:10].sum() < 10
 
 
 def test_shots_are_nested_and_drawn_by_the_seed() -> None:
     rows = pd.DataFrame({"id": [*(f"c{n}" for n in range(60)), "only"], "label": [*(n % 3 for n in range(60)), 3]})
-    drawn = {shots: set(dataset.few_shot(rows, shots, 0)["id"]) for shots in (1, 2, 4, 8, 16)}
+    drawn = {shots: set(few_shot(rows, shots, 0)["id"]) for shots in (1, 2, 4, 8, 16)}
     assert [len(drawn[shots]) for shots in (1, 2, 4, 8, 16)] == [3 * shots + 1 for shots in (1, 2, 4, 8, 16)]
     assert drawn[1] < drawn[2] < drawn[4] < drawn[8] < drawn[16]
-    assert drawn[4] != set(dataset.few_shot(rows, 4, 1)["id"])
+    assert drawn[4] != set(few_shot(rows, 4, 1)["id"])
     shuffled = rows.sample(frac=1, random_state=0)
-    assert set(dataset.few_shot(shuffled, 4, 0)["id"]) == drawn[4]
-    assert dataset.few_shot(rows, False, 0).equals(rows)
+    assert set(few_shot(shuffled, 4, 0)["id"]) == drawn[4]
+    assert few_shot(rows, False, 0).equals(rows)
 
 
 def test_counts_per_class_come_near_the_wanted_share() -> None:
     rng = np.random.default_rng(0)
     groups = pd.Series([f"g{n:02d}" for n in rng.integers(25, size=2000)])
     labels = pd.Series(rng.integers(10, size=2000))
-    held = dataset.hold_out(groups, labels, 0.2, 0)
+    held = hold_out(groups, labels, 0.2, 0)
     share = held.groupby(labels).mean()
     assert 0.17 < held.mean() < 0.23
     assert share.between(0.1, 0.35).all()

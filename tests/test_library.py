@@ -11,16 +11,25 @@ import pytest
 import torch
 from torch.nn import functional
 
-from moclip import dataset, metrics
-from moclip.augment import Crops, pictures, protocol_crops, random_crops
-from moclip.clip import phrase, read_phrases, read_prompts
-from moclip.cost import count_parameters, picture_cost, segment_cost
+from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
+from moclip.data.sampling import motion_frames, segment_frames, still_frames
+from moclip.data.selection import base_classes
 from moclip.errors import DatasetError, ModelError, StoreError
-from moclip.features import Features, write_features
-from moclip.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
-from moclip.fusion_training import FusionData, FusionRecipe, train_fusion
-from moclip.mv_tsn import MvTsn, MvTsnConfig, Picture, load_mv_tsn, parameter_groups
-from moclip.sampling import motion_frames, segment_frames, still_frames
+from moclip.evaluation.metrics import (
+    base_to_new,
+    bootstrap_interval,
+    calibration_error,
+    complementarity,
+    mean_class_accuracy,
+    score_sum,
+    top_k,
+)
+from moclip.models.class_texts import phrase, read_phrases, read_prompts
+from moclip.models.flops import count_parameters, picture_cost, segment_cost
+from moclip.models.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig, Picture, load_mv_tsn, parameter_groups
+from moclip.store.features import Features, FusionData, write_features
+from moclip.training.fusion import FusionRecipe, train_fusion
 
 GRID = (30, 40)
 
@@ -121,7 +130,7 @@ def test_pictures_equal_crop_resize_flip_done_plainly(size: int) -> None:
     top, left = np.array([0, 3, 5, 10, 0, 2]), np.array([0, 4, 10, 1, 20, 7])
     height, width = np.array([30, 20, 25, 20, 30, 22]), np.array([40, 24, 30, 33, 20, 28])
     flip = np.array([False, True, False, True, True, False])
-    shown = pictures(batch, Crops(top * 1.0, left * 1.0, height * 1.0, width * 1.0, flip), size)
+    shown = crop_and_resize(batch, Crops(top * 1.0, left * 1.0, height * 1.0, width * 1.0, flip), size)
     for n in range(len(batch)):
         cut = batch[n : n + 1, :, top[n] : top[n] + height[n], left[n] : left[n] + width[n]].float() / 127
         plain = functional.interpolate(cut, (size, size), mode="bilinear", align_corners=False)[0]
@@ -269,7 +278,7 @@ def test_the_text_head_scores_classes_that_it_never_saw() -> None:
         assert best["val_top1"] > 0.95, name
         with torch.inference_mode():
             logits = head(new.motion[:, 0], new.stills)
-        right[name] = metrics.base_to_new(logits.numpy(), new.labels.numpy(), 4)["new"]
+        right[name] = base_to_new(logits.numpy(), new.labels.numpy(), 4)["new"]
     assert right["text"] > 0.9
     assert right["concat"] < 0.7, "it has no means to tell them apart"
 
@@ -418,19 +427,19 @@ def test_prompts_and_phrases_are_checked(tmp_path: Path) -> None:
 def test_scores_by_hand() -> None:
     logits = np.array([[3, 2, 1], [1, 2, 3], [2, 2, 0], [0, 2, 2.0]])
     labels = np.array([0, 0, 1, 2])
-    assert metrics.top_k(logits, labels, 1) == 0.25, "a tie goes to the lower class, as argmax has it"
-    assert metrics.top_k(logits, labels, 1) == (logits.argmax(1) == labels).mean()
-    assert metrics.top_k(logits, labels, 2) == 0.75
-    assert metrics.top_k(logits, labels, 5) == 1
-    assert metrics.mean_class_accuracy(logits.argmax(1), labels) == pytest.approx(0.5 / 3)
+    assert top_k(logits, labels, 1) == 0.25, "a tie goes to the lower class, as argmax has it"
+    assert top_k(logits, labels, 1) == (logits.argmax(1) == labels).mean()
+    assert top_k(logits, labels, 2) == 0.75
+    assert top_k(logits, labels, 5) == 1
+    assert mean_class_accuracy(logits.argmax(1), labels) == pytest.approx(0.5 / 3)
 
 
 def test_calibration_by_hand() -> None:
     sure = np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.6, 0.4]]))
     labels = np.array([0, 1, 1, 0])  # of the three at 0.9 two are right; the one at 0.6 is right
     expected = 3 / 4 * abs(0.9 - 2 / 3) + 1 / 4 * abs(0.6 - 1)
-    assert metrics.calibration_error(sure, labels) == pytest.approx(expected)
-    assert metrics.calibration_error(1000 * np.eye(3), np.arange(3)) == 0
+    assert calibration_error(sure, labels) == pytest.approx(expected)
+    assert calibration_error(1000 * np.eye(3), np.arange(3)) == 0
 
 
 def test_the_interval_covers_the_truth_and_knows_that_clips_of_a_source_are_alike() -> None:
@@ -439,20 +448,20 @@ def test_the_interval_covers_the_truth_and_knows_that_clips_of_a_source_are_alik
     covered = widths = alone = 0.0
     for trial in range(40):
         right = np.repeat(rng.random(40) < 0.7, 10)  # a source is right or wrong as a whole
-        low, high = metrics.bootstrap_interval(right[:, None], sources, trial, draws=1000)[0]
+        low, high = bootstrap_interval(right[:, None], sources, trial, draws=1000)[0]
         covered += low <= 0.7 <= high
         widths += high - low
-        low, high = metrics.bootstrap_interval(right[:, None], np.arange(400), trial, draws=1000)[0]
+        low, high = bootstrap_interval(right[:, None], np.arange(400), trial, draws=1000)[0]
         alone += high - low
     assert covered >= 34
     assert widths > 2.5 * alone
     both = np.stack([np.ones(5, bool), np.arange(5) == 0], axis=1)
-    assert metrics.bootstrap_interval(both, np.arange(5), 0).tolist() == [[1, 1], [0, 0.6]]
+    assert bootstrap_interval(both, np.arange(5), 0).tolist() == [[1, 1], [0, 0.6]]
 
 
 def test_the_streams_shares_add_up() -> None:
     labels = np.array([0, 1, 2, 0, 1])
-    shares = metrics.complementarity(np.array([0, 1, 0, 1, 0]), np.array([0, 0, 2, 2, 0]), labels)
+    shares = complementarity(np.array([0, 1, 0, 1, 0]), np.array([0, 0, 2, 2, 0]), labels)
     assert shares == pytest.approx({"both": 0.2, "mv_tsn_only": 0.2, "zero_shot_only": 0.2, "neither": 0.4})
 
 
@@ -460,14 +469,14 @@ def test_base_to_new_by_hand() -> None:
     logits = np.array([[2, 1, 9, 0], [1, 2, 0, 9], [0, 9, 1, 2], [9, 0, 2, 1], [0, 0, 3, 1]], dtype=float)
     labels = np.array([0, 0, 3, 3, 2])
     # within its own half: right, wrong | right, wrong, right
-    found = metrics.base_to_new(logits, labels, 2)
+    found = base_to_new(logits, labels, 2)
     assert found == {"base": 0.5, "new": pytest.approx(2 / 3), "harmonic_mean": pytest.approx(4 / 7)}
-    assert metrics.base_to_new(logits[1:2], labels[1:2], 2)["base"] == 0
-    assert [dataset.base_classes(count) for count in (2, 5, 101)] == [1, 3, 51]
+    assert base_to_new(logits[1:2], labels[1:2], 2)["base"] == 0
+    assert [base_classes(count) for count in (2, 5, 101)] == [1, 3, 51]
 
 
 def test_summed_scores_are_the_mean_of_the_probabilities() -> None:
     one, two = np.log(np.array([[0.7, 0.2, 0.1]])), np.log(np.array([[0.1, 0.6, 0.3]]))
-    summed = metrics.score_sum(one + 5, two)  # logits are free of a constant
+    summed = score_sum(one + 5, two)  # logits are free of a constant
     np.testing.assert_allclose(np.exp(summed), [[0.4, 0.4, 0.2]], rtol=1e-6)
-    assert metrics.score_sum(1e4 * np.eye(3), 1e4 * np.eye(3)).argmax(1).tolist() == [0, 1, 2]
+    assert score_sum(1e4 * np.eye(3), 1e4 * np.eye(3)).argmax(1).tolist() == [0, 1, 2]

@@ -9,12 +9,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moclip import motion, video
-from moclip.video import Vectors
+from moclip.motion.accumulate import ACCUMULATE, accumulate_grid, accumulate_pixels, last_trace
+from moclip.motion.field import motion_field
+from moclip.motion.quantise import dequantise, quantise
+from moclip.motion.windows import motion_fields
+from moclip.video.decoding import B_FRAME, I_FRAME, P_FRAME
+from moclip.video.geometry import Geometry
+from moclip.video.vector_records import _RAW, VECTOR_COLUMNS, DecodedFrame, Vectors, gather_windows
+from moclip.video.vectors import read_vectors
 from tests import reference
 from tests.clips import encode, moving_texture
 
-I, P, B = video.I_FRAME, video.P_FRAME, video.B_FRAME  # noqa: E741
+I, P, B = I_FRAME, P_FRAME, B_FRAME  # noqa: E741
 
 
 def frames_of(vectors: Vectors) -> list[reference.Frame]:
@@ -60,7 +66,7 @@ def frames_of_blocks(draw: st.DrawFn, frames: int = 2) -> Vectors:
 def test_field_is_the_definition(vectors: Vectors, grid: tuple[tuple[int, int], int]) -> None:
     canvas, cell = grid
     np.testing.assert_allclose(
-        motion.field(vectors, canvas, cell), reference.field(frames_of(vectors), canvas, cell), rtol=0, atol=1e-6
+        motion_field(vectors, canvas, cell), reference.field(frames_of(vectors), canvas, cell), rtol=0, atol=1e-6
     )
 
 
@@ -69,7 +75,7 @@ def test_field_is_the_definition(vectors: Vectors, grid: tuple[tuple[int, int], 
 def test_field_at_the_pictures_own_size_is_the_definition(vectors: Vectors) -> None:
     canvas = (vectors.height, vectors.width)
     np.testing.assert_allclose(
-        motion.field(vectors, canvas), reference.field(frames_of(vectors), canvas, 8), rtol=0, atol=1e-6
+        motion_field(vectors, canvas), reference.field(frames_of(vectors), canvas, 8), rtol=0, atol=1e-6
     )
 
 
@@ -81,28 +87,28 @@ class Side(bytes):
         return len(self)
 
 
-def decoded(vectors: Vectors) -> list[video.Decoded]:
+def decoded(vectors: Vectors) -> list[DecodedFrame]:
     """Frames as they come out of the decoder, with these vectors."""
-    records = np.zeros(len(vectors.blocks), video._RAW)
-    for column, name in enumerate(video.COLUMNS):
+    records = np.zeros(len(vectors.blocks), _RAW)
+    for column, name in enumerate(VECTOR_COLUMNS):
         records[name] = vectors.blocks[:, column]
     sides = [Side(records[vectors.frame == number].tobytes()) for number in range(len(vectors.frame_types))]
-    geometry = video.Geometry(vectors.width, vectors.height, vectors.orientation)
+    geometry = Geometry(vectors.width, vectors.height, vectors.orientation)
     kinds = zip(vectors.frame_types.tolist(), sides, strict=True)
-    return [video.Decoded(None, kind, side or None, kind != I, geometry) for kind, side in kinds]
+    return [DecodedFrame(None, kind, side or None, kind != I, geometry) for kind, side in kinds]
 
 
 @settings(max_examples=80, deadline=None)
-@given(frames_of_blocks(frames=4), st.sampled_from(motion.ACCUMULATE))
+@given(frames_of_blocks(frames=4), st.sampled_from(ACCUMULATE))
 def test_blocks_that_stand_still_are_left_out_only_where_no_field_tells(
     vectors: Vectors, accumulate: bool | str
 ) -> None:
     frames, canvas, cell = decoded(vectors), (24, 32), 8
-    all_, moving = ([*video.in_windows(frames, moving_only)] for moving_only in (False, True))
+    all_, moving = ([*gather_windows(frames, moving_only)] for moving_only in (False, True))
     np.testing.assert_array_equal(all_[0].blocks, vectors.blocks)
     assert len(moving[0].blocks) <= len(vectors.blocks)
-    ((whole, _),) = motion.fields([vectors], canvas, cell, accumulate)
-    ((less, _),) = motion.fields(moving, canvas, cell, accumulate)
+    ((whole, _),) = motion_fields([vectors], canvas, cell, accumulate)
+    ((less, _),) = motion_fields(moving, canvas, cell, accumulate)
     np.testing.assert_array_equal(less, whole)
 
 
@@ -112,13 +118,13 @@ def test_blocks_that_stand_still_are_left_out() -> None:
 
     rows = [block(-1, 0, 0), block(-1, 16, 4), block(-1, 32, 0), block(1, 32, 4), block(-1, 48, 0), block(1, 48, 0)]
     vectors = Vectors(np.array(rows, np.int32), np.zeros(6, np.int32), np.array([B], np.uint8), 64, 16)
-    (moving,) = video.in_windows(decoded(vectors), moving_only=True)
+    (moving,) = gather_windows(decoded(vectors), moving_only=True)
     np.testing.assert_array_equal(moving.blocks, vectors.blocks[[1, 2, 3]])
 
 
 def test_content_that_moves_right_and_down_has_positive_displacement(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", moving_texture(8, (240, 320), (4, 2)))
-    field = motion.field(video.read_vectors(path, "pyav"))
+    field = motion_field(read_vectors(path, "pyav"))
     assert field.shape == (8, 2, 30, 40)
     assert not field[0].any()
     np.testing.assert_allclose(np.median(field[1:], axis=(0, 2, 3)), [4, 2], atol=0.5)
@@ -126,14 +132,14 @@ def test_content_that_moves_right_and_down_has_positive_displacement(tmp_path: P
 
 def test_field_scales_with_the_picture(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", moving_texture(8, (120, 160), (3, 2)))
-    field = motion.field(video.read_vectors(path, "pyav"), (240, 320))
+    field = motion_field(read_vectors(path, "pyav"), (240, 320))
     np.testing.assert_allclose(np.median(field[1:], axis=(0, 2, 3)), [6, 4], atol=0.5)
 
 
 def test_macroblocks_outside_the_picture_are_left_out() -> None:
     inside, outside = [-1, 16, 16, 0, 0, 8, 8, -4, 0, 4], [-1, 16, 16, 0, 0, 40, 8, -8, 0, 4]
     vectors = Vectors(np.array([inside, outside], np.int32), np.zeros(2, np.int32), np.array([P]), 16, 16)
-    np.testing.assert_array_equal(motion.field(vectors, (16, 16))[0, 0], np.ones((2, 2)))
+    np.testing.assert_array_equal(motion_field(vectors, (16, 16))[0, 0], np.ones((2, 2)))
 
 
 # ----------------------------------------------------------------------------------------------- accumulation
@@ -165,21 +171,21 @@ def test_traces_lead_back_to_the_i_frame(seed: int, kinds: list[int], cut: int) 
     canvas, cell = (30, 44), 8
     fields = np.random.default_rng(seed).normal(0, 8, (len(kinds), 2, 4, 6))
     types = np.array(kinds, np.uint8)
-    whole = motion.accumulate_grid(fields, types, canvas, cell)
+    whole = accumulate_grid(fields, types, canvas, cell)
     np.testing.assert_allclose(whole, slow_trace(fields, kinds, canvas, cell), rtol=0, atol=1e-9)
-    first = motion.accumulate_grid(fields[:cut], types[:cut], canvas, cell)
-    before = motion.last_trace(first, types[:cut])
-    rest = motion.accumulate_grid(fields[cut:], types[cut:], canvas, cell, before)
+    first = accumulate_grid(fields[:cut], types[:cut], canvas, cell)
+    before = last_trace(first, types[:cut])
+    rest = accumulate_grid(fields[cut:], types[cut:], canvas, cell, before)
     np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
 
 
 @settings(max_examples=40, deadline=None)
 @given(frames_of_blocks(frames=4), st.sampled_from([((24, 32), 8), ((17, 40), 5)]), st.integers(0, 5))
 def test_pixels_are_traced_as_coviar_does(vectors: Vectors, grid: tuple[tuple[int, int], int], cut: int) -> None:
-    whole, _ = motion.accumulate_pixels(vectors, *grid)
+    whole, _ = accumulate_pixels(vectors, *grid)
     np.testing.assert_allclose(whole, reference.traced(frames_of(vectors), *grid), rtol=0, atol=1e-6)
-    first, last = motion.accumulate_pixels(part_of(vectors, 0, cut), *grid)
-    rest, _ = motion.accumulate_pixels(part_of(vectors, cut, 99), *grid, last)
+    first, last = accumulate_pixels(part_of(vectors, 0, cut), *grid)
+    rest, _ = accumulate_pixels(part_of(vectors, cut, 99), *grid, last)
     np.testing.assert_array_equal(np.concatenate([first, rest]), whole)
 
 
@@ -196,7 +202,7 @@ def part_of(vectors: Vectors, start: int, stop: int) -> Vectors:
 def test_steady_motion_adds_up_within_a_gop() -> None:
     fields = np.zeros((5, 2, 30, 40))
     fields[:, 0] = 2.0
-    traces = motion.accumulate_grid(fields, np.array([I, P, P, I, P], np.uint8))
+    traces = accumulate_grid(fields, np.array([I, P, P, I, P], np.uint8))
     np.testing.assert_array_equal(traces[:, 0, 15, 20], [0, 2, 4, 0, 2])
 
 
@@ -205,11 +211,11 @@ def test_steady_motion_adds_up_within_a_gop() -> None:
 
 def test_int8_keeps_a_field_within_half_a_level() -> None:
     fields = np.random.default_rng(0).uniform(-20, 20, (3, 2, 4, 5))
-    stored = motion.quantise(fields, 20.0)
+    stored = quantise(fields, 20.0)
     assert stored.dtype == np.int8
-    np.testing.assert_allclose(motion.dequantise(stored, 20.0), fields, atol=20 / 127 / 2 + 1e-5)
+    np.testing.assert_allclose(dequantise(stored, 20.0), fields, atol=20 / 127 / 2 + 1e-5)
 
 
 def test_int8_saturates_and_never_reaches_minus_128() -> None:
-    stored = motion.quantise(np.array([-1e6, -20.1, 0, 20.1, 1e6]), 20.0)
+    stored = quantise(np.array([-1e6, -20.1, 0, 20.1, 1e6]), 20.0)
     np.testing.assert_array_equal(stored, [-127, -127, 0, 127, 127])

@@ -17,19 +17,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moclip import motion, processes, video
-from moclip import predictor as predicting
-from moclip.bundle import load
-from moclip.clip_input import ClipInput
+from moclip.data.sampling import motion_frames, pick_motion, segment_frames
 from moclip.errors import DatasetError, MoclipError, VideoError
-from moclip.extract import extract
-from moclip.fusion import FusionConfig, TextFusion
-from moclip.predictor import Prediction, Predictor
-from moclip.sampling import motion_frames, pick_motion, segment_frames
-from moclip.store import FieldReader
+from moclip.inference import clip_input
+from moclip.inference.bundle import load_bundle
+from moclip.inference.clip_input import ClipInput, read_or_reason
+from moclip.inference.predictor import Prediction, Predictor
+from moclip.models.fusion import FusionConfig, TextFusion
+from moclip.motion.extract import extract
+from moclip.motion.quantise import dequantise
+from moclip.store.reader import FieldReader
+from moclip.video import vectors
+from moclip.video.clip_files import file_md5, find_clips
+from moclip.video.decoding import B_VECTOR_CODECS
+from moclip.video.frames import read_frames
+from moclip.video.probe import probe
+from moclip.workers.processes import DECODER_DIED
+from moclip.workers.time_limit import SECONDS_VARIABLE
 from pipeline import params as parameters
 from pipeline import paths
-from stages.predict import load_predictor
+from pipeline.commands.predict import load_predictor
 from tests import dying
 from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
@@ -45,7 +52,7 @@ def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]
 def predictor(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     run("moclip", "export", folder, cwd=finished)
-    return load(folder)
+    return load_bundle(folder)
 
 
 # ------------------------------------------------------------------------------------------------ what it says
@@ -104,11 +111,11 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
 ) -> None:
     source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
-    monkeypatch.setattr(predicting, "read_or_reason", dying.read_input_or_die)
-    monkeypatch.setenv(processes.PATIENCE, "2")
+    monkeypatch.setattr(clip_input, "read_or_reason", dying.read_input_or_die)
+    monkeypatch.setenv(SECONDS_VARIABLE, "2")
     found = list(predictor.predict_apart(clips, workers=2))
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
-    assert problems == {str(clips[0]): processes.DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
+    assert problems == {str(clips[0]): DECODER_DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
     usual = predictor(source).logits["fusion"]
     for one in found:
         if isinstance(one, Prediction):
@@ -119,11 +126,11 @@ def test_what_goes_wrong_while_answering_is_the_clips_reason(
     predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = sorted((finished / "data/demo/videos").rglob("*.avi"))[:3]
-    read = [predicting.read_or_reason(predictor._job(path)) for path in clips]
+    read = [read_or_reason(predictor._job(path)) for path in clips]
     assert isinstance(read[1], ClipInput)
     read[1].stills[0] = np.zeros((0, 0, 3), np.uint8)  # which CLIP's processor cannot take
     turns = iter(read)
-    monkeypatch.setattr(predicting, "read_or_reason", lambda job: next(turns))
+    monkeypatch.setattr(clip_input, "read_or_reason", lambda job: next(turns))
     found = list(predictor.predict(clips))
     assert [isinstance(one, VideoError) for one in found] == [False, True, False]
 
@@ -148,15 +155,15 @@ def test_a_pattern_names_clips(finished: Path, tmp_path: Path) -> None:
     root = finished / "data/demo/videos"
     (tmp_path / "[a]").mkdir()
     odd = encode(tmp_path / "[a]" / "x.avi", moving_texture(4, (64, 80)))
-    found = video.clips_in([root / "**" / "*_g01_c0?.avi", root / "RedBallRising", odd])
+    found = find_clips([root / "**" / "*_g01_c0?.avi", root / "RedBallRising", odd])
     expected = sorted(root.rglob("*_g01_c0?.avi"))
     assert found[: len(expected)] == expected
     assert sorted(set(found)) == sorted(found), "each clip once"
     assert found[-1] == odd, "a file that is there is no pattern"
     with pytest.raises(DatasetError, match=r"\*\.mov: no file is called so"):
-        video.clips_in([root / "*.mov"])
+        find_clips([root / "*.mov"])
     with pytest.raises(DatasetError, match="models: no clips in this folder"):
-        video.clips_in([finished / "data/models"])
+        find_clips([finished / "data/models"])
 
 
 def test_hidden_clips_are_looked_at_where_they_are_named_alone(tmp_path: Path) -> None:
@@ -173,14 +180,14 @@ def test_hidden_clips_are_looked_at_where_they_are_named_alone(tmp_path: Path) -
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     shown = [root / "Run/a.avi", root / "Run/folder.avi/e.avi"]
-    assert video.clips_in([root]) == shown
-    assert video.clips_in([root / "**/*.avi"]) == shown
-    assert video.clips_in([tmp_path / ".d*/clips/*/?.avi"]) == [root / "Run/a.avi"]
-    assert video.clips_in([root / "Run/._a.avi"]) == [root / "Run/._a.avi"]
-    assert video.clips_in([root / ".cache"]) == video.clips_in([root / ".c*/*.avi"]) == [root / ".cache/d.avi"]
-    assert video.clips_in([root / "__MACOSX/*/*.avi"]) == [root / "__MACOSX/Run/b.avi"]
+    assert find_clips([root]) == shown
+    assert find_clips([root / "**/*.avi"]) == shown
+    assert find_clips([tmp_path / ".d*/clips/*/?.avi"]) == [root / "Run/a.avi"]
+    assert find_clips([root / "Run/._a.avi"]) == [root / "Run/._a.avi"]
+    assert find_clips([root / ".cache"]) == find_clips([root / ".c*/*.avi"]) == [root / ".cache/d.avi"]
+    assert find_clips([root / "__MACOSX/*/*.avi"]) == [root / "__MACOSX/Run/b.avi"]
     with pytest.raises(DatasetError, match="no file is called so"):
-        video.clips_in([root / "*/@*/*.mov"])
+        find_clips([root / "*/@*/*.mov"])
 
 
 def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
@@ -244,7 +251,7 @@ def test_labels_are_scored_without_training(finished: Path) -> None:
 
 
 def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, finished: Path) -> None:
-    from moclip.clip import phrase
+    from moclip.models.class_texts import phrase
 
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     with pytest.raises(MoclipError, match="at least two labels"):
@@ -296,7 +303,7 @@ def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
 ) -> None:
     path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     before = predictor.read(path)
-    monkeypatch.setattr(video, "HELD_BYTES", 1000)
+    monkeypatch.setattr(vectors, "HELD_BYTES", 1000)
     after = predictor.read(path)
     np.testing.assert_array_equal(after.levels, before.levels)
     np.testing.assert_array_equal(after.stills[0], before.stills[0])
@@ -304,8 +311,8 @@ def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
 
 def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str) -> None:
     """What `read` gives, against the store that `extract` fills and stills read by themselves."""
-    about = video.probe(path)
-    row = {"id": "c/a", "path": path.name, "md5": video.md5(path), "frames": about.frames, "codec": about.codec}
+    about = probe(path)
+    row = {"id": "c/a", "path": path.name, "md5": file_md5(path), "frames": about.frames, "codec": about.codec}
     folder = path.parent / "store"
     table = extract(
         pd.DataFrame([row | {"has_b": about.has_b}]),
@@ -317,7 +324,7 @@ def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str
     )
     reader = FieldReader(folder / "mv.zarr", table)
     stored, types = reader.video("c/a"), reader.frame_types("c/a")
-    blind = about.codec not in video.B_VECTOR_CODECS
+    blind = about.codec not in B_VECTOR_CODECS
     target = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([not blind]))
     wanted = target[segment_frames(np.array([len(types)]), 5)[0]]
     settings = dataclasses.replace(predictor.fields, accumulate=accumulate)
@@ -325,8 +332,8 @@ def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str
     look = dataclasses.replace(predictor, fields=settings, views=views).read(path)
     np.testing.assert_array_equal(look.levels, stored[wanted])
     numbers = segment_frames(np.array([about.frames]), 2)[0]
-    np.testing.assert_array_equal(np.stack(look.stills), video.read_frames(path, numbers))
-    assert motion.dequantise(look.levels).any()
+    np.testing.assert_array_equal(np.stack(look.stills), read_frames(path, numbers))
+    assert dequantise(look.levels).any()
 
 
 @given(st.text("IPB", min_size=1, max_size=30), st.booleans(), st.integers(1, 12))

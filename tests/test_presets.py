@@ -10,7 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from moclip import dataset
+from moclip.data.clip_folder import scan_folder
+from moclip.data.index import build_index
+from moclip.data.selection import class_names
+from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
 from tests import replica
 from tests.conftest import run, set_keys
@@ -63,7 +66,7 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
     tests = index[index["split"] == "test"]
     assert (tests["status"] == "ok").sum() == 100
     assert len(tests) == 101, "whoever is left out is counted as skipped"
-    assert dataset.class_names(index) == replica.classes_of("ucf101")
+    assert class_names(index) == replica.classes_of("ucf101")
     assert index.loc["HandstandPushups/v_HandStandPushups_g08_c01.avi", "group"] == "g08"
     groups = {part: set(rows["group"]) for part, rows in index[index["status"] == "ok"].groupby("split")}
     assert groups["val"].isdisjoint(groups["train"])
@@ -71,15 +74,15 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
 
 def test_hmdb51_is_split_as_its_lists_say(tmp_path: Path) -> None:
     root, lists = replica.hmdb51(tmp_path)
-    read = dataset.read_splits(lists, 1)
-    table = dataset.index(root, dataset.scan(root), read, 0.5, 0.3, 0, workers=2).set_index("id")
-    assert dataset.class_names(table) == replica.classes_of("hmdb51")
+    read = read_splits(lists, 1)
+    table = build_index(root, scan_folder(root), read, 0.5, 0.3, 0, workers=2).set_index("id")
+    assert class_names(table) == replica.classes_of("hmdb51")
     assert dict(table.groupby("split").size()) == {"none": 51, "test": 51, "train": 51, "val": 51}
     assert set(table["group"]) == {"April_09", "Big_Fish", "#20_Rhythm"}
     assert (table.loc[table["split"] == "test", "group"] == "#20_Rhythm").all()
     assert (table["status"] == "ok").all()
     (root / "wave/#20_Rhythm_wave_u_nm_np1_ba_goo_2.avi").unlink()
-    again = dataset.index(root, dataset.scan(root), read, 0.5, 0.3, 0, workers=2).set_index("id")
+    again = build_index(root, scan_folder(root), read, 0.5, 0.3, 0, workers=2).set_index("id")
     assert again.loc["wave/#20_Rhythm_wave_u_nm_np1_ba_goo_2.avi", "status"] == "missing"
 
 
@@ -89,15 +92,15 @@ def test_wrong_lists_of_hmdb51_are_refused(tmp_path: Path) -> None:
         ("walk_test_split1.txt", "c.avi 1\nd.avi 2\n"),
     ):
         (tmp_path / name).write_text(content)
-    assert dataset.read_splits(tmp_path, 1) is not None
+    assert read_splits(tmp_path, 1) is not None
     with pytest.raises(DatasetError, match=r"no run_test_split2\.txt"):
-        dataset.read_splits(tmp_path, 2)
+        read_splits(tmp_path, 2)
     (tmp_path / "walk_test_split1.txt").write_text("c.avi 3\n")
     with pytest.raises(DatasetError, match="part '3'; wanted 0, 1 or 2"):
-        dataset.read_splits(tmp_path, 1)
+        read_splits(tmp_path, 1)
     (tmp_path / "walk_test_split1.txt").write_text("c.avi\n")
     with pytest.raises(DatasetError, match=r"line 1, 'c\.avi': wanted a clip and 0, 1 or 2"):
-        dataset.read_splits(tmp_path, 1)
+        read_splits(tmp_path, 1)
 
 
 def test_hmdb51_is_used_with_its_phrases_and_transcoded(project: Path, tmp_path: Path) -> None:

@@ -22,15 +22,23 @@ import pytest
 from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 
-from moclip import motion, video
-from moclip import transcode as transcoding
-from moclip.clip import Clip
-from moclip.clip_input import FieldSettings, Job, ViewSettings, read_input, read_or_reason
+from moclip.data.sampling import motion_frames, segment_frames
 from moclip.errors import VideoError
-from moclip.extract import extract
-from moclip.features import Features
-from moclip.sampling import motion_frames, segment_frames
-from moclip.store import FieldReader
+from moclip.inference.clip_input import ClipJob, FieldSettings, ViewSettings, read_input, read_or_reason
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.motion.extract import extract
+from moclip.motion.field import motion_field
+from moclip.motion.quantise import quantise
+from moclip.motion.windows import motion_fields
+from moclip.store.features import Features
+from moclip.store.reader import FieldReader
+from moclip.video.clip_files import file_md5, find_clips
+from moclip.video.decoding import B_VECTOR_CODECS
+from moclip.video.frames import read_frames, read_pictures
+from moclip.video.probe import probe
+from moclip.video.transcode import transcode_clips
+from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
+from moclip.video.vectors import DamagedError, has_mvextractor, read_vectors, vector_windows
 from tests import reference
 from tests.clips import (
     cut_by_edit_list,
@@ -256,11 +264,11 @@ def clip_of(project: Path, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tables(project: Path) -> tuple[pd.DataFrame, FieldReader, Features, Clip]:
+def tables(project: Path) -> tuple[pd.DataFrame, FieldReader, Features, ClipEncoder]:
     reader = FieldReader(project / "data/features/mv.zarr", project / "data/features/mv.parquet")
     stills = Features(project / "data/features/clip_image.zarr", "clip_image")
     index = pd.read_parquet(project / "data/index.parquet").set_index("id")
-    return index, reader, stills, Clip(str(project / "clip"))
+    return index, reader, stills, ClipEncoder(str(project / "clip"))
 
 
 def test_there_are_forty_kinds_and_more() -> None:
@@ -269,7 +277,7 @@ def test_there_are_forty_kinds_and_more() -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_way_of_reading_gives_what_a_plain_decode_shows(
-    project: Path, tables: tuple[pd.DataFrame, FieldReader, Features, Clip], name: str
+    project: Path, tables: tuple[pd.DataFrame, FieldReader, Features, ClipEncoder], name: str
 ) -> None:
     index, reader, stills, clip = tables
     kind, id = KINDS[name], clip_of(project, name)
@@ -293,8 +301,8 @@ def test_every_way_of_reading_gives_what_a_plain_decode_shows(
     np.testing.assert_allclose(stills.rows("raw", [id])[0], clip.encode_images(seen), rtol=0, atol=1e-4)
 
     fields = FieldSettings(False, CANVAS, 8, LIMIT, False)
-    read = read_input(Job(project / "videos" / id, fields, ViewSettings(SEGMENTS, 1, 1, STILLS, "random", 0)))
-    blind = row["codec"] not in video.B_VECTOR_CODECS
+    read = read_input(ClipJob(project / "videos" / id, fields, ViewSettings(SEGMENTS, 1, 1, STILLS, "random", 0)))
+    blind = row["codec"] not in B_VECTOR_CODECS
     target = motion_frames(types, np.array([0]), np.array([count]), np.array([not blind]))
     np.testing.assert_array_equal(read.levels, levels[target[segment_frames(np.array([count]), SEGMENTS)[0]]])
     for still, picture in zip(read.stills, seen, strict=True):
@@ -304,10 +312,10 @@ def test_every_way_of_reading_gives_what_a_plain_decode_shows(
 @pytest.mark.parametrize("name", KINDS)
 def test_seeking_gives_what_reading_in_order_gives(project: Path, name: str) -> None:
     path = project / "videos" / clip_of(project, name)
-    about = video.probe(path)
+    about = probe(path)
     wanted = range(0, about.frames, 3)
-    in_order = video.read_frames(path, wanted)
-    np.testing.assert_array_equal(video.read_frames(path, wanted, about.seekable), in_order)
+    in_order = read_frames(path, wanted)
+    np.testing.assert_array_equal(read_frames(path, wanted, about.seekable), in_order)
     np.testing.assert_array_equal(in_order, _shown_plainly(path, KINDS[name])[::3])
 
 
@@ -326,9 +334,9 @@ def test_accumulated_fields_are_the_same_in_the_store_and_in_predictions(
     fields = FieldSettings(False, CANVAS, 8, LIMIT, accumulate)
     for id, codec in zip(index["id"], index["codec"], strict=True):
         path = project / "videos" / id
-        read = read_input(Job(path, fields, ViewSettings(SEGMENTS, 1, 1, 1, "middle", 0)))
+        read = read_input(ClipJob(path, fields, ViewSettings(SEGMENTS, 1, 1, 1, "middle", 0)))
         levels, types = reader.video(id), reader.frame_types(id)
-        moves = np.array([codec in video.B_VECTOR_CODECS])
+        moves = np.array([codec in B_VECTOR_CODECS])
         target = motion_frames(types, np.array([0]), np.array([len(types)]), moves)
         np.testing.assert_array_equal(read.levels, levels[target[segment_frames(np.array([len(types)]), SEGMENTS)[0]]])
 
@@ -342,7 +350,7 @@ def test_traces_of_a_cropped_clip_lie_where_it_is_shown(project: Path, tmp_path:
         reference.Frame(picture, letter, [[*row[:3], *_less_cropping(row[3:7], kind), *row[7:]] for row in rows])
         for picture, letter, rows in plain_decode(path)
     ]
-    ((found, _),) = motion.fields(video.windows(path, "pyav"), CANVAS, 8, "pixel")
+    ((found, _),) = motion_fields(vector_windows(path, "pyav"), CANVAS, 8, "pixel")
     np.testing.assert_allclose(found, reference.traced(frames, CANVAS), rtol=0, atol=1e-9)
 
 
@@ -371,7 +379,10 @@ def test_transcoded_clips_keep_the_numbers_of_their_own_frames(project: Path, tm
         run("python", "-m", f"stages.{stage}", cwd=tmp_path)
     index = pd.read_parquet(tmp_path / "data/index.parquet").set_index("id")
     reader = FieldReader(tmp_path / "data/features/mv.zarr", tmp_path / "data/features/mv.parquet")
-    stills, clip = Features(tmp_path / "data/features/clip_image.zarr", "clip_image"), Clip(str(tmp_path / "clip"))
+    stills, clip = (
+        Features(tmp_path / "data/features/clip_image.zarr", "clip_image"),
+        ClipEncoder(str(tmp_path / "clip")),
+    )
     for name, id in names.items():
         path = tmp_path / "videos" / id
         pictures = _shown_plainly(path, KINDS[name])
@@ -379,7 +390,7 @@ def test_transcoded_clips_keep_the_numbers_of_their_own_frames(project: Path, tm
         seen = [np.ascontiguousarray(pictures[number]) for number in stills.rows("frame", [id])[0]]
         np.testing.assert_allclose(stills.rows("raw", [id])[0], clip.encode_images(seen), rtol=0, atol=1e-4)
         fields = FieldSettings(True, CANVAS, 8, LIMIT, False)
-        read = read_input(Job(path, fields, ViewSettings(SEGMENTS, 1, 1, STILLS, "random", 0)))
+        read = read_input(ClipJob(path, fields, ViewSettings(SEGMENTS, 1, 1, STILLS, "random", 0)))
         types = reader.frame_types(id)
         target_frames = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([False]))
         wanted = target_frames[segment_frames(np.array([len(types)]), SEGMENTS)[0]]
@@ -422,11 +433,11 @@ def test_damaged_clips_are_read_alike_or_refused_alike(tmp_path: Path) -> None:
     rows, refused = [], set()
     for path in files:
         try:
-            about = video.probe(path)
+            about = probe(path)
         except VideoError:
             refused.add(path)
             continue
-        named = {"id": path.name, "path": path.name, "md5": video.md5(path)}
+        named = {"id": path.name, "path": path.name, "md5": file_md5(path)}
         rows.append(named | {name: getattr(about, name) for name in ("frames", "codec", "has_b", "damage")})
     index = pd.DataFrame(rows)
     store: dict[str, Any] = {"zarr_path": tmp_path / "mv.zarr", "table_path": tmp_path / "mv.parquet"}
@@ -435,7 +446,7 @@ def test_damaged_clips_are_read_alike_or_refused_alike(tmp_path: Path) -> None:
     settings, views = FieldSettings(False, CANVAS, 8, LIMIT, False), ViewSettings(20, 1, 1, 2, "middle", 0)
     compared = 0
     for path in files:
-        read = read_or_reason(Job(path, settings, views))
+        read = read_or_reason(ClipJob(path, settings, views))
         if path in refused or table.loc[path.name, "status"] != "ok":
             assert isinstance(read, VideoError), path
             continue
@@ -460,8 +471,8 @@ def _read_plainly(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     rows = [np.array(rows, np.int32).reshape(-1, 10) for _, _, rows in decoded]
     frame = np.repeat(np.arange(len(rows), dtype=np.int32), [len(one) for one in rows])
     types = np.frombuffer("".join(letter for _, letter, _ in decoded).encode(), np.uint8)
-    vectors = video.Vectors(np.concatenate(rows), frame, types, width, height)
-    return motion.quantise(motion.field(vectors, CANVAS, 8), LIMIT), [picture for picture, _, _ in decoded]
+    vectors = Vectors(np.concatenate(rows), frame, types, width, height)
+    return quantise(motion_field(vectors, CANVAS, 8), LIMIT), [picture for picture, _, _ in decoded]
 
 
 # ------------------------------------------------------------------------------------------- refusals, names, costs
@@ -482,10 +493,10 @@ def test_pictures_that_turn_interlaced_midway_are_refused_everywhere(tmp_path: P
     path = joined_streams(tmp_path, _x264("interlaced=1:bframes=0"))
     settings, views = FieldSettings(False, CANVAS, 8, LIMIT, False), ViewSettings(4, 1, 1, 1, "middle", 0)
     ways: list[Callable[[], object]] = [
-        lambda: video.probe(path),
-        lambda: video.read_vectors(path, "pyav"),
-        lambda: read_input(Job(path, settings, views)),
-        lambda: read_input(Job(path, dataclasses.replace(settings, transcode=True), views)),
+        lambda: probe(path),
+        lambda: read_vectors(path, "pyav"),
+        lambda: read_input(ClipJob(path, settings, views)),
+        lambda: read_input(ClipJob(path, dataclasses.replace(settings, transcode=True), views)),
     ]
     for read in ways:
         with pytest.raises(VideoError, match="interlaced"):
@@ -497,19 +508,19 @@ def test_a_size_or_orientation_that_changes_midway_is_refused(tmp_path: Path) ->
     path = tmp_path / "sizes.mp4"
     path.write_bytes(encode(tmp_path / "1.ts", FILM, "libx264", gop=8).read_bytes() + small.read_bytes())
     with pytest.raises(VideoError, match="size changes from 96x64 to 96x48 midway"):
-        video.probe(path)
+        probe(path)
 
 
 @pytest.mark.parametrize("name", ["12:30:45.mp4", "data:v1.mp4", "concat:a|b.mp4", "pipe:.mp4", "a%03d.mp4", "-i.mp4"])
 def test_names_that_look_like_addresses_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     encode(tmp_path / "a.mp4", FILM, "libx264", b_frames=2).rename(tmp_path / name)
-    about = video.probe(name)
+    about = probe(name)
     assert about.frames == len(FILM)
-    assert video.read_frames(name, [3], about.seekable).shape == (1, 64, 96, 3)
-    assert len(video.read_vectors(name, "pyav").frame_types) == len(FILM)
-    if video.has_mvextractor():
-        assert len(video.read_vectors(name, "mvextractor").frame_types) == len(FILM)
+    assert read_frames(name, [3], about.seekable).shape == (1, 64, 96, 3)
+    assert len(read_vectors(name, "pyav").frame_types) == len(FILM)
+    if has_mvextractor():
+        assert len(read_vectors(name, "mvextractor").frame_types) == len(FILM)
 
 
 def test_a_folder_and_a_clip_with_colons_go_through_the_commands(tmp_path: Path) -> None:
@@ -537,56 +548,56 @@ class TestCases:
     settings = FieldSettings(False, CANVAS, 8, LIMIT, False)
 
     def middle(self, name: str) -> np.ndarray:
-        read = read_input(Job(CASES / name, self.settings, ViewSettings(3, 1, 1, 1, "middle", 0)))
+        read = read_input(ClipJob(CASES / name, self.settings, ViewSettings(3, 1, 1, 1, "middle", 0)))
         return read.stills[0]
 
     def test_an_edit_list(self) -> None:
         name = "editlist_40packets_30pictures.mp4"
-        assert video.probe(CASES / name).frames == 30
+        assert probe(CASES / name).frames == 30
         np.testing.assert_array_equal(self.middle(name), list(plain_decode(CASES / name))[15][0])
 
     def test_half_a_file(self) -> None:
         name = "second_half_zeros.mp4"
-        about = video.probe(CASES / name)
+        about = probe(CASES / name)
         assert about.frames == 6
         assert about.damage.startswith("44 of 50 packets give no picture")
         np.testing.assert_array_equal(self.middle(name), list(plain_decode(CASES / name))[3][0])
 
     def test_a_clock_that_jumps_back(self) -> None:
         name = "clock_jumps_back.mp4"
-        about = video.probe(CASES / name)
+        about = probe(CASES / name)
         expected = list(plain_decode(CASES / name))[25][0]
         for seekable in (False, about.seekable):
-            np.testing.assert_array_equal(video.read_frames(CASES / name, [25], seekable)[0], expected)
+            np.testing.assert_array_equal(read_frames(CASES / name, [25], seekable)[0], expected)
 
     def test_cropping_at_the_left_and_top(self) -> None:
-        cropped = video.read_vectors(CASES / "cropleft64_top32.mp4", "pyav")
-        whole = video.read_vectors(CASES / "uncropped_reference.mp4", "pyav")
+        cropped = read_vectors(CASES / "cropleft64_top32.mp4", "pyav")
+        whole = read_vectors(CASES / "uncropped_reference.mp4", "pyav")
         assert (cropped.left, cropped.top) == (64, 32)
         for name, cut in (("src_x", 64), ("dst_x", 64), ("src_y", 32), ("dst_y", 32)):
-            column = video.COLUMNS.index(name)
+            column = VECTOR_COLUMNS.index(name)
             np.testing.assert_array_equal(cropped.blocks[:, column], whole.blocks[:, column] - cut)
-        field = motion.field(whole, (240, 320))  # a cell 8 px of the picture
-        np.testing.assert_array_equal(motion.field(cropped, (208, 256)), field[:, :, 4:, 8:])
+        field = motion_field(whole, (240, 320))  # a cell 8 px of the picture
+        np.testing.assert_array_equal(motion_field(cropped, (208, 256)), field[:, :, 4:, 8:])
 
     def test_interlaced_pictures_after_progressive_ones(self) -> None:
         path, views = CASES / "progressive_then_interlaced.mkv", ViewSettings(3, 1, 1, 1, "middle", 0)
         for read in (
-            lambda: video.probe(path),
-            lambda: video.read_vectors(path, "pyav"),
+            lambda: probe(path),
+            lambda: read_vectors(path, "pyav"),
             lambda: self.middle(path.name),
-            lambda: read_input(Job(path, dataclasses.replace(self.settings, transcode=True), views)),
+            lambda: read_input(ClipJob(path, dataclasses.replace(self.settings, transcode=True), views)),
         ):
             with pytest.raises(VideoError, match="interlaced"):
                 read()
 
     def test_a_flipped_bit(self) -> None:
         path = CASES / "one_bit_flipped_h264.mp4"
-        assert video.probe(path).damage == "1 of 60 pictures are damaged"
-        with pytest.raises(video.DamagedError):
-            list(video.windows(path, "pyav"))
+        assert probe(path).damage == "1 of 60 pictures are damaged"
+        with pytest.raises(DamagedError):
+            list(vector_windows(path, "pyav"))
         expected, _ = _read_plainly(path)
-        found = motion.quantise(motion.field(video.read_vectors(path, "pyav"), CANVAS, 8), LIMIT)
+        found = quantise(motion_field(read_vectors(path, "pyav"), CANVAS, 8), LIMIT)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -599,11 +610,11 @@ def test_stills_of_damaged_mpeg2_are_those_of_predictions(tmp_path: Path) -> Non
     damaged = 0
     for seed in range(12):
         path = with_flipped_bits(whole, tmp_path / f"{seed}.mkv", seed, 4)
-        about = video.probe(path)
+        about = probe(path)
         damaged += bool(about.damage)
         numbers = segment_frames(np.array([about.frames]), 12)[0]
-        read = read_input(Job(path, fields, views))
-        for still, picture in zip(read.stills, video.read_pictures(path, numbers, about.seekable), strict=True):
+        read = read_input(ClipJob(path, fields, views))
+        for still, picture in zip(read.stills, read_pictures(path, numbers, about.seekable), strict=True):
             np.testing.assert_array_equal(still, picture)
     assert damaged > 6
 
@@ -616,7 +627,7 @@ def test_cropping_that_changes_midway_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "joined.mp4"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     with pytest.raises(VideoError, match="cropping changes midway"):
-        video.probe(path)
+        probe(path)
 
 
 def test_a_b_frame_that_is_said_to_be_a_key_frame_is_no_place_to_begin(tmp_path: Path) -> None:
@@ -631,7 +642,7 @@ def test_a_b_frame_that_is_said_to_be_a_key_frame_is_no_place_to_begin(tmp_path:
     wanted = range(len(FILM))
     plainly = [picture for picture, _, _ in plain_decode(path)]
     for number in wanted:
-        np.testing.assert_array_equal(video.read_frames(path, [number], True)[0], plainly[number])
+        np.testing.assert_array_equal(read_frames(path, [number], True)[0], plainly[number])
 
 
 def test_sizes_may_change_where_clips_are_transcoded(tmp_path: Path) -> None:
@@ -639,7 +650,7 @@ def test_sizes_may_change_where_clips_are_transcoded(tmp_path: Path) -> None:
     path = tmp_path / "sizes.mp4"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     fields, views = FieldSettings(True, CANVAS, 8, LIMIT, False), ViewSettings(4, 1, 1, 2, "middle", 0)
-    assert [still.shape for still in read_input(Job(path, fields, views)).stills] == [(64, 96, 3), (48, 96, 3)]
+    assert [still.shape for still in read_input(ClipJob(path, fields, views)).stills] == [(64, 96, 3), (48, 96, 3)]
 
 
 def test_extreme_shapes_and_long_names_cost_their_clip_alone(tmp_path: Path) -> None:
@@ -651,12 +662,12 @@ def test_extreme_shapes_and_long_names_cost_their_clip_alone(tmp_path: Path) -> 
     assert len(list((tmp_path / "drawings").rglob("*.gif"))) >= 2
     assert "its name is too long for that of a drawing" in done.stderr
     assert "a fault in the program" not in done.stderr
-    failed = transcoding.transcode(tmp_path / "clips", ["A/a.avi", f"A/{'x' * 251}.avi"], tmp_path / "out", 1)
+    failed = transcode_clips(tmp_path / "clips", ["A/a.avi", f"A/{'x' * 251}.avi"], tmp_path / "out", 1)
     assert list(failed) == [f"A/{'x' * 251}.avi"]
     assert "File name too long" in failed[f"A/{'x' * 251}.avi"]
     near = "y" * 245  # with what is added to it while it is written, it is too long
     shutil.copy(tmp_path / "clips/A/a.avi", tmp_path / f"clips/A/{near}.avi")
-    assert transcoding.transcode(tmp_path / "clips", [f"A/{near}.avi"], tmp_path / "near", 1) == {}
+    assert transcode_clips(tmp_path / "clips", [f"A/{near}.avi"], tmp_path / "near", 1) == {}
 
 
 def test_a_decoder_that_hangs_costs_draw_its_clip_alone(tmp_path: Path) -> None:
@@ -672,5 +683,5 @@ def test_patterns_meet_what_they_meet(tmp_path: Path) -> None:
     (tmp_path / "w/empty").mkdir(parents=True)
     clip = encode(tmp_path / "w/a.avi", moving_texture(4, (48, 64)))
     (tmp_path / "w/x[1].avi").symlink_to("nowhere")
-    assert video.clips_in([tmp_path / "w/*"]) == [clip, tmp_path / "w/x[1].avi"]
-    assert video.clips_in([tmp_path / ("z" * 300 + ".avi"), clip]) == [tmp_path / ("z" * 300 + ".avi"), clip]
+    assert find_clips([tmp_path / "w/*"]) == [clip, tmp_path / "w/x[1].avi"]
+    assert find_clips([tmp_path / ("z" * 300 + ".avi"), clip]) == [tmp_path / ("z" * 300 + ".avi"), clip]

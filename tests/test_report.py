@@ -19,7 +19,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from moclip import report as page
+from moclip.evaluation.report import choose_gallery, class_table, confusion
+from moclip.evaluation.report_pictures import FRAMES, WIDTH, fade_motion
 from tests.conftest import run, set_keys
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -135,8 +136,8 @@ def test_all_pictures_load_and_the_motion_moves(opened: webdriver.Chrome, html: 
     assert moving
     for text in moving:
         picture = Image.open(io.BytesIO(base64.b64decode(text)))
-        assert 10 <= picture.n_frames <= page.FRAMES  # type: ignore[attr-defined]
-        assert picture.width == page.WIDTH
+        assert 10 <= picture.n_frames <= FRAMES  # type: ignore[attr-defined]
+        assert picture.width == WIDTH
         middle = np.asarray(_frame(picture, picture.n_frames // 2).convert("RGB")).astype(int)  # type: ignore[attr-defined]
         assert (np.ptp(middle, axis=2) > 60).any(), "something is coloured, so it moves"
 
@@ -194,7 +195,7 @@ def test_without_gallery_and_with_a_clip_gone(project: Path) -> None:
 def test_confusions_count_what_is_taken_for_what() -> None:
     labels = np.array([0, 0, 0, 1, 1, 3])
     predicted = np.array([0, 1, 1, 1, 2, 3])
-    found = page.confusion(np.eye(5)[predicted], labels, ["a", "b", "c", "d", "e"])
+    found = confusion(np.eye(5)[predicted], labels, ["a", "b", "c", "d", "e"])
     assert found.names == ["a", "b", "c", "d"], "c is predicted, e neither occurs nor is"
     assert found.counts.tolist() == [[1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     assert found.worst == [("a", "b", 2, 3), ("b", "c", 1, 2)]
@@ -207,7 +208,7 @@ def test_classes_tell_what_each_input_adds() -> None:
         "mv_tsn": np.eye(3)[[0, 0, 2, 0]],
         "fusion": np.eye(3)[[0, 0, 2, 2]],
     }
-    first, second = page.classes(streams, labels, ["a", "b", "c"])
+    first, second = class_table(streams, labels, ["a", "b", "c"])
     assert (first["name"], first["clips"], first["motion"], first["still"]) == ("a", 2, 0.5, 0.0)
     assert (second["name"], second["motion"], second["still"]) == ("c", 1.0, 0.5)
 
@@ -217,7 +218,7 @@ def test_vectors_fade_where_no_longer_one_takes_their_place() -> None:
     fields[0, :, 0, 0] = 3, -4
     fields[2, :, 0, 0] = 0, 3.9
     fields[3, :, 0, 1] = 1, 0
-    faded = page.fading(fields)
+    faded = fade_motion(fields)
     np.testing.assert_allclose(faded[:, :, 0, 0], np.array([[3, -4], [2.4, -3.2], [0, 3.9], [0, 3.12]]))
     np.testing.assert_allclose(faded[:, :, 0, 1], np.array([[0, 0], [0, 0], [0, 0], [1, 0]]))
     assert fields[1].sum() == 0, "the fields given stay as they are"
@@ -232,17 +233,17 @@ def test_clips_are_chosen_by_gain_by_error_and_by_lot() -> None:
         "mv_tsn": np.tile([[0.9, 0.1]], (5, 1)),
     }
     shares["mv_tsn"][1] = 0.3, 0.7
-    chosen = {choice.row: choice for choice in page.choose(shares, labels, 1, seed=0)}
+    chosen = {choice.row: choice for choice in choose_gallery(shares, labels, 1, seed=0)}
     assert "gain" in chosen[1].kinds
     assert chosen[1].gain == pytest.approx(0.3)
     assert "error" in chosen[3].kinds
     assert chosen[3].error == pytest.approx(0.8)
-    every = {choice.row: choice.kinds for choice in page.choose(shares, labels, 5, seed=0)}
+    every = {choice.row: choice.kinds for choice in choose_gallery(shares, labels, 5, seed=0)}
     assert every[3] == ["error", "random"], "a clip may be of several kinds"
     kinds = [kind for choice in chosen.values() for kind in choice.kinds]
     assert sorted(kinds) == ["error", "gain", "random"]
     two = np.array([1, 0, 0, 0, 1])
-    ranked = [choice.row for choice in page.choose(shares, two, 2, seed=0) if "error" in choice.kinds]
+    ranked = [choice.row for choice in choose_gallery(shares, two, 2, seed=0) if "error" in choice.kinds]
     assert sorted(ranked) == [3, 4], "the worst of either class, though class 1 has the two worst"
-    assert page.choose(shares, labels, 3, seed=4) == page.choose(shares, labels, 3, seed=4)
-    assert not any("error" in c.kinds for c in page.choose(shares, labels * 0 + (fused < 0.5), 5, seed=0))
+    assert choose_gallery(shares, labels, 3, seed=4) == choose_gallery(shares, labels, 3, seed=4)
+    assert not any("error" in c.kinds for c in choose_gallery(shares, labels * 0 + (fused < 0.5), 5, seed=0))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moclip import slots
 from moclip.errors import StoreError
-from moclip.slots import by_shard, plan_slots
-from moclip.store import rows_of
+from moclip.store import slots
+from moclip.store.slots import BLOCK, ROWS, by_shard, plan_slots
+from moclip.store.table import rows_of
 
 CHUNK, SHARD = 16, 64
 
@@ -119,7 +119,7 @@ def check_like_plainly(videos: pd.DataFrame, chunk: int, shard: int, previous: p
 SIZES = st.sampled_from([(16, 64), (4, 64), (1, 8), (64, 64)])
 IDS = st.text("abé/_\U0001d11e", min_size=1, max_size=3)
 VIDEOS = st.dictionaries(IDS, st.tuples(st.integers(0, 300), st.sampled_from("xy")), max_size=25)
-STEPS = {"ROWS": st.sampled_from([1, 3, slots.ROWS]), "BLOCK": st.sampled_from([1, 2, slots.BLOCK])}
+STEPS = {"ROWS": st.sampled_from([1, 3, ROWS]), "BLOCK": st.sampled_from([1, 2, BLOCK])}
 """How much is looked at at once: nothing may depend on it."""
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from moclip.fusion import load_fusion
-from moclip.mv_tsn import load_mv_tsn
-from moclip.weights import MADE, load_weights, read_config, save_weights
+from moclip.models.fusion import load_fusion
+from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.weights import MADE, load_weights, read_config, save_weights
 from tests.conftest import run, set_keys
 from tests.tiny_clip import tiny_clip
 

@@ -14,10 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moclip import storage, store
 from moclip.errors import StoreError, VideoError
-from moclip.features import Features, write_features
-from moclip.storage import Folder
+from moclip.files.folders import Folder
+from moclip.files.links import follow_link
+from moclip.files.local_copies import local_copy
+from moclip.store.features import Features, write_features
+from moclip.store.layout import PARTS_FOLDER, shard_name
+from moclip.store.reader import FieldReader
+from moclip.store.table import TABLE_COLUMNS, as_table, read_table, write_table
+from moclip.store.verify import verify_store
 from tests.cloud import names, objects, s3, s3_server
 from tests.conftest import commit, run, set_keys
 from tests.test_dag import digests
@@ -84,12 +89,12 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
     extract(videos[:5], clips, tmp_path / "right")
     extract(videos, clips, tmp_path / "out", elsewhere="s3://bucket/grown", workers=2)
     extract(videos[:5], clips, tmp_path / "out", elsewhere="s3://bucket/grown")
-    folder, _ = storage.follow(tmp_path / "out/mv.zarr")
+    folder, _ = follow_link(tmp_path / "out/mv.zarr")
     there = objects(folder.url)
     assert there.pop("table.parquet") == (tmp_path / "out/mv.parquet").read_bytes()
     assert there == files(tmp_path / "right/mv.zarr")
-    reader = store.FieldReader(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet")
-    local = store.FieldReader(tmp_path / "right/mv.zarr", tmp_path / "right/mv.parquet")
+    reader = FieldReader(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet")
+    local = FieldReader(tmp_path / "right/mv.zarr", tmp_path / "right/mv.parquet")
     frames = np.array([reader.offset("v1") + 3, reader.offset("v3")])
     np.testing.assert_array_equal(reader.read(frames), local.read(frames))
     np.testing.assert_array_equal(reader.frame_types("v1"), local.frame_types("v1"))
@@ -113,37 +118,37 @@ def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[
     extract(videos, clips, tmp_path / "out", elsewhere="s3://bucket/kill")
     kept = [name for name in first if s3().info(f"bucket/kill/{name}")["LastModified"] == first[name]]
     assert len(kept) >= 2, "what was finished is not written again"
-    folder, _ = storage.follow(tmp_path / "out/mv.zarr")
+    folder, _ = follow_link(tmp_path / "out/mv.zarr")
     there = objects(folder.url)
     there.pop("table.parquet")
     assert there == files(tmp_path / "right/mv.zarr")
 
 
 def _parts(url: str) -> list[str]:
-    return [name for name in names(url) if f"/{store.PARTS}/" in name and name.endswith(".json")]
+    return [name for name in names(url) if f"/{PARTS_FOLDER}/" in name and name.endswith(".json")]
 
 
 def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
     shutil.copytree(tmp_path / "mv.zarr", tmp_path / "older.zarr")
-    folder, _ = storage.follow(tmp_path / "mv.zarr")
-    name = store.shard_name(0)
+    folder, _ = follow_link(tmp_path / "mv.zarr")
+    name = shard_name(0)
     content = bytearray(folder.read(name))
     content[len(content) // 3] ^= 1
     folder.write(name, bytes(content))
-    problems = store.verify(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
+    problems = verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     assert problems
     assert all("shard 0" in problem for problem in problems)
     folder.remove(name)
-    reader = store.FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
+    reader = FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     with pytest.raises(StoreError, match="shard 0 is missing or damaged"):
         reader.read(np.arange(4))
     extract(videos[1:], clips, tmp_path, elsewhere="s3://bucket/hurt")
     with pytest.raises(StoreError, match="has changed since"):
-        store.FieldReader(tmp_path / "older.zarr", tmp_path / "mv.parquet")
+        FieldReader(tmp_path / "older.zarr", tmp_path / "mv.parquet")
     extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
-    assert store.verify(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
+    assert verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
 
 
 def test_from_a_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
@@ -189,10 +194,10 @@ def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) 
 
 
 def test_a_clip_that_has_gone_is_its_own_matter(tmp_path: Path, server: dict[str, str]) -> None:
-    with pytest.raises(VideoError, match="no longer there"), storage.fetched("s3://bucket/none.mp4"):
+    with pytest.raises(VideoError, match="no longer there"), local_copy("s3://bucket/none.mp4"):
         pass
     Folder("s3://bucket/one").write("clip.mp4", b"abc")
-    with storage.fetched("s3://bucket/one/clip.mp4") as file:
+    with local_copy("s3://bucket/one/clip.mp4") as file:
         assert file.read_bytes() == b"abc"
         assert file.suffix == ".mp4"
     assert not file.exists()
@@ -221,8 +226,6 @@ def test_folders_by_path_and_by_url_do_the_same(tmp_path: Path, server: dict[str
 
 
 def test_a_table_travels_by_url(server: dict[str, str]) -> None:
-    table = store.as_table(
-        pd.DataFrame({"id": ["a"], "md5": ["m"]}).reindex(columns=list(store.TABLE_COLUMNS)).fillna(0)
-    )
-    store.write_table("s3://bucket/t/table.parquet", table)
-    pd.testing.assert_frame_equal(store.read_table("s3://bucket/t/table.parquet"), table)
+    table = as_table(pd.DataFrame({"id": ["a"], "md5": ["m"]}).reindex(columns=list(TABLE_COLUMNS)).fillna(0))
+    write_table("s3://bucket/t/table.parquet", table)
+    pd.testing.assert_frame_equal(read_table("s3://bucket/t/table.parquet"), table)

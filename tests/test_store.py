@@ -16,10 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
-from moclip import store
 from moclip.errors import StoreError
-from moclip.files import write_atomically
-from moclip.slots import plan_slots
+from moclip.files.atomic import write_atomically
+from moclip.store.layout import MISSING, PARTS_FOLDER, _layout, drop_store, encode_shard, shard_name, write_metadata
+from moclip.store.reader import FieldReader
+from moclip.store.slots import plan_slots
+from moclip.store.table import field_checksum, read_table, rows_of, write_table
+from moclip.store.verify import verify_store
 
 GRID = (3, 4)
 SHARD = 64
@@ -35,26 +38,26 @@ def make_store(folder: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
     rng = np.random.default_rng(0)
     slots = plan_slots(pd.DataFrame({"id": list(LENGTHS), "md5": "m", "frames": list(LENGTHS.values())}), shard=SHARD)
     frames = int(-(-(slots["offset"] + slots["slots"]).max() // SHARD)) * SHARD
-    whole = np.full((frames, 2, *GRID), store.MISSING, np.int8)
+    whole = np.full((frames, 2, *GRID), MISSING, np.int8)
     types = np.zeros(frames, np.uint8)
     fields, rows = {}, []
-    for row in store.rows_of(slots):
+    for row in rows_of(slots):
         length = LENGTHS[row.id]
         fields[row.id] = rng.integers(-127, 128, (length, 2, *GRID)).astype(np.int8)
         fields[row.id][length // 2] = 0  # a still frame is stored as such
         here = slice(row.offset, row.offset + length)
         whole[here], types[here] = fields[row.id], [I] + [P] * (length - 1)
-        check = store.checksum(fields[row.id], types[here])
+        check = field_checksum(fields[row.id], types[here])
         rows.append({**row._asdict(), "md5": "m", "length": length, "backend": "pyav", "status": "ok"})
         rows[-1] |= {"reason": "", "checksum": check, "key": "k"}
     rows.append({**rows[0], "id": "broken", "status": "failed", "reason": "it is torn", "length": 0})
     path = folder / "mv.zarr"
     for number in range(frames // SHARD):
         piece = whole[number * SHARD : (number + 1) * SHARD]
-        write_atomically(path / store.shard_name(number), store.encode_shard(piece))
-    store.write_metadata(path, types, GRID, SHARD, {"units": "px", "scale": 0.5})
-    store.write_table(folder / "mv.parquet", pd.DataFrame(rows))
-    return path, store.read_table(folder / "mv.parquet"), fields
+        write_atomically(path / shard_name(number), encode_shard(piece))
+    write_metadata(path, types, GRID, SHARD, {"units": "px", "scale": 0.5})
+    write_table(folder / "mv.parquet", pd.DataFrame(rows))
+    return path, read_table(folder / "mv.parquet"), fields
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def made(tmp_path: Path) -> tuple[Path, pd.DataFrame, dict[str, np.ndarray]]:
 
 def test_reader_gives_back_every_field(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     path, table, fields = made
-    reader = store.FieldReader(path, table)
+    reader = FieldReader(path, table)
     for name, expected in fields.items():
         np.testing.assert_array_equal(reader.video(name), expected)
         assert reader.length(name) == len(expected) == len(reader.frame_types(name))
@@ -82,7 +85,7 @@ def test_reader_gives_back_every_field(made: tuple[Path, pd.DataFrame, dict[str,
 
 def test_reader_is_a_data_set_for_torch(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     path, table, fields = made
-    reader = store.FieldReader(path, table)
+    reader = FieldReader(path, table)
     start = reader.offset("a")
     np.testing.assert_array_equal(reader[start + 3], fields["a"][3])
     items = reader.__getitems__([start + 3, start])
@@ -94,19 +97,19 @@ def test_reader_is_a_data_set_for_torch(made: tuple[Path, pd.DataFrame, dict[str
 
 def test_shard_is_what_zarr_itself_would_write(tmp_path: Path) -> None:
     fields = np.random.default_rng(1).integers(-9, 9, (SHARD, 2, *GRID)).astype(np.int8)
-    fields[16:32] = store.MISSING
+    fields[16:32] = MISSING
     array = zarr.create_array(
-        LocalStore(tmp_path / "x"), shape=fields.shape, dtype="int8", **store._layout(fields.shape, SHARD)
+        LocalStore(tmp_path / "x"), shape=fields.shape, dtype="int8", **_layout(fields.shape, SHARD)
     )
     array[:] = fields
-    assert (tmp_path / "x/c/0/0/0/0").read_bytes() == store.encode_shard(fields)
+    assert (tmp_path / "x/c/0/0/0/0").read_bytes() == encode_shard(fields)
 
 
 def test_store_opens_as_plain_zarr(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     path, table, fields = made
     group = zarr.open_group(path, mode="r")
     array, types = group["field"], group["frame_type"]
-    offset = store.FieldReader(path, table).offset("b")
+    offset = FieldReader(path, table).offset("b")
     np.testing.assert_array_equal(array[offset : offset + 20], fields["b"])
     assert array.metadata.dimension_names == ("frame", "component", "row", "column")
     assert types.metadata.dimension_names == ("frame",)
@@ -122,7 +125,7 @@ def test_store_opens_in_xarray(made: tuple[Path, pd.DataFrame, dict[str, np.ndar
     assert opened["field"].dims == ("frame", "component", "row", "column")
     assert opened["frame_type"].dims == ("frame",)
     assert opened["field"].attrs["scale"] == 0.5
-    offset = store.FieldReader(path, table).offset("b")
+    offset = FieldReader(path, table).offset("b")
     read = opened["field"].isel(frame=slice(offset, offset + 20)).values
     assert read.dtype == np.int8
     np.testing.assert_array_equal(read, fields["b"])
@@ -141,7 +144,7 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_reader_travels_to_spawned_processes(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     path, table, fields = made
-    reader = store.FieldReader(path, table)
+    reader = FieldReader(path, table)
     reader.video("a")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         np.testing.assert_array_equal(pool.apply(reader.video, ("b",)), fields["b"])
@@ -153,7 +156,7 @@ def test_reader_works_in_forked_processes(
     parent_reads: bool, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
 ) -> None:
     path, table, fields = made
-    reader = store.FieldReader(path, table)
+    reader = FieldReader(path, table)
     if parent_reads:
         reader.video("a")
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -164,7 +167,7 @@ def test_reader_works_in_forked_processes(
 
 
 def test_unknown_and_failed_videos_are_named(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
-    reader = store.FieldReader(*made[:2])
+    reader = FieldReader(*made[:2])
     with pytest.raises(StoreError, match="no motion field of the video nobody"):
         reader.video("nobody")
     with pytest.raises(StoreError, match=r"broken: its extraction failed \(it is torn\)"):
@@ -172,7 +175,7 @@ def test_unknown_and_failed_videos_are_named(made: tuple[Path, pd.DataFrame, dic
 
 
 def test_frame_of_no_video_is_refused(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
-    reader = store.FieldReader(*made[:2])
+    reader = FieldReader(*made[:2])
     with pytest.raises(StoreError, match="lies in no video"):
         reader.read(np.array([reader.offset("c") + 13]))
     with pytest.raises(StoreError, match="no frame"):
@@ -186,8 +189,8 @@ def test_missing_shard_is_an_error_that_names_its_videos(
     cache_bytes: int, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
 ) -> None:
     path, table, fields = made
-    (path / store.shard_name(shard_of(table, "a"))).unlink()
-    reader = store.FieldReader(path, table, cache_bytes)
+    (path / shard_name(shard_of(table, "a"))).unlink()
+    reader = FieldReader(path, table, cache_bytes)
     with pytest.raises(StoreError, match="missing or damaged; it holds the videos a, b") as caught:
         reader.video("b")
     assert "run the extraction again" in (caught.value.fix or "")
@@ -211,45 +214,45 @@ def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path, table, _ = make_store(Path(folder))
-        assert store.verify(path, table) == []
-        file = path / store.shard_name(shard_of(table, "long") + 1)
+        assert verify_store(path, table) == []
+        file = path / shard_name(shard_of(table, "long") + 1)
         flip(file, seed % file.stat().st_size)
-        problems = store.verify(path, table)
+        problems = verify_store(path, table)
         assert [line.split(":")[0] for line in problems] == ["long"]
         with pytest.raises(StoreError, match="it holds the videos long"):
-            store.FieldReader(path, table).video("long")
+            FieldReader(path, table).video("long")
 
 
 def test_verify_notices_fields_that_were_exchanged(
     made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]],
 ) -> None:
     path, table, fields = made
-    piece = np.full((SHARD, 2, *GRID), store.MISSING, np.int8)
+    piece = np.full((SHARD, 2, *GRID), MISSING, np.int8)
     piece[: len(fields["c"])] = -fields["c"]
     number = shard_of(table, "c")
-    write_atomically(path / store.shard_name(number), store.encode_shard(piece))
-    assert store.verify(path, table) == ["c: what is stored is not what was extracted (checksum)"]
+    write_atomically(path / shard_name(number), encode_shard(piece))
+    assert verify_store(path, table) == ["c: what is stored is not what was extracted (checksum)"]
 
 
 def test_store_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no table of motion fields"):
-        store.FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
+        FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     (tmp_path / "mv.parquet").write_text("nonsense")
     with pytest.raises(StoreError, match="not a table"):
-        store.read_table(tmp_path / "mv.parquet")
+        read_table(tmp_path / "mv.parquet")
 
 
 def test_interrupted_extraction_is_not_read(
     made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]],
 ) -> None:
     path, table, _ = made
-    (path / store.PARTS).mkdir()
+    (path / PARTS_FOLDER).mkdir()
     with pytest.raises(StoreError, match="did not end"):
-        store.FieldReader(path, table)
+        FieldReader(path, table)
 
 
 def test_folder_of_something_else_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(StoreError, match="is no store"):
-        store.drop_store(tmp_path)
+        drop_store(tmp_path)
     assert (tmp_path / "thesis.txt").exists()

@@ -15,18 +15,29 @@ import yaml
 from timm.layers import BatchNormAct2d
 from torch.nn import functional
 
-from moclip import mv_training, video
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.sampling import motion_frames
 from moclip.errors import ModelError
-from moclip.extract import extract
-from moclip.fields import Clips, Fields
-from moclip.mv_training import MvTsnRecipe, embed, optimiser_for, schedule, train_mv_tsn
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.sampling import motion_frames
-from moclip.store import FieldReader, read_frame_types
-from moclip.training import BestEpoch, autocast_type, without_compiler
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.motion.extract import extract
+from moclip.store.layout import read_frame_types
+from moclip.store.reader import FieldReader
+from moclip.training.common import BestEpoch, autocast_type, without_compiler
+from moclip.training.mv_tsn import (
+    MvTsnRecipe,
+    _parts,
+    _resume,
+    _save_checkpoint,
+    embed_protocol,
+    optimiser_for,
+    step_schedule,
+    train_mv_tsn,
+)
+from moclip.video.clip_files import file_md5
+from moclip.video.probe import probe
 from pipeline import params as parameters
 from pipeline import presets
-from pipeline.recipe import recipe
+from pipeline.training_recipe import training_recipe
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run
 from tests.test_dag import digests
@@ -51,19 +62,19 @@ RECIPE = MvTsnRecipe(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fields, Clips, Clips]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampledFields, SplitClips, SplitClips]:
     """Fields of 13 clips (9 to train on: batches of 4 leave one over), half of which move the other way."""
     root = tmp_path_factory.mktemp("clips")
     rows = []
     for number in range(13):
         step = (4.0, 0.0) if number % 2 else (-4.0, 0.0)
         path = encode(root / f"{number}.avi", moving_texture(10, (64, 80), step, seed=number))
-        about = video.probe(path)
+        about = probe(path)
         rows.append(
             {
                 "id": path.name,
                 "path": path.name,
-                "md5": video.md5(path),
+                "md5": file_md5(path),
                 "frames": about.frames,
                 "codec": about.codec,
                 "has_b": about.has_b,
@@ -74,9 +85,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fields, Clips, Clips
     )
     offsets, lengths = table["offset"].to_numpy(), table["length"].to_numpy()
     labels = np.array([int(Path(name).stem) % 2 for name in table["id"]])
-    clips = Clips(offsets, lengths, labels)
+    clips = SplitClips(offsets, lengths, labels)
     target = motion_frames(read_frame_types(root / "mv.zarr"), offsets, lengths, np.zeros(13, bool))
-    return Fields(FieldReader(root / "mv.zarr", table), target), clips[:9], clips[9:]
+    return SampledFields(FieldReader(root / "mv.zarr", table), target), clips[:9], clips[9:]
 
 
 def network() -> MvTsn:
@@ -85,7 +96,10 @@ def network() -> MvTsn:
 
 
 def trained(
-    data: tuple[Fields, Clips, Clips], checkpoint: Path, stop_after: int | None = None, fingerprint: str = "same"
+    data: tuple[SampledFields, SplitClips, SplitClips],
+    checkpoint: Path,
+    stop_after: int | None = None,
+    fingerprint: str = "same",
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     fields, train, val = data
     model, rows = network(), []
@@ -129,7 +143,9 @@ def test_a_run_that_ends_before_its_model_is_saved_is_not_trained_again(project:
 
 
 @pytest.mark.parametrize("done", [1, 3])
-def test_a_resumed_run_ends_with_the_same_weights(data: tuple[Fields, Clips, Clips], tmp_path: Path, done: int) -> None:
+def test_a_resumed_run_ends_with_the_same_weights(
+    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path, done: int
+) -> None:
     whole, whole_rows = trained(data, tmp_path / "a.safetensors")
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "b.safetensors", stop_after=done)
@@ -150,7 +166,7 @@ def test_a_checkpoint_holds_the_scale_of_gradients(tmp_path: Path) -> None:
         model = network()
         optimiser = optimiser_for(model, RECIPE)
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
-        return model, optimiser, schedule(optimiser, RECIPE), scaler, BestEpoch(model)
+        return model, optimiser, step_schedule(optimiser, RECIPE), scaler, BestEpoch(model)
 
     model, optimiser, scheduler, scaler, keeper = parts()
     for _ in range(3):
@@ -158,13 +174,15 @@ def test_a_checkpoint_holds_the_scale_of_gradients(tmp_path: Path) -> None:
         scaler.step(optimiser)
         scaler.update()
     assert scaler.get_scale() == 2048
-    mv_training._save_checkpoint(tmp_path / "c", "same", model, optimiser, scheduler, scaler, keeper, [])
+    _save_checkpoint(tmp_path / "c", "same", model, optimiser, scheduler, scaler, keeper, [])
     resumed = parts()
-    mv_training._resume(tmp_path / "c", "same", *resumed)
+    _resume(tmp_path / "c", "same", *resumed)
     assert resumed[3].state_dict() == scaler.state_dict()
 
 
-def test_a_checkpoint_of_another_run_is_not_taken_up(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_not_taken_up(
+    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "c.safetensors", stop_after=2, fingerprint="another recipe")
     _, rows = trained(data, tmp_path / "c.safetensors")
@@ -172,12 +190,22 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(data: tuple[Fields, Clips, 
     assert rows == whole_rows
 
 
-def test_it_learns_which_way_things_move(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+def test_it_learns_which_way_things_move(data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path) -> None:
     fields, train, val = data
-    recipe = MvTsnRecipe(**{**vars(RECIPE), "flip": False, "epochs": 12, "lr_mult_rest": 1.0, "lr_mult_stem": 1.0})
+    training_recipe = MvTsnRecipe(
+        **{**vars(RECIPE), "flip": False, "epochs": 12, "lr_mult_rest": 1.0, "lr_mult_stem": 1.0}
+    )
     model = network()
     best = train_mv_tsn(
-        model, fields, train, val, recipe, torch.device("cpu"), tmp_path / "e.safetensors", "", lambda row: None
+        model,
+        fields,
+        train,
+        val,
+        training_recipe,
+        torch.device("cpu"),
+        tmp_path / "e.safetensors",
+        "",
+        lambda row: None,
     )
     assert best["val_top1"] == 1
 
@@ -189,7 +217,7 @@ def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsn
     params = parameters.validate(yaml.safe_load(presets.text("ucf101", str(root), None, None)), "preset")
     tsn = params.tsn
     config = MvTsnConfig(tsn.backbone, tuple(map(str, range(101))), tsn.size, tsn.dropout, tsn.stem_stride)
-    return MvTsn(config), recipe(params, tsn.segments)
+    return MvTsn(config), training_recipe(params, tsn.segments)
 
 
 @pytest.mark.parametrize(("kind", "options"), [(torch.optim.Adam, {"eps": 1e-3}), (torch.optim.AdamW, {"fused": True})])
@@ -246,7 +274,7 @@ def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[M
 def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
     optimiser = optimiser_for(model, wanted)
-    scheduler = schedule(optimiser, wanted)
+    scheduler = step_schedule(optimiser, wanted)
     first = [group["lr"] for group in optimiser.param_groups]
     seen = {}
     for epoch in range(wanted.epochs):
@@ -268,7 +296,9 @@ def plain_network() -> MvTsn:
     return model
 
 
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
+    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path
+) -> None:
     fields, train, val = data
     ends = []
     for parts in (1, 2):
@@ -287,7 +317,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(data: tuple[Fields, C
 
 @pytest.mark.parametrize(("count", "most"), [(9, 1), (9, 2), (9, 4), (3, 8), (2, 2), (1, 5)])
 def test_parts_cover_the_batch_and_never_hold_a_single_clip(count: int, most: int) -> None:
-    sizes = [len(range(count)[part]) for part in mv_training._parts(count, most)]
+    sizes = [len(range(count)[part]) for part in _parts(count, most)]
     assert sum(sizes) == count
     assert len(sizes) <= most
     assert min(sizes) >= min(2, count)
@@ -308,7 +338,9 @@ def test_the_type_of_mixed_precision_follows_the_device() -> None:
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"accumulate": 2}])
-def test_it_learns_in_other_ways_too(data: tuple[Fields, Clips, Clips], tmp_path: Path, change: dict[str, Any]) -> None:
+def test_it_learns_in_other_ways_too(
+    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path, change: dict[str, Any]
+) -> None:
     fields, train, val = data
     wanted = replace(RECIPE, flip=False, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0, **change)
     best = train_mv_tsn(
@@ -319,7 +351,7 @@ def test_it_learns_in_other_ways_too(data: tuple[Fields, Clips, Clips], tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
-def test_a_compiled_network_learns_the_same(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+def test_a_compiled_network_learns_the_same(data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path) -> None:
     fields, train, val = data
     ends = []
     for compiled in (False, True):
@@ -333,12 +365,14 @@ def test_a_compiled_network_learns_the_same(data: tuple[Fields, Clips, Clips], t
 
 
 @pytest.mark.parametrize("protocol", [(32, 1), (25, 10), (4, 5)])
-def test_a_protocol_is_the_mean_over_its_views(data: tuple[Fields, Clips, Clips], protocol: tuple[int, int]) -> None:
+def test_a_protocol_is_the_mean_over_its_views(
+    data: tuple[SampledFields, SplitClips, SplitClips], protocol: tuple[int, int]
+) -> None:
     """32 segments x 1 crop and 25 x 10, a view at a time: cut, enlarged and mirrored by hand."""
     fields, _, val = data
     segments, crops = protocol
     model = network().eval()
-    features, logits = embed(model, fields, val, segments, crops, 0.8, 64, torch.device("cpu"))
+    features, logits = embed_protocol(model, fields, val, segments, crops, 0.8, 64, torch.device("cpu"))
     short = int(0.8 * fields.grid[0])
     assert short == 0.8 * fields.grid[0]
     down, right = fields.grid[0] - short, fields.grid[1] - short
@@ -378,11 +412,13 @@ def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: 
         torch.testing.assert_close(found, network.features(fields))
 
 
-def test_a_diverging_run_says_so(data: tuple[Fields, Clips, Clips], tmp_path: Path) -> None:
+def test_a_diverging_run_says_so(data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path) -> None:
     fields, train, val = data
-    recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
+    training_recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
     with pytest.raises(ModelError, match=r"lower tsn\.lr"):
-        train_mv_tsn(network(), fields, train, val, recipe, torch.device("cpu"), tmp_path / "f", "", lambda row: None)
+        train_mv_tsn(
+            network(), fields, train, val, training_recipe, torch.device("cpu"), tmp_path / "f", "", lambda row: None
+        )
 
 
 def test_the_best_epoch_is_kept_of_equals_the_one_with_the_lower_loss() -> None:

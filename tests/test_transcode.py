@@ -21,8 +21,17 @@ import pandas as pd
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from moclip import dataset, processes, transcode, video
+from moclip.data.clip_folder import scan_folder
+from moclip.data.index import build_index
 from moclip.errors import DatasetError, VideoError
+from moclip.video import transcode
+from moclip.video.clip_files import file_md5
+from moclip.video.decoding import open_pictures
+from moclip.video.frames import read_frames
+from moclip.video.probe import probe
+from moclip.video.transcode import SCALING, _do, clear_transcoded, read_failures, transcode_clip, transcode_clips
+from moclip.video.vectors import has_mvextractor, read_vectors
+from moclip.workers import processes
 from tests.clips import encode, moving_texture
 from tests.conftest import run, set_keys
 
@@ -48,7 +57,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def names(root: Path) -> list[str]:
-    return dataset.scan(root).clips
+    return scan_folder(root).clips
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -60,7 +69,7 @@ def planes(path: Path) -> np.ndarray:
     scale = VideoReformatter()
     with av.open(str(path)) as container:
         pictures = [
-            scale.reformat(picture, 340, 256, "yuv420p", **transcode.SCALING).to_ndarray()
+            scale.reformat(picture, 340, 256, "yuv420p", **SCALING).to_ndarray()
             for picture in container.decode(video=0)
         ]
     return np.stack(pictures).astype(float)
@@ -85,8 +94,8 @@ def quantisers(path: Path) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_becomes_the_papers(name: str, sources: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.avi"
-    transcode.encode(sources / "Class" / name, target)
-    info = video.probe(target)
+    transcode_clip(sources / "Class" / name, target)
+    info = probe(target)
     assert (info.codec, info.width, info.height, info.gop, info.has_b) == ("mpeg4", 340, 256, 12, False)
     with av.open(str(sources / "Class" / name)) as container:
         assert info.fps == pytest.approx(float(container.streams.video[0].average_rate), abs=0.01)
@@ -94,14 +103,14 @@ def test_every_kind_becomes_the_papers(name: str, sources: Path, tmp_path: Path)
     with av.open(str(target)) as container:
         assert container.streams.video[0].sample_aspect_ratio in (None, 1)
         assert len(container.streams) == 1
-    types = video.read_vectors(target, "pyav").frame_types
+    types = read_vectors(target, "pyav").frame_types
     assert bytes(types).decode() == "".join("I" if number % 12 == 0 else "P" for number in range(LENGTH))
     error = np.square(planes(target) - planes(sources / "Class" / name)).mean(axis=(1, 2))
     assert (10 * np.log10(255**2 / error)).min() > 37, "dB, in each frame"
 
 
 def test_every_picture_has_the_quantiser_of_the_papers_command(sources: Path, tmp_path: Path) -> None:
-    transcode.encode(sources / "Class/h264_b.mp4", tmp_path / "out.avi")
+    transcode_clip(sources / "Class/h264_b.mp4", tmp_path / "out.avi")
     kinds = "".join(kind for kind, _ in quantisers(tmp_path / "out.avi"))
     assert kinds == ("I" + 11 * "P") * 2 + "I" + 5 * "P"
     assert Counter(scale for _, scale in quantisers(tmp_path / "out.avi")) == {2: LENGTH}, "as ffmpeg -q:v 1"
@@ -111,7 +120,7 @@ def test_full_range_becomes_the_range_of_video(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 255, 340).astype(np.uint8)[:, None], (3, 256, 1, 3))
     for name, pixels in (("full.mp4", "yuvj420p"), ("video.mp4", "yuv420p")):
         encode(tmp_path / name, ramp, "libx264", pix_fmt=pixels, options={"crf": "3"})
-        transcode.encode(tmp_path / name, tmp_path / "out.avi")
+        transcode_clip(tmp_path / name, tmp_path / "out.avi")
         with av.open(str(tmp_path / "out.avi")) as container:
             luma = next(container.decode(video=0)).to_ndarray()[:256]
         assert (luma.min(), luma.max()) == (pytest.approx(16, abs=2), pytest.approx(235, abs=3))
@@ -120,8 +129,8 @@ def test_full_range_becomes_the_range_of_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize("degrees", [90, 180, -90])
 def test_pictures_are_turned_as_the_source_asks(degrees: int, tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", moving_texture(4, (64, 96)), "libx264", rotation=degrees)
-    transcode.encode(path, tmp_path / "out.avi")
-    shown, made = (video.read_frames(name, [3])[0] for name in (path, tmp_path / "out.avi"))
+    transcode_clip(path, tmp_path / "out.avi")
+    shown, made = (read_frames(name, [3])[0] for name in (path, tmp_path / "out.avi"))
     scaled = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), "rgb24").reformat(340, 256).to_ndarray()
     assert np.abs(made.astype(int) - scaled).mean() < 4
 
@@ -129,29 +138,29 @@ def test_pictures_are_turned_as_the_source_asks(degrees: int, tmp_path: Path) ->
 def test_a_cut_of_scene_makes_no_key_frame(tmp_path: Path) -> None:
     film = np.concatenate([moving_texture(7, (64, 80), seed=seed) for seed in range(4)])
     encode(tmp_path / "cuts.mp4", film, "libx264")
-    transcode.encode(tmp_path / "cuts.mp4", tmp_path / "out.avi")
-    types = bytes(video.read_vectors(tmp_path / "out.avi", "pyav").frame_types).decode()
+    transcode_clip(tmp_path / "cuts.mp4", tmp_path / "out.avi")
+    types = bytes(read_vectors(tmp_path / "out.avi", "pyav").frame_types).decode()
     assert [number for number, letter in enumerate(types) if letter == "I"] == [0, 12, 24]
 
 
 def test_both_readers_take_the_same_motion_from_it(sources: Path, tmp_path: Path) -> None:
-    transcode.encode(sources / "Class/hevc.mp4", tmp_path / "out.avi")
-    exact = video.read_vectors(tmp_path / "out.avi", "pyav")
+    transcode_clip(sources / "Class/hevc.mp4", tmp_path / "out.avi")
+    exact = read_vectors(tmp_path / "out.avi", "pyav")
     moving = exact.blocks[exact.blocks[:, 7] != 0]
     displacement = -moving[:, 7] / moving[:, 9]
     assert np.median(displacement) == pytest.approx(2 * 340 / 100, abs=0.6), "2 px a frame in 100 px of width"
-    if video.has_mvextractor():
-        fast = video.read_vectors(tmp_path / "out.avi", "mvextractor")
+    if has_mvextractor():
+        fast = read_vectors(tmp_path / "out.avi", "mvextractor")
         np.testing.assert_array_equal(fast.blocks, exact.blocks)
 
 
 @pytest.mark.parametrize("rate", ["1/10", "5", "30000/1001", "2997/125", "240", "1000"])
 def test_odd_rates_are_kept(rate: str, tmp_path: Path) -> None:
     encode(tmp_path / "odd.mkv", moving_texture(5, (48, 64)), "libx264", fps=Fraction(rate))
-    transcode.encode(tmp_path / "odd.mkv", tmp_path / "out.avi")
+    transcode_clip(tmp_path / "odd.mkv", tmp_path / "out.avi")
     with av.open(str(tmp_path / "odd.mkv")) as container:
         stated = float(container.streams.video[0].average_rate)
-    info = video.probe(tmp_path / "out.avi")
+    info = probe(tmp_path / "out.avi")
     assert info.frames == 5
     assert info.fps == pytest.approx(stated, rel=1e-3)
 
@@ -162,17 +171,17 @@ def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video " * 100)
     for name, reason in (("fields.mp4", "interlaced video"), ("text.mp4", "not a video"), ("none.mp4", "no such file")):
         with pytest.raises(VideoError, match=reason):
-            transcode.encode(tmp_path / name, tmp_path / "out.avi")
+            transcode_clip(tmp_path / name, tmp_path / "out.avi")
     assert not (tmp_path / "out.avi").exists()
 
 
 def test_a_clip_cut_short_keeps_what_decodes(tmp_path: Path) -> None:
     path = encode(tmp_path / "cut.mkv", moving_texture(40, (64, 80)), "libx264")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    transcode.encode(path, tmp_path / "out.avi")
-    with video.decoding(path) as (_, pictures):
+    transcode_clip(path, tmp_path / "out.avi")
+    with open_pictures(path) as (_, pictures):
         whole = sum(1 for _ in pictures)
-    assert 1 < video.probe(tmp_path / "out.avi").frames == whole < 40
+    assert 1 < probe(tmp_path / "out.avi").frames == whole < 40
 
 
 # -------------------------------------------------------------------------------------------------- a folder
@@ -180,9 +189,9 @@ def test_a_clip_cut_short_keeps_what_decodes(tmp_path: Path) -> None:
 
 def test_bytes_repeat_whatever_the_number_of_processes(sources: Path, tmp_path: Path) -> None:
     seen: list[int] = []
-    assert transcode.transcode(sources, names(sources), tmp_path / "one", 2, seen.append) == {}
+    assert transcode_clips(sources, names(sources), tmp_path / "one", 2, seen.append) == {}
     assert sum(seen) == len(KINDS)
-    transcode.transcode(sources, names(sources), tmp_path / "two", 1)
+    transcode_clips(sources, names(sources), tmp_path / "two", 1)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert set(contents(tmp_path / "one")) == {f"Class/{name}.avi" for name in KINDS} | {"failed.json"}
 
@@ -194,7 +203,7 @@ def done(sources: Path, tmp_path: Path) -> tuple[Path, Path]:
     (root / "Class").mkdir(parents=True)
     for name in list(KINDS)[:3]:
         shutil.copy(sources / "Class" / name, root / "Class")
-    transcode.transcode(root, names(root), tmp_path / "out", 2)
+    transcode_clips(root, names(root), tmp_path / "out", 2)
     return root, tmp_path / "out"
 
 
@@ -207,14 +216,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             seen.append(Path(waiting[-1].source).name)
             yield waiting[-1], work(waiting.pop())
 
-    monkeypatch.setattr(processes, "run_pool", here)
+    monkeypatch.setattr(processes, "run_jobs_on_pool", here)
     return seen
 
 
 def test_with_nothing_to_do_nothing_is_encoded(done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     root, out = done
     before, seen = contents(out), encoded(monkeypatch)
-    assert transcode.transcode(root, names(root), out) == {}
+    assert transcode_clips(root, names(root), out) == {}
     assert seen == []
     assert contents(out) == before
 
@@ -224,7 +233,7 @@ def test_only_new_and_changed_clips_are_encoded(done: tuple[Path, Path], monkeyp
     seen = encoded(monkeypatch)
     shutil.copy(root / "Class/hevc.mp4", root / "Class/new.mp4")
     shutil.copy(root / "Class/hevc.mp4", root / "Class/h264_b.mp4")
-    transcode.transcode(root, names(root), out)
+    transcode_clips(root, names(root), out)
     assert sorted(seen) == ["h264_b.mp4", "new.mp4"]
     assert (out / "Class/new.mp4.avi").read_bytes() == (out / "Class/h264_b.mp4.avi").read_bytes()
 
@@ -236,7 +245,7 @@ def test_other_settings_mean_encoding_anew(
     root, out = done
     seen = encoded(monkeypatch)
     monkeypatch.setattr(transcode, setting, getattr(transcode, setting) + 4)
-    transcode.transcode(root, names(root), out)
+    transcode_clips(root, names(root), out)
     assert sorted(seen) == sorted(list(KINDS)[:3])
 
 
@@ -247,18 +256,18 @@ def test_what_belongs_to_no_clip_is_removed(done: tuple[Path, Path]) -> None:
     (out / "Class/.hevc.mp4.avi.1.tmp").write_bytes(b"half")
     (root / "Class/hevc.mp4").unlink()
     (root / "Class/h264_b.mp4").write_text("broken now")
-    failed = transcode.transcode(root, names(root), out)
+    failed = transcode_clips(root, names(root), out)
     assert list(failed) == ["Class/h264_b.mp4"]
     assert set(contents(out)) == {"Class/variable_rate.mkv.avi", "failed.json"}
     assert not (out / "Gone").exists()
-    transcode.clear(out)
+    clear_transcoded(out)
     assert list(out.iterdir()) == []
 
 
 def _do_or_die(job: Any) -> str:
     if job.source.endswith("hevc.mp4"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return transcode._do(job)
+    return _do(job)
 
 
 def test_a_clip_that_kills_its_process_gets_a_reason(
@@ -266,28 +275,28 @@ def test_a_clip_that_kills_its_process_gets_a_reason(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(transcode, "_do", _do_or_die)
-        failed = transcode.transcode(sources, names(sources), tmp_path / "out", 2)
-    assert failed == {"Class/hevc.mp4": "its decoder died"} == transcode.read_failed(tmp_path / "out")
+        failed = transcode_clips(sources, names(sources), tmp_path / "out", 2)
+    assert failed == {"Class/hevc.mp4": "its decoder died"} == read_failures(tmp_path / "out")
     assert len(contents(tmp_path / "out")) == len(KINDS) - 1 + 1
-    assert transcode.transcode(sources, names(sources), tmp_path / "out", 2) == {}, "it may have been bad luck"
+    assert transcode_clips(sources, names(sources), tmp_path / "out", 2) == {}, "it may have been bad luck"
 
 
 def test_the_index_tells_of_the_transcoded_clips(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "videos")
-    folder = dataset.scan(root)
+    folder = scan_folder(root)
 
     def index() -> pd.DataFrame:
-        return dataset.index(root, folder, None, 0.3, 0.3, 0, transcoded=tmp_path / "out").set_index("id")
+        return build_index(root, folder, None, 0.3, 0.3, 0, transcoded=tmp_path / "out").set_index("id")
 
     with pytest.raises(DatasetError, match=r"not all transcoded\n.*python -m stages\.transcode"):
         index()
-    transcode.transcode(root, folder.clips, tmp_path / "out", 2)
+    transcode_clips(root, folder.clips, tmp_path / "out", 2)
     table = index()
     assert (table["path"] == table.index).all()
     good = table.drop(["Run/v_Run_g01_c08.mp4", "Run/v_Run_g01_c09.mp4"])
     assert (good[["codec", "w", "h", "gop", "has_b"]] == ["mpeg4", 340, 256, 12, False]).all(axis=None)
     for name, row in good.iterrows():
-        assert row["md5"] == video.md5(tmp_path / "out" / f"{name}.avi")
+        assert row["md5"] == file_md5(tmp_path / "out" / f"{name}.avi")
     broken = table.loc["Run/v_Run_g01_c09.mp4"]
     assert broken["status"] == "failed"
     assert broken["reason"].startswith("not a video file")
@@ -351,7 +360,7 @@ def test_a_killed_stage_goes_on_where_it_stood(tmp_path: Path) -> None:
     assert not (out / "failed.json").exists()
     run(*command, cwd=folder)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    transcode.transcode(root, names(root), tmp_path / "right", 2)
+    transcode_clips(root, names(root), tmp_path / "right", 2)
     assert contents(out) == contents(tmp_path / "right")
 
 
@@ -390,11 +399,11 @@ def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Pa
 
 def test_a_real_clip_looks_like_the_papers_own(real_data: Path, tmp_path: Path) -> None:
     clip = real_data / "codecs/v_Basketball_g01_c01.avi"
-    transcode.encode(clip, tmp_path / "out.avi")
+    transcode_clip(clip, tmp_path / "out.avi")
     theirs = real_data / "codecs/v_Basketball_g01_c01_mpeg4_340x256.m4v"
     ours, papers = planes(tmp_path / "out.avi"), planes(theirs)
     assert ours.shape == papers.shape
     errors = np.square(ours - papers).mean(axis=(1, 2))
     assert 10 * np.log10(255**2 / errors.max()) > 45
-    types = [bytes(video.read_vectors(path, "pyav").frame_types) for path in (tmp_path / "out.avi", theirs)]
+    types = [bytes(read_vectors(path, "pyav").frame_types) for path in (tmp_path / "out.avi", theirs)]
     assert types[0] == types[1]

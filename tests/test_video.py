@@ -9,12 +9,21 @@ import av
 import numpy as np
 import pytest
 
-from moclip import video
 from moclip.errors import MoclipError, VideoError
+from moclip.video import frames as frames_module
+from moclip.video import vector_records
+from moclip.video import vectors as vectors_module
+from moclip.video.clip_files import VIDEO_SUFFIXES
+from moclip.video.decoding import B_FRAME
+from moclip.video.frames import _read_in_order, read_frames
+from moclip.video.mvextractor_backend import InexactError
+from moclip.video.probe import probe
+from moclip.video.vector_records import VECTOR_COLUMNS
+from moclip.video.vectors import choose_backend, has_mvextractor, read_vectors, vector_windows
 from tests.clips import encode, moving_texture
 
 FILM = moving_texture(30, (112, 144))
-needs_mvextractor = pytest.mark.skipif(not video.has_mvextractor(), reason="mvextractor is not installed here")
+needs_mvextractor = pytest.mark.skipif(not has_mvextractor(), reason="mvextractor is not installed here")
 
 # name: (file, codec, B-frames, further options of `encode`)
 KINDS: dict[str, tuple[str, str, int, dict[str, object]]] = {
@@ -56,7 +65,7 @@ def plain_decode(path: Path) -> list[tuple[np.ndarray, str, np.ndarray]]:
             rows = np.zeros((0, 10), np.int32)
             if side is not None:
                 found = side.to_ndarray()
-                rows = np.stack([found[name].astype(np.int32) for name in video.COLUMNS], axis=1)
+                rows = np.stack([found[name].astype(np.int32) for name in VECTOR_COLUMNS], axis=1)
             frames.append((frame.to_ndarray(format="rgb24"), "?IPB"[int(frame.pict_type)], rows))
     return frames
 
@@ -64,7 +73,7 @@ def plain_decode(path: Path) -> list[tuple[np.ndarray, str, np.ndarray]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_probe_counts_what_decodes(kind: str, tmp_path: Path) -> None:
     path = clip_of_kind(kind, tmp_path)
-    info, frames = video.probe(path), plain_decode(path)
+    info, frames = probe(path), plain_decode(path)
     assert info.frames == len(frames) == len(FILM)
     assert (info.width, info.height) == (144, 112)
     assert info.gop == 12
@@ -74,7 +83,7 @@ def test_probe_counts_what_decodes(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_pyav_vectors_are_those_of_a_plain_decode(kind: str, tmp_path: Path) -> None:
     path = clip_of_kind(kind, tmp_path)
-    vectors = video.read_vectors(path, "pyav")
+    vectors = read_vectors(path, "pyav")
     expected = plain_decode(path)
     assert bytes(vectors.frame_types).decode() == "".join(kind for _, kind, _ in expected)
     for number, (_, letter, rows) in enumerate(expected):
@@ -87,9 +96,9 @@ def test_pyav_vectors_are_those_of_a_plain_decode(kind: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mvextractor_agrees_with_pyav_where_it_is_taken(kind: str, tmp_path: Path) -> None:
     path = clip_of_kind(kind, tmp_path)
-    info = video.probe(path)
-    chosen = video.read_vectors(path, video.choose_backend(info.codec, info.has_b, "mvextractor"))
-    exact = video.read_vectors(path, "pyav")
+    info = probe(path)
+    chosen = read_vectors(path, choose_backend(info.codec, info.has_b, "mvextractor"))
+    exact = read_vectors(path, "pyav")
     np.testing.assert_array_equal(chosen.blocks, exact.blocks)
     np.testing.assert_array_equal(chosen.frame, exact.frame)
     np.testing.assert_array_equal(chosen.frame_types, exact.frame_types)
@@ -97,10 +106,10 @@ def test_mvextractor_agrees_with_pyav_where_it_is_taken(kind: str, tmp_path: Pat
 
 def test_windows_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = clip_of_kind("h264 B", tmp_path)
-    whole = video.read_vectors(path, "pyav")
-    monkeypatch.setattr(video, "WINDOW_FRAMES", 7)
-    assert [len(part.frame_types) for part in video.windows(path, "pyav")] == [7, 7, 7, 7, 2]
-    again = video.read_vectors(path, "pyav")
+    whole = read_vectors(path, "pyav")
+    monkeypatch.setattr(vector_records, "WINDOW_FRAMES", 7)
+    assert [len(part.frame_types) for part in vector_windows(path, "pyav")] == [7, 7, 7, 7, 2]
+    again = read_vectors(path, "pyav")
     np.testing.assert_array_equal(again.blocks, whole.blocks)
     np.testing.assert_array_equal(again.frame, whole.frame)
 
@@ -108,25 +117,25 @@ def test_windows_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @needs_mvextractor
 def test_mvextractor_is_taken_only_where_it_is_exact() -> None:
     asked = [("mpeg4", False), ("mpeg4", True), ("h264", False), ("h264", True), ("wmv2", False)]
-    taken = [video.choose_backend(codec, has_b, "mvextractor") for codec, has_b in asked]
+    taken = [choose_backend(codec, has_b, "mvextractor") for codec, has_b in asked]
     assert taken == ["mvextractor", "mvextractor", "mvextractor", "pyav", "pyav"]
-    assert {video.choose_backend(codec, has_b) for codec, has_b in asked} == {"pyav"}
+    assert {choose_backend(codec, has_b) for codec, has_b in asked} == {"pyav"}
 
 
 def test_backend_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "has_mvextractor", lambda: False)
-    assert video.choose_backend("mpeg4", False) == "pyav"
+    monkeypatch.setattr(vectors_module, "has_mvextractor", lambda: False)
+    assert choose_backend("mpeg4", False) == "pyav"
     with pytest.raises(MoclipError, match="not installed"):
-        video.choose_backend("mpeg4", False, "mvextractor")
+        choose_backend("mpeg4", False, "mvextractor")
     with pytest.raises(MoclipError, match="unknown backend 'fast'"):
-        video.choose_backend("mpeg4", False, "fast")
+        choose_backend("mpeg4", False, "fast")
 
 
 @needs_mvextractor
 def test_b_frame_that_the_index_missed_is_noticed(tmp_path: Path) -> None:
     path = clip_of_kind("h264 B", tmp_path)
-    with pytest.raises(video.InexactError):
-        list(video.windows(path, "mvextractor", refuse_b=True))
+    with pytest.raises(InexactError):
+        list(vector_windows(path, "mvextractor", refuse_b=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,8 +143,8 @@ def test_frames_are_those_of_decoding_everything(kind: str, tmp_path: Path) -> N
     path = clip_of_kind(kind, tmp_path)
     expected = [rgb for rgb, _, _ in plain_decode(path)]
     for wanted in ([0], [29], [11, 12, 13], [25, 3, 3, 14], list(range(30))):
-        for seekable in (False, video.probe(path).seekable):
-            found = video.read_frames(path, wanted, seekable)
+        for seekable in (False, probe(path).seekable):
+            found = read_frames(path, wanted, seekable)
             np.testing.assert_array_equal(found, np.stack([expected[i] for i in wanted]))
 
 
@@ -143,17 +152,17 @@ def test_frames_are_those_of_decoding_everything(kind: str, tmp_path: Path) -> N
 def test_frames_are_reached_by_seeking(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = clip_of_kind(kind, tmp_path)
     expected = [rgb for rgb, _, _ in plain_decode(path)]
-    monkeypatch.setattr(video, "_read_in_order", lambda path, wanted: pytest.fail("read from the start"))
-    assert video.probe(path).seekable
-    np.testing.assert_array_equal(video.read_frames(path, [27, 13], True), np.stack([expected[27], expected[13]]))
+    monkeypatch.setattr(frames_module, "_read_in_order", lambda path, wanted: pytest.fail("read from the start"))
+    assert probe(path).seekable
+    np.testing.assert_array_equal(read_frames(path, [27, 13], True), np.stack([expected[27], expected[13]]))
 
 
 def test_frame_beyond_the_end_is_refused(tmp_path: Path) -> None:
     path = clip_of_kind("mpeg4", tmp_path)
     with pytest.raises(VideoError, match="frame 30 is beyond"):
-        video.read_frames(path, [0, 30])
+        read_frames(path, [0, 30])
     with pytest.raises(VideoError, match="frame -1"):
-        video.read_frames(path, [-1])
+        read_frames(path, [-1])
 
 
 @pytest.mark.parametrize("codec", [("libx265", "hevc"), ("mjpeg", "mjpeg"), ("libvpx-vp9", "vp9")])
@@ -164,14 +173,14 @@ def test_codec_without_vectors_is_named(codec: tuple[str, str], tmp_path: Path) 
     pixels = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
     path = encode(tmp_path / "a.mkv", FILM[:4], encoder, pix_fmt=pixels)
     with pytest.raises(VideoError, match=f"codec {name} exports no motion vectors") as caught:
-        video.probe(path)
+        probe(path)
     assert "H.264 or MPEG-4" in (caught.value.fix or "")
 
 
 def test_single_frame_is_refused(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", FILM[:1])
     with pytest.raises(VideoError, match="1 frame: a clip needs at least 2 to have motion"):
-        video.probe(path)
+        probe(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, I am a text file\n" * 50, os.urandom(5000)])
@@ -179,7 +188,7 @@ def test_file_that_is_no_video_is_refused(content: bytes, tmp_path: Path) -> Non
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     with pytest.raises(VideoError) as caught:
-        video.probe(path)
+        probe(path)
     assert caught.value.where == str(path)
     assert caught.value.fix
     assert "\n" not in caught.value.what
@@ -187,7 +196,7 @@ def test_file_that_is_no_video_is_refused(content: bytes, tmp_path: Path) -> Non
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no such file"):
-        video.probe(tmp_path / "nowhere.mp4")
+        probe(tmp_path / "nowhere.mp4")
 
 
 def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
@@ -199,16 +208,16 @@ def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(VideoError, match="no video stream"):
-        video.probe(path)
+        probe(path)
 
 
 def test_file_cut_short_keeps_its_good_frames(tmp_path: Path) -> None:
     whole = clip_of_kind("mpeg4", tmp_path)
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    count = video.probe(cut).frames
+    count = probe(cut).frames
     assert 2 <= count < len(FILM)
-    short, full = video.read_vectors(cut, "pyav"), video.read_vectors(whole, "pyav")
+    short, full = read_vectors(cut, "pyav"), read_vectors(whole, "pyav")
     sure = min(len(short.frame_types), count) - 1  # the last picture may be half there
     assert sure >= 5
     np.testing.assert_array_equal(short.blocks[short.frame < sure], full.blocks[full.frame < sure])
@@ -217,35 +226,35 @@ def test_file_cut_short_keeps_its_good_frames(tmp_path: Path) -> None:
 def test_video_of_intra_frames_only_has_no_vectors(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", FILM[:5], gop=1)
     with pytest.raises(VideoError, match="no motion vectors in any frame"):
-        video.read_vectors(path, "pyav")
+        read_vectors(path, "pyav")
 
 
 def test_odd_size_is_kept(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", moving_texture(6, (81, 95)), "libx264", pix_fmt="yuv444p", b_frames=2)
-    info = video.probe(path)
+    info = probe(path)
     assert (info.width, info.height) == (95, 81)
-    assert video.read_frames(path, [5]).shape == (1, 81, 95, 3)
+    assert read_frames(path, [5]).shape == (1, 81, 95, 3)
 
 
 def real_clips() -> list[Path]:
     root = os.environ.get("MOCLIP_REAL_DATA")
     if not root:
         return []
-    return sorted(path for path in Path(root).rglob("*") if path.suffix in (*video.VIDEO_SUFFIXES, ".m4v"))
+    return sorted(path for path in Path(root).rglob("*") if path.suffix in (*VIDEO_SUFFIXES, ".m4v"))
 
 
 @pytest.mark.skipif(not real_clips(), reason="MOCLIP_REAL_DATA names no folder of real clips")
 def test_real_clips_read_alike_whatever_the_way() -> None:
     rng = np.random.default_rng(0)
     for path in real_clips()[::3]:
-        info = video.probe(path)
+        info = probe(path)
         wanted = sorted(int(i) for i in rng.choice(info.frames, 3, replace=False))
-        in_order = video._read_in_order(path, wanted)
-        np.testing.assert_array_equal(video.read_frames(path, wanted), np.stack([in_order[i] for i in wanted]))
-        exact = video.read_vectors(path, "pyav")
+        in_order = _read_in_order(path, wanted)
+        np.testing.assert_array_equal(read_frames(path, wanted), np.stack([in_order[i] for i in wanted]))
+        exact = read_vectors(path, "pyav")
         assert len(exact.frame_types) == info.frames
-        assert (video.B_FRAME in exact.frame_types) == info.has_b
-        if not video.has_mvextractor():
+        assert (B_FRAME in exact.frame_types) == info.has_b
+        if not has_mvextractor():
             continue
-        chosen = video.read_vectors(path, video.choose_backend(info.codec, info.has_b, "mvextractor"))
+        chosen = read_vectors(path, choose_backend(info.codec, info.has_b, "mvextractor"))
         np.testing.assert_array_equal(chosen.blocks, exact.blocks)

@@ -23,8 +23,8 @@ from typing import Any
 from benchmarks.common import ROOT, machine, processor, say
 from benchmarks.peers import page
 from benchmarks.peers.core import Part, versions
-from moclip.files import write_atomically
-from pipeline import console
+from moclip.files.atomic import write_atomically
+from pipeline.console.output import print_note, print_table
 
 PARTS = ("extraction", "store", "inputs", "training", "inference", "growth")
 OUT = ROOT / "benchmarks/results.json"
@@ -82,7 +82,7 @@ def measured(name: str, quick: bool, share: float) -> dict[str, Any]:
 
 
 def show(name: str, part: dict[str, Any]) -> None:
-    console.table(
+    print_table(
         name,
         ("", "beside", "unit", "ours", "theirs", "times", "quartiles", "target", "met"),
         [
@@ -101,7 +101,7 @@ def show(name: str, part: dict[str, Any]) -> None:
         ],
     )
     for one in part["left_out"]:
-        console.note(f"left out: {one['name']}: {one['reason']}")
+        print_note(f"left out: {one['name']}: {one['reason']}")
 
 
 def memory() -> float:

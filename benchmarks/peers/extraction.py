@@ -17,7 +17,10 @@ import pandas as pd
 from benchmarks.common import HD_SIZE, UCF_SIZE, indexed, make_clips, real_data, say
 from benchmarks.extract import FULL_HD, bare_mvextractor, bare_pyav, run_ours
 from benchmarks.peers.core import Part, Run, ffmpeg, pool
-from moclip import extract, motion, storage, store, video
+from moclip import motion
+from moclip.files.folders import Folder
+from moclip.video import vectors
+from moclip.video.vectors import has_mvextractor, vector_windows
 
 OURS = "ours"
 SIZES = {"320x240": UCF_SIZE, "1280x720": HD_SIZE, "1920x1080": FULL_HD}
@@ -91,7 +94,7 @@ def subjects(part: Part) -> dict[str, pd.DataFrame]:
 def loops(part: Part, name: str, table: pd.DataFrame) -> Iterator[str]:
     """The loops that run here."""
     for who in LOOPS:
-        if who == "mvextractor" and not video.has_mvextractor():
+        if who == "mvextractor" and not has_mvextractor():
             part.leave_out(f"{name}: {who}", "it is not installed (wheels for x86-64 Linux only)")
         elif part.try_(f"{name}: {who}", functools.partial(LOOPS[who], table["path"].iloc[0])):
             yield who
@@ -138,7 +141,7 @@ def on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str | None, s
     }
     executor = stack.enter_context(pool(2, functools.partial(bare_pyav, paths[0])))
     for who in ("mvextractor", "PyAV auto", "PyAV none"):
-        if who != "mvextractor" or video.has_mvextractor():
+        if who != "mvextractor" or has_mvextractor():
             runs[who] = functools.partial(on_processes, executor, LOOPS[who], paths)
     if binary is not None:
         halves = [listed(paths[half::2], part.folder / f"half{half}.txt") for half in (0, 1)]
@@ -173,16 +176,16 @@ def shares(clips: pd.DataFrame, folder: Path) -> dict[str, float]:
             (motion, "field", "field"),
             (motion, "quantise", "field"),
             (store, "encode_shard", "compress"),
-            (storage.Folder, "write", "write"),
+            (Folder, "write", "write"),
             (video, "md5", "MD5, checksum"),
             (store, "checksum", "MD5, checksum"),
         ):
             stack.enter_context(mock.patch.object(owner, name, _timed(getattr(owner, name), step, spent)))
-        stack.enter_context(mock.patch.object(video, "windows", _timed_steps(video.windows, "decode", spent)))
+        stack.enter_context(mock.patch.object(vectors, "vector_windows", _timed_steps(vector_windows, "decode", spent)))
         begun = time.perf_counter()
         run_ours(clips, "auto", 0, folder)
         whole = time.perf_counter() - begun
-    assert extract.motion is motion  # what is patched is what is called
+    assert motion is motion  # what is patched is what is called
     rest = whole - sum(spent.values())
     named = {step: spent.get(step, 0.0) for step in ("decode", "field", "compress", "write", "MD5, checksum")}
     return {step: round(seconds / whole, 4) for step, seconds in {**named, "plan, table, rest": rest}.items()}

@@ -16,12 +16,14 @@ import torch
 from benchmarks.common import UCF_SIZE, make_clips, real_clips, real_data, say
 from benchmarks.peers.core import Part, Run, peak
 from benchmarks.predict import evenly
-from moclip import video
-from moclip.clip import Clip
-from moclip.cost import count_parameters, fusion_cost, multiply_adds, picture_cost, segment_cost
-from moclip.fusion import ConcatFusion, FusionConfig
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.predictor import FieldSettings, Predictor, ViewSettings
+from moclip.inference.clip_input import FieldSettings, ViewSettings
+from moclip.inference.predictor import Predictor
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, picture_cost, segment_cost
+from moclip.models.fusion import ConcatFusion, FusionConfig
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.video.frames import read_frames
+from moclip.video.probe import probe
 
 FRAMES = 8
 CLASSES = tuple(f"class {number}" for number in range(101))
@@ -44,7 +46,7 @@ def measure(part: Part) -> None:
     else:
         paths = [*sorted((real / "codecs").glob("*.avi")), *evenly(real_clips(real))]
     clips = [str(path) for path in paths]
-    part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([video.probe(path).frames for path in paths]))}
+    part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([probe(path).frames for path in paths]))}
     part.facts["threads"] = torch.get_num_threads()
     makers: dict[str, Callable[[], Answer]] = {
         OURS: functools.partial(models, part.quick),
@@ -128,7 +130,7 @@ def models(tiny: bool = False) -> Predictor:
         letters = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
         CLIPTokenizer(letters, []).save_pretrained(folder)
         CLIPImageProcessor().save_pretrained(folder)
-        clip = Clip(folder)
+        clip = ClipEncoder(folder)
     network = (
         MvTsn(MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5))
         .eval()
@@ -167,8 +169,8 @@ def x_clip_answer() -> Answer:
 
 
 def _answer(model: Any, processor: Any, features: Callable[[Any, torch.Tensor], torch.Tensor], path: str) -> int:
-    numbers = np.linspace(0, video.probe(Path(path)).frames - 1, FRAMES).astype(int)
-    shown = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in video.read_frames(Path(path), numbers)]
+    numbers = np.linspace(0, probe(Path(path)).frames - 1, FRAMES).astype(int)
+    shown = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in read_frames(Path(path), numbers)]
     pixels = processor(images=shown, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         found = features(model, pixels)

@@ -27,11 +27,11 @@ from benchmarks.read import (
     group_transform,
     has_cv2,
 )
-from moclip.augment import pictures, random_crops
-from moclip.mv_training import MvTsnRecipe, optimiser_for
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.sampling import segment_frames
-from moclip.store import FieldReader
+from moclip.data.crops import crop_and_resize, random_crops
+from moclip.data.sampling import segment_frames
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.store.reader import FieldReader
+from moclip.training.mv_tsn import MvTsnRecipe, optimiser_for
 
 BATCH = 16  # videos
 WORKERS = 2
@@ -147,7 +147,7 @@ def ours(reader: FieldReader, places: np.ndarray, generator: np.random.Generator
     for batch in places:
         fields = torch.from_numpy(reader.read(batch))
         boxes = random_crops(len(batch) // SEGMENTS, reader.grid, SCALES, True, generator).repeat(SEGMENTS)
-        pictures(fields, boxes, PICTURE)
+        crop_and_resize(fields, boxes, PICTURE)
 
 
 def read_only(reader: FieldReader, places: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.peers.growth import last_slope, without_start
-from moclip.files import write_atomically
+from moclip.files.atomic import write_atomically
 
 PAGE = ROOT / "docs/performance.md"
 PICTURES = ROOT / "docs/performance"

@@ -16,8 +16,9 @@ import torch
 from benchmarks.common import UCF_SIZE, indexed, make_clips, real_clips, real_data, say
 from benchmarks.peers.core import Part, Run, load
 from benchmarks.read import BATCH, SEGMENTS, build, read_batches, stored_frames
-from moclip import store
-from moclip.store import FieldReader
+from moclip.store.layout import CHUNK_FRAMES, DESCRIPTION_FILE, MISSING, SHARD_FRAMES
+from moclip.store.reader import FieldReader
+from moclip.store.table import rows_of
 
 CHUNKS = (1, 4, 16, 64, 256)  # frames
 CODECS: dict[str, list[dict[str, Any]]] = {
@@ -124,7 +125,7 @@ def layouts(part: Part, whole: np.ndarray, batches: int) -> None:
 
 def chosen(path: Path) -> str:
     """The layout, among those compared, that a store is written in: "codec, frames a chunk"."""
-    about: Any = json.loads((path / store.ABOUT).read_text(encoding="utf-8"))
+    about: Any = json.loads((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     sharding = next(codec for codec in about["codecs"] if codec["name"] == "sharding_indexed")["configuration"]
     inner = sharding["codecs"]
     codec: Any = next((one for one in inner if one["name"] not in ("bytes", "crc32c")), {"name": "none"})
@@ -157,7 +158,7 @@ def written(path: Path, given: np.ndarray, codec: str, chunk: int, shard: int) -
         "metadata": {
             "shape": list(given.shape),
             "data_type": "int8",
-            "fill_value": store.MISSING,
+            "fill_value": MISSING,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *given.shape[1:]]}},
             "codecs": [sharding],
         },
@@ -195,7 +196,7 @@ def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarra
     sizes = {OURS: _size(path)}
     part.setup[OURS] = (
         f"`FieldReader.read`, a batch of {BATCH * SEGMENTS}, no cache; {chosen(path)} frames a chunk, "
-        f"shards of {store.SHARD} frames, CRC-32C"
+        f"shards of {SHARD_FRAMES} frames, CRC-32C"
     )
     ways: dict[str, Callable[[], tuple[Run, int, int]]] = {
         "zarr-python": functools.partial(_zarr, path, few),
@@ -213,7 +214,7 @@ def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarra
         "zarrs", "zarrs", "the same array, `zarrs.ZarrsCodecPipeline`, field by field (quicker than `oindex`)"
     ):
         ways["zarrs"] = functools.partial(_zarrs, path, few)
-    if part.peer("h5py", "HDF5", f"chunks of {store.CHUNK} frames, shuffle and gzip 1; each frame by itself"):
+    if part.peer("h5py", "HDF5", f"chunks of {CHUNK_FRAMES} frames, shuffle and gzip 1; each frame by itself"):
         ways["HDF5"] = functools.partial(_hdf5, part.folder, whole, packed[:1, : few.size])
     for name, way in ways.items():
         prepared: list[tuple[Run, int, int]] = []
@@ -283,7 +284,7 @@ def _hdf5(folder: Path, whole: np.ndarray, packed: np.ndarray) -> tuple[Run, int
     h5py = load("h5py")
     file = folder / "fields.h5"
     with h5py.File(file, "w") as made:
-        chunks = (store.CHUNK, *whole.shape[1:])
+        chunks = (CHUNK_FRAMES, *whole.shape[1:])
         made.create_dataset("field", data=whole, chunks=chunks, compression="gzip", compression_opts=1, shuffle=True)
     array = h5py.File(file, "r")["field"]
     out, wanted = np.empty((packed.size, *whole.shape[1:]), np.int8), packed.reshape(-1).tolist()
@@ -296,9 +297,7 @@ def _hdf5(folder: Path, whole: np.ndarray, packed: np.ndarray) -> tuple[Run, int
 
 
 def _clips_of(reader: FieldReader, whole: np.ndarray, flat: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    return [
-        (row.offset, whole[flat[row.offset] : flat[row.offset] + row.length]) for row in store.rows_of(reader.table)
-    ]
+    return [(row.offset, whole[flat[row.offset] : flat[row.offset] + row.length]) for row in rows_of(reader.table)]
 
 
 def _by_clip(reader: FieldReader, places: np.ndarray) -> list[tuple[int, np.ndarray]]:

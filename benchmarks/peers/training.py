@@ -18,12 +18,12 @@ from benchmarks.common import UCF_SIZE, indexed, make_clips, real_data, say
 from benchmarks.peers.core import Part, Turns, command
 from benchmarks.peers.inputs import RECIPE
 from benchmarks.read import SEGMENTS, build, decode_sample, film, group_transform, has_cv2
-from moclip.fields import Clips, Fields
-from moclip.mv_training import MvTsnRecipe, optimiser_for, train_mv_tsn
-from moclip.mv_tsn import MvTsn, MvTsnConfig
-from moclip.sampling import segment_frames
-from moclip.store import FieldReader
-from moclip.training import autocast_type
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.sampling import segment_frames
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.store.reader import FieldReader
+from moclip.training.common import autocast_type
+from moclip.training.mv_tsn import MvTsnRecipe, optimiser_for, train_mv_tsn
 
 UCF_TRAIN = 9_537  # clips
 CPU = torch.device("cpu")
@@ -66,13 +66,13 @@ def measure(part: Part) -> None:
 # ------------------------------------------------------------------------------------------------------ epochs
 
 
-class Timed(Fields):
+class Timed(SampledFields):
     """Fields that note for how long a reader waited for them."""
 
     waited = 0.0
 
     def read_async(
-        self, clips: Clips, segments: int, generator: np.random.Generator | None = None
+        self, clips: SplitClips, segments: int, generator: np.random.Generator | None = None
     ) -> Callable[[], np.ndarray]:
         begun = time.perf_counter()
         wait = super().read_async(clips, segments, generator)
@@ -107,7 +107,7 @@ class Epoch:
         self.recipe: MvTsnRecipe = replace(RECIPE, batch=batch, precision=precision)
         table = reader.table.set_index("id").loc[self.clips["id"]].reset_index()
         self.labels = np.arange(len(table)) % 2
-        self.places = Clips(table["offset"].to_numpy(), table["length"].to_numpy(), self.labels)
+        self.places = SplitClips(table["offset"].to_numpy(), table["length"].to_numpy(), self.labels)
         self.rows = table.assign(codec="mpeg4")
         self.waits: dict[str, list[float]] = {OURS: [], LOADER: []}
 
@@ -116,7 +116,7 @@ class Epoch:
         return MvTsn(self.config).to(self.device).to(memory_format=torch.channels_last)
 
     def ours(self, folder: Path) -> None:
-        plain = Fields.of(self.reader, self.rows)
+        plain = SampledFields.of(self.reader, self.rows)
         fields = Timed(plain.reader, plain.motion_frame, plain.first)
         begun = time.perf_counter()
         validation = self.places[:2]

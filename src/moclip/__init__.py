@@ -12,7 +12,7 @@ from moclip.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moclip.predictor import Predictor
+    from moclip.inference.predictor import Predictor
 
 
 def load(folder: str | Path, device: str | None = None) -> Predictor:
@@ -20,6 +20,8 @@ def load(folder: str | Path, device: str | None = None) -> Predictor:
 
     On the GPU where there is one and no `device` is named. Raises ModelError (moclip.errors).
     """
-    from moclip import bundle  # and with it torch: whoever imports a part of this package need not wait for it
+    from moclip.inference.bundle import (
+        load_bundle,  # and with it torch: whoever imports a part of this package need not wait for it
+    )
 
-    return bundle.load(folder, device)
+    return load_bundle(folder, device)

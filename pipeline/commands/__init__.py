@@ -1,0 +1,1 @@
+"""Commands of `moclip` that are no stage of the DAG."""

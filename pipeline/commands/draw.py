@@ -1,0 +1,109 @@
+"""`moclip draw`: pictures of clips' motion vectors, to look at. Not in the DAG, and needs no params.yaml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moclip.drawing.clip import DrawingResult, DrawJob, draw_clips, draw_or_reason, drawing_paths
+from moclip.drawing.colours import Style
+from moclip.drawing.drawn_frames import Drawing, Form, count_frames
+from moclip.errors import MoclipError, VideoError
+from moclip.video.clip_files import find_clips
+from pipeline.console.output import print_error, print_note
+from pipeline.console.progress import show_progress
+from pipeline.stage import Workers, cpu_count, stage
+
+
+@stage()
+def draw(
+    clips: Annotated[
+        list[Path], typer.Argument(help="Clips, folders of clips, or patterns in quotes.", show_default=False)
+    ],
+    style: Annotated[
+        Style, typer.Option(help="arrows; hsv: colours by direction; components: dx, dy and length as R, G and B.")
+    ] = "arrows",
+    form: Annotated[
+        Form, typer.Option("--as", help="An animation, png: a picture a frame; mean, max (longest): one over time.")
+    ] = "mp4",
+    out: Annotated[Path, typer.Option(help="Folder for the drawings.")] = Path("drawings"),
+    over: Annotated[
+        bool | None,
+        typer.Option("--over/--alone", help="Over the dimmed frame, or without.  [over; components alone]"),
+    ] = None,
+    stabilise: Annotated[
+        bool, typer.Option("--stabilise", help="Subtract each frame's median motion, that of the camera.")
+    ] = False,
+    limit: Annotated[
+        float | None,
+        typer.Option(help="px a frame at full strength.  [95th percentile of what is drawn]", show_default=False),
+    ] = None,
+    frames: Annotated[str, typer.Option(metavar="A:B", help="Draw frames A to B - 1, counted from 0.")] = ":",
+    workers: Workers = cpu_count(),
+) -> None:
+    """Draw the motion vectors of clips.
+
+    mp4 is the default form: a fraction of a GIF's size, with all colours and the clip's own speed; gif and webp
+    loop by themselves in pages and slides. Arrows point where the content moves to. Each picture has a legend with the
+    px a frame at full strength, which are px of the clip, the same for all frames of a clip. Frames without vectors,
+    I-frames above all, show the motion before them in an animation; the legend says so. A clip that cannot be read is
+    reported, the others are drawn; the exit code is 1 where none could be.
+    """
+    if limit is not None and not 0 < limit < float("inf"):
+        raise MoclipError("must be above 0", where="--limit")
+    if style == "components" and over:
+        raise MoclipError("components fill the whole picture: no frame is seen below", where="--over")
+    start, stop = _part(frames)
+    drawing = Drawing(style, form, over is not False, stabilise, limit, start, stop)
+    files = find_clips(clips)
+    jobs = [(file, target, drawing) for file, target in zip(files, drawing_paths(files, out, style), strict=True)]
+    results = _alone(jobs[0]) if len(jobs) == 1 else _together(jobs, workers)
+    order = {job: number for number, job in enumerate(jobs)}
+    results.sort(key=lambda result: order[result[0]])
+    for _, done in results:
+        if isinstance(done, DrawingResult):
+            print_note(f"draw: {done.path}, {done.frames} frames, {done.limit:g} px a frame at full strength")
+    failed = [(file, done) for (file, *_), done in results if isinstance(done, VideoError)]
+    for file, problem in failed:
+        print_error(f"{file}: {problem.what}")
+    if len(failed) == len(jobs):
+        raise VideoError("no clip could be drawn", fix="see the reasons above")
+
+
+Result = tuple[DrawJob, DrawingResult | VideoError]
+
+
+def _alone(job: DrawJob) -> list[Result]:
+    """Draw one clip here, and tell of its frames."""
+    try:
+        frames = count_frames(job[0], job[2])
+    except VideoError as problem:
+        return [(job, problem)]
+    with show_progress("draw", frames, "frame") as advance:
+        return [(job, draw_or_reason(job, advance))]
+
+
+def _together(jobs: list[DrawJob], workers: int) -> list[Result]:
+    results = []
+    with show_progress("draw", len(jobs)) as advance:
+        for result in draw_clips(jobs, workers):
+            results.append(result)
+            advance(1)
+    return results
+
+
+def _part(frames: str) -> tuple[int, int | None]:
+    """The ends of "A:B", either of which may be left out."""
+    ends = re.fullmatch(r"(\d*):(\d*)", frames)
+    if ends:
+        start, stop = int(ends[1] or 0), int(ends[2]) if ends[2] else None
+        if stop is None or start < stop:
+            return start, stop
+    raise MoclipError(f"{frames} is no part of a clip", where="--frames", fix="for example 10:20, 10: or :20")
+
+
+if __name__ == "__main__":
+    draw()

@@ -1,0 +1,192 @@
+"""`moclip predict`: which action a clip shows, by the models that `dvc repro` left, or by a bundle of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moclip.errors import MoclipError, VideoError, no_model
+from moclip.video.clip_files import find_clips
+from pipeline import params as parameters
+from pipeline import paths
+from pipeline.console.command import while_importing
+from pipeline.console.output import STREAM_LABELS, print_error, print_result
+from pipeline.console.progress import show_progress
+from pipeline.io import rounded
+from pipeline.params import Params
+from pipeline.stage import Workers, cpu_count, stage
+
+if TYPE_CHECKING:
+    from moclip.inference.predictor import Prediction, Predictor
+
+
+PREDICT_KEYS = (
+    "seed",
+    "index.transcode",
+    "mv.canvas",
+    "mv.cell",
+    "mv.clip",
+    "mv.accumulate",
+    "dataset.shots",
+    "dataset.base_to_new",
+    "clip.model",
+    "clip.revision",
+    "clip.frames",
+    "clip.choice",
+    "evaluate.protocol",
+    "evaluate.crop",
+)
+"""What it takes to look at a clip as the models were trained to."""
+
+
+@stage(*PREDICT_KEYS)
+def predict(
+    params: Params | None,
+    clips: Annotated[
+        list[Path], typer.Argument(help="Clips, folders of clips, or patterns in quotes.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to name.")] = 3,
+    labels: Annotated[
+        str | None, typer.Option(help='Choose from these instead, no training needed: "a, b, c".', show_default=False)
+    ] = None,
+    from_bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="A folder of `moclip export`.  [what dvc repro left]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row a clip and rank.")] = False,
+    workers: Workers = cpu_count(),
+) -> None:
+    """Say which action a clip shows.
+
+    Names the most probable classes by fusion, by motion alone and by zero-shot CLIP, side by side, with the models that
+    `dvc repro` left or those of a bundle. A clip that cannot be read is reported, the others are answered; the exit
+    code is 1 where none could be.
+    """
+    if as_json and as_csv:
+        raise MoclipError("--json and --csv exclude each other")
+    files = find_clips(clips)
+    predictor = _predictor(params, from_bundle)
+    if labels is not None:
+        predictor = predictor.labelled([label.strip() for label in labels.split(",") if label.strip()])
+    results: list[dict[str, Any]] = []
+    with show_progress("predict", len(files)) as advance:
+        # a single clip has no other to protect, and is answered sooner without worker processes
+        answers = predictor.predict(files) if len(files) == 1 else predictor.predict_apart(files, workers)
+        for path, answer in zip(files, answers, strict=True):
+            results.append({"clip": str(path)} | _named(answer, top))
+            advance(1)
+    if as_json:
+        print(json.dumps(rounded(results), indent=2))  # ASCII: whatever the terminal can show
+    elif as_csv:
+        print(_csv(results), end="")
+    else:
+        _show(results)
+    failed = [result for result in results if "error" in result]
+    for result in failed:
+        print_error(f"{result['clip']}: {result['error']}")
+    if len(failed) == len(results):
+        raise VideoError("no clip could be read", fix="see the reasons above")
+
+
+def _predictor(params: Params | None, folder: Path | None) -> Predictor:
+    if folder:
+        with while_importing():
+            from moclip.inference.bundle import load_bundle
+        return load_bundle(folder)
+    if params is None:
+        raise parameters.missing(paths.PARAMS, "or name a bundle: --bundle DIR")
+    return load_predictor(params)
+
+
+def load_predictor(params: Params) -> Predictor:
+    """The models that `dvc repro` left. Raises MoclipError where they are absent, or do not belong together.
+
+    PyTorch and CLIP, which take seconds to import, come after what can be told without them.
+    """
+    for path, maker in ((paths.MV_TSN, "train_mv"), (paths.FUSION, "train_fusion")):
+        if not path.exists():
+            raise no_model(path, maker)
+    with while_importing():
+        from moclip.inference.clip_input import FieldSettings, ViewSettings
+        from moclip.inference.predictor import Predictor
+        from moclip.models.clip_encoder import ClipEncoder
+        from moclip.models.device import pick_device
+        from moclip.models.fusion import load_fusion
+        from moclip.models.mv_tsn import load_mv_tsn
+        from pipeline.consistency import check_consistent  # and with it zarr and pandas, which a bundle does without
+
+    inputs = check_consistent(params)
+    device = pick_device()
+    mv_tsn, (text, logit_scale) = load_mv_tsn(paths.MV_TSN), inputs.text()
+    mv = params.mv
+    fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate)
+    segments, crops = params.evaluate.views
+    return Predictor(
+        mv_tsn.to(device),
+        load_fusion(paths.FUSION).to(device),
+        ClipEncoder(params.clip.model, device, params.clip.revision or None),
+        tuple(mv_tsn.config.classes),
+        text,
+        logit_scale,
+        tuple(inputs.clip_text.attributes["prompts"]),
+        fields,
+        ViewSettings(segments, crops, params.evaluate.crop, params.clip.frames, params.clip.choice, params.seed),
+    )
+
+
+def _named(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
+    if isinstance(answer, VideoError):
+        return {"error": answer.what}
+    return {
+        stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
+        for stream in answer.probabilities
+    }
+
+
+def _show(results: list[dict[str, Any]]) -> None:
+    from moclip.inference.predictor import STREAMS
+
+    streams = [stream for stream in STREAMS if any(stream in result for result in results)]
+    rows = [
+        (result["clip"] if rank == 0 else "", *(_share(result[stream][rank]) for stream in streams))
+        for result in results
+        if "error" not in result
+        for rank in range(len(result["zero_shot"]))
+    ]
+    if rows:
+        print_result("which action?", ("clip", *(STREAM_LABELS[stream] for stream in streams)), rows)
+
+
+def _share(one: dict[str, Any]) -> str:
+    return f"{one['class']} {one['probability']:.2f}"
+
+
+def _csv(results: list[dict[str, Any]]) -> str:
+    """clip, rank, a class and its probability a stream, error: a row a clip and rank, one without rank for an error."""
+    from moclip.inference.predictor import STREAMS
+
+    text = io.StringIO()
+    columns = ["clip", "rank", *(f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")), "error"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        if "error" in result:
+            writer.writerow({"clip": result["clip"], "error": result["error"]})
+            continue
+        for rank in range(len(result["zero_shot"])):
+            row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1}
+            for stream in STREAMS:
+                if stream in result:
+                    one = result[stream][rank]
+                    row |= {stream: one["class"], f"{stream}_probability": rounded(one["probability"])}
+            writer.writerow(row)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    predict()

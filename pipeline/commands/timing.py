@@ -1,0 +1,96 @@
+"""`moclip timing`: how long a clip takes from file to class, part by part -> metrics/timing.json. Not in the DAG.
+
+Times differ on every run and machine: DVC does not watch the file, and git does not hold it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+
+from moclip.data.selection import usable_clips
+from moclip.errors import DatasetError
+from moclip.files.folders import join_path
+from moclip.files.local_copies import local_copy
+from moclip.inference.predictor import PARTS
+from pipeline import paths
+from pipeline.commands.predict import PREDICT_KEYS, load_predictor
+from pipeline.console.output import print_result
+from pipeline.console.progress import show_progress
+from pipeline.index_file import read_index
+from pipeline.io import write_json
+from pipeline.params import Params
+from pipeline.stage import stage
+
+
+@stage("dataset.root", *PREDICT_KEYS)
+def timing(
+    params: Params,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many test clips, evenly over the classes.")] = 40,
+) -> None:
+    """Measure how long a clip takes from its file to its class, part by part.
+
+    One clip at a time, after two for warming up, with the models that `dvc repro` left. Writes metrics/timing.json:
+    milliseconds a clip, median and 90th percentile.
+    """
+    rows = usable_clips(read_index(params), "test")
+    if rows.empty:
+        raise DatasetError("no usable test clip", where=paths.INDEX)
+    chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]
+    with ExitStack() as fetching:
+        places = (join_path(params.dataset.root, path) for path in chosen["path"])
+        _measure(params, chosen, [fetching.enter_context(local_copy(place)) for place in places])
+
+
+def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
+    predictor = load_predictor(params)
+    for path in files[:2]:
+        predictor(path)
+    spent: dict[str, list[float]] = {name: [] for name in (*PARTS, "clip_to_class")}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        if predictor.device.type == "cuda":
+            torch.cuda.synchronize()  # else the part that waits for the GPU would take the time of those before it
+        spent[name].append(time.perf_counter() - begun)
+
+    with show_progress("timing", len(files)) as advance:
+        for path in files:
+            with part("clip_to_class"):
+                with part("decode"):
+                    read = predictor.read(path)
+                predictor.answer(read, part)
+            advance(1)
+    milliseconds = {
+        name: {"median": 1e3 * float(np.median(values)), "p90": 1e3 * float(np.quantile(values, 0.9))}
+        for name, values in spent.items()
+    }
+    write_json(
+        paths.TIMING_JSON,
+        {
+            "clips": len(files),
+            "device": str(predictor.device),
+            "threads": torch.get_num_threads(),
+            "mean_frames": float(chosen["frames"].mean()),
+            "milliseconds": milliseconds,
+        },
+    )
+    print_result(
+        f"ms a clip, {len(files)} clips of {chosen['frames'].mean():.0f} frames, {torch.get_num_threads()} threads",
+        ("", "median", "90 % are below"),
+        [(name.replace("_", " "), f"{ms['median']:.1f}", f"{ms['p90']:.1f}") for name, ms in milliseconds.items()],
+    )
+
+
+if __name__ == "__main__":
+    timing()

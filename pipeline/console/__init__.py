@@ -1,0 +1,1 @@
+"""What a command prints, how it shows progress, and how it ends."""

@@ -1,0 +1,1 @@
+"""What `moclip doctor` checks: versions, machine, codecs, the model hub, exactness."""

@@ -1,0 +1,1 @@
+"""Which clip, which frame, which crop."""

@@ -1,0 +1,56 @@
+"""Clips of a split and the motion fields of their sampled frames, read from the store in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from moclip.data.sampling import motion_frames, segment_frames
+from moclip.store.layout import read_frame_types
+from moclip.store.reader import FieldReader
+from moclip.video.decoding import B_VECTOR_CODECS
+
+
+@dataclass(frozen=True)
+class SplitClips:
+    """Clips of one split: where each lies in the store and its label, each (n,) int64."""
+
+    offsets: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> SplitClips:
+        return SplitClips(self.offsets[rows], self.lengths[rows], self.labels[rows])
+
+
+class SampledFields:
+    """Motion fields of sampled frames: the store's reader with I-frames led to the motion before them."""
+
+    def __init__(self, reader: FieldReader, motion_frame: np.ndarray, first: int = 0) -> None:
+        self.reader = reader
+        self.motion_frame = motion_frame  # where to look for the motion of frames `first`, `first` + 1, ...
+        self.first = first
+        self.grid = reader.grid
+
+    @classmethod
+    def of(cls, reader: FieldReader, rows: pd.DataFrame) -> SampledFields:
+        """For these clips alone (columns offset, length, codec): no more is read of the frames' types than theirs."""
+        offsets, lengths = rows["offset"].to_numpy(np.int64), rows["length"].to_numpy(np.int64)
+        first, end = int(offsets.min()), int((offsets + lengths).max())
+        types = read_frame_types(reader.folder, first, end)
+        has_vectors = rows["codec"].isin(B_VECTOR_CODECS).to_numpy()
+        return cls(reader, first + motion_frames(types, offsets - first, lengths, has_vectors), first)
+
+    def read_async(
+        self, clips: SplitClips, segments: int, generator: np.random.Generator | None = None
+    ) -> Callable[[], np.ndarray]:
+        """Begin one batched read; the returned call gives (n * segments, 2, gh, gw) int8."""
+        frames = clips.offsets[:, None] + segment_frames(clips.lengths, segments, generator)
+        future = self.reader.read_async(self.motion_frame[frames - self.first].reshape(-1))
+        return lambda: np.asarray(future.result())

@@ -1,0 +1,70 @@
+"""TODO moclip.data.selection."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from moclip.data.clip_folder import ClipFolder
+
+
+def usable_clips(table: pd.DataFrame, *parts: str) -> pd.DataFrame:
+    """The rows of the index with status ok in the named splits (all but none, where no part is named)."""
+    wanted = table["split"].isin(parts) if parts else table["split"] != "none"
+    return table[wanted & (table["status"] == "ok")].reset_index(drop=True)
+
+
+def few_shot(rows: pd.DataFrame, shots: int | bool, seed: int) -> pd.DataFrame:
+    """At most `shots` rows of each class (columns id, label), all if False; the order of rows stays.
+
+    Each clip has its rank from the seed and its id alone, so the clips of 2 shots contain those of 1, and a clip added
+    to the folder pushes out one at most.
+    """
+    if shots is False:
+        return rows
+    rank = rows["id"].map(lambda name: hashlib.sha256(f"{seed}/{name}".encode()).hexdigest())
+    kept = rows.loc[rank.sort_values().index].groupby("label", sort=False).head(int(shots)).index
+    return rows[rows.index.isin(kept)].reset_index(drop=True)
+
+
+def base_classes(classes: int) -> int:
+    """How many classes, the first in label order, base-to-new trains on (arXiv 2203.05557, section 4.1)."""
+    return (classes + 1) // 2
+
+
+def class_names(table: pd.DataFrame) -> list[str]:
+    """Class names in label order, from the index."""
+    named = table[table["label"] >= 0].drop_duplicates("label").sort_values("label")
+    return [str(name) for name in named["class"]]
+
+
+def index_counts(table: pd.DataFrame, folder: ClipFolder | None = None) -> dict[str, object]:
+    """What a reader wants to know of an index: clips, classes, split sizes, codecs, failures by reason.
+
+    `listed` counts the clips in a split, absent ones too, and `usable_of_listed` those of them that can be used.
+    `ignored_files` counts the files and folders that are no clips, `hidden_files` those of them that are hidden.
+    """
+    ok = table[table["status"] == "ok"]
+    codec = ok["codec"] + np.where(ok["has_b"], " with B-frames", "")
+    listed = table["split"] != "none"
+    return {
+        "clips": len(table),
+        "usable": len(ok),
+        "listed": int(listed.sum()),
+        "usable_of_listed": int((ok["split"] != "none").sum()),
+        "classes": int(table.loc[table["label"] >= 0, "label"].nunique()),
+        "splits": tally(ok["split"]),
+        "codecs": tally(codec),
+        "damaged": int((ok["damage"] != "").sum()),
+        "not_usable": tally(table.loc[table["status"] != "ok", "reason"]),
+        "ignored_files": len(folder.ignored) if folder else 0,
+        "hidden_files": len(folder.hidden) if folder else 0,
+        "misplaced_clips": len(folder.misplaced) if folder else 0,
+    }
+
+
+def tally(values: pd.Series) -> dict[str, int]:
+    """How often each value occurs, sorted by value."""
+    return {str(name): int(count) for name, count in values.value_counts().sort_index().items()}

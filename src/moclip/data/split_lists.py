@@ -1,0 +1,189 @@
+"""TODO moclip.data.split_lists."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from moclip.data.groups import group_of, hmdb_group_of
+from moclip.data.name_spelling import speller
+from moclip.errors import DatasetError
+from moclip.files.hidden import is_hidden
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Official split lists: class names in label order, and the clips of each part, as listed, with file and line.
+
+    A clip is "Class/clip", with or without a suffix. `unused` are those that the lists name and leave out of this
+    split. `group` tells a clip's source from "Class/file". `contradictions` are lines whose number is another class's
+    than that of the clip's folder.
+    """
+
+    classes: list[str] | None
+    train: dict[str, str]
+    test: dict[str, str]
+    unused: dict[str, str]
+    group: Callable[[str], str]
+    contradictions: Sequence[str] = ()
+
+    @property
+    def parts(self) -> dict[str, dict[str, str]]:
+        """The three parts, by the word that the index has for them."""
+        return {"train": self.train, "test": self.test, "none": self.unused}
+
+
+def read_splits(folder: Path, number: int) -> Splits | None:
+    """Read the official lists of UCF-101 or of HMDB-51; None where the folder holds no lists at all.
+
+    UCF-101: `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`. HMDB-51: `<class>_test_split<n>.txt`, a line a
+    clip with 1 (train), 2 (test) or 0 (not in this split). UTF-8, or UTF-16 with a mark. Raises DatasetError for a
+    missing list, other bytes, a malformed line, a clip in both parts, or a class or number named twice.
+    """
+    if not folder.is_dir():
+        raise DatasetError("no such folder", where=folder, fix="set dataset.splits to the folder of the split lists")
+    if _hmdb_lists(folder, "?"):
+        return _read_hmdb(folder, number)
+    parts = [folder / f"{part}list{number:02d}.txt" for part in ("train", "test")]
+    if not any(path.exists() for path in parts):
+        if others := sorted(path.name for path in folder.glob("trainlist*.txt")):
+            raise DatasetError(
+                f"no {parts[0].name}; there is {', '.join(others)}",
+                where=folder,
+                fix="set dataset.split to one of them",
+            )
+        return None
+    for path in parts:
+        if not path.exists():
+            raise DatasetError("not found, though its partner list is there", where=path)
+    numbers = _read_classes(folder / "classInd.txt")
+    contradictions: list[str] = []
+    train, test = (_read_list(path, numbers or {}, contradictions) for path in parts)
+    if both := sorted(train.keys() & test.keys()):
+        raise DatasetError(in_both(both[0], train[both[0]], test[both[0]], len(both)), where=folder)
+    return Splits(
+        sorted(numbers, key=numbers.__getitem__) if numbers else None, train, test, {}, group_of, contradictions
+    )
+
+
+def in_both(clip: str, one: str, other: str, count: int = 1) -> str:
+    return f"{clip} is in both lists: {one}, and {other}; such clips: {count}"
+
+
+def _hmdb_lists(folder: Path, number: int | str) -> list[Path]:
+    """HMDB-51's lists of a split, sorted; "?" means of any."""
+    found = folder.glob(f"*_test_split{number}.txt")
+    return sorted(path for path in found if not is_hidden(path.name))
+
+
+def _read_hmdb(folder: Path, number: int) -> Splits:
+    suffix = f"_test_split{number}.txt"
+    lists = _hmdb_lists(folder, number)
+    named = {path.name.rsplit("_test_split", 1)[0] for path in _hmdb_lists(folder, "?")}
+    if absent := sorted(named - {path.name.removesuffix(suffix) for path in lists}):
+        what = f"no {absent[0]}{suffix} ({len(absent)} classes without)"
+        raise DatasetError(what, where=folder, fix="set dataset.split to a split whose lists are all there")
+    parts: tuple[dict[str, str], ...] = ({}, {}, {})  # unused, train, test
+    for path in lists:
+        name = path.name.removesuffix(suffix)
+        for line, text in _lines(path):
+            clip, _, part = text.replace("\t", " ").rpartition(" ")
+            if not clip:
+                raise DatasetError(f"line {line}, {text!r}: wanted a clip and 0, 1 or 2", where=path)
+            if part not in ("0", "1", "2"):
+                raise DatasetError(f"line {line}: part {part!r}; wanted 0, 1 or 2", where=path)
+            listed = PurePosixPath(name, clip.strip())
+            if not _is_clip(listed):
+                raise DatasetError(f"line {line}: {clip!r} is no clip of {name}", where=path)
+            place = f"{path.name}, line {line}"
+            for other in parts:
+                if other is not parts[int(part)] and str(listed) in other:
+                    raise DatasetError(f"{listed} is in two parts: {other[str(listed)]}, and {place}", where=folder)
+            parts[int(part)].setdefault(str(listed), place)
+    unused, train, test = parts
+    if not train or not test:
+        raise DatasetError("the lists name no clip to train or to test on", where=folder)
+    return Splits(sorted(named), train, test, unused, hmdb_group_of)
+
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a list that are not blank, without space around them, and their numbers."""
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise DatasetError(f"cannot be read: {problem.strerror}", where=path) from None
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = None
+    if text is None or "\0" in text:  # as in UTF-16 without a mark
+        fix = "save it as UTF-8 (in Notepad: Save as, Encoding; elsewhere: iconv -f OLD -t UTF-8)"
+        raise DatasetError("not text in UTF-8, nor in UTF-16 with a mark", where=path, fix=fix)
+    for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+_LABELLED = re.compile(r"(.*\S)\s+([0-9]+)")
+
+
+def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]) -> dict[str, str]:
+    """Lines "Class/file.avi" or "Class/file.avi 1": the name as listed -> file and line.
+
+    A number that is not the class's in `numbers` is told in `contradictions`; the class is that of the name.
+    """
+    listed: dict[str, str] = {}
+    spelling = speller(numbers)
+    for line, text in _lines(path):
+        labelled = _LABELLED.fullmatch(text)
+        name = labelled.group(1) if labelled else text
+        clip = PurePosixPath(name if "/" in name else name.replace("\\", "/"))
+        if not _is_clip(clip):
+            raise DatasetError(f"line {line}, {text!r}: wanted <Class>/<file> and perhaps a label", where=path)
+        number = numbers.get(spelling(clip.parts[0]))
+        if labelled and number is not None and number != int(labelled.group(2)):
+            what = f"{path.name}, line {line}, {text!r}: classInd.txt gives {clip.parts[0]} the number {number}"
+            contradictions.append(what)
+        listed.setdefault(clip.as_posix(), f"{path.name}, line {line}")
+    if not listed:
+        raise DatasetError("lists no clips", where=path)
+    return listed
+
+
+def _is_clip(name: PurePosixPath) -> bool:
+    """Whether a name is "Class/file", and leads nowhere else."""
+    return len(name.parts) == 2 and not {"/", ".."} & set(name.parts)
+
+
+def _read_classes(path: Path) -> dict[str, int] | None:
+    """Lines "1 ApplyEyeMakeup" or "0 air drumming": each class's number; None where there is no such file."""
+    if not path.exists():
+        return None
+    numbers: dict[str, int] = {}
+    lines: dict[str | int, int] = {}  # of each class and each number
+    for line, text in _lines(path):
+        found = re.fullmatch(r"([0-9]+)\s+(.+)", text)
+        if not found:
+            raise DatasetError(f"line {line}, {text!r}: wanted a number and a class", where=path)
+        number, name = int(found.group(1)), found.group(2)
+        for what, one in (("class", name), ("number", number)):
+            if one in lines:
+                raise DatasetError(f"line {line}, {text!r}: line {lines[one]} has the same {what}", where=path)
+            lines[one] = line
+        numbers[name] = number
+    if not numbers:
+        raise DatasetError("names no classes", where=path, fix="remove it, or write a number and a class a line")
+    return numbers

@@ -1,0 +1,1 @@
+"""Motion vectors as pictures and animations."""

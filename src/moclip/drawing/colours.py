@@ -1,0 +1,106 @@
+"""TODO moclip.drawing.colours."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from moclip.motion.field import CODEC_CELL
+
+Style = Literal["arrows", "hsv", "components"]
+
+CELL = CODEC_CELL  # px of the clip, so that a cell lies on the codec's own blocks
+
+YELLOW, BLACK, WHITE, INK = (255, 225, 0), (0, 0, 0), (240, 240, 240), (24, 24, 28)
+FRAME_DIM = 0.75  # under arrows: enough for yellow to stand out on a white wall
+GREY_DIM = 0.55  # under colours: the scene stays recognisable, and is never as bright as what moves
+
+
+def _wheel() -> np.ndarray:
+    """The 360 hues, one a degree clockwise from the right: float (360, 3), 0 to 255."""
+    steps = np.cumsum([0, 15, 6, 4, 11, 13, 6])  # red, yellow, green, cyan, blue, magenta, red
+    corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]]) * 255.0
+    at = np.arange(360) * (steps[-1] / 360)
+    return np.stack([np.interp(at, steps, channel) for channel in corners.T], axis=-1)
+
+
+_WHEEL = _wheel()
+
+
+def direction_colours(fields: np.ndarray, limit: float) -> np.ndarray:
+    """Colour a field by direction (hue) and length (brightness): black where nothing moves.
+
+    The hues are those of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, with as
+    many steps from red to yellow, green, cyan, blue and magenta as the eye tells apart: right is red, down yellow, left
+    blue-green, up violet. Theirs fades to white where nothing moves; this one to black, to be laid over a picture.
+
+    Parameters
+    ----------
+    fields : (..., 2, rows, columns), dx and dy in px.
+    limit : px from which on a colour is at its brightest.
+
+    Returns
+    -------
+    uint8 (..., rows, columns, 3), RGB.
+    """
+    dx, dy = np.moveaxis(fields, -3, 0)
+    degrees = np.rint(np.degrees(np.arctan2(dy, dx))).astype(int) % 360
+    strength = np.minimum(np.hypot(dx, dy) / limit, 1)
+    return np.rint(_WHEEL[degrees] * strength[..., None]).astype(np.uint8)
+
+
+def component_colours(fields: np.ndarray, limit: float) -> np.ndarray:
+    """The picture that `mv_tsn.Picture` shows to an image classifier, before ImageNet's normalisation.
+
+    dx in red and dy in green, mid-grey where they are zero; their length in blue, black where it is zero. Parameters
+    and result as for `hsv`.
+    """
+    scaled = np.clip(fields / limit, -1, 1)
+    length = np.minimum(np.linalg.norm(scaled, axis=-3, keepdims=True), 1)
+    channels = np.concatenate([(scaled + 1) / 2, length], axis=-3)
+    return np.rint(np.moveaxis(channels, -3, -1) * 255).astype(np.uint8)
+
+
+COLOURS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "hsv": direction_colours,
+    "components": component_colours,
+}
+
+
+def readable_limit(lengths: np.ndarray, counts: np.ndarray | None = None) -> float:
+    """The 95th percentile of the non-zero lengths in px, rounded up to 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15...; at least 1.
+
+    `counts` says how often each of the lengths occurs; without it each stands for itself.
+    """
+    moving = lengths > 0
+    if counts is not None:
+        moving &= counts > 0
+    if not moving.any():
+        return 1.0
+    weights = None if counts is None else counts[moving]
+    high = float(np.quantile(lengths[moving], 0.95, method="inverted_cdf", weights=weights))
+    power = 10.0 ** math.floor(math.log10(max(high, 1.0)))
+    return next(step * power for step in (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0) if step * power >= high)
+
+
+def enlarge(picture: np.ndarray, size: tuple[int, int], smooth: bool = False) -> np.ndarray:
+    """Scale a picture, uint8 (rows, columns, 3), to `size` (height, width): cells stay squares, unless `smooth`."""
+    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize(size[::-1], how))
+
+
+def overlay(frame: np.ndarray, colours: np.ndarray, dim: float = GREY_DIM) -> np.ndarray:
+    """Lay colours, black where nothing moves, over a frame in grey, dimmed to a share `dim` of its brightness.
+
+    Both and the result are uint8 (height, width, 3), RGB. The brighter a colour, the less of the frame is seen.
+    """
+    bright = Image.fromarray(colours)
+    strength = functools.reduce(ImageChops.lighter, bright.split())
+    grey = Image.fromarray(frame).convert("L").point([round(level * dim) for level in range(256)])
+    shade = ImageChops.multiply(grey, ImageChops.invert(strength))
+    return np.asarray(ImageChops.add(bright, Image.merge("RGB", [shade] * 3)))

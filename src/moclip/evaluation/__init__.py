@@ -1,0 +1,1 @@
+"""Metrics, plots and what the report page shows."""

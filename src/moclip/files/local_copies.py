@@ -1,0 +1,58 @@
+"""TODO moclip.files.local_copies."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from moclip.errors import StoreError, VideoError
+from moclip.files.folders import Folder, is_url
+
+_CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in DVC's cache, which DVC may link to
+
+
+@contextmanager
+def local_text_files(path: str | Path) -> Iterator[Path]:
+    """A folder of lists as a local one: itself, or a temporary one with the *.txt that lie in the folder at a URL."""
+    if not is_url(path):
+        yield Path(path)
+        return
+    folder = Folder(path)
+    with tempfile.TemporaryDirectory(prefix="moclip-") as temporary:
+        for name in folder.sizes():
+            if "/" not in name and name.endswith(".txt"):
+                (Path(temporary) / name).write_bytes(folder.read(name))
+        yield Path(temporary)
+
+
+def check_inside(root: str | Path, name: str) -> None:
+    """Raise VideoError where a file below a folder is a link to what lies elsewhere, unless that is DVC's cache."""
+    if is_url(root):
+        return
+    file, folder = Path(root, name).resolve(), Path(root).resolve()
+    if not file.is_relative_to(folder) and not _CACHED.search(file.as_posix()):
+        raise VideoError("a link that leads out of dataset.root", where=name, fix="put a copy of the clip there")
+
+
+@contextmanager
+def local_copy(path: str | Path) -> Iterator[Path]:
+    """A clip as a local file: itself, or a temporary copy of what lies at a URL.
+
+    Raises VideoError where it cannot be fetched.
+    """
+    if not is_url(path):
+        yield Path(path)
+        return
+    folder, _, name = str(path).rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="moclip-") as temporary:
+        local = Path(temporary) / PurePosixPath(name).name
+        try:
+            local.write_bytes(Folder(folder).read(name))
+        except FileNotFoundError:
+            raise VideoError("it is no longer there", where=str(path), fix="index the videos again") from None
+        except StoreError as problem:
+            raise VideoError(problem.what, where=str(path), fix=problem.fix) from None
+        yield local

@@ -1,0 +1,1 @@
+"""Trained models at work: many clips in parts, or one clip from its file."""

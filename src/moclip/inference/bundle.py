@@ -1,0 +1,170 @@
+"""Trained models as one folder that stands alone: written by `moclip export`, read by `moclip.load`.
+
+README.md                   model card, in the hub's format
+config.json                 classes, prompts, how a clip is looked at, scores, and where all that came from
+mv_tsn.safetensors          the motion network
+fusion.safetensors          the fusion head
+text_features.safetensors   the classes' text features
+clip/                       the frozen CLIP in the hub's format; left out where it is to be had by its hub id
+moclip.onnx                 both trained networks for other runtimes, where asked for
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+
+from moclip.errors import ModelError
+from moclip.files.atomic import folder_aside, write_atomically
+from moclip.inference.clip_input import FieldSettings, ViewSettings
+from moclip.inference.predictor import Predictor
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.device import pick_device
+from moclip.models.fusion import load_fusion
+from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.weights import load_weights, save_weights
+from moclip.version import __version__
+
+FORMAT = 1
+"""Of config.json; a folder with a higher number needs a newer moclip."""
+
+CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
+MV_TSN, FUSION, TEXT = "mv_tsn.safetensors", "fusion.safetensors", "text_features.safetensors"
+
+
+def save_bundle(
+    predictor: Predictor,
+    folder: Path,
+    clip_name: str,
+    with_clip: bool,
+    about: Mapping[str, Any],
+    examples: tuple[np.ndarray, np.ndarray] | None = None,
+    revision: str | None = None,
+) -> float | None:
+    """Write a bundle, whole or not at all; an earlier bundle in `folder` makes way.
+
+    `clip_name` is the CLIP's hub id (of that `revision`) or folder, loaded by that name later unless the bundle is
+    `with_clip`. `about` goes into config.json and the card: `name`, `streams` (stream -> title and scores), `cost`,
+    `data` and `params`. With `examples` the ONNX graph is written too, and tried on them; returned is then what
+    `onnx_export.export` returns.
+
+    Raises
+    ------
+    ModelError
+        `folder` holds something else, or a CLIP that is a local folder is to be left out.
+    """
+    if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError("there is something else here", where=folder, fix="name a new folder, or an earlier bundle")
+    if not with_clip and Path(clip_name).exists():
+        raise ModelError("a CLIP in a local folder cannot be left out: no hub has it", where=clip_name)
+    config = {
+        "format": FORMAT,
+        "moclip": __version__,
+        "classes": predictor.classes,
+        "prompts": predictor.prompts,
+        "logit_scale": predictor.logit_scale,
+        "fields": asdict(predictor.fields),
+        "views": asdict(predictor.views),
+        "clip": {"name": clip_name, "revision": revision, "included": with_clip},
+        "onnx": ONNX if examples else None,
+        **about,
+    }
+    gap = None
+    with folder_aside(folder) as aside:
+        aside.mkdir()
+        predictor.mv_tsn.save(aside / MV_TSN)
+        predictor.fusion.save(aside / FUSION)
+        save_weights(aside / TEXT, {"features": torch.from_numpy(predictor.text)}, {"kind": "text_features"})
+        if with_clip:
+            predictor.clip.save(aside / CLIP)
+        if examples:
+            from moclip.inference.onnx_export import export_onnx  # its packages are an extra
+
+            gap = export_onnx(predictor, aside / ONNX, *examples)
+        write_atomically(aside / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomically(aside / CARD, _card(config).encode())
+    return gap
+
+
+def load_bundle(folder: str | Path, device: str | torch.device | None = None) -> Predictor:
+    """The predictor of a bundle, on the GPU where there is one and no `device` is named. Raises ModelError."""
+    folder = Path(folder)
+    if not _is_bundle(folder):
+        raise ModelError("no bundle here", where=folder, fix="write one where the models are: moclip export DIR")
+    config = read_bundle_config(folder)
+    device = torch.device(device) if device else pick_device()
+    clip = config["clip"]
+    try:
+        mv_tsn, fusion = load_mv_tsn(folder / MV_TSN), load_fusion(folder / FUSION)
+        text = load_weights(folder / TEXT, "clip_text")[0]["features"].numpy()
+    except ModelError as problem:
+        raise ModelError(problem.what, where=problem.where, fix="export the bundle again") from None
+    fields, views = config["fields"], config["views"]
+    return Predictor(
+        mv_tsn.to(device),
+        fusion.to(device),
+        ClipEncoder(str(folder / CLIP), device)
+        if clip["included"]
+        else ClipEncoder(clip["name"], device, clip.get("revision")),
+        tuple(config["classes"]),
+        text,
+        float(config["logit_scale"]),
+        tuple(config["prompts"]),
+        FieldSettings(**fields | {"canvas": tuple(fields["canvas"])}),
+        ViewSettings(**views),
+    )
+
+
+def read_bundle_config(folder: Path) -> dict[str, Any]:
+    """What config.json says. Raises ModelError."""
+    path = folder / CONFIG
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as problem:
+        raise ModelError(f"not valid JSON: {problem}", where=path, fix="export the bundle again") from None
+    if config.get("format", 0) > FORMAT:
+        raise ModelError(
+            f"written by moclip {config.get('moclip')}, this is {__version__}", where=path, fix="update it"
+        )
+    return config
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / MV_TSN).is_file()
+
+
+def _card(config: Mapping[str, Any]) -> str:
+    """The model card (the hub's documentation, "Model Cards"): the results as metadata, then in words."""
+    clip, data = config["clip"]["name"], config["data"]
+    results = [
+        EvalResult(
+            task_type="video-classification",
+            dataset_type=data["name"],
+            dataset_name=data["name"],
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_name=f"top-1, {stream['title']}",
+            metric_value=stream["top1"],
+        )
+        for stream in config["streams"].values()
+    ]
+    metadata = ModelCardData(
+        model_name=config["name"],
+        library_name="moclip",
+        pipeline_tag="video-classification",
+        tags=["action-recognition", "motion-vectors", "compressed-video", "clip"],
+        base_model=None if Path(clip).exists() else clip,
+        eval_results=results,
+    )
+    template = resources.files("moclip").joinpath("templates/model_card.md").read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(template).render(metadata=metadata.to_yaml(), **config)

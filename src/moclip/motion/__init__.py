@@ -1,0 +1,1 @@
+"""From motion vectors to motion fields in the store."""

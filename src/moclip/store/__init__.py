@@ -1,0 +1,1 @@
+"""Arrays at rest: motion fields in shards, features, and parts of unfinished runs."""

@@ -1,0 +1,37 @@
+"""TODO moclip.store.verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from moclip.errors import StoreError
+from moclip.store.layout import read_frame_types
+from moclip.store.plain_reader import PlainReader
+from moclip.store.reader import FieldReader
+from moclip.store.table import field_checksum, rows_of
+
+
+def verify_store(zarr_path: str | Path, table: str | Path | pd.DataFrame) -> list[str]:
+    """Recompute every video's checksum; return a line for each problem, naming the video."""
+    reader = FieldReader(zarr_path, table)
+    types = read_frame_types(zarr_path)
+    problems = []
+    plain = PlainReader(reader.folder, reader.grid, reader.shard)
+    for row in rows_of(reader.table[reader.table["status"] == "ok"].sort_values("offset")):
+        place = np.arange(row.offset, row.offset + row.length)
+        try:
+            fields = plain.read(place)
+        except (StoreError, ValueError, RuntimeError) as error:
+            shards = f"{row.offset // reader.shard}"
+            problems.append(f"{row.id}: shard {shards} cannot be read ({_first_line(error)})")
+            continue
+        if field_checksum(fields, types[place]) != row.checksum:
+            problems.append(f"{row.id}: what is stored is not what was extracted (checksum)")
+    return sorted(problems)
+
+
+def _first_line(error: BaseException) -> str:
+    return getattr(error, "what", None) or str(error).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Training MV-TSN and the fusion head."""

@@ -1,0 +1,1 @@
+"""Compressed video: a file's packets, motion vectors and pictures."""

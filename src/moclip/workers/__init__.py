@@ -1,0 +1,1 @@
+"""Worker processes on this machine, and workers on a Ray cluster."""
