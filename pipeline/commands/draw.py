@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from moclip.drawing.clip import DrawingResult, DrawJob, draw_clips, draw_or_reason, drawing_paths
-from moclip.drawing.colours import Style
-from moclip.drawing.drawn_frames import Drawing, Form, count_frames
+from moclip.drawing.styles import Form, Style
+from moclip.drawing.drawn_frames import Drawing, count_frames
 from moclip.errors import MoclipError, VideoError
 from moclip.video.clip_files import find_clips
 from pipeline.console.output import print_error, print_note

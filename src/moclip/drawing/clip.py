@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from moclip.drawing.animation import write_animation
-from moclip.drawing.colours import CELL, Style, readable_limit
+from moclip.drawing.styles import Style
+from moclip.drawing.colours import CELL, readable_limit
 from moclip.drawing.drawn_frames import (
     Drawing,
     DrawnFrame,

@@ -12,7 +12,6 @@ from PIL import Image, ImageChops
 
 from moclip.motion.field import CODEC_CELL
 
-Style = Literal["arrows", "hsv", "components"]
 
 CELL = CODEC_CELL  # px of the clip, so that a cell lies on the codec's own blocks
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from moclip.drawing.colours import CELL, Style, readable_limit
+from moclip.drawing.styles import Form, Style
+from moclip.drawing.colours import CELL, readable_limit
 from moclip.errors import VideoError
 from moclip.motion.field import motion_field
 from moclip.motion.windows import motion_fields
@@ -19,7 +20,6 @@ from moclip.video.probe import VideoInfo, probe
 from moclip.video.vector_records import unpack_vectors
 from moclip.video.vectors import decode_once, vector_windows
 
-Form = Literal["mp4", "gif", "webp", "png", "mean", "max"]
 LEAD = 8  # frames at a clip's beginning that wait for the first motion
 
 _BINS_A_PX, _BINS = 8, 8 * 512  # of the histogram of lengths

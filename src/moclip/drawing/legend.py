@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from moclip.drawing.arrows import longest_arrow, paint_arrows
-from moclip.drawing.colours import CELL, COLOURS, INK, WHITE, Style
+from moclip.drawing.styles import Style
+from moclip.drawing.colours import CELL, COLOURS, INK, WHITE
 
 
 def draw_legend(style: Style, limit: float, width: int, cell: float = CELL, aside: Sequence[str] = ()) -> np.ndarray:

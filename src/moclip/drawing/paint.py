@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from moclip.drawing.arrows import draw_arrows
-from moclip.drawing.colours import CELL, COLOURS, Style, enlarge, overlay
+from moclip.drawing.styles import Style
+from moclip.drawing.colours import CELL, COLOURS, enlarge, overlay
 
 LEAST_WIDTH = 640  # px: smaller clips are enlarged by a whole factor, or arrows and text could not be read
 

@@ -1,0 +1,8 @@
+"""The names of what can be drawn; light to import, for `moclip draw --help`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Style = Literal["arrows", "hsv", "components"]
+Form = Literal["mp4", "gif", "webp", "png", "mean", "max"]
