@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import importlib
-import inspect
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import moclip
 from pipeline import paths
 from pipeline.commands.store import app as store_app
-from pipeline.console.command import as_command, run_app, run_guarded, while_importing
+from pipeline.console.command import as_command, run_app, run_guarded
 from pipeline.console.output import print_note, print_result, print_scores, set_verbosity
 from pipeline.dag import STAGES, TOOLS
 
@@ -39,7 +36,7 @@ def build(called: str | None) -> typer.Typer:
     app.callback(invoke_without_command=True)(moclip_)
     for name, summary in (STAGES | TOOLS).items():
         if name == called:
-            _stage(name).add_to(app)
+            _command(name).add_to(app)
         else:
             app.command(name, help=summary)(_uncalled)
     app.command()(as_command(use))
@@ -112,71 +109,11 @@ def _uncalled() -> None:
     """Stands for a stage in the list of `moclip --help`."""
 
 
-# ------------------------------------------------------------------------------------ a stage without its imports
-
-LIGHT = {
-    "typer",
-    "moclip.errors",
-    *(f"pipeline.{name}" for name in ("console", "dag", "params", "paths", "recipe", "stage")),
-    *sys.stdlib_module_names,
-}
-"""What a stage's options are made of. It imports more, PyTorch mostly, which takes seconds."""
-
-
-def _stage(name: str) -> Stage:
-    """A stage's command: read from its outline, while the stage itself is imported when it is to run.
-
-    So help, completion and complaints about options come at once.
-    """
-
-    def imported() -> Stage:
-        with while_importing():
-            stage: Stage = getattr(importlib.import_module(f"stages.{name}"), name)
-        return stage
-
-    try:
-        outlined: Stage = _outline(name)[name]
-        inspect.signature(outlined.function, eval_str=True)
-    except Exception:  # whatever it lacks
-        return imported()
-
-    @functools.wraps(outlined.function)
-    def work(**given: Any) -> None:
-        imported().function(**given)
-
-    return type(outlined)(work, outlined.keys)
-
-
-def _outline(name: str) -> dict[str, Any]:
-    """What the file of a stage defines when only `LIGHT` modules are imported in it. Its functions cannot run.
-
-    Raises anything, for one NameError, where the file itself uses what is not imported.
-    """
-    path = HERE.parent / "stages" / f"{name}.py"
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: dict[str, Any] = {"__name__": f"stages.{name}"}
-    kept: list[ast.stmt] = []
-    for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("stages."):
-            other = _outline(str(statement.module).removeprefix("stages."))
-            found |= {alias.asname or alias.name: other[alias.name] for alias in statement.names}
-        elif not isinstance(statement, ast.Import | ast.ImportFrom) or _is_light(statement):
-            kept.append(statement)
-    tree.body = kept
-    exec(compile(tree, path, "exec", dont_inherit=True), found)
-    return found
-
-
-def _is_light(statement: ast.Import | ast.ImportFrom) -> bool:
-    """Drop what is not light from an import; say whether anything is left."""
-    package = statement.module if isinstance(statement, ast.ImportFrom) else None
-
-    def light(alias: ast.alias) -> bool:
-        inner = f"{package}.{alias.name}" if package else alias.name
-        return not LIGHT.isdisjoint((inner, package or "", (package or inner).partition(".")[0]))
-
-    statement.names = [alias for alias in statement.names if light(alias)]
-    return bool(statement.names)
+def _command(name: str) -> Stage:
+    """A stage's or a command's function with its options; its module imports little before it runs."""
+    package = "stages" if name in STAGES else "pipeline.commands"
+    command: Stage = getattr(importlib.import_module(f"{package}.{name}"), name)
+    return command
 
 
 if __name__ == "__main__":

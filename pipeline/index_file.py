@@ -1,4 +1,4 @@
-"""TODO pipeline.index_file."""
+"""data/index.parquet: written with what it was made with, and checked against that when read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What an artifact was made with and from, kept in it and compared when it is read: nothing stale is used.
-
-`dvc repro` makes anew what has changed before anything reads it. This is for stages that are run one by one, for
-parameters changed by hand, and for clips, labels and splits that have changed since.
-"""
+"""What an artifact was made with and from: kept in it, and compared when it is read, so that a stale one is refused."""
 
 from __future__ import annotations
 

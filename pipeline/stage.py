@@ -21,7 +21,7 @@ import typer
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
-from pipeline.console.command import as_command, imports_done, run_app
+from pipeline.console.command import as_command, run_app
 from pipeline.dag import STAGES
 from pipeline.run_lock import run_lock
 
@@ -72,7 +72,6 @@ class Stage:
 
     def __call__(self) -> None:
         """Run as a program: `python -m stages.<name>`."""
-        imports_done()
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         self.add_to(app)
         run_app(app, f"python -m stages.{self.name}")

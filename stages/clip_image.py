@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from moclip.data.selection import usable_clips
 from moclip.errors import StoreError
 from moclip.files.folders import absolute_path
-from moclip.files.links import folder_to_fill
-from moclip.inference.encode import EncodingPart, ImageEncoderWorker, StillsTask, encode_parts, library_versions
-from moclip.models.hub_files import files_digest
-from moclip.store.features import ArrayLayout, to_unit_length, write_pieces
-from moclip.store.resumable import ResumableParts, part_slices, run_key
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
-from pipeline.index_file import read_index
 from pipeline.io import write_parquet
 from pipeline.params import Params
-from pipeline.provenance import clips_digest, made_with
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moclip.inference.encode import StillsTask
 
 
 @stage(
@@ -43,6 +40,17 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     `frame` numbers; with a URL in `store` they go there, and clip_image.zarr is a link to them. Its table
     data/features/clip_image.parquet has a row a clip, with the reason where no still could be read.
     """
+
+    with while_importing():
+        from moclip.data.selection import usable_clips
+        from moclip.files.links import folder_to_fill
+        from moclip.inference.encode import EncodingPart, ImageEncoderWorker, encode_parts
+        from moclip.models.hub_files import files_digest
+        from moclip.store.features import ArrayLayout, to_unit_length, write_pieces
+        from moclip.store.resumable import ResumableParts, part_slices
+        from pipeline.index_file import read_index
+        from pipeline.provenance import clips_digest, made_with
+
     clips = usable_clips(read_index(params))
     given = _stills(params, clips, workers)
     columns = clips[["id", "path", "md5", "frames", "seekable"]]
@@ -91,6 +99,10 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
 
 
 def _stills(params: Params, clips: pd.DataFrame, workers: int) -> StillsTask:
+    from moclip.inference.encode import StillsTask, library_versions
+    from moclip.models.hub_files import files_digest
+    from moclip.store.resumable import run_key
+
     clip, here, revision = params.clip, Path(params.clip.model), params.clip.revision or None
     root = absolute_path(params.dataset.root)
     key = run_key(

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moclip.data.selection import class_names
-from moclip.models.class_texts import read_phrases, read_prompts, text_features
-from moclip.models.clip_encoder import ClipEncoder
-from moclip.models.device import pick_device
-from moclip.models.hub_files import files_digest
-from moclip.store.features import write_features
-from moclip.video.clip_files import file_md5
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
-from pipeline.index_file import read_index
 from pipeline.params import NO_FILE, Params
-from pipeline.provenance import made_with
 from pipeline.stage import stage
 
 
@@ -26,6 +18,18 @@ def clip_text(params: Params) -> None:
     Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr;
     with a URL in `store` it goes there, and clip_text.zarr is a link to it.
     """
+
+    with while_importing():
+        from moclip.data.selection import class_names
+        from moclip.models.class_texts import read_phrases, read_prompts, text_features
+        from moclip.models.clip_encoder import ClipEncoder
+        from moclip.models.device import pick_device
+        from moclip.models.hub_files import files_digest
+        from moclip.store.features import write_features
+        from moclip.video.clip_files import file_md5
+        from pipeline.index_file import read_index
+        from pipeline.provenance import made_with
+
     classes = class_names(read_index(params))
     templates = read_prompts(Path(params.clip.prompts))
     own = params.dataset.phrases

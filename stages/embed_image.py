@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moclip.files.atomic import folder_aside
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.params import Params
 from pipeline.stage import OnCluster, stage
@@ -26,6 +26,10 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
     under evaluate.protocol; with a URL in `store` they go there, and image_logits is a link to them. With
     baselines.image false it is an empty folder.
     """
+
+    with while_importing():
+        from moclip.files.atomic import folder_aside
+
     if params.baselines.image is False:
         with folder_aside(paths.IMAGE_LOGITS) as folder:
             folder.mkdir()

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from moclip.files.links import folder_to_fill
-from moclip.inference.encode import EncodingPart
-from moclip.models.mv_tsn import load_mv_tsn
-from moclip.store.features import ArrayLayout, write_pieces
-from moclip.store.resumable import ResumableParts, part_slices
-from moclip.video.clip_files import file_md5
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
-from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
-from pipeline.inputs import Inputs
 from pipeline.params import Params
-from pipeline.provenance import clips_digest
-from pipeline.seeding import seed_everything
 from pipeline.stage import OnCluster, stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from moclip.inference.encode import EncodingPart
+    from moclip.store.resumable import ResumableParts
 
 
 @stage(
@@ -41,6 +37,21 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     width) and `logits` (clips, classes) of every clip under evaluate.protocol, and group `views` with `features` (train
     clips, embed.views, width), augmented; with a URL in `store` they go there, and mv_embed.zarr is a link to them.
     """
+
+    with while_importing():
+        import numpy as np
+
+        from moclip.files.links import folder_to_fill
+        from moclip.inference.encode import EncodingPart
+        from moclip.models.mv_tsn import load_mv_tsn
+        from moclip.store.features import ArrayLayout, write_pieces
+        from moclip.store.resumable import part_slices
+        from moclip.video.clip_files import file_md5
+        from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
+        from pipeline.inputs import Inputs
+        from pipeline.provenance import clips_digest
+        from pipeline.seeding import seed_everything
+
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
     inputs.check_model(paths.MV_TSN, "train_mv")
@@ -75,6 +86,9 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
 
 def _stacked(parts: ResumableParts, views: list[list[EncodingPart]]) -> Iterator[Mapping[str, np.ndarray]]:
     """The views of each part's clips side by side: (clips, views, width)."""
+
+    import numpy as np
+
     for several in views:
         arrays = parts.arrays([part.name for part in several])
         yield {"features": np.stack([one["features"] for one in arrays], axis=1)}

@@ -1,24 +1,11 @@
-"""Stage `evaluate`: the only reader of the test split -> metrics/*.json, metrics/plots and data/predictions.parquet."""
+"""Stage `evaluate`: the only reader of the test split -> metrics/*.json, plots and data/predictions.parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import pandas as pd
-import torch
-
-from moclip.data.selection import base_classes, class_names
-from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, score_sum, stream_scores
-from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
-from moclip.models.fusion import Fusion, load_fusion
-from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
-from pipeline.consistency import check_consistent
-from pipeline.console.output import STREAM_LABELS, print_scores
-from pipeline.inputs import Inputs
-from pipeline.io import write_json, write_parquet, write_text
+from pipeline.console.command import while_importing
+from pipeline.console.output import print_scores
+from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import stage
 
@@ -31,14 +18,22 @@ def evaluate(params: Params) -> None:
     compare of them, summary.json; the plots' data in metrics/plots; every clip's logits in data/predictions.parquet.
     mv_image.json is empty where baselines.image is false.
     """
+
+    with while_importing():
+        from moclip.data.selection import base_classes, class_names
+        from moclip.evaluation.metrics import base_to_new, complementarity, stream_scores
+        from moclip.models.fusion import load_fusion
+        from pipeline.consistency import check_consistent
+        from pipeline.scoring import compute_logits, cost, stills_text, summary, write_plots, write_predictions
+
     inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
     ids, labels = list(rows["id"]), rows["label"].to_numpy()
     classes = class_names(inputs.index)
     model = load_fusion(paths.FUSION)
-    logits = _logits(inputs, model, ids)
+    logits = compute_logits(inputs, model, ids)
     skipped = inputs.skipped("test")
-    stills, views = _stills(params), params.evaluate.protocol
+    stills, views = stills_text(params), params.evaluate.protocol
     both = f"{views} + {stills}"
     protocols = {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
     base = base_classes(len(classes))
@@ -61,106 +56,12 @@ def evaluate(params: Params) -> None:
     scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))
-    costs = _cost(inputs, model, params, rows)
+    costs = cost(inputs, model, params, rows)
     write_json(paths.COST_JSON, costs)
-    write_json(paths.SUMMARY_JSON, _summary(scores, costs))
-    _write_predictions(rows, logits, inputs.models())
-    _write_plots(labels, logits, classes, scores)
+    write_json(paths.SUMMARY_JSON, summary(scores, costs))
+    write_predictions(rows, logits, inputs.models())
+    write_plots(labels, logits, classes, scores)
     print_scores(scores, costs["multiply_adds_m"]["video"])
-
-
-def _summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
-    """The few figures to compare experiments by: what `dvc metrics diff` and `dvc exp show` show."""
-    fusion = scores["fusion"]
-    return {
-        "clips": fusion["n"],
-        "top1": {name: score["top1"] for name, score in scores.items()},
-        "mean_class": {"fusion": fusion["mean_class_accuracy"]},
-        "calibration_error": {"fusion": fusion["calibration_error"]},
-        "multiply_adds_m": costs["multiply_adds_m"]["video"]["fusion"],
-    } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
-
-
-def _stills(params: Params) -> str:
-    return f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
-
-
-def _logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarray]:
-    """Logits of the streams, each (clips, classes) float32."""
-    text, temperature = inputs.text()
-    motion = inputs.mv_embed.rows("features", ids)
-    with torch.inference_mode():
-        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.stills(ids))).numpy()
-    zero_shot = temperature * inputs.picture(ids) @ text.T
-    alone = inputs.mv_embed.rows("logits", ids)
-    image = inputs.image_baseline
-    return {
-        "zero_shot": zero_shot,
-        **({"mv_image": image.rows("logits", ids)} if image else {}),
-        "mv_tsn": alone,
-        "score_sum": score_sum(zero_shot, alone),
-        "fusion": fused,
-    }
-
-
-def _cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
-    """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
-    segments, crops = params.evaluate.views
-    tower = picture_cost(inputs.clip_image.attributes["vision"])
-    network = segment_cost(load_mv_tsn(paths.MV_TSN))
-    head = fusion_cost(model, params.clip.frames)
-    stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]
-    trained = {"mv_tsn": network["parameters"], "fusion": count_parameters(model)}
-    parts = {"clip_frame": tower["multiply_adds"], "mv_segment": network["multiply_adds"], "fusion_head": head}
-    video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
-    picture = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.image_baseline else None
-    if picture:
-        parts["image_segment"] = picture["multiply_adds"]
-        video["mv_image"] = segments * crops * picture["multiply_adds"]
-    field = inputs.mv_embed.attributes["field_bytes"]
-    features = 4 * (params.clip.frames * model.config.picture + model.config.motion)
-    return {
-        "parameters": trained
-        | {
-            "clip_image": tower["parameters"],
-            "trained": sum(trained.values()),
-            "total": sum(trained.values()) + tower["parameters"],
-        }
-        | ({"image_baseline": picture["parameters"]} if picture else {}),
-        "multiply_adds_m": {name: count / 1e6 for name, count in parts.items()}
-        | {"video": {name: count / 1e6 for name, count in video.items()}},
-        "bytes_read": {"file": rows["bytes"].mean(), "fields": segments * field, "cached_features": features},
-        "protocol": f"{params.evaluate.protocol} + {_stills(params)}",
-    }
-
-
-def _write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray], models: str) -> None:
-    table = rows[["id", "class", "label"]].copy()
-    table.attrs["models"] = models  # which Parquet keeps
-    for name, values in logits.items():
-        table[name] = list(values.astype(np.float32))
-    write_parquet(paths.PREDICTIONS, table)
-
-
-def _write_plots(
-    labels: np.ndarray,
-    logits: Mapping[str, np.ndarray],
-    classes: list[str],
-    scores: Mapping[str, Mapping[str, Any]],
-) -> None:
-    streams = pd.DataFrame(
-        [{"stream": STREAM_LABELS[name], "top1": round(score["top1"], 4)} for name, score in scores.items()]
-    )
-    write_text(paths.PLOTS / "streams.csv", streams.to_csv(index=False, lineterminator="\n"))
-    names = np.array(classes)
-    predicted = {stream: values.argmax(axis=1) for stream, values in logits.items()}
-    confusion = pd.DataFrame({"actual": names[labels], "predicted": names[predicted["fusion"]]})
-    write_text(paths.PLOTS / "confusion.csv", confusion.to_csv(index=False, lineterminator="\n"))
-    right = {stream: class_accuracy(choice, labels) for stream, choice in predicted.items()}
-    per_class = pd.DataFrame({"class": names[sorted(set(labels.tolist()))]})
-    for stream, shares in right.items():
-        per_class[stream] = [round(shares[label], 4) for label in sorted(shares)]
-    write_text(paths.PLOTS / "per_class.csv", per_class.to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 
-from moclip.data.selection import tally, usable_clips
 from moclip.errors import StoreError
-from moclip.motion.extract import extract
-from moclip.video.transcode import transcoded_name
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_table
 from pipeline.console.progress import show_progress
-from pipeline.index_file import read_index
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @stage(
@@ -45,6 +44,13 @@ def extract_mv(
     data/features/mv.parquet and metrics/counts/extract_mv.json; with a URL in `store` the arrays go there, and mv.zarr
     is a link to them.
     """
+
+    with while_importing():
+        from moclip.data.selection import usable_clips
+        from moclip.motion.extract import extract
+        from moclip.video.transcode import transcoded_name
+        from pipeline.index_file import read_index
+
     index = read_index(params)
     clips = usable_clips(index)
     root, mv = params.dataset.root, params.mv
@@ -84,6 +90,10 @@ def extract_mv(
 
 
 def _counts(index: pd.DataFrame, table: pd.DataFrame) -> dict:
+    import pandas as pd
+
+    from moclip.data.selection import tally
+
     ok = table[table["status"] == "ok"]
     unlisted = index[(index["status"] == "ok") & (index["split"] == "none")].assign(reason="in no split list")
     left_out = pd.concat([rows["reason"] for rows in (index[index["status"] != "ok"], unlisted, table.drop(ok.index))])

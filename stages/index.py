@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
-from moclip.data.clip_folder import scan_folder
-from moclip.data.index import build_index
-from moclip.data.list_notes import list_notes
-from moclip.data.selection import class_names, index_counts, usable_clips
-from moclip.data.split_lists import read_splits
-from moclip.files.local_copies import local_text_files
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_note, print_table
 from pipeline.console.progress import show_progress
-from pipeline.index_file import write_index
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @stage(
@@ -37,6 +34,16 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     it, a row tells of the transcoded file, which motion is read from.
     Writes data/index.parquet and metrics/counts/index.json.
     """
+
+    with while_importing():
+        from moclip.data.clip_folder import scan_folder
+        from moclip.data.index import build_index
+        from moclip.data.list_notes import list_notes
+        from moclip.data.selection import index_counts
+        from moclip.data.split_lists import read_splits
+        from moclip.files.local_copies import local_text_files
+        from pipeline.index_file import write_index
+
     given = params.dataset
     root = given.root
     folder = scan_folder(root)
@@ -67,6 +74,8 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
 
 
 def _show(table: pd.DataFrame, counts: dict) -> None:
+    from moclip.data.selection import class_names, usable_clips
+
     rows = [
         ("clips", counts["clips"]),
         ("classes", counts["classes"]),

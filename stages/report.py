@@ -1,38 +1,13 @@
-"""Stage `report`: the results of the last run -> data/report/index.html, one page without outside resources."""
+"""Stage `report`: everything evaluated so far -> one static page, data/report/index.html."""
 
 from __future__ import annotations
 
-import re
-from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
-from pathlib import Path
-from typing import Any
-
-import jinja2
-import numpy as np
-import pandas as pd
-from markupsafe import Markup
-
-from moclip.errors import clip_problem
-from moclip.evaluation.metrics import class_shares
-from moclip.evaluation.report import KINDS, PAPER, PAPER_COST, Choice, Confusion, choose_gallery, class_table, confusion
-from moclip.evaluation.report_pictures import colour_wheel_uri, motion_uri, still_uri
-from moclip.files.folders import join_path
-from moclip.files.local_copies import local_copy
-from moclip.motion.quantise import dequantise
-from moclip.store.reader import FieldReader
 from pipeline import paths
-from pipeline.consistency import check_consistent, check_scores
+from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_note
-from pipeline.console.progress import show_progress
-from pipeline.inputs import Inputs
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.params import Params
-from pipeline.provenance import check_made_from
 from pipeline.stage import Workers, cpu_count, stage
-
-ALONE = ("zero_shot", "mv_tsn", "fusion")
-"""The streams whose answers the gallery shows."""
 
 
 @stage("seed", "dataset.root", "dataset.shots", "dataset.base_to_new", "clip.model", "report.clips")
@@ -43,6 +18,26 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     drawn at random, each with a still and its motion. Reads what evaluate, the training stages and the feature stages
     left, and those clips; writes data/report/index.html.
     """
+
+    with while_importing():
+        import numpy as np
+
+        from moclip.evaluation.metrics import class_shares
+        from moclip.evaluation.report import KINDS, PAPER_COST, choose_gallery, class_table, confusion
+        from moclip.evaluation.report_pictures import colour_wheel_uri
+        from pipeline.consistency import check_consistent, check_scores
+        from pipeline.provenance import check_made_from
+        from pipeline.report_page import (
+            STANDALONE,
+            chart,
+            facts,
+            gallery,
+            lead_over_others,
+            matrix,
+            stream_row,
+            template,
+        )
+
     inputs = check_consistent(params)
     check_scores(inputs)
     predictions = read_parquet(paths.PREDICTIONS, "evaluate")
@@ -51,190 +46,35 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     labels = predictions["label"].to_numpy()
     logits = {name: np.stack(predictions[name].to_list()) for name in STREAM_LABELS if name in predictions}
     names = inputs.classes
-    streams = [_stream(name, cost) for name in logits]
+    streams = [stream_row(name, cost) for name in logits]
     max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
     confused = confusion(logits["fusion"], labels, names)
-    shares = {name: class_shares(logits[name]) for name in ALONE}
+    shares = {name: class_shares(logits[name]) for name in STANDALONE}
     chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
-    text = _template().render(
+    text = template().render(
         data_root=params.dataset.root,
         clip_model=params.clip.model,
         counts=counts,
         streams=streams,
-        lead=_lead({stream["name"]: stream["top1"] for stream in streams}),
+        lead=lead_over_others({stream["name"]: stream["top1"] for stream in streams}),
         paper_cost=PAPER_COST,
         parameters=cost["parameters"],
         classes=class_table(logits, labels, names),
-        matrix=_matrix(confused),
+        matrix=matrix(confused),
         worst=confused.worst,
         kinds=KINDS,
-        clips=_gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
+        clips=gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
         wheel=colour_wheel_uri(),
         charts=[
-            _chart(f"{title}, {what}", folder, metric)
+            chart(f"{title}, {what}", folder, metric)
             for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
             for what, metric in (("cross-entropy", "loss"), ("top-1", "top1"))
         ],
-        facts=_facts(counts, extracted),
+        facts=facts(counts, extracted),
     )
     write_text(paths.REPORT, text)
     print_note(f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {len(chosen)} clips to look at")
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["title_of"] = lambda kind: KINDS[kind]
-    environment.filters["breakable"] = _breakable
-    source = resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
-
-
-def _breakable(name: str) -> Markup:
-    """A class name that may go on in the next line where a word begins: "ApplyEyeMakeup", "brush_hair"."""
-    return Markup("<wbr>").join(re.findall(r"[A-Z]?[^A-Z_]*_?", name))
-
-
-def _stream(name: str, cost: dict[str, Any]) -> dict[str, Any]:
-    scores = read_json(paths.STREAM_JSON[name], "evaluate")
-    return scores | {
-        "name": name,
-        "title": STREAM_LABELS[name],
-        "cost": cost["multiply_adds_m"]["video"][name],
-        "missing": sum(scores["skipped"].values()),
-        "paper": PAPER.get(name),
-        "best": False,
-    }
-
-
-def _lead(top1: dict[str, float]) -> str:
-    """The result in a sentence."""
-    still, motion, both = (f"{100 * top1[name]:.1f} %" for name in ALONE)
-    return (
-        f"From a still alone CLIP names {still} of the test clips right, without training; from their motion alone "
-        f"MV-TSN names {motion}; the fusion of both {both}."
-    )
-
-
-SIDE, LARGEST, LABELLED = 22, 640, 40
-"""Of the confusion matrix: px of a cell, px of the whole, and the most classes that are named."""
-
-
-def _matrix(confused: Confusion) -> dict[str, Any]:
-    """The confusion matrix as rectangles; only cells with clips in them."""
-    classes = len(confused.names)
-    named = classes <= LABELLED
-    side = SIDE if named else LARGEST / classes
-    longest = max(map(len, confused.names))
-    left, top = (round(12 + 6.4 * longest), round(16 + 5.2 * longest)) if named else (1, 1)  # room for the names
-    totals = np.maximum(1, confused.counts.sum(axis=1))
-    cells = [
-        {
-            "x": round(left + column * side, 2),
-            "y": round(top + row * side, 2),
-            "count": int(count),
-            "share": round(0.12 + 0.6 * count / totals[row], 3),
-            "title": f"{confused.names[row]} taken for {confused.names[column]}: {count} of {totals[row]}",
-        }
-        for (row, column), count in np.ndenumerate(confused.counts)
-        if count
-    ]
-    labels = [{"name": name, "at": top + (place + 0.5) * side} for place, name in enumerate(confused.names)]
-    extent = round(classes * side, 2)
-    return {
-        "side": side,
-        "left": left,
-        "top": top,
-        "extent": extent,
-        "width": left + extent + (round(4 * longest) if named else 1),
-        "height": top + extent + 1,
-        "labels": labels if named else [],
-        "cells": cells,
-    }
-
-
-def _gallery(
-    chosen: list[Choice],
-    predictions: pd.DataFrame,
-    inputs: Inputs,
-    shares: dict[str, np.ndarray],
-    names: list[str],
-    root: str,
-    workers: int,
-) -> list[dict[str, Any]]:
-    """A card for each chosen clip: why it is there, its pictures, the streams' three best classes."""
-    if not chosen:
-        return []
-    reader, seen = FieldReader(paths.MV_STORE, inputs.mv_table), inputs.clip_image
-    files = inputs.index.set_index("id")["path"]
-
-    def card(choice: Choice) -> dict[str, Any]:
-        row = predictions.iloc[choice.row]
-        label = int(row["label"])
-        fields = dequantise(reader.video(row["id"]), reader.attributes["clip"])
-        frames = seen.rows("frame", [row["id"]])[0]
-        with local_copy(join_path(root, files[row["id"]])) as file:
-            pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
-        return {
-            "id": row["id"],
-            "class": row["class"],
-            "kinds": choice.kinds,
-            "gain": choice.gain,
-            "error": choice.error,
-            "streams": [
-                {"title": STREAM_LABELS[name], "top": _top(shares[name][choice.row], label, names)} for name in ALONE
-            ],
-        } | pictures
-
-    cards = []
-    with show_progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
-        for one in pool.map(card, chosen):  # decoding and encoding release the interpreter's lock
-            cards.append(one)
-            advance(1)
-    return cards
-
-
-def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
-    """The still and the motion of a clip, or why there are none."""
-    try:
-        return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
-    except Exception as problem:  # an extreme shape, say: whatever is wrong with one clip, it costs no other
-        return {"still": None, "reason": clip_problem(problem, path).what}
-
-
-def _top(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:
-    return [
-        {"name": names[one], "share": float(shares[one]), "right": one == label}
-        for one in np.argsort(-shares, kind="stable")[:3].tolist()
-    ]
-
-
-def _chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
-    """Two curves over the epochs as points of an SVG of 320 x 180."""
-    curves = {}
-    for part in ("train", "val"):
-        path = folder / "plots" / "metrics" / f"{part}_{metric}.tsv"
-        curves[part] = pd.read_csv(path, sep="\t")[f"{part}_{metric}"].to_numpy(float)
-    epochs = len(curves["train"])
-    top = 1.0 if metric == "top1" else max(curve.max() for curve in curves.values())
-    lines = []
-    for part, curve in curves.items():
-        x = 40 + 272 * np.arange(epochs) / max(1, epochs - 1)
-        y = 155 - 130 * curve / top
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-        lines.append({"name": part, "points": points})
-    return {"title": title, "top": f"{top:.2g}", "epochs": epochs, "lines": lines}
-
-
-def _facts(counts: dict[str, Any], extracted: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        ("clips indexed", counts["clips"]),
-        *((f"split: {name}", count) for name, count in counts["splits"].items()),
-        *((f"codec: {name}", count) for name, count in counts["codecs"].items()),
-        *((f"vectors exact by {name}", count) for name, count in extracted["exact_by"].items()),
-        ("frames with motion vectors read", f"{extracted['frames']:,}"),
-        *((f"not usable: {reason}", count) for reason, count in extracted["not_usable"].items()),
-    ]
 
 
 if __name__ == "__main__":

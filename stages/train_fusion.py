@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from moclip.data.selection import class_names
-from moclip.models.device import pick_device
-from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
-from moclip.training.fusion import FusionRecipe
-from moclip.training.fusion import train_fusion as train_head
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
-from pipeline.inputs import Inputs
 from pipeline.params import Params
-from pipeline.seeding import seed_everything
 from pipeline.stage import stage
-from pipeline.training_log import live_log
+
+if TYPE_CHECKING:
+    from moclip.models.fusion import Fusion, FusionConfig
+    from pipeline.inputs import Inputs
 
 
 @stage(
@@ -40,6 +35,17 @@ def train_fusion(params: Params) -> None:
     The best epoch is chosen on the validation part of train. Writes data/models/fusion.safetensors and the curves in
     metrics/train_fusion.
     """
+
+    with while_importing():
+        from moclip.data.selection import class_names
+        from moclip.models.device import pick_device
+        from moclip.models.fusion import FusionConfig
+        from moclip.training.fusion import FusionRecipe
+        from moclip.training.fusion import train_fusion as train_head
+        from pipeline.inputs import Inputs
+        from pipeline.seeding import seed_everything
+        from pipeline.training_log import live_log
+
     seed_everything(params.seed)
     inputs = Inputs.learning(params)
     train, val = inputs.fusion_data("train"), inputs.fusion_data("val")
@@ -74,6 +80,10 @@ def _made(params: Params, inputs: Inputs) -> dict[str, Any]:
 
 
 def _head(name: str, config: FusionConfig, inputs: Inputs) -> Fusion:
+    import torch
+
+    from moclip.models.fusion import ConcatFusion, TextFusion
+
     if name == "concat":
         return ConcatFusion(config)
     text, temperature = inputs.text()

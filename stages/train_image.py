@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moclip.files.atomic import folder_aside
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.params import Params
 from pipeline.stage import stage
@@ -18,6 +18,10 @@ def train_image(params: Params) -> None:
     data/baselines/image with `model.safetensors` and `curves`; with baselines.image false it stays empty. An
     interrupted run goes on from its last checkpoint.
     """
+
+    with while_importing():
+        from moclip.files.atomic import folder_aside
+
     backbone = params.baselines.image
     if backbone is False:
         with folder_aside(paths.IMAGE_BASELINE) as folder:
@@ -30,6 +34,7 @@ def train_image(params: Params) -> None:
 def _train(params: Params, backbone: str) -> None:
     # imported here: with nothing to do, nobody waits for torch
     from moclip.data.selection import class_names
+    from moclip.files.atomic import folder_aside
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
     from moclip.training.mv_tsn import train_mv_tsn

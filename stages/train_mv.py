@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moclip.data.selection import class_names
-from moclip.models.device import pick_device
-from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-from moclip.training.distributed import World, join
-from moclip.training.mv_tsn import CHECKPOINT_SECONDS, train_mv_tsn
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note, set_verbosity
-from pipeline.inputs import Inputs
 from pipeline.params import Params
-from pipeline.provenance import FIELD_KEYS
-from pipeline.seeding import seed_everything
 from pipeline.stage import stage
-from pipeline.training_log import live_log
 from pipeline.training_recipe import RECIPE_KEYS, run_fingerprint, training_recipe
+
+if TYPE_CHECKING:
+    from moclip.training.distributed import World
 
 
 @stage("dataset.shots", "dataset.base_to_new", "tsn.backbone", "tsn.segments", *RECIPE_KEYS)
@@ -27,7 +22,7 @@ def train_mv(
     params: Params,
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Least time between two checkpoints; 0: one after each epoch.")
-    ] = CHECKPOINT_SECONDS,
+    ] = 20.0,
 ) -> None:
     """Train MV-TSN on the motion vectors.
 
@@ -35,11 +30,24 @@ def train_mv(
     Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv. Under `accelerate launch` several
     processes train it together, on a GPU each.
     """
+
+    with while_importing():
+        from moclip.training.distributed import join
+
     with join() as world:
         _train(params, checkpoint_seconds, world)
 
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
+    from moclip.data.selection import class_names
+    from moclip.models.device import pick_device
+    from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+    from moclip.training.mv_tsn import train_mv_tsn
+    from pipeline.inputs import Inputs
+    from pipeline.provenance import FIELD_KEYS
+    from pipeline.seeding import seed_everything
+    from pipeline.training_log import live_log
+
     if not world.main:
         set_verbosity(quiet=True)
     seed_everything(params.seed)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
-from moclip.data.clip_folder import scan_folder
-from moclip.data.selection import tally
-from moclip.video.transcode import clear_transcoded, transcode_clips
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_note, print_table
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
@@ -23,6 +19,14 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
     encoder. Goes on where a killed run stood. A clip that cannot be decoded gets a reason. Writes data/transcoded (an
     empty folder with false) and metrics/counts/transcode.json.
     """
+
+    with while_importing():
+        import pandas as pd
+
+        from moclip.data.clip_folder import scan_folder
+        from moclip.data.selection import tally
+        from moclip.video.transcode import clear_transcoded, transcode_clips
+
     if params.index.transcode is False:
         clear_transcoded(paths.TRANSCODED)
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})

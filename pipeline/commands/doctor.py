@@ -17,12 +17,7 @@ from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note, print_result
 from pipeline.console.progress import show_progress
-from pipeline.doctor.codecs import check_codecs
-from pipeline.doctor.exactness import check_exactness
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
-from pipeline.doctor.hub import check_hub
-from pipeline.doctor.machine import check_disk, check_machine
-from pipeline.doctor.versions import PIPELINE, check_versions
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import stage
 
@@ -66,6 +61,13 @@ def doctor(
 
 def _examined() -> dict[str, list[Finding]]:
     """The findings of each part."""
+
+    from pipeline.doctor.codecs import check_codecs
+    from pipeline.doctor.exactness import check_exactness
+    from pipeline.doctor.hub import check_hub
+    from pipeline.doctor.machine import check_machine
+    from pipeline.doctor.versions import PIPELINE, check_versions
+
     parts = {"device": check_machine, "codecs": check_codecs, "exactness": check_exactness}
     with ThreadPoolExecutor(1) as aside, show_progress("doctor", len(parts) + 3, "part") as advance:
         hub = aside.submit(check_hub)  # it may take seconds to say that it does not answer
@@ -154,6 +156,8 @@ def _model(params: Params, reachable: bool) -> Finding:
 
 
 def _dvc_cache() -> list[Finding]:
+    from pipeline.doctor.machine import check_disk
+
     try:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo

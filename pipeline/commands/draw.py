@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moclip.drawing.clip import DrawingResult, DrawJob, draw_clips, draw_or_reason, drawing_paths
 from moclip.drawing.styles import Form, Style
-from moclip.drawing.drawn_frames import Drawing, count_frames
 from moclip.errors import MoclipError, VideoError
-from moclip.video.clip_files import find_clips
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
 from pipeline.console.progress import show_progress
 from pipeline.stage import Workers, cpu_count, stage
+
+if TYPE_CHECKING:
+    from moclip.drawing.clip import DrawingResult, DrawJob
 
 
 @stage()
@@ -52,6 +53,12 @@ def draw(
     I-frames above all, show the motion before them in an animation; the legend says so. A clip that cannot be read is
     reported, the others are drawn; the exit code is 1 where none could be.
     """
+
+    with while_importing():
+        from moclip.drawing.clip import drawing_paths
+        from moclip.drawing.drawn_frames import Drawing
+        from moclip.video.clip_files import find_clips
+
     if limit is not None and not 0 < limit < float("inf"):
         raise MoclipError("must be above 0", where="--limit")
     if style == "components" and over:
@@ -73,11 +80,12 @@ def draw(
         raise VideoError("no clip could be drawn", fix="see the reasons above")
 
 
-Result = tuple[DrawJob, DrawingResult | VideoError]
-
-
-def _alone(job: DrawJob) -> list[Result]:
+def _alone(job: DrawJob) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
     """Draw one clip here, and tell of its frames."""
+
+    from moclip.drawing.clip import draw_or_reason
+    from moclip.drawing.drawn_frames import count_frames
+
     try:
         frames = count_frames(job[0], job[2])
     except VideoError as problem:
@@ -86,7 +94,9 @@ def _alone(job: DrawJob) -> list[Result]:
         return [(job, draw_or_reason(job, advance))]
 
 
-def _together(jobs: list[DrawJob], workers: int) -> list[Result]:
+def _together(jobs: list[DrawJob], workers: int) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
+    from moclip.drawing.clip import draw_clips
+
     results = []
     with show_progress("draw", len(jobs)) as advance:
         for result in draw_clips(jobs, workers):

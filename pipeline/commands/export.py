@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from moclip.data.selection import tally, usable_clips
-from moclip.inference.bundle import save_bundle
-from moclip.inference.predictor import Predictor
 from pipeline import paths
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
-from pipeline.consistency import check_consistent, check_scores
+from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_note
-from pipeline.inputs import Inputs
 from pipeline.io import read_json
 from pipeline.params import Params
 from pipeline.stage import stage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from moclip.inference.predictor import Predictor
+    from pipeline.inputs import Inputs
 
 CHECKED_CLIPS = 16
 
@@ -37,6 +38,11 @@ def export(
     For `moclip predict --bundle DIR` and `moclip.load(DIR)`: weights, classes, text features, how a clip is looked at,
     and a model card with the scores of the last run. The ONNX graph is run on test clips and must give the same logits.
     """
+
+    with while_importing():
+        from moclip.inference.bundle import save_bundle
+        from pipeline.consistency import check_consistent, check_scores
+
     predictor, inputs = load_predictor(params), check_consistent(params)
     check_scores(inputs)
     examples = _examples(predictor, inputs) if onnx else None
@@ -50,6 +56,9 @@ def export(
 
 def _about(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
     """What config.json and the card say of scores and data."""
+
+    from moclip.data.selection import tally, usable_clips
+
     scores = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     fusion = scores["fusion"]
     return {
@@ -72,6 +81,9 @@ def _about(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
 
 def _examples(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """Fields (B, S, 2, rows, columns) and stills (B, K, P) of some test clips, from the stores."""
+
+    import numpy as np
+
     rows = inputs.fused_rows("test")
     chosen = set(rows["id"].iloc[np.linspace(0, len(rows) - 1, min(CHECKED_CLIPS, len(rows))).astype(int)])
     moving = inputs.motion_rows("test")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moclip.errors import MoclipError, VideoError, no_model
-from moclip.video.clip_files import find_clips
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
@@ -67,6 +66,10 @@ def predict(
     `dvc repro` left or those of a bundle. A clip that cannot be read is reported, the others are answered; the exit
     code is 1 where none could be.
     """
+
+    with while_importing():
+        from moclip.video.clip_files import find_clips
+
     if as_json and as_csv:
         raise MoclipError("--json and --csv exclude each other")
     files = find_clips(clips)

@@ -8,8 +8,6 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import pandas as pd
 import typer
 
 from moclip.errors import MoclipError
@@ -128,6 +126,8 @@ def _rows(grid: Grid, wanted: list[dict[str, Any]], found: list[experiments.Fini
 
 
 def _streams(runs: list[experiments.Finished]) -> dict[str, dict[str, Any]]:
+    import numpy as np
+
     streams = {}
     for stream in STREAM_LABELS:
         scores = [run.metrics.get(stream, {}).get("top1") for run in runs]
@@ -154,6 +154,8 @@ def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
     if not rows:
         return
     from moclip.evaluation.plots import accuracy_over_cost

@@ -9,26 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
-import torch
 import typer
 
-from moclip.data.selection import usable_clips
 from moclip.errors import DatasetError
 from moclip.files.folders import join_path
-from moclip.files.local_copies import local_copy
-from moclip.inference.predictor import PARTS
 from pipeline import paths
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_result
 from pipeline.console.progress import show_progress
-from pipeline.index_file import read_index
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @stage("dataset.root", *PREDICT_KEYS)
@@ -41,6 +38,14 @@ def timing(
     One clip at a time, after two for warming up, with the models that `dvc repro` left. Writes metrics/timing.json:
     milliseconds a clip, median and 90th percentile.
     """
+
+    with while_importing():
+        import numpy as np
+
+        from moclip.data.selection import usable_clips
+        from moclip.files.local_copies import local_copy
+        from pipeline.index_file import read_index
+
     rows = usable_clips(read_index(params), "test")
     if rows.empty:
         raise DatasetError("no usable test clip", where=paths.INDEX)
@@ -51,6 +56,11 @@ def timing(
 
 
 def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
+    import numpy as np
+    import torch
+
+    from moclip.inference.predictor import PARTS
+
     predictor = load_predictor(params)
     for path in files[:2]:
         predictor(path)

@@ -1,4 +1,4 @@
-"""TODO pipeline.console.command."""
+"""How a command ends: exit codes, and one message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -103,28 +103,25 @@ _GO_ON = "interrupted; run the same command again to go on from here"
 
 @contextmanager
 def while_importing() -> Iterator[None]:
-    """Around imports: an interrupt ends the program on the spot (within PyTorch's it would crash it), and no garbage is
-    looked for, which takes a quarter of the time and finds none."""
+    """Put slow imports within: no garbage collection, and an interrupt ends the program at once.
 
-    def stop(number: int, frame: object) -> NoReturn:
-        print_error(_GO_ON)
-        os._exit(INTERRUPTED)
-
-    before = signal.signal(signal.SIGINT, stop)
+    Collecting garbage takes a quarter of the time and finds none. A KeyboardInterrupt within PyTorch's import would
+    crash the process.
+    """
+    before = signal.signal(signal.SIGINT, _stop_at_once)
     gc.disable()
     try:
         yield
     finally:
-        imports_done()
+        gc.freeze()  # what was imported stays: never look through it again
+        gc.set_threshold(100_000, 50, 50)
+        gc.enable()
         signal.signal(signal.SIGINT, before)
 
 
-def imports_done() -> None:
-    """Look for garbage from here on, though never among what has been imported, which stays; and seldom, for what is
-    imported later."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-    gc.enable()
+def _stop_at_once(number: int, frame: object) -> NoReturn:
+    print_error(_GO_ON)
+    os._exit(INTERRUPTED)
 
 
 def _fail(text: str) -> NoReturn:

@@ -1,8 +1,7 @@
-"""What every command shows, in one style, and how it ends: results, notes, tables, progress, errors, exit codes.
+"""What a command prints: results, notes, tables and errors, in one style.
 
-Results and notes go to stdout, progress and errors to stderr. On a terminal there are bars and colours, elsewhere whole
-lines of plain text. Two words on two kinds of output: a `result` is what the command was asked for; a `note` or a
-`table` is a stage's account of its work, and --quiet leaves those out.
+Results and notes go to stdout, progress and errors to stderr. A result is what the command was asked for; notes and
+tables tell about a stage's work, and --quiet leaves them out.
 """
 
 from __future__ import annotations

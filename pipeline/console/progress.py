@@ -1,4 +1,4 @@
-"""TODO pipeline.console.progress."""
+"""Progress: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO pipeline.doctor.codecs."""
+"""Which codecs FFmpeg decodes here, and which of them give motion vectors."""
 
 from __future__ import annotations
 

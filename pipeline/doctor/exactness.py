@@ -1,4 +1,4 @@
-"""TODO pipeline.doctor.exactness."""
+"""How exactly each backend reads clips whose motion is known."""
 
 from __future__ import annotations
 

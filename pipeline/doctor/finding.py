@@ -1,7 +1,4 @@
-"""What this machine has, and how exactly it reads motion vectors: facts, each with a verdict and what to do about it.
-
-Called by `moclip doctor`, which adds what concerns the project. Everything here works where packages are missing, too.
-"""
+"""One fact that `moclip doctor` found, with its verdict and what to do."""
 
 from __future__ import annotations
 

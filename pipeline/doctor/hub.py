@@ -1,4 +1,4 @@
-"""TODO pipeline.doctor.hub."""
+"""Whether the model hub answers, and where its cache is."""
 
 from __future__ import annotations
 

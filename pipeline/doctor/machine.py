@@ -1,4 +1,4 @@
-"""TODO pipeline.doctor.machine."""
+"""Processor, GPU, memory and disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO pipeline.doctor.sample_clips."""
+"""Small clips with known motion, encoded here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO pipeline.doctor.versions."""
+"""Which packages are installed, and whether they load."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moclip.version import __version__
+from moclip.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +20,6 @@ def load(folder: str | Path, device: str | None = None) -> Predictor:
 
     On the GPU where there is one and no `device` is named. Raises ModelError (moclip.errors).
     """
-    from moclip.inference.bundle import (
-        load_bundle,  # and with it torch: whoever imports a part of this package need not wait for it
-    )
+    from moclip.inference.bundle import load_bundle
 
     return load_bundle(folder, device)

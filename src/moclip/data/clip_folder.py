@@ -1,4 +1,4 @@
-"""TODO moclip.data.clip_folder."""
+"""List a data set's folder `<root>/<class>/<clip>`, on a disk or at a URL."""
 
 from __future__ import annotations
 

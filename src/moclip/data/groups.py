@@ -1,4 +1,4 @@
-"""TODO moclip.data.groups."""
+"""Groups of clips from one source, and splits that never divide a group."""
 
 from __future__ import annotations
 

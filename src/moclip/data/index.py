@@ -1,7 +1,4 @@
-"""Which clips a data set holds: the folder in UCF-101's layout, its split lists, groups, and one row a clip.
-
-Called by the `index` stage. Nothing is dropped: a clip that cannot be used keeps its row with a status and a reason.
-"""
+"""The index: one row a clip, with its class, split, group, and what `probe` found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.data.list_differences."""
+"""Where split lists and files differ, in words."""
 
 from __future__ import annotations
 

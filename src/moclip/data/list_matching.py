@@ -1,4 +1,4 @@
-"""TODO moclip.data.list_matching."""
+"""Find the file of each listed clip, though lists and files spell names differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.data.list_notes."""
+"""What to tell the user about a folder and its split lists."""
 
 from __future__ import annotations
 

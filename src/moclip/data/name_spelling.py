@@ -1,4 +1,4 @@
-"""TODO moclip.data.name_spelling."""
+"""Compare names without regard to case, encoding of accents, and suffix."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def alone(names: Iterable[str]) -> dict[str, str]:
+def unambiguous(names: Iterable[str]) -> dict[str, str]:
     """`_folded` name -> name, for those that no other is like."""
     return {key: group[0] for key, group in grouped(names, fold_name).items() if len(group) == 1}
 
 
 def speller(names: Iterable[str]) -> Callable[[str], str]:
     """The function that spells a name as the one of `names` that is like it; it leaves others as they are."""
-    exact, alone = set(names), alone(names)
+    exact, alone = set(names), unambiguous(names)
     return lambda name: name if name in exact else alone.get(fold_name(name), name)

@@ -1,4 +1,4 @@
-"""TODO moclip.data.probing."""
+"""Probe one clip for the index: its row, or the reason why it cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.data.selection."""
+"""Choose rows of the index: usable ones, few per class, base classes; and count them."""
 
 from __future__ import annotations
 

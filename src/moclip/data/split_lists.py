@@ -1,4 +1,4 @@
-"""TODO moclip.data.split_lists."""
+"""Read the official split lists of UCF-101 and of HMDB-51."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.drawing.animation."""
+"""Write pictures as an animation: MP4, GIF or WebP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.drawing.arrows."""
+"""Motion fields as arrows over a dimmed frame."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Pictures of motion vectors: fields as colours or arrows, with a legend; a clip as an animation or one still.
-
-Called by `moclip draw`, and by the report for single pictures. A clip is decoded once for drawing, a frame at a time,
-so its length does not matter.
-"""
+"""Draw a clip: as an animation, as one picture a frame, or as one picture of all frames."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from moclip.drawing.animation import write_animation
-from moclip.drawing.styles import Style
 from moclip.drawing.colours import CELL, readable_limit
 from moclip.drawing.drawn_frames import (
     Drawing,
@@ -30,6 +25,7 @@ from moclip.drawing.drawn_frames import (
 )
 from moclip.drawing.legend import draw_legend
 from moclip.drawing.paint import enlargement, paint_field
+from moclip.drawing.styles import Style
 from moclip.errors import MoclipError, VideoError, clip_problem
 from moclip.files.atomic import file_aside, folder_aside
 from moclip.video.probe import VideoInfo, probe

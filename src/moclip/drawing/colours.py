@@ -1,17 +1,15 @@
-"""TODO moclip.drawing.colours."""
+"""Motion fields as colours: by direction, or by component."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageChops
 
 from moclip.motion.field import CODEC_CELL
-
 
 CELL = CODEC_CELL  # px of the clip, so that a cell lies on the codec's own blocks
 

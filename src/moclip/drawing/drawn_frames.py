@@ -1,4 +1,4 @@
-"""TODO moclip.drawing.drawn_frames."""
+"""The frames of a clip to draw, each with its motion, and how they collapse into one picture."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from moclip.drawing.styles import Form, Style
 from moclip.drawing.colours import CELL, readable_limit
+from moclip.drawing.styles import Form, Style
 from moclip.errors import VideoError
 from moclip.motion.field import motion_field
 from moclip.motion.windows import motion_fields

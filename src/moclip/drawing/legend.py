@@ -1,4 +1,4 @@
-"""TODO moclip.drawing.legend."""
+"""The strip below a picture that says what its colours or arrows mean."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from moclip.drawing.arrows import longest_arrow, paint_arrows
-from moclip.drawing.styles import Style
 from moclip.drawing.colours import CELL, COLOURS, INK, WHITE
+from moclip.drawing.styles import Style
 
 
 def draw_legend(style: Style, limit: float, width: int, cell: float = CELL, aside: Sequence[str] = ()) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""TODO moclip.drawing.paint."""
+"""A motion field in one of the styles, over a frame or alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from moclip.drawing.arrows import draw_arrows
-from moclip.drawing.styles import Style
 from moclip.drawing.colours import CELL, COLOURS, enlarge, overlay
+from moclip.drawing.styles import Style
 
 LEAST_WIDTH = 640  # px: smaller clips are enlarged by a whole factor, or arrows and text could not be read
 

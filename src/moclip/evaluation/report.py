@@ -1,7 +1,4 @@
-"""What the report page shows, worked out of predictions: who is right where, what is confused, which clips to look at.
-
-Called by the `report` stage, which renders templates/report.html with it.
-"""
+"""What the report page says, worked out of predictions: accuracies by class, confusions, and which clips to look at."""
 
 from __future__ import annotations
 

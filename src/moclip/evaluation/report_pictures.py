@@ -1,4 +1,4 @@
-"""TODO moclip.evaluation.report_pictures."""
+"""Pictures of clips for the report page, as data URIs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Folders of files on a disk or in an object store, named alike: by a path, or by a URL that fsspec knows (s3://...).
-
-A store that lies elsewhere is stood for by a **link**: a folder in the project that holds one small file with the URL
-and a digest of what the store held when the link was made. DVC tracks the link; who reads follows it.
-"""
+"""Folders by path or by URL (s3://...), read and written alike."""
 
 from __future__ import annotations
 

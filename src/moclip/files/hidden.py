@@ -1,4 +1,4 @@
-"""TODO moclip.files.hidden."""
+"""Names of files that no listing should show: hidden ones, and those that operating systems leave behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TODO moclip.files.links."""
+"""A store in an object store, as the project sees it: a folder with one small file that names the URL and the contents.
+
+DVC tracks this link; whoever reads the store follows it.
+"""
 
 from __future__ import annotations
 

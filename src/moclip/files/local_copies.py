@@ -1,4 +1,4 @@
-"""TODO moclip.files.local_copies."""
+"""Files below a URL as local files, for libraries that read nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.models.class_texts."""
+"""Class names as texts for the encoder: prompts, phrases, and their mean features."""
 
 from __future__ import annotations
 

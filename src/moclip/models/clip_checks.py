@@ -1,4 +1,4 @@
-"""TODO moclip.models.clip_checks."""
+"""Refuse CLIP models that are incomplete, or of another family."""
 
 from __future__ import annotations
 

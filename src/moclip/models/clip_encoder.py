@@ -1,7 +1,4 @@
-"""The frozen CLIP (arXiv 2103.00020): class prompts and still frames to features.
-
-Any `transformers` CLIP by hub id or local folder; weights come as safetensors, or with `weights_only=True`.
-"""
+"""The frozen CLIP (arXiv 2103.00020): images and texts to features."""
 
 from __future__ import annotations
 

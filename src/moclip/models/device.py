@@ -1,4 +1,4 @@
-"""TODO moclip.models.device."""
+"""The device that networks run on."""
 
 from __future__ import annotations
 

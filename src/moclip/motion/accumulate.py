@@ -1,4 +1,4 @@
-"""TODO moclip.motion.accumulate."""
+"""Accumulated motion: each cell or pixel traced back to the last I-frame (CoViAR, arXiv 1712.00636, section 3.2)."""
 
 from __future__ import annotations
 

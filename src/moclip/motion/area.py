@@ -1,4 +1,4 @@
-"""TODO moclip.motion.area."""
+"""Area-weighted means: from the codec's grid to the cells of the canvas."""
 
 from __future__ import annotations
 

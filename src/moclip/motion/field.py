@@ -1,7 +1,7 @@
-"""From motion vectors to dense motion fields: the arithmetic between `video` and `store`, numpy only.
+"""From motion vectors to dense motion fields, with numpy only.
 
-A field holds, for each cell of a grid over the canonical canvas, how far the content moved since the previous
-frame, (dx, dy) in px of the canvas.
+A field holds, for each cell of a grid over the canvas, how far the content moved since the previous frame: (dx, dy) in
+px of the canvas.
 """
 
 from __future__ import annotations

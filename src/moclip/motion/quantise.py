@@ -1,4 +1,4 @@
-"""TODO moclip.motion.quantise."""
+"""Motion fields in px as int8, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.motion.windows."""
+"""Motion fields of a video, one window of frames after the other."""
 
 from __future__ import annotations
 

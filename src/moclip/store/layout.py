@@ -1,8 +1,4 @@
-"""The motion-field store: one sharded Zarr array for all videos, a table that says where each one lies.
-
-`extract` plans slots and writes shards; training, `draw` and the command line read through `FieldReader`. The store
-is named by a path, by a URL, or by a path with a link to a URL (`storage`).
-"""
+"""Names, sizes and the encoding of a motion-field store: one sharded Zarr array for all videos."""
 
 from __future__ import annotations
 

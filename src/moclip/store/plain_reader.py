@@ -1,4 +1,4 @@
-"""TODO moclip.store.plain_reader."""
+"""Read motion fields with plain file access: no threads, for forked processes and for verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.store.reader."""
+"""Read motion fields by frame or by video, many at once, through tensorstore."""
 
 from __future__ import annotations
 

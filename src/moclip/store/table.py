@@ -1,4 +1,4 @@
-"""TODO moclip.store.table."""
+"""The table of a motion-field store: one row a video, with its place, its checksum and what went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.store.verify."""
+"""Verify a motion-field store: recompute the checksum of every video."""
 
 from __future__ import annotations
 

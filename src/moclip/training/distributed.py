@@ -1,7 +1,4 @@
-"""Where networks run: on one device, or on several that train one network together, each with a process of its own.
-
-`accelerate launch` and torchrun start the processes, Accelerate connects them.
-"""
+"""Several processes that train one network together."""
 
 from __future__ import annotations
 

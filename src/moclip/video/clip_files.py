@@ -1,4 +1,4 @@
-"""TODO moclip.video.clip_files."""
+"""Clips by path: which files are clips, folders and patterns of them, and their MD5."""
 
 from __future__ import annotations
 

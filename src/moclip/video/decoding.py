@@ -1,7 +1,6 @@
-"""Read compressed video: what a file holds, its codec's motion vectors, single frames.
+"""Open a video stream and decode its pictures, one thread a process, checking each picture.
 
-`probe` fills a row of the index, `windows`/`read_vectors` feed the motion fields, `read_frames` feeds CLIP, `one_pass`
-feeds predictions. Frame k of a clip is, for all of them, the k-th picture that a plain decode on one thread shows.
+Frame k of a clip is the k-th picture that a plain single-thread decode shows, for everything in this package.
 """
 
 from __future__ import annotations

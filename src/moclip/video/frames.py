@@ -1,4 +1,4 @@
-"""TODO moclip.video.frames."""
+"""Single frames of a file, as shown: decoded from the start, or from the key frame before each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.video.geometry."""
+"""How a decoded picture lies in the coded one: size, cropping, and the orientation in which it is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.video.messages."""
+"""Words that several error messages about a video share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.video.mvextractor_backend."""
+"""The backend `mvextractor`: motion vectors of the streams that it reads exactly."""
 
 from __future__ import annotations
 

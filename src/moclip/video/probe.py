@@ -1,4 +1,4 @@
-"""TODO moclip.video.probe."""
+"""`probe`: decode a whole file once, without pixels, and say what is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.video.vector_records."""
+"""From FFmpeg's records of motion vectors to arrays, a window of frames at a time."""
 
 from __future__ import annotations
 

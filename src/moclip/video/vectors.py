@@ -1,4 +1,4 @@
-"""TODO moclip.video.vectors."""
+"""Motion vectors of a file: which backend reads it, whole or in windows of bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO moclip.workers.time_limit."""
+"""A time limit for decoders: a worker that hangs in a C library is ended by a signal from the kernel."""
 
 from __future__ import annotations
 

@@ -1,0 +1,186 @@
+"""The report page: its parts, from predictions and clips to HTML."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from moclip.errors import clip_problem
+from moclip.evaluation.report import KINDS, PAPER, Choice, Confusion
+from moclip.evaluation.report_pictures import motion_uri, still_uri
+from moclip.files.folders import join_path
+from moclip.files.local_copies import local_copy
+from moclip.motion.quantise import dequantise
+from moclip.store.reader import FieldReader
+from pipeline import paths
+from pipeline.console.output import STREAM_LABELS
+from pipeline.console.progress import show_progress
+from pipeline.inputs import Inputs
+from pipeline.io import read_json
+
+STANDALONE = ("zero_shot", "mv_tsn", "fusion")
+"""The streams whose answers the gallery shows."""
+
+
+def template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["title_of"] = lambda kind: KINDS[kind]
+    environment.filters["breakable"] = _breakable
+    source = resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _breakable(name: str) -> Markup:
+    """A class name that may go on in the next line where a word begins: "ApplyEyeMakeup", "brush_hair"."""
+    return Markup("<wbr>").join(re.findall(r"[A-Z]?[^A-Z_]*_?", name))
+
+
+def stream_row(name: str, cost: dict[str, Any]) -> dict[str, Any]:
+    scores = read_json(paths.STREAM_JSON[name], "evaluate")
+    return scores | {
+        "name": name,
+        "title": STREAM_LABELS[name],
+        "cost": cost["multiply_adds_m"]["video"][name],
+        "missing": sum(scores["skipped"].values()),
+        "paper": PAPER.get(name),
+        "best": False,
+    }
+
+
+def lead_over_others(top1: dict[str, float]) -> str:
+    """The result in a sentence."""
+    still, motion, both = (f"{100 * top1[name]:.1f} %" for name in STANDALONE)
+    return (
+        f"From a still alone CLIP names {still} of the test clips right, without training; from their motion alone "
+        f"MV-TSN names {motion}; the fusion of both {both}."
+    )
+
+
+SIDE, LARGEST, LABELLED = 22, 640, 40
+"""Of the confusion matrix: px of a cell, px of the whole, and the most classes that are named."""
+
+
+def matrix(confused: Confusion) -> dict[str, Any]:
+    """The confusion matrix as rectangles; only cells with clips in them."""
+    classes = len(confused.names)
+    named = classes <= LABELLED
+    side = SIDE if named else LARGEST / classes
+    longest = max(map(len, confused.names))
+    left, top = (round(12 + 6.4 * longest), round(16 + 5.2 * longest)) if named else (1, 1)  # room for the names
+    totals = np.maximum(1, confused.counts.sum(axis=1))
+    cells = [
+        {
+            "x": round(left + column * side, 2),
+            "y": round(top + row * side, 2),
+            "count": int(count),
+            "share": round(0.12 + 0.6 * count / totals[row], 3),
+            "title": f"{confused.names[row]} taken for {confused.names[column]}: {count} of {totals[row]}",
+        }
+        for (row, column), count in np.ndenumerate(confused.counts)
+        if count
+    ]
+    labels = [{"name": name, "at": top + (place + 0.5) * side} for place, name in enumerate(confused.names)]
+    extent = round(classes * side, 2)
+    return {
+        "side": side,
+        "left": left,
+        "top": top,
+        "extent": extent,
+        "width": left + extent + (round(4 * longest) if named else 1),
+        "height": top + extent + 1,
+        "labels": labels if named else [],
+        "cells": cells,
+    }
+
+
+def gallery(
+    chosen: list[Choice],
+    predictions: pd.DataFrame,
+    inputs: Inputs,
+    shares: dict[str, np.ndarray],
+    names: list[str],
+    root: str,
+    workers: int,
+) -> list[dict[str, Any]]:
+    """A card for each chosen clip: why it is there, its pictures, the streams' three best classes."""
+    if not chosen:
+        return []
+    reader, seen = FieldReader(paths.MV_STORE, inputs.mv_table), inputs.clip_image
+    files = inputs.index.set_index("id")["path"]
+
+    def card(choice: Choice) -> dict[str, Any]:
+        row = predictions.iloc[choice.row]
+        label = int(row["label"])
+        fields = dequantise(reader.video(row["id"]), reader.attributes["clip"])
+        frames = seen.rows("frame", [row["id"]])[0]
+        with local_copy(join_path(root, files[row["id"]])) as file:
+            pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
+        return {
+            "id": row["id"],
+            "class": row["class"],
+            "kinds": choice.kinds,
+            "gain": choice.gain,
+            "error": choice.error,
+            "streams": [
+                {"title": STREAM_LABELS[name], "top": _top(shares[name][choice.row], label, names)}
+                for name in STANDALONE
+            ],
+        } | pictures
+
+    cards = []
+    with show_progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
+        for one in pool.map(card, chosen):  # decoding and encoding release the interpreter's lock
+            cards.append(one)
+            advance(1)
+    return cards
+
+
+def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
+    """The still and the motion of a clip, or why there are none."""
+    try:
+        return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
+    except Exception as problem:  # an extreme shape, say: whatever is wrong with one clip, it costs no other
+        return {"still": None, "reason": clip_problem(problem, path).what}
+
+
+def _top(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"name": names[one], "share": float(shares[one]), "right": one == label}
+        for one in np.argsort(-shares, kind="stable")[:3].tolist()
+    ]
+
+
+def chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
+    """Two curves over the epochs as points of an SVG of 320 x 180."""
+    curves = {}
+    for part in ("train", "val"):
+        path = folder / "plots" / "metrics" / f"{part}_{metric}.tsv"
+        curves[part] = pd.read_csv(path, sep="\t")[f"{part}_{metric}"].to_numpy(float)
+    epochs = len(curves["train"])
+    top = 1.0 if metric == "top1" else max(curve.max() for curve in curves.values())
+    lines = []
+    for part, curve in curves.items():
+        x = 40 + 272 * np.arange(epochs) / max(1, epochs - 1)
+        y = 155 - 130 * curve / top
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        lines.append({"name": part, "points": points})
+    return {"title": title, "top": f"{top:.2g}", "epochs": epochs, "lines": lines}
+
+
+def facts(counts: dict[str, Any], extracted: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        ("clips indexed", counts["clips"]),
+        *((f"split: {name}", count) for name, count in counts["splits"].items()),
+        *((f"codec: {name}", count) for name, count in counts["codecs"].items()),
+        *((f"vectors exact by {name}", count) for name, count in extracted["exact_by"].items()),
+        ("frames with motion vectors read", f"{extracted['frames']:,}"),
+        *((f"not usable: {reason}", count) for reason, count in extracted["not_usable"].items()),
+    ]
