@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from moclip.data.clip_folder import ClipFolder, written
 from moclip.data.list_differences import class_notes, clip_notes
-from moclip.data.name_spelling import alone, fold_name, grouped, name_stem, speller, without_suffix
+from moclip.data.name_spelling import fold_name, grouped, name_stem, speller, unambiguous, without_suffix
 from moclip.data.split_lists import Splits, in_both
 from moclip.errors import DatasetError
 
@@ -85,7 +85,7 @@ def class_spelling(folder: ClipFolder, splits: Splits) -> tuple[dict[str, str], 
     unused = {name.split("/")[0] for name in splits.unused}
     ordered = splits.classes or sorted(set(map(speller(folder.classes), listed)))
     spelt = speller(ordered)
-    alike = set(folder.classes) - set(alone(folder.classes).values())
+    alike = set(folder.classes) - set(unambiguous(folder.classes).values())
     classes = {name: name if name in alike else spelt(name) for name in folder.classes}
     classes |= {name: spelt(name) for name in listed | unused}
     there = {classes[name] for name in [*folder.classes, *listed]}
