@@ -51,6 +51,9 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 	  sed -E "/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|motion-vector-extractor).*)/\1; $(LINUX)/" ) > requirements.lock
 	rm -rf build/lock
 
+structure: $(READY)  ## print the packages, what each imports, and the longest functions
+	@python -m tests.structure
+
 format: $(READY)  ## let ruff mend what it can
 	ruff check --fix .
 	ruff format .
