@@ -229,8 +229,8 @@ class Inputs:
         rows = self._usable(*parts)
         ok = self.mv_table.loc[self.mv_table["status"] == "ok", ["id", "offset", "length", "slots", "shard", "md5"]]
         found = rows.merge(ok, on="id", how="inner", suffixes=("", "_read"))
-        if len(stale_error := found.loc[found["md5"] != found.pop("md5_read"), "id"]):
-            what = f"{name_some(stale_error)} changed since the motion vectors were read"
+        if len(changed := found.loc[found["md5"] != found.pop("md5_read"), "id"]):
+            what = f"{name_some(changed)} changed since the motion vectors were read"
             fix = "run: dvc repro extract_mv (or: python -m stages.extract_mv)"
             raise StoreError(what, where=paths.MV_STORE, fix=fix)
         if found.empty:
