@@ -39,7 +39,7 @@ check: $(READY)  ## lint, formatting, types, generated files, known holes in the
 	python -m pipeline.sync --check
 	python -m tests.audit
 
-sync: $(READY)  ## write what follows from the code: dvc.yaml's lists of parameters and code
+sync: $(READY)  ## write what follows from the code: lists in dvc.yaml, docs/parameters.md, new keys in params.yaml
 	python -m pipeline.sync
 
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'

@@ -1,7 +1,8 @@
-"""The typed model of params.yaml: the one place that says which keys exist, of what type and in what range.
+"""The typed model of params.yaml: the one place that says which keys exist, their types, ranges, defaults and meaning.
 
-Called by `pipeline.stage` for every stage command and by `moclip use`. There are no defaults here: each value stands
-in params.yaml (the presets carry whole sets), so that what DVC sees is all there is.
+`pipeline.stage` makes the options of every stage from it, `moclip use` the comments of params.yaml, and `make sync`
+docs/parameters.md. The defaults are the paper's recipe for UCF-101 (arXiv 2509.17084); presets name what differs from
+them. A stage reads no default: every key must stand in params.yaml, because DVC only sees what stands there.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from moclip.errors import MoclipError
 
@@ -48,40 +51,61 @@ class Group(BaseModel):
 
 
 class Dataset(Group):
-    root: Text = Field(description="folder of videos, <root>/<class>/<clip>")
-    splits: Text = Field(description="folder of the split lists; where it holds none, a seeded split by group")
-    split: Whole = Field(ge=1, le=9, description="which official split: trainlist0<k>.txt, testlist0<k>.txt")
-    val_fraction: Real = Field(gt=0, lt=0.9, description="share of train held out, by group, to choose epochs on")
-    test_fraction: Real = Field(gt=0, lt=0.9, description="share of test where there are no split lists")
+    """The clips, their classes and splits."""
+
+    root: Text = Field(description="folder of videos: <root>/<class>/<clip>")
+    splits: Text = Field(description="folder of the split lists; without lists, clips are split by group")
+    split: Whole = Field(
+        default=1, ge=1, le=9, description="which official split: trainlist0<k>.txt and testlist0<k>.txt"
+    )
+    val_fraction: Real = Field(
+        default=0.1, gt=0, lt=0.9, description="share of train held out, by group, to choose epochs on"
+    )
+    test_fraction: Real = Field(
+        default=0.3, gt=0, lt=0.9, description="share of the clips in test where there are no lists"
+    )
     shots: Literal[False] | Annotated[Whole, Field(ge=1, le=1000)] = Field(
-        description="few-shot: clips a class to train on, and to choose epochs on; false: all. 2 contains 1"
+        default=False,
+        description="few-shot: clips per class in train and in val; 2 shots contain the 1; false: all clips",
     )
     seeds: list[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] = Field(
-        min_length=1, description="values of seed that `moclip sweep` repeats each run with, for mean and deviation"
+        default=[0, 1, 2], min_length=1, description="seeds that `moclip sweep` repeats each run with"
     )
-    base_to_new: Flag = Field(description="train on the first half of the classes, score the other half too")
-    phrases: Text = Field(description=f"JSON file class -> phrases for the prompts; {NO_FILE}: the split class name")
+    base_to_new: Flag = Field(default=False, description="train on the first half of the classes, score both halves")
+    phrases: Text = Field(
+        default=NO_FILE, description=f"JSON file class -> phrases for the prompts; {NO_FILE}: class names"
+    )
 
 
 class Index(Group):
+    """Which files motion is read from."""
+
     transcode: Literal[False, "mpeg4"] = Field(
-        description="mpeg4: motion from clips re-encoded as CoViAR did, MPEG-4 at 340 x 256 px; false: from the clips"
+        default=False, description="mpeg4: read motion from clips re-encoded as CoViAR did (MPEG-4, 340 x 256 px)"
     )
 
 
 class Mv(Group):
+    """Motion vectors and the fields made of them."""
+
     backend: Literal["auto", "mvextractor", "pyav"] = Field(
-        description="reader of the vectors: auto and pyav are PyAV; mvextractor where that is exact, else PyAV"
+        default="auto",
+        description="reader of the vectors; auto and pyav: PyAV; mvextractor: where it is exact, else PyAV",
     )
     canvas: tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]] = Field(
-        description="height and width in px that every field is scaled to"
+        default=(240, 320), description="height and width that every field is scaled to, in px"
     )
-    cell: Whole = Field(ge=4, le=64, description="px of the canvas a grid cell covers")
-    clip: Real = Field(gt=0, le=1000, description="px at which a displacement saturates (int8 127)")
+    cell: Whole = Field(default=8, ge=4, le=64, description="side of a grid cell on the canvas, in px")
+    clip: Real = Field(
+        default=20, gt=0, le=1000, description="displacement at which a field saturates (int8 127), in px"
+    )
     accumulate: Literal[False, "grid", "pixel"] = Field(
-        description="trace each P-frame back to its I-frame: pixel by pixel as CoViAR, or faster on the grid"
+        default="pixel",
+        description="trace each P-frame back to its I-frame: per pixel as CoViAR does, or faster on the grid",
     )
-    shard: Whole = Field(ge=64, multiple_of=16, description="frames in a shard, the unit of work and of resuming")
+    shard: Whole = Field(
+        default=8192, ge=64, multiple_of=16, description="frames per shard; extraction works and resumes by shard"
+    )
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Mv:
@@ -91,87 +115,123 @@ class Mv(Group):
 
 
 class Clip(Group):
-    model: Text = Field(description="CLIP: a hub id such as openai/clip-vit-base-patch32, or a local folder")
-    files: Text = Field(description=f"the local folder again, for DVC to watch; {NO_FILE} with a hub id")
+    """The frozen CLIP: features of pictures and of class prompts."""
+
+    model: Text = Field(default="openai/clip-vit-base-patch32", description="CLIP: a hub id or a local folder")
+    files: Text = Field(
+        default=NO_FILE, description=f"the same local folder, for DVC to watch; {NO_FILE} with a hub id"
+    )
     revision: Literal[False] | Text = Field(
-        description="of a hub id: the branch, tag or commit to take; false: the newest",
+        default=False,
+        description="branch, tag or commit of a hub id; false: the newest",
         json_schema_extra={"allowed": "false | a branch, tag or commit"},
     )
-    prompts: Text = Field(description="JSON file with a list of prompt templates holding {}")
-    frames: Whole = Field(ge=1, le=64, description="RGB frames a video, evenly spaced")
-    choice: Literal["middle", "random"] = Field(description="which frame of each of the equal parts (random: seeded)")
-    batch: Whole = Field(ge=1, le=4096, description="pictures in a forward pass")
+    prompts: Text = Field(
+        default="data/prompts.json", description="JSON file: a list of prompt templates that contain {}"
+    )
+    frames: Whole = Field(
+        default=1, ge=1, le=64, description="RGB frames per video, one from each of as many equal parts"
+    )
+    choice: Literal["middle", "random"] = Field(
+        default="random", description="which frame of each part; random depends on the seed"
+    )
+    batch: Whole = Field(default=256, ge=1, le=4096, description="pictures per forward pass")
 
 
 class LrMult(Group):
-    head: Real = Field(ge=0, le=100, description="learning-rate multiplier of the classifier")
-    stem: Real = Field(ge=0, le=100, description="of the input BatchNorm and the first convolution")
-    rest: Real = Field(ge=0, le=100, description="of the rest of the backbone")
+    """Learning-rate multipliers of the parts of MV-TSN."""
+
+    head: Real = Field(default=1, ge=0, le=100, description="learning-rate multiplier of the classifier")
+    stem: Real = Field(default=0.1, ge=0, le=100, description="of the input BatchNorm and the first convolution")
+    rest: Real = Field(default=0.01, ge=0, le=100, description="of the rest of the backbone")
 
 
 class Tsn(Group):
-    backbone: Text = Field(description="timm model name")
+    """MV-TSN, the network on motion vectors."""
+
+    backbone: Text = Field(default="efficientnet_b0", description="timm model name")
     pretrained: Literal[False, "hub"] | Text = Field(
+        default="hub",
         description="ImageNet weights to start from",
         json_schema_extra={"allowed": "false | hub | a weights file"},
     )
-    files: Text = Field(description=f"the local weights file again, for DVC to watch; {NO_FILE} otherwise")
-    size: Whole = Field(ge=16, le=512, description="px of the square the network sees")
-    stem_stride: Literal[1, 2] = Field(description="of the first convolution; 1: at twice the resolution and cost")
-    segments: Whole = Field(ge=1, le=32, description="segments a clip in training")
-    epochs: Whole = Field(ge=1, le=10000, description="passes over the training clips")
-    batch: Whole = Field(ge=1, le=4096, description="clips in a step")
-    accumulate: Whole = Field(ge=1, le=4096, description="parts a batch goes through in, to fit into less memory")
-    lr: Real = Field(gt=0, le=10, description="Adam's learning rate, before the multipliers")
-    eps: Real = Field(gt=0, le=1, description="Adam's epsilon")
-    weight_decay: Real = Field(ge=0, le=1, description="not on biases and norms")
-    lr_mult: LrMult
-    lr_steps: list[Annotated[Whole, Field(ge=1)]] = Field(description="epochs at which the rate falls tenfold")
-    dropout: Real = Field(ge=0, lt=1, description="in front of the classifier")
+    files: Text = Field(default=NO_FILE, description=f"the same weights file, for DVC to watch; {NO_FILE} otherwise")
+    size: Whole = Field(default=224, ge=16, le=512, description="side of the network's square input, in px")
+    stem_stride: Literal[1, 2] = Field(
+        default=2, description="stride of the first convolution; 1: twice the resolution and the cost"
+    )
+    segments: Whole = Field(default=3, ge=1, le=32, description="segments per clip in training")
+    epochs: Whole = Field(default=200, ge=1, le=10000, description="passes over the training clips")
+    batch: Whole = Field(default=80, ge=1, le=4096, description="clips per optimizer step")
+    accumulate: Whole = Field(
+        default=1, ge=1, le=4096, description="parts that a batch is split into, to need less memory"
+    )
+    lr: Real = Field(default=0.01, gt=0, le=10, description="Adam's learning rate, before lr_mult")
+    eps: Real = Field(default=0.001, gt=0, le=1, description="Adam's epsilon")
+    weight_decay: Real = Field(default=0.0001, ge=0, le=1, description="Adam's weight decay; not on biases and norms")
+    lr_mult: LrMult = LrMult()
+    lr_steps: list[Annotated[Whole, Field(ge=1)]] = Field(
+        default=[80, 160], description="epochs at which the learning rate is divided by 10"
+    )
+    dropout: Real = Field(default=0.5, ge=0, lt=1, description="dropout in front of the classifier")
     crops: list[Annotated[Real, Field(gt=0, le=1)]] = Field(
-        min_length=1, description="multi-scale crops, shares of the short side"
+        default=[1, 0.875, 0.75], min_length=1, description="sides of the multi-scale crops, shares of the short side"
     )
-    flip: Flag = Field(description="mirror half of the training clips (and negate dx)")
+    flip: Flag = Field(default=True, description="mirror half of the training clips (and negate dx)")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        description="autocast's type in training; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
+        default="auto", description="autocast type in training; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
     )
-    compile: Flag = Field(description="train through torch.compile; wants a compiler")
+    compile: Flag = Field(default=False, description="train through torch.compile; needs a C compiler")
 
 
 class Embed(Group):
-    views: Whole = Field(ge=1, le=100, description="augmented views of each training clip")
-    batch: Whole = Field(ge=1, le=4096, description="fields in a forward pass")
+    """Features of the trained MV-TSN."""
+
+    views: Whole = Field(default=4, ge=1, le=100, description="augmented views per training clip")
+    batch: Whole = Field(default=512, ge=1, le=4096, description="fields per forward pass")
 
 
 class Fusion(Group):
+    """The fusion head on motion, picture and text features."""
+
     head: Literal["concat", "text"] = Field(
-        description="concat: the paper's; text: by the class names' CLIP features, also of classes not trained on"
+        default="concat",
+        description="concat: the paper's; text: compares with class texts, so it also scores new classes",
     )
-    pooling: Literal["mean", "attention"] = Field(description="of a clip's frames, where clip.frames is above 1")
-    hidden: Whole = Field(ge=1, le=65536, description="width of the hidden layer")
-    dropout: Real = Field(ge=0, lt=1, description="behind the hidden layer")
-    lr: Real = Field(gt=0, le=10, description="AdamW's learning rate")
-    weight_decay: Real = Field(ge=0, le=10, description="AdamW's")
-    epochs: Whole = Field(ge=1, le=10000, description="passes over the training clips")
-    batch: Whole = Field(ge=1, le=65536, description="clips in a step")
+    pooling: Literal["mean", "attention"] = Field(
+        default="mean", description="pooling of a clip's frames, if clip.frames is above 1"
+    )
+    hidden: Whole = Field(default=512, ge=1, le=65536, description="width of the hidden layer")
+    dropout: Real = Field(default=0.5, ge=0, lt=1, description="dropout after the hidden layer")
+    lr: Real = Field(default=0.0001, gt=0, le=10, description="AdamW's learning rate")
+    weight_decay: Real = Field(default=0.01, ge=0, le=10, description="AdamW's weight decay")
+    epochs: Whole = Field(default=100, ge=1, le=10000, description="passes over the training clips")
+    batch: Whole = Field(default=64, ge=1, le=65536, description="clips per optimizer step")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        description="autocast's type in training; auto: bf16 or fp16 on a GPU, bf16 on a CPU that multiplies it"
+        default="auto",
+        description="autocast type in training; auto: bf16 or fp16 on a GPU, bf16 on a CPU with bf16 units",
     )
 
 
 class Baselines(Group):
+    """What motion and fusion are compared with."""
+
     image: Literal[False] | Text = Field(
-        description="timm model that classifies RGB pictures of the motion fields; trained as tsn.* says, one a clip",
+        default="resnet18",
+        description="timm model trained on RGB pictures of the fields, one per clip, with the tsn settings",
         json_schema_extra={"allowed": "false | a timm model, such as resnet18"},
     )
 
 
 class Evaluate(Group):
+    """How test clips are scored."""
+
     protocol: Annotated[str, Field(strict=True, pattern=r"^[1-9]\d{0,2}x(1|5|10)$")] = Field(
-        description="views of a test clip; 32x1 is the paper's, 10 crops are five places, each also flipped",
+        default="32x1",
+        description="views of a test clip, segments x crops; 10 crops are 5 places, each also mirrored",
         json_schema_extra={"allowed": "SEGMENTSxCROPS with 1, 5 or 10 crops, such as 32x1 or 25x10"},
     )
-    crop: Real = Field(gt=0, le=1, description="side of the test crop, a share of the short side")
+    crop: Real = Field(default=0.875, gt=0, le=1, description="side of the test crop, a share of the short side")
 
     @property
     def views(self) -> tuple[int, int]:
@@ -181,25 +241,32 @@ class Evaluate(Group):
 
 
 class Report(Group):
-    clips: Whole = Field(ge=0, le=100, description="clips of each kind in the page's gallery: gains, errors, random")
+    """The report page."""
+
+    clips: Whole = Field(
+        default=8, ge=0, le=100, description="clips of each kind in the gallery: gains, errors, random"
+    )
 
 
 class Params(Group):
-    seed: Whole = Field(ge=0, le=2**31 - 1, description="of the splits, the frames, the weights, the augmentation")
+    """Everything that params.yaml holds."""
+
+    seed: Whole = Field(default=0, ge=0, le=2**31 - 1, description="seed of splits, frames, weights and augmentation")
     store: Literal[False] | Annotated[str, Field(strict=True, pattern=r"^(s3|gs|file)://.+")] = Field(
-        description="where features lie: false: in data/features; a URL: there, with a link in data/features",
+        default=False,
+        description="where features are stored: false: data/features; a URL: there, linked from data/features",
         json_schema_extra={"allowed": "false | s3://BUCKET/FOLDER | gs://... | file:///FOLDER"},
     )
     dataset: Dataset
-    index: Index
-    mv: Mv
-    clip: Clip
-    tsn: Tsn
-    embed: Embed
-    fusion: Fusion
-    baselines: Baselines
-    evaluate: Evaluate
-    report: Report
+    index: Index = Index()
+    mv: Mv = Mv()
+    clip: Clip = Clip()
+    tsn: Tsn = Tsn()
+    embed: Embed = Embed()
+    fusion: Fusion = Fusion()
+    baselines: Baselines = Baselines()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
 
 
 def load(path: Path = Path("params.yaml"), overrides: dict[str, Any] | None = None) -> Params:
@@ -278,13 +345,33 @@ def _check_ours(raw: dict[str, Any], path: Path) -> None:
 
 
 def validate(raw: dict[str, Any], source: str) -> Params:
-    """Check a raw mapping. Raises ParamError naming each key in full, its value and what is allowed."""
+    """Check a raw mapping that holds every key.
+
+    Raises ParamError naming each wrong key in full, its value and what is allowed.
+    """
+    model = validate_partial(raw, source)
+    if lines := [f"{key}: missing; {_allowed(key)}; the default is {default}" for key, default in _left_out(model)]:
+        raise ParamError("\n  ".join(lines), where=source)
+    return model
+
+
+def validate_partial(raw: dict[str, Any], source: str) -> Params:
+    """Check a raw mapping that may leave out keys that have a default."""
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         # a union reports once per alternative: one line a key is enough
         lines = list(dict.fromkeys(_explain(dict(item)) for item in error.errors()))
         raise ParamError("\n  ".join(lines), where=source) from None
+
+
+def _left_out(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys that a mapping left out, each with its default."""
+    for name, value in group:
+        if isinstance(value, BaseModel):
+            yield from _left_out(value, f"{prefix}{name}.")
+        elif name not in group.model_fields_set:
+            yield f"{prefix}{name}", value
 
 
 def option_value(text: str) -> Any:
@@ -311,23 +398,39 @@ def unknown(key: str) -> ParamError:
 
 
 def describe(key: str) -> tuple[str, str]:
-    """A key's description and what it allows, in words: for `--help` and the README's table."""
-    field = _field(key)
+    """A key's description and what it allows, in words."""
+    field = _walk(Params).get(key)
     return (field.description or "") if field else "", _allowed(key)
 
 
-def _walk(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def default_of(key: str) -> Any:
+    """A key's default; None where it has none."""
+    field = _walk(Params)[key]
+    return None if field.is_required() else field.default
+
+
+def group_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a group of keys; None for a key."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def value_at(tree: dict[str, Any], key: str) -> Any:
+    """The value of a full key ("tsn.size") in a parameter tree; None where it has none."""
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _walk(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= _walk(field.annotation, f"{prefix}{name}.")
+        if group := group_of(field):
+            found |= _walk(group, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = field
     return found
-
-
-def _field(key: str) -> Any:
-    return _walk(Params).get(key)
 
 
 def _explain(error: dict[str, Any]) -> str:

@@ -1,17 +1,26 @@
-"""Presets: whole params.yaml files for the demo, an own folder and UCF-101; `moclip use` writes one out."""
+"""Presets for the demo, your own folder, HMDB-51 and UCF-101; `moclip use` writes one out as params.yaml.
+
+A preset's file holds only what differs from the defaults in `pipeline.params`, so a new key needs no edit there.
+"""
 
 from __future__ import annotations
 
-import io
+import itertools
+import math
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from ruamel.yaml import YAML
+import yaml
+from pydantic import BaseModel
 
 from moclip.errors import DatasetError, MoclipError
 from moclip.files.folders import is_url
 from pipeline import params as parameters
 from pipeline.io import write_text
+
+COMMENT_COLUMN = 29
 
 
 def names() -> list[str]:
@@ -23,28 +32,61 @@ def names() -> list[str]:
 
 
 def text(preset: str, root: str | None = None, splits: str | None = None, split: int | None = None) -> str:
-    """The preset's params.yaml with the data set filled in, comments kept. Raises MoclipError for bad arguments."""
+    """The preset's params.yaml with the data set filled in. Raises MoclipError for bad arguments."""
     if preset not in names():
         raise MoclipError(f"no such preset; there are {', '.join(names())}", where=preset)
-    source = resources.files("pipeline").joinpath("presets", f"{preset}.yaml").read_text(encoding="utf-8")
-    yaml = YAML()
-    yaml.width = 200
-    tree = yaml.load(source)
-    dataset = tree["dataset"]
+    values = differences(preset)
+    dataset = values.setdefault("dataset", {})
     if root is not None:
         dataset["root"] = _folder(root, "--root")
-        # without lists of its own the folder of videos stands in: index then splits by group
-        dataset["splits"] = _folder(splits, "--splits") if splits else dataset["root"]
-    elif splits is not None:
+    if splits is not None:
         dataset["splits"] = _folder(splits, "--splits")
+    elif root is not None:
+        dataset["splits"] = dataset["root"]  # it holds no lists, so `index` splits by group
     if split is not None:
         dataset["split"] = split
-    if not dataset["root"]:
+    if "root" not in dataset:
         raise MoclipError(f"the preset {preset!r} needs to know where the videos are", fix="add --root DIR")
-    out = io.StringIO()
-    yaml.dump(tree, out)
-    parameters.validate(yaml.load(out.getvalue()), source=f"preset {preset}")
-    return out.getvalue()
+    return complete(values, heading(_source(preset)), source=f"preset {preset}")
+
+
+def differences(preset: str) -> dict[str, Any]:
+    """What a preset sets differently from the defaults, as a tree."""
+    return dict(yaml.safe_load(_source(preset)) or {})
+
+
+def _source(preset: str) -> str:
+    return resources.files("pipeline").joinpath("presets", f"{preset}.yaml").read_text(encoding="utf-8")
+
+
+def heading(source: str) -> str:
+    """The comment lines that a YAML file begins with."""
+    return "".join(itertools.takewhile(lambda line: line.startswith("#"), source.splitlines(keepends=True)))
+
+
+def complete(values: dict[str, Any], heading: str, source: str) -> str:
+    """The text of a params.yaml with every key: those of `values`, the rest at their defaults, each described."""
+    parameters.validate_partial(values, source)
+    text = heading + "\n".join(_lines(parameters.Params, values)) + "\n"
+    parameters.validate(yaml.safe_load(text), source)
+    return text
+
+
+def _lines(group: type[BaseModel], values: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, field in group.model_fields.items():
+        if model := parameters.group_of(field):
+            yield from () if indent else [""]
+            yield f"{indent}{name}:"
+            yield from _lines(model, values.get(name, {}), f"{indent}  ")
+        else:
+            line = f"{indent}{name}: {yaml_value(values.get(name, field.default))}"
+            yield f"{line:<{COMMENT_COLUMN}}  # {field.description}"
+
+
+def yaml_value(value: Any) -> str:
+    """A value as it stands in params.yaml."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("...\n").strip()  # the end of a document that is one plain value
 
 
 def write(preset: str, target: Path, root: str | None, splits: str | None, split: int | None) -> None:

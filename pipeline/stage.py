@@ -101,7 +101,7 @@ class Stage:
 
     def _option(self, key: str, raw: dict[str, Any]) -> inspect.Parameter:
         description, allowed = parameters.describe(key)
-        default = _dig(raw, key)
+        default = parameters.value_at(raw, key)
         said = "missing in params.yaml" if default is None else f"params.yaml: {shown(default)}"
         option = typer.Option(
             f"--{key.replace('.', '-').replace('_', '-')}",
@@ -142,13 +142,6 @@ def _slug(key: str) -> str:
 
 def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _dig(raw: dict[str, Any], key: str) -> Any:
-    value: typing.Any = raw
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def _raw_defaults() -> dict[str, Any]:

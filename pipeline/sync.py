@@ -1,12 +1,15 @@
 """`make sync`: write what follows from the code into the files that repeat it, so that a change is made in one place.
 
-In dvc.yaml it writes of each stage the list `params:`, from the keys that the stage declares (`@stage("fusion.lr")`),
-and the `.py` files in `deps:`, from what the stage imports. The rest of dvc.yaml is written by hand and stays.
+- dvc.yaml: each stage's list `params:`, from the keys that the stage declares (`@stage("fusion.lr")`), and the `.py`
+  files in its `deps:`, from what the stage imports. The rest is written by hand and stays.
+- params.yaml: new keys at their defaults, and the comments. Values stay.
+- docs/parameters.md.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import inspect
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,14 +18,17 @@ import typer
 
 from moclip.errors import MoclipError
 from pipeline import params as parameters
+from pipeline import paths, presets
 from pipeline.console.command import as_command, run_app
 from pipeline.console.output import print_note
 from pipeline.io import write_text
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
+    from ruamel.yaml import YAML
 
 DVC_YAML = Path("dvc.yaml")
+PARAMETERS_PAGE = Path("docs/parameters.md")
 
 UNWATCHED = {
     "moclip": "the library's public names; no stage calls them",
@@ -50,7 +56,7 @@ def sync(
         bool, typer.Option("--check", help="Write nothing; exit with 1 and name the files that are not current.")
     ] = False,
 ) -> None:
-    """Write dvc.yaml's lists of parameters and code."""
+    """Write dvc.yaml's lists, docs/parameters.md, and new keys of params.yaml, from the code."""
     texts = generated()
     stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
     if check and stale:
@@ -62,34 +68,57 @@ def sync(
 
 def generated() -> dict[Path, str]:
     """What each generated file must hold."""
-    return {DVC_YAML: dvc_yaml(DVC_YAML.read_text(encoding="utf-8"))}
-
-
-def dvc_yaml(text: str) -> str:
-    """The text of dvc.yaml with each stage's parameters and code set anew."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    tree = yaml.load(text)
-    graph = import_graph()
-    for name, stage in tree["stages"].items():
-        code = code_of(f"stages.{name}", graph)
-        first = next((place for place, path in enumerate(stage["deps"]) if path.endswith(".py")), len(stage["deps"]))
-        data = [path for path in stage["deps"] if not path.endswith(".py")]
-        stage["deps"][:] = [*data[:first], *code, *data[first:]]
-        if keys := declared_keys(name):
-            stage["params"] = keys
-    out = io.StringIO()
-    yaml.dump(tree, out)
-    return out.getvalue()
+    dvc = _yaml().load(DVC_YAML.read_text(encoding="utf-8"))
+    keys = {name: declared_keys(name) for name in dvc["stages"]}
+    return {
+        DVC_YAML: dvc_yaml(dvc, keys),
+        PARAMETERS_PAGE: parameters_page({name: keys[name] + inserted_keys(dvc["stages"][name]) for name in keys}),
+        paths.PARAMS: params_yaml(paths.PARAMS.read_text(encoding="utf-8")),
+    }
 
 
 def declared_keys(stage: str) -> list[str]:
     """The keys of params.yaml that a stage reads, in the order of the model."""
     keys = getattr(importlib.import_module(f"stages.{stage}"), stage).keys
     return [key for key in parameters.every_key() if key in keys]
+
+
+def inserted_keys(stage: Any) -> list[str]:
+    """The keys whose values dvc.yaml inserts in a stage's dependencies: `${clip.files}`."""
+    return [path[2:-1] for path in stage["deps"] if path.startswith("${")]
+
+
+def params_yaml(text: str) -> str:
+    """The text of params.yaml with its values and heading as they are, new keys at their defaults, comments anew."""
+    return presets.complete(parameters.read_raw(paths.PARAMS), presets.heading(text), source=str(paths.PARAMS))
+
+
+# --------------------------------------------------------------------------------------------------- dvc.yaml
+
+
+def dvc_yaml(tree: Any, keys: dict[str, list[str]]) -> str:
+    """The text of dvc.yaml with each stage's parameters and code set anew."""
+    graph = import_graph()
+    for name, stage in tree["stages"].items():
+        code = code_of(f"stages.{name}", graph)
+        first = next((place for place, path in enumerate(stage["deps"]) if path.endswith(".py")), len(stage["deps"]))
+        data = [path for path in stage["deps"] if not path.endswith(".py")]
+        stage["deps"][:] = [*data[:first], *code, *data[first:]]
+        if keys[name]:
+            stage["params"] = keys[name]
+    out = io.StringIO()
+    _yaml().dump(tree, out)
+    return out.getvalue()
+
+
+def _yaml() -> YAML:
+    """Reads and writes YAML with its comments, in the style of dvc.yaml."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
 
 
 def import_graph() -> ImportGraph:
@@ -119,6 +148,46 @@ def _file(module: str) -> str:
         fix = f"run: PYTHONPATH={root}/src make sync"
         raise MoclipError(f"{module} is imported from outside of this folder", where=path, fix=fix)
     return path.relative_to(root).as_posix()
+
+
+# ------------------------------------------------------------------------------------------ docs/parameters.md
+
+INTRODUCTION = """# Parameters
+
+<!-- `make sync` writes this page from pipeline/params.py. -->
+
+`params.yaml` holds every key. It is checked before any stage runs: an unknown key, a wrong type or a value out of range
+is named in full. The defaults are the paper's recipe for UCF-101; a preset (`moclip use PRESET`) sets some keys
+differently. DVC runs a stage again when a key that it reads changes.
+"""
+
+COLUMNS = ("key", "default", "presets that differ", "allowed", "what it is", "read by")
+
+
+def parameters_page(keys: dict[str, list[str]]) -> str:
+    """The text of docs/parameters.md: a table per group of keys. `keys` are those that each stage depends on."""
+    every = parameters.every_key()
+    parts = [INTRODUCTION, _table([key for key in every if "." not in key], keys)]
+    for name, field in parameters.Params.model_fields.items():
+        if group := parameters.group_of(field):
+            parts.append(f"## {name}\n\n{inspect.getdoc(group)}\n")
+            parts.append(_table([key for key in every if key.startswith(f"{name}.")], keys))
+    return "\n".join(parts)
+
+
+def _table(members: list[str], keys: dict[str, list[str]]) -> str:
+    differences = {preset: presets.differences(preset) for preset in presets.names()}
+    rows = [COLUMNS, ("---",) * len(COLUMNS)]
+    for key in members:
+        description, allowed = parameters.describe(key)
+        values = {preset: parameters.value_at(tree, key) for preset, tree in differences.items()}
+        differ = [f"{preset}: {presets.yaml_value(value)}" for preset, value in values.items() if value is not None]
+        readers = [stage for stage, read in keys.items() if key in read]
+        default = parameters.default_of(key)
+        shown = "" if default is None else presets.yaml_value(default)
+        cells = (shown, ", ".join(differ), allowed, description, ", ".join(readers))
+        rows.append((f"`{key}`", *(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":

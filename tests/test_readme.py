@@ -1,4 +1,4 @@
-"""README says what is so: its table of parameters, its results, its commands."""
+"""README says what is so: its results, its commands."""
 
 from __future__ import annotations
 
@@ -6,36 +6,13 @@ import json
 import re
 from pathlib import Path
 
-import yaml
-
 from benchmarks import arithmetic
-from pipeline import params
 from pipeline.console.output import STREAM_LABELS
 from pipeline.dag import STAGES
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def parameter_table() -> str:
-    """The table as it should be, from the model and the presets."""
-    rows = ["| key | demo | ucf101 | what it is | allowed |", "|---|---|---|---|---|"]
-    demo, ucf = (yaml.safe_load((ROOT / f"pipeline/presets/{name}.yaml").read_text()) for name in ("demo", "ucf101"))
-    for key in params.every_key():
-        values = []
-        for tree in (demo, ucf):
-            value = tree
-            for part in key.split("."):
-                value = value[part]
-            values.append("" if value is None else json.dumps(value).strip('"'))
-        description, allowed = (text.replace("|", "\\|").replace("<", "&lt;") for text in params.describe(key))
-        rows.append(f"| `{key}` | {values[0]} | {values[1]} | {description} | {allowed} |")
-    return "\n".join(rows)
-
-
-def test_the_table_of_parameters_is_the_models() -> None:
-    assert parameter_table() in (ROOT / "docs/parameters.md").read_text(encoding="utf-8")
 
 
 def test_the_results_are_those_in_git() -> None:

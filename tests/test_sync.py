@@ -12,7 +12,7 @@ import yaml
 
 from benchmarks.common import copy_product
 from pipeline.dag import STAGES
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, commit, run
 
 
 @pytest.fixture
@@ -74,3 +74,41 @@ def test_what_is_written_by_hand_stays_in_dvc_yaml(product: Path) -> None:
 def test_a_module_of_the_unwatched_that_is_gone_is_named(product: Path) -> None:
     edit(product / "pipeline/sync.py", '"pipeline.dag": ', '"pipeline.dagg": ')
     assert "no module pipeline.dagg" in sync(product, code=1).stderr
+
+
+def test_a_new_parameter_is_a_line_in_the_model_and_a_word_in_the_stage(product: Path) -> None:
+    run("git", "init", "-q", cwd=product)
+    commit(product)
+    edit(
+        product / "pipeline/params.py",
+        'class Fusion(Group):\n    """The fusion head on motion, picture and text features."""\n\n',
+        'class Fusion(Group):\n    """The fusion head on motion, picture and text features."""\n\n'
+        '    warmup: Whole = Field(default=5, ge=0, description="epochs of rising learning rate")\n',
+    )
+    edit(product / "stages/train_fusion.py", '"fusion.lr",', '"fusion.lr", "fusion.warmup",')
+    commit(product)
+    for preset in ("folder", "ucf101"):
+        run("moclip", "use", preset, "--root", "src", cwd=product, PYTHONPATH=f"{product}:{product}/src")
+        assert yaml.safe_load((product / "params.yaml").read_text())["fusion"]["warmup"] == 5
+    run("git", "checkout", "-q", "params.yaml", cwd=product)
+    sync(product)
+    diff = run("git", "diff", "-U0", cwd=product).stdout
+    added = [line for line in diff.splitlines() if line.startswith(("+", "-")) and "warmup" not in line]
+    assert [line[6:] for line in added if line.startswith("+++")] == ["docs/parameters.md", "dvc.yaml", "params.yaml"]
+    assert [line for line in added if not line.startswith(("+++", "---"))] == []
+    assert "fusion.warmup" in stages_of(product)["train_fusion"]["params"]
+    assert yaml.safe_load((product / "params.yaml").read_text())["fusion"]["warmup"] == 5
+    assert "| `fusion.warmup` | 5 |" in (product / "docs/parameters.md").read_text()
+
+
+def test_values_and_heading_of_params_yaml_stay(product: Path) -> None:
+    path = product / "params.yaml"
+    path.write_text("# Mine.\n" + path.read_text().split("\n", 1)[1])
+    edit(path, "seed: 0 ", "seed: 7 ")
+    edit(path, "root: data/demo/videos ", "root: 'my: clips' ")
+    sync(product)
+    assert path.read_text().startswith("# Mine.\nseed: 7 ")
+    values = yaml.safe_load(path.read_text())
+    assert values["dataset"]["root"] == "my: clips"
+    edit(path, "fusion:\n", "fusion:\n  lrr: 1\n")
+    assert "did you mean fusion.lr?" in sync(product, code=1).stderr, "an unknown key is not dropped in silence"
