@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
-from moclip.files.atomic import file_aside, write_atomically
+from moclip.files.atomic import file_aside, folder_aside, write_atomically
 from pipeline import params as parameters
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Atomic, without pandas' index; the same table always gives the same bytes."""
     with file_aside(path) as aside:
         table.to_parquet(aside, index=False)
+
+
+def write_unused(folder: Path, reason: str) -> None:
+    """Replace a stage's output folder by one that says why it is not used.
+
+    Not by an empty one: DVC warns of empty folders on each run, and remotes with cloud versioning lose them.
+    """
+    with folder_aside(folder) as aside:
+        aside.mkdir()
+        write_text(aside / "unused.txt", f"{reason}\n")
 
 
 def read_parquet(path: Path, stage: str) -> pd.DataFrame:

@@ -40,7 +40,6 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     `frame` numbers; with a URL in `store` they go there, and clip_image.zarr is a link to them. Its table
     data/features/clip_image.parquet has a row a clip, with the reason where no still could be read.
     """
-
     with while_importing():
         from moclip.data.selection import usable_clips
         from moclip.files.links import folder_to_fill

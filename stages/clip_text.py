@@ -18,7 +18,6 @@ def clip_text(params: Params) -> None:
     Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr;
     with a URL in `store` it goes there, and clip_text.zarr is a link to it.
     """
-
     with while_importing():
         from moclip.data.selection import class_names
         from moclip.models.class_texts import read_phrases, read_prompts, text_features

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
+from pipeline.io import write_unused
 from pipeline.params import Params
 from pipeline.stage import OnCluster, stage
 
@@ -24,15 +25,13 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
 
     Goes on where a killed run stood. Writes data/baselines/image_logits with `logits` (clips, classes) of every clip
     under evaluate.protocol; with a URL in `store` they go there, and image_logits is a link to them. With
-    baselines.image false it is an empty folder.
+    baselines.image false it has only unused.txt.
     """
-
     with while_importing():
         from moclip.files.atomic import folder_aside
 
     if params.baselines.image is False:
-        with folder_aside(paths.IMAGE_LOGITS) as folder:
-            folder.mkdir()
+        write_unused(paths.IMAGE_LOGITS, "baselines.image is false")
         print_note("embed_image: nothing to do, baselines.image is false")
         return
     _embed(params, ray)

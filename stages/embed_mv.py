@@ -37,7 +37,6 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     width) and `logits` (clips, classes) of every clip under evaluate.protocol, and group `views` with `features` (train
     clips, embed.views, width), augmented; with a URL in `store` they go there, and mv_embed.zarr is a link to them.
     """
-
     with while_importing():
         import numpy as np
 
@@ -86,7 +85,6 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
 
 def _stacked(parts: ResumableParts, views: list[list[EncodingPart]]) -> Iterator[Mapping[str, np.ndarray]]:
     """The views of each part's clips side by side: (clips, views, width)."""
-
     import numpy as np
 
     for several in views:

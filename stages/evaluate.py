@@ -18,7 +18,6 @@ def evaluate(params: Params) -> None:
     compare of them, summary.json; the plots' data in metrics/plots; every clip's logits in data/predictions.parquet.
     mv_image.json is empty where baselines.image is false.
     """
-
     with while_importing():
         from moclip.data.selection import base_classes, class_names
         from moclip.evaluation.metrics import base_to_new, complementarity, stream_scores

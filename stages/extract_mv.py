@@ -44,7 +44,6 @@ def extract_mv(
     data/features/mv.parquet and metrics/counts/extract_mv.json; with a URL in `store` the arrays go there, and mv.zarr
     is a link to them.
     """
-
     with while_importing():
         from moclip.data.selection import usable_clips
         from moclip.motion.extract import extract

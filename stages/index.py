@@ -34,7 +34,6 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     it, a row tells of the transcoded file, which motion is read from.
     Writes data/index.parquet and metrics/counts/index.json.
     """
-
     with while_importing():
         from moclip.data.clip_folder import scan_folder
         from moclip.data.index import build_index

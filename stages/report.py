@@ -18,7 +18,6 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     drawn at random, each with a still and its motion. Reads what evaluate, the training stages and the feature stages
     left, and those clips; writes data/report/index.html.
     """
-
     with while_importing():
         import numpy as np
 

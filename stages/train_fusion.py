@@ -35,7 +35,6 @@ def train_fusion(params: Params) -> None:
     The best epoch is chosen on the validation part of train. Writes data/models/fusion.safetensors and the curves in
     metrics/train_fusion.
     """
-
     with while_importing():
         from moclip.data.selection import class_names
         from moclip.models.device import pick_device

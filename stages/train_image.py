@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
+from pipeline.io import write_unused
 from pipeline.params import Params
 from pipeline.stage import stage
 from pipeline.training_recipe import RECIPE_KEYS, run_fingerprint, training_recipe
@@ -15,17 +16,15 @@ def train_image(params: Params) -> None:
     """Train the baseline: an image classifier on RGB pictures of the motion fields.
 
     One picture a clip and epoch; otherwise as MV-TSN is trained. ImageNet weights where tsn.pretrained is hub. Writes
-    data/baselines/image with `model.safetensors` and `curves`; with baselines.image false it stays empty. An
+    data/baselines/image with `model.safetensors` and `curves`; with baselines.image false only unused.txt. An
     interrupted run goes on from its last checkpoint.
     """
-
     with while_importing():
         from moclip.files.atomic import folder_aside
 
     backbone = params.baselines.image
     if backbone is False:
-        with folder_aside(paths.IMAGE_BASELINE) as folder:
-            folder.mkdir()
+        write_unused(paths.IMAGE_BASELINE, "baselines.image is false")
         print_note("train_image: nothing to do, baselines.image is false")
         return
     _train(params, backbone)

@@ -30,7 +30,6 @@ def train_mv(
     Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv. Under `accelerate launch` several
     processes train it together, on a GPU each.
     """
-
     with while_importing():
         from moclip.training.distributed import join
 

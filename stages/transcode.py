@@ -6,7 +6,7 @@ from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_note, print_table
 from pipeline.console.progress import show_progress
-from pipeline.io import write_json
+from pipeline.io import write_json, write_unused
 from pipeline.params import Params
 from pipeline.stage import Workers, cpu_count, stage
 
@@ -16,21 +16,21 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
     """Re-encode every clip to MPEG-4 Part 2, where index.transcode asks for it.
 
     340 x 256 px, a key frame every 12 frames, no B-frames, qscale 1: the motion vectors of all clips then come from one
-    encoder. Goes on where a killed run stood. A clip that cannot be decoded gets a reason. Writes data/transcoded (an
-    empty folder with false) and metrics/counts/transcode.json.
+    encoder. Goes on where a killed run stood. A clip that cannot be decoded gets a reason. Writes data/transcoded (with
+    false only unused.txt) and metrics/counts/transcode.json.
     """
-
     with while_importing():
         import pandas as pd
 
         from moclip.data.clip_folder import scan_folder
         from moclip.data.selection import tally
-        from moclip.video.transcode import clear_transcoded, transcode_clips
+        from moclip.video.transcode import transcode_clips
 
     if params.index.transcode is False:
-        clear_transcoded(paths.TRANSCODED)
+        unused = "index.transcode is false: the clips are read as they are"
+        write_unused(paths.TRANSCODED, unused)
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
-        print_note("index.transcode is false: the clips are read as they are")
+        print_note(unused)
         return
     clips = scan_folder(params.dataset.root).clips
     with show_progress("transcode", len(clips)) as advance:

@@ -201,11 +201,20 @@ def test_base_to_new_trains_on_half_of_the_classes_and_scores_both(project: Path
     assert len(json.loads(predicted.stdout)[0]["fusion"]) == 3
 
 
+def test_folders_that_are_not_used_say_why_and_dvc_does_not_warn_of_them(project: Path) -> None:
+    stages = ("transcode", "index", "train_image", "embed_image")
+    done = run("dvc", "repro", "--force", "--single-item", *stages, cwd=project)
+    assert sorted(ran(done.stdout)) == sorted(stages)
+    assert "WARNING" not in done.stdout + done.stderr
+    for name in ("transcoded", "baselines/image", "baselines/image_logits"):
+        assert [path.name for path in (project / "data" / name).iterdir()] == ["unused.txt"]
+    assert "index.transcode is false" in (project / "data/transcoded/unused.txt").read_text()
+    assert run("git", "status", "--porcelain", cwd=project).stdout == "", "and its bytes repeat"
+
+
 @pytest.mark.slow
 def test_few_shots_and_the_image_baseline(project: Path) -> None:
     assert json.loads((project / "metrics/mv_image.json").read_text()) == {}
-    for name in ("image", "image_logits"):
-        assert list((project / "data/baselines" / name).iterdir()) == []
     done = run("dvc", "exp", "run", "-S", "dataset.shots=2", "-S", "baselines.image=test_resnet", cwd=project)
     again = ["train_mv", "train_image", "embed_mv", "embed_image", "train_fusion", "evaluate", "report"]
     assert sorted(ran(done.stdout)) == sorted(again)

@@ -61,7 +61,6 @@ def doctor(
 
 def _examined() -> dict[str, list[Finding]]:
     """The findings of each part."""
-
     from pipeline.doctor.codecs import check_codecs
     from pipeline.doctor.exactness import check_exactness
     from pipeline.doctor.hub import check_hub

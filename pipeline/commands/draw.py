@@ -53,7 +53,6 @@ def draw(
     I-frames above all, show the motion before them in an animation; the legend says so. A clip that cannot be read is
     reported, the others are drawn; the exit code is 1 where none could be.
     """
-
     with while_importing():
         from moclip.drawing.clip import drawing_paths
         from moclip.drawing.drawn_frames import Drawing
@@ -82,7 +81,6 @@ def draw(
 
 def _alone(job: DrawJob) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
     """Draw one clip here, and tell of its frames."""
-
     from moclip.drawing.clip import draw_or_reason
     from moclip.drawing.drawn_frames import count_frames
 

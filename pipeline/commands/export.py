@@ -38,7 +38,6 @@ def export(
     For `moclip predict --bundle DIR` and `moclip.load(DIR)`: weights, classes, text features, how a clip is looked at,
     and a model card with the scores of the last run. The ONNX graph is run on test clips and must give the same logits.
     """
-
     with while_importing():
         from moclip.inference.bundle import save_bundle
         from pipeline.consistency import check_consistent, check_scores
@@ -56,7 +55,6 @@ def export(
 
 def _about(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
     """What config.json and the card say of scores and data."""
-
     from moclip.data.selection import tally, usable_clips
 
     scores = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
@@ -81,7 +79,6 @@ def _about(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
 
 def _examples(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """Fields (B, S, 2, rows, columns) and stills (B, K, P) of some test clips, from the stores."""
-
     import numpy as np
 
     rows = inputs.fused_rows("test")

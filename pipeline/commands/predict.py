@@ -66,7 +66,6 @@ def predict(
     `dvc repro` left or those of a bundle. A clip that cannot be read is reported, the others are answered; the exit
     code is 1 where none could be.
     """
-
     with while_importing():
         from moclip.video.clip_files import find_clips
 

@@ -38,7 +38,6 @@ def timing(
     One clip at a time, after two for warming up, with the models that `dvc repro` left. Writes metrics/timing.json:
     milliseconds a clip, median and 90th percentile.
     """
-
     with while_importing():
         import numpy as np
 

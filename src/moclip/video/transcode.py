@@ -157,12 +157,6 @@ def transcode_clips(
     return failed
 
 
-def clear_transcoded(folder: Path) -> None:
-    """Leave `folder` there, with nothing in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep_only(folder, set())
-
-
 def read_failures(folder: Path) -> Mapping[str, str]:
     """The reasons that `transcode` left in `folder`. Raises DatasetError where it has not run to its end."""
     try:
