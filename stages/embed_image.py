@@ -28,7 +28,7 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
     baselines.image false it has only unused.txt.
     """
     with while_importing():
-        from moclip.files.atomic import folder_aside
+        pass
 
     if params.baselines.image is False:
         write_unused(paths.IMAGE_LOGITS, "baselines.image is false")

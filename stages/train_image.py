@@ -20,7 +20,7 @@ def train_image(params: Params) -> None:
     interrupted run goes on from its last checkpoint.
     """
     with while_importing():
-        from moclip.files.atomic import folder_aside
+        pass
 
     backbone = params.baselines.image
     if backbone is False:

@@ -55,12 +55,13 @@ def lines_per_package() -> dict[str, tuple[int, int]]:
 
 def longest_functions(count: int = 10) -> list[tuple[int, str]]:
     """Lines and name of the longest functions."""
-    found = []
-    for root in ROOTS.values():
-        for path in root.rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.FunctionDef):
-                    found.append(((node.end_lineno or 0) - node.lineno + 1, f"{path}: {node.name}"))
+    found = [
+        ((node.end_lineno or 0) - node.lineno + 1, f"{path}: {node.name}")
+        for root in ROOTS.values()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
     return sorted(found, reverse=True)[:count]
 
 
