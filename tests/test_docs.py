@@ -11,7 +11,11 @@ import pytest
 
 from tests.conftest import ROOT, commit, run
 
-PAGES = [Path("README.md"), *(path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [
+    Path("README.md"),
+    Path("CONTRIBUTING.md"),
+    *(path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 FENCE = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 
 
