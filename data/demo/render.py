@@ -1,7 +1,7 @@
-"""Render and encode the demo's clips into `videos/`, with split files as UCF-101 has them in `splits/`.
+"""Render and encode the demo's clips into `videos/`, with UCF-101's split files in `splits/`.
 
-Nothing but the picture tells the class: size, background, codec, frame rate and number of frames are given by
-the group and the clip, not by the class. The same params give the same bytes, however many workers there are.
+Only the picture depends on the class. Size, background, codec, frame rate and number of frames depend on the group and
+the clip. The same params give the same bytes, for any number of workers.
 """
 
 import argparse
@@ -32,15 +32,15 @@ class Codec:
     options: dict[str, str]
 
 
-# A fixed quantiser and fixed frame types leave the lookahead nothing to decide: with `crf` and B-frames libx264
-# gives one encode in a hundred other bytes, even with one thread and the same pixels.
+# A fixed quantiser and fixed frame types, so that the lookahead decides nothing. With `crf` and B-frames, one libx264
+# encode in a hundred has other bytes, even with one thread and the same pixels.
 X264 = {"preset": "fast", "qp": "26", "x264-params": "threads=1:lookahead-threads=1:scenecut=0:b-adapt=0:weightp=0"}
 MPEG4 = {
     "flags": "+qscale",
     "global_quality": str(4 * 118),
 }  # 118 is FFmpeg's lambda for one step of the quantiser
-# A clip takes the codec at its number, modulo the length: half of the clips are as UCF-101's own are, and no group
-# has one codec alone.
+# A clip takes the codec at its number, modulo the length. Half of the clips are encoded like UCF-101's, and each group
+# has several codecs.
 CODECS = (
     Codec("mpeg4", ".avi", 0, MPEG4),
     Codec("libx264", ".mp4", 2, X264),
@@ -55,7 +55,7 @@ CODECS = (
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to render: `number` counts the clips of a class, `group` and `index` are those in its name."""
+    """A clip to render. `number` counts the clips of a class; `group` and `index` are in its name."""
 
     colour: str
     motion: str
@@ -66,7 +66,7 @@ class Clip:
 
     @property
     def codec(self) -> Codec:
-        """Given by the number alone."""
+        """Depends on the number only."""
         return CODECS[self.number % len(CODECS)]
 
     @property
@@ -88,22 +88,22 @@ def plan(settings: Settings) -> Iterator[Clip]:
 
 
 def render(clip: Clip, settings: Settings, videos: Path) -> None:
-    """Draw and encode one clip, from seeds of its own."""
+    """Draw and encode one clip from its own seeds."""
     background = draw_background(np.random.default_rng([settings.seed, BACKGROUNDS, clip.group]))
-    # Not the motion: the middle frames of rising and falling differ in nothing but noise.
+    # Without the motion: the middle frames of rising and falling differ in noise only.
     seed = [settings.seed, CLIPS, clip.group, clip.index, list(COLOURS).index(clip.colour)]
     low, high = settings.frames
     scene = draw_scene(np.random.default_rng(seed), background, clip.colour, clip.motion, (low, high))
     rng = np.random.default_rng([*seed, MOTIONS.index(clip.motion)])
 
-    # bitexact: no version and no time of writing in the file.
+    # bitexact: the file contains no version and no date.
     with av.open(str(videos / clip.path), "w", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(clip.codec.name, rate=scene.fps, options=clip.codec.options)
         stream.height, stream.width = background.size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = GOP
         stream.codec_context.max_b_frames = clip.codec.b_frames
-        stream.codec_context.thread_count = 1  # with more, an encoder's bytes may depend on the machine
+        stream.codec_context.thread_count = 1  # with more threads the bytes may depend on the machine
         for number in range(scene.frames):
             frame = av.VideoFrame.from_ndarray(draw_frame(rng, scene, number), format="yuv420p")
             frame.pts = number
@@ -112,7 +112,7 @@ def render(clip: Clip, settings: Settings, videos: Path) -> None:
 
 
 def write_splits(clips: list[Clip], splits: Path) -> None:
-    """`classInd.txt`, `trainlist01.txt` and `testlist01.txt`, as UCF-101's."""
+    """Write `classInd.txt`, `trainlist01.txt` and `testlist01.txt` in UCF-101's format."""
     names = sorted({class_name(clip.colour, clip.motion) for clip in clips})
     labels = {name: number for number, name in enumerate(names, 1)}
     lists: dict[str, list[str]] = {
@@ -138,7 +138,7 @@ def main() -> None:
     for clip in clips:
         (videos / clip.path).parent.mkdir(exist_ok=True)
 
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for the workers' NumPy: their threads would fight for the CPUs
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for NumPy in the workers: more threads would compete for the CPUs
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         work = pool.imap_unordered(partial(render, settings=settings, videos=videos), clips, chunksize=4)
         for _ in tqdm(work, total=len(clips), desc="render", unit="clip", mininterval=1):

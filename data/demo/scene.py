@@ -1,9 +1,8 @@
-"""What the demo shows: a textured ball that moves over a textured, static background.
+"""The demo's scenes: a textured ball that moves over a textured, static background.
 
-Drawn in YCbCr, as a codec sees it. A colour is an angle in the chroma plane: luma, and with it what an
-encoder's motion search follows, is the same for every colour. Where and how large the ball is in the middle of
-a clip is drawn before its motion is known, so a single still does not show the motion.
-Used by `render.py` (clips) and `train_clip.py` (stills).
+Scenes are drawn in YCbCr, like a codec's pictures. A colour is an angle in the chroma plane. Luma, which an encoder's
+motion search uses, is the same for every colour. The ball's place and size in the middle frame do not depend on its
+motion, so a single still does not show the motion. Used by `render.py` (clips) and `train_clip.py` (stills).
 """
 
 from dataclasses import dataclass
@@ -16,22 +15,22 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.floating]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
-# The angle of the pure colour, in degrees from Cb to Cr: about 120 apart, so all contrast equally.
+# The angle of each pure colour, in degrees from Cb to Cr, about 120 apart so that all contrast equally.
 COLOURS = {"red": 108.6, "green": 231.6, "blue": 350.8}
-# All look the same in a mirror: training flips clips.
+# All are symmetric to a mirror, because training flips clips.
 MOTIONS = ("rising", "falling", "swinging", "approaching")
 
 SIZES = ((120, 160), (144, 176), (144, 192), (150, 200))  # height, width in px
 CHROMA = 55.0  # of the ball, from grey
-MARGIN = 4  # px of background around the picture, for the camera to shake in
+MARGIN = 4  # px of background around the picture, room for camera shake
 
-# The first number of every seed after the user's: stills never share a random stream with clips.
+# Follows the user's seed in every seed, so that stills and clips have separate random streams.
 BACKGROUNDS, CLIPS, STILLS = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Background:
-    """Luma (h + 2 MARGIN, w + 2 MARGIN) and, at half of it, Cb and Cr; in a shaky one the camera is held by hand."""
+    """Luma (h + 2 MARGIN, w + 2 MARGIN) and, at half of it, Cb and Cr; `shaky` means camera shake."""
 
     luma: Floats
     chroma: Floats
@@ -73,7 +72,7 @@ def draw_waves(rng: np.random.Generator, count: int, low: float, high: float) ->
 def texture(y: Floats, x: Floats, waves: Floats) -> Floats:
     """A sum of waves of unit variance at rows y (h,) and columns x (w,): (h, w). Exact between the pixels.
 
-    In double precision, rounded to single at the end: how the products round depends on the processor.
+    In double precision, rounded to single at the end, because rounding of the products depends on the processor.
     """
     rows = np.exp(1j * np.multiply.outer(y.astype(np.float64), waves[:, 0]))
     columns = np.exp(1j * (np.multiply.outer(x.astype(np.float64), waves[:, 1]) + waves[:, 2]))
@@ -81,7 +80,7 @@ def texture(y: Floats, x: Floats, waves: Floats) -> Floats:
 
 
 def draw_background(rng: np.random.Generator) -> Background:
-    """A background, and with it the size of the picture."""
+    """A background; it sets the size of the picture."""
     height, width = SIZES[rng.integers(len(SIZES))]
     y = np.arange(height + 2 * MARGIN, dtype=np.float32) / height
     x = np.arange(width + 2 * MARGIN, dtype=np.float32) / height
@@ -93,7 +92,7 @@ def draw_background(rng: np.random.Generator) -> Background:
 def draw_scene(
     rng: np.random.Generator, background: Background, colour: str, motion: str, frames: tuple[int, int]
 ) -> Scene:
-    """A scene; every value is drawn whatever the motion, so that the same `rng` gives each motion the same middle."""
+    """A scene. No random value depends on the motion, so the same `rng` gives each motion the same middle frame."""
     height, width = background.size
     length = int(rng.integers(frames[0], frames[1] + 1))
     steps = rng.choice([-1, 0, 1], size=(length, 2), p=[0.15, 0.7, 0.15]) if background.shaky else np.zeros((length, 2))
@@ -137,7 +136,7 @@ def draw_frame(rng: np.random.Generator, scene: Scene, frame: int) -> Bytes:
     """One frame as planar YCbCr 4:2:0, (3 h / 2, w) uint8, as FFmpeg's `yuv420p`."""
     height, width = scene.background.size
     y, x, radius = place(scene, frame)
-    # Even, for chroma to shift with luma.
+    # Even, so that chroma shifts with luma.
     dy, dx = MARGIN + 2 * (scene.shake[frame] // 2)
     luma = scene.background.luma[dy : dy + height, dx : dx + width].copy()
     chroma = scene.background.chroma[:, dy // 2 : (dy + height) // 2, dx // 2 : (dx + width) // 2].copy()

@@ -1,4 +1,4 @@
-"""The demo's params.yaml as typed values; an unknown or ill-typed key is an error that names it."""
+"""The demo's params.yaml as typed values. An unknown key or a wrong type is an error that names the key."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class ClipSettings(BaseModel):
 
 
 class Settings(BaseModel):
-    """What is rendered; `params.yaml` beside this file says what each key means."""
+    """What is rendered. The comments in `params.yaml` explain each key."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -42,12 +42,12 @@ class Settings(BaseModel):
 
     @property
     def colours(self) -> list[str]:
-        """The appearances in use."""
+        """The colours in use."""
         return list(COLOURS)[: self.appearances]
 
 
 def load_settings(path: Path = FOLDER / "params.yaml") -> Settings:
-    """The settings in `path`, or SystemExit with one line for each key that is wrong."""
+    """Read the settings. Raises SystemExit with one line for each wrong key."""
     try:
         return Settings.model_validate(yaml.safe_load(path.read_text()))
     except ValidationError as error:

@@ -1,9 +1,9 @@
-"""Train a tiny CLIP on stills and captions and write it to `clip/` as the hub stores any CLIP.
+"""Train a tiny CLIP on stills and captions and write it to `clip/` in the hub's format.
 
-It stands in for `openai/clip-vit-base-patch32` where nothing can be downloaded, and the same code loads both.
-Its stills are rendered for it alone: it sees no clip. A still does not show how the ball moves, so a caption
-names a motion at random or none, and pictures and texts meet in the colour alone. A large CLIP knows yet that rising
-is not falling; this one learns it from captions: two of one colour and motion are to be near, others apart.
+It replaces `openai/clip-vit-base-patch32` where nothing can be downloaded; the same code loads both. It is trained on
+stills rendered for it, not on clips. A still does not show the motion, so a caption names a random motion or none, and
+images and texts are matched by colour. A large CLIP also knows that "rising" and "falling" differ. This one learns it
+from captions: the features of two captions with the same colour and motion are pulled together, others apart.
 """
 
 import re
@@ -46,14 +46,14 @@ TEMPLATES = (
     "there is {} in the scene.",
     "a clip: {}, in front of a texture.",
 )
-NAMED = ("", *MOTIONS)  # what a caption may say of the motion
+NAMED = ("", *MOTIONS)  # the motion in a caption, or none
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
 def draw_caption(rng: np.random.Generator, colour: str, motion: str) -> str:
-    """A caption that names the colour, and the motion where one is given."""
+    """A caption that names the colour, and the motion unless it is empty."""
     words = [colour, "ball", motion]
-    # Half of the captions have words never seen before, so that a user's own prompts work.
+    # Half of the captions contain random words, so that a user's own prompts work.
     if rng.random() < 0.5:
         for _ in range(rng.integers(1, 4)):
             words.insert(rng.integers(len(words) + 1), "".join(rng.choice(LETTERS, rng.integers(2, 7))))
@@ -62,7 +62,7 @@ def draw_caption(rng: np.random.Generator, colour: str, motion: str) -> str:
 
 
 def draw_stills(settings: Settings, stream: int, count: int) -> tuple[list[Bytes], list[int]]:
-    """RGB stills (h, w, 3) from any moment of any motion, and the number of the colour of each."""
+    """RGB stills (h, w, 3) at a random moment of a random motion, and the index of each one's colour."""
     images, labels = [], []
     for number in tqdm(range(count), desc="stills", unit="still", mininterval=1):
         rng = np.random.default_rng([settings.seed, STILLS, stream, number])
@@ -76,7 +76,7 @@ def draw_stills(settings: Settings, stream: int, count: int) -> tuple[list[Bytes
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """CLIP's own byte-level BPE: a token for each word of the captions, and letters for any other text."""
+    """CLIP's byte-level BPE: one token for each word of the captions, letters for any other text."""
     texts = [*TEMPLATES, *SUBJECTS, *COLOURS, *MOTIONS, "ball"]
     words = [[*word[:-1], f"{word[-1]}</w>"] for word in sorted({w for t in texts for w in re.findall(r"[a-z]+", t)})]
     letters = sorted(ByteLevel.alphabet())
@@ -87,7 +87,7 @@ def make_tokenizer() -> CLIPTokenizer:
 
 
 def learn_merges(words: list[list[str]]) -> list[tuple[str, str]]:
-    """The merges that make one token of each word; the library's trainer breaks ties differently in each run."""
+    """The merges that make each word one token. The library's own trainer breaks ties differently in each run."""
     merges = []
     while pairs := Counter(pair for word in words for pair in pairwise(word)):
         left, right = pair = min(pairs, key=lambda p: (-pairs[p], p))
@@ -100,7 +100,7 @@ def learn_merges(words: list[list[str]]) -> list[tuple[str, str]]:
 
 
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A CLIP of two layers to each tower."""
+    """A CLIP with two layers per encoder."""
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
         **tower,
@@ -116,14 +116,14 @@ def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """CLIP's symmetrical loss over (B, B) logits, where all pairs of one label are right."""
+    """CLIP's symmetric loss over (B, B) logits; all pairs of the same label are positives."""
     same = (labels[:, None] == labels[None, :]).float()
     target = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def zero_shot(model: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, colours: list[str]) -> Tensor:
-    """The colour of each image (B,), by the prompt it is nearest to."""
+    """The colour index (B,) of the prompt nearest to each image."""
     tokens = tokenizer([f"a photo of a {colour} ball" for colour in colours], padding=True, return_tensors="pt")
     with torch.inference_mode():
         return model(pixel_values=pixels, **tokens).logits_per_image.argmax(1)
@@ -172,7 +172,7 @@ def train(settings: Settings, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    # The order of sums depends on the number of threads; so small a model gains nothing from a second.
+    # The order of sums depends on the number of threads, and a model this small gains nothing from a second one.
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     train(load_settings(), FOLDER / "clip")
