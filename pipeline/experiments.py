@@ -12,9 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from moclip.errors import MoclipError
 from pipeline import params as parameters
@@ -27,6 +30,9 @@ PRODUCT = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)
 FILES = ("dataset.splits", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
 """Keys of params.yaml that name what results come from, too, wherever it lies."""
 
+METRICS = {**paths.STREAM_JSON, paths.COST_JSON.stem: paths.COST_JSON}
+"""The files of metrics that are read, by stream or part."""
+
 TOLD = 12
 """Last lines of a failed run that are shown."""
 
@@ -35,7 +41,6 @@ TOLD = 12
 class Finished:
     """An experiment that is done: its params.yaml, and its metrics by stream ("fusion") or part ("cost")."""
 
-    name: str
     params: dict[str, Any]
     metrics: dict[str, dict[str, Any]]
 
@@ -45,32 +50,32 @@ def finished() -> list[Finished]:
 
     Raises MoclipError outside of a git and DVC project.
     """
-    shown = json.loads(_dvc("exp", "show", "--json", "--num", "1"))
-    found = []
-    for baseline in shown:
-        for experiment in baseline.get("experiments") or []:
-            if (experiment.get("executor") or {}).get("state", "success") != "success":
-                continue  # waiting, running or failed: the metrics that DVC shows may be the commit's
-            revision = experiment["revs"][0]
-            params = (revision.get("data") or {}).get("params", {}).get("params.yaml", {}).get("data")
-            same = not changes(str(revision["rev"]))
-            metrics = _metrics_at(str(revision["rev"])) if params and same else {}
-            if metrics:
-                found.append(Finished(str(experiment["name"]), params, metrics))
-    return found
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            rows = dvc.api.exp_show(repo.root_dir)
+            folder = Path(repo.root_dir).relative_to(repo.scm.root_dir)
+    except DvcException as error:
+        raise MoclipError(str(error), where="dvc exp show") from None
+    # of others (queued, running, failed) DVC may show the commit's metrics
+    ended = [str(row["rev"]) for row in rows if row["typ"] != "baseline" and row["State"] in (None, "Success")]
+    found = [_results(revision, folder) for revision in ended if not changes(revision)]
+    return [one for one in found if one.metrics]
 
 
-def _metrics_at(revision: str) -> dict[str, dict[str, Any]]:
-    """The metrics files that git holds of a commit, by their names' stems."""
-    files = {**paths.STREAM_JSON, paths.COST_JSON.stem: paths.COST_JSON}
-    read = {stem: _git_show(revision, path) for stem, path in files.items()}
-    return {stem: dict(json.loads(text)) for stem, text in read.items() if text}
+def _results(revision: str, folder: Path) -> Finished:
+    """The parameters and metrics of a commit. The project lies in this `folder` of the git repository."""
+    from dvc.api import DVCFileSystem
 
-
-def _git_show(revision: str, path: Path) -> str:
-    """A file as it is in a commit; empty where it is in none."""
-    command = ["git", "show", f"{revision}:./{path.as_posix()}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    files = DVCFileSystem(rev=revision)
+    metrics = {}
+    for stem, path in METRICS.items():
+        with suppress(FileNotFoundError):
+            metrics[stem] = json.loads(files.read_text(str(folder / path)))
+    return Finished(yaml.safe_load(files.read_text(str(folder / paths.PARAMS))), metrics)
 
 
 def changes(revision: str) -> str:
@@ -92,35 +97,28 @@ def name_of(prefix: str, params: dict[str, Any]) -> str:
 
 def run(name: str, values: dict[str, Any], verbose: bool = False) -> None:
     """Run one experiment beside the workspace, which stays as it is. Raises MoclipError with the end of its output."""
-    command = ["exp", "run", "--temp", "--name", name]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name]
     for key, value in values.items():
         command += ["--set-param", f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}"]
-    _dvc(*command, show=verbose)
-
-
-def _dvc(*arguments: str, show: bool = False) -> str:
-    """What a DVC command prints; with `show` it goes on to stderr line by line."""
     # src: the code of the folder that a run happens in, not that of the workspace, which may be edited meanwhile
     search = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
     # and this Python for the stages, whether or not its environment is activated
     programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": search, "PATH": programs}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    lines: list[str] = []
+    printed: list[str] = []
     with (
-        tempfile.TemporaryFile("w+") as aside,  # warnings must not get into what is parsed
+        tempfile.TemporaryFile("w+") as aside,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=aside, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            lines.append(line)
-            if show:
+            printed.append(line)
+            if verbose:
                 sys.stderr.write(line)
         process.wait()
         aside.seek(0)
-        told = aside.read().splitlines()
+        errors = [line for line in aside if line.strip()]
     if process.returncode:
         # a stage's own message comes before DVC's words on it
-        said = [line.rstrip() for line in told if line.strip()] or lines
-        raise MoclipError("\n  ".join(said[-TOLD:]), where=f"dvc {' '.join(arguments[:2])}")
-    return "".join(lines)
+        last = (errors or printed)[-TOLD:]
+        raise MoclipError("\n  ".join(line.rstrip() for line in last), where="dvc exp run")

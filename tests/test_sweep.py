@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from moclip.evaluation.plots import accuracy_over_cost
 from pipeline.console.output import STREAM_LABELS
-from tests.conftest import run
+from tests.conftest import commit, run, set_keys
 
 
 @pytest.mark.slow
@@ -74,6 +75,29 @@ def test_a_dry_sweep_names_its_runs(finished: Path) -> None:
     assert "12 runs, 0 of them done, 12 to go" in done.stdout
     assert "fusion.lr=0.0001 tsn.lr_steps=[1, 2] seed=2" in done.stdout
     assert not (finished / "metrics/sweeps").exists()
+
+
+def test_a_sweep_of_a_project_within_a_git_repository_finds_its_experiments(project: Path, tmp_path: Path) -> None:
+    (outer := tmp_path / "outer").mkdir()
+    inner = project.rename(outer / "inner")
+    shutil.rmtree(inner / ".dvc")
+    (inner / ".git").rename(outer / ".git")
+    run("dvc", "init", "-q", "--subdir", cwd=inner)
+    commit(outer)
+    set_keys(inner / "params.yaml", {"fusion.lr": 0.02})
+    run("dvc", "exp", "save", cwd=inner)
+    done = run("moclip", "sweep", "fusion.lr=0.02,0.03", "--dataset-seeds", "[0]", "--dry", cwd=inner)
+    assert "2 runs, 1 of them done, 1 to go" in done.stdout
+
+
+def test_without_dvc_or_git_the_message_says_so(tmp_path: Path) -> None:
+    run("moclip", "use", "demo", cwd=tmp_path)
+    told = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr
+    assert "you are not inside of a DVC repository" in told
+    run("dvc", "init", "-q", "--no-scm", cwd=tmp_path)
+    told = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr
+    assert "Only supported for Git repositories" in told
+    assert "Traceback" not in told
 
 
 def test_the_plot_takes_rows_with_and_without_a_spread(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from pathlib import Path
@@ -85,7 +84,7 @@ def _grid(settings: list[str]) -> Grid:
 def _checked(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """`values` as the model reads them: `1e-4` is a number, whatever YAML says."""
     read = parameters.validate(parameters.changed(raw, values), source="sweep").model_dump(mode="json")
-    return {key: functools.reduce(lambda group, part: group[part], key.split("."), read) for key in values}
+    return {key: parameters.value_at(read, key) for key in values}
 
 
 def _content(params: dict[str, Any]) -> str:
