@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check sync format lock bench bench-extract bench-read bench-predict bench-head bench-scale gpu-check torture ablation clean
+.PHONY: help setup demo metrics test test-fast check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -71,26 +71,29 @@ $(PEERS): $(READY) pyproject.toml
 bench: $(PEERS)  ## measure every part beside its peers, into benchmarks/results.json and docs/performance.md (25 min)
 	$(BENCH)/bin/python -m benchmarks.peers $(PART)
 
-bench-extract: $(READY)  ## compare extraction with bare decoding loops, into benchmarks/results (minutes)
+bench-page: $(READY)  ## write docs/performance.md from benchmarks/results.json, without measuring
+	python -m benchmarks.peers --page
+
+bench-extract: $(READY)  ## compare extraction with decoding loops (11 min; prints only)
 	python -m benchmarks.extract
 
-bench-read: $(READY)  ## compare reading the store with decoding, also at UCF-101's size (minutes, a few GB)
+bench-read: $(READY)  ## compare reading the store with other formats (1 min; prints only)
 	python -m benchmarks.read
 
-bench-predict: $(READY)  ## compare a prediction with the bare work in it (minutes; wants `make demo`)
-	python -m benchmarks.predict
+bench-train: $(READY)  ## compare MV-TSN's input and epochs with decoding at each access (5 min; prints only)
+	python -m benchmarks.train
 
-bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (minutes)
+bench-head: $(READY)  ## time an experiment on the head at UCF-101's size (4 min; prints only)
 	python -m benchmarks.head
 
-bench-scale: $(READY)  ## plan ten million clips, run a cluster of two, and what data sets of any size cost (long; 6 GB)
-	python -m benchmarks.scale
+bench-predict: $(READY)  ## compare a prediction with zero-shot CLIP and X-CLIP (3 min; prints only)
+	python -m benchmarks.predict
+
+bench-growth: $(READY)  ## time the commands on 100 to 10,000 clips (8 min; prints only)
+	python -m benchmarks.growth
 
 gpu-check: $(READY)  ## run the demo on the GPU in every precision and compare it with the CPU's (5 minutes; nothing without one)
 	python -m benchmarks.gpu_check
-
-torture: $(READY)  ## a thousand damaged clips, twenty kills of each stage, full disks (half an hour)
-	python -m benchmarks.torture
 
 ABLATION ?= size
 ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's clips, every seed of dataset.seeds (long)

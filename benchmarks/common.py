@@ -1,34 +1,27 @@
-"""What the benchmarks share: clips to measure on, timing by turns, the table of ratios and its JSON file."""
+"""What the benchmarks share: the machine, a copy of the product, and the clips to measure on."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import itertools
-import json
 import os
 import platform
 import re
 import shutil
 import sys
-import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import av
 import numpy as np
 import pandas as pd
 
-from moclip.files.atomic import write_atomically
 from moclip.video.clip_files import VIDEO_SUFFIXES, file_md5
 from moclip.video.probe import probe
-from pipeline.console.output import print_note, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks/results"
 PRODUCT = (
     "dvc.yaml", ".dvcignore", ".gitignore", "pipeline", "stages", "src", "data/none", "data/prompts.json",
     "data/classes",
@@ -39,8 +32,6 @@ LIBRARIES = (
     "timm", "torch", "transformers", "zarr",
 )  # fmt: skip
 UCF_SIZE, HD_SIZE = (240, 320), (720, 1280)  # (height, width), px
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 def copy_product(folder: Path) -> None:
@@ -54,138 +45,9 @@ def copy_product(folder: Path) -> None:
             shutil.copy(source, target)
 
 
-# -------------------------------------------------------------------------------------------------- command
-
-
-def arguments(text: str | None) -> argparse.ArgumentParser:
-    """The options of every benchmark."""
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="few clips, once each: does it run? The figures mean nothing"
-    )
-    parser.add_argument("--out", type=Path, help="JSON to write (default: benchmarks/results; none with --quick)")
-    return parser
-
-
 def say(text: str) -> None:
-    """A line of progress, on stderr."""
+    """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
-
-
-# ---------------------------------------------------------------------------------------------------- timing
-
-
-def by_turns(runs: Mapping[Key, Callable[[], object]], times: int) -> dict[Key, float]:
-    """Run all contenders one after the other, `times` over; the best of each, s.
-
-    What disturbs the machine meanwhile hits all of them, and the best run is the one least disturbed.
-    """
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(times):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run()
-            took = time.perf_counter() - begun
-            say(f"  {name}: {took:.3g} s")
-            best[name] = min(best[name], took)
-    return best
-
-
-# -------------------------------------------------------------------------------------------------- findings
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure: `ours` beside `theirs` in `unit`; the target is for their ratio, or for `ours` if it stands alone."""
-
-    name: str
-    ours: float
-    theirs: float | None = None
-    unit: str = "frames/s"
-    target: float | None = None
-    at_most: bool = False
-
-    @property
-    def ratio(self) -> float | None:
-        return None if self.theirs is None else self.ours / self.theirs
-
-    @property
-    def met(self) -> bool | None:
-        if self.target is None:
-            return None
-        figure = self.ours if self.ratio is None else self.ratio
-        return figure <= self.target if self.at_most else figure >= self.target
-
-
-def report(
-    title: str, rows: Sequence[Row], left_out: Sequence[str], facts: Mapping[str, Any], out: Path | None
-) -> None:
-    """Print the rows, say which targets are missed, and write everything to `out`."""
-    print_table(
-        title,
-        ("", "unit", "ours", "theirs", "ratio", "target", "met"),
-        [
-            (row.name, row.unit, _short(row.ours), _short(row.theirs), _short(row.ratio), _target(row), _met(row))
-            for row in rows
-        ],
-    )
-    for text in left_out:
-        print_note(f"left out: {text}")
-    missed = [row.name for row in rows if row.met is False]
-    aims = sum(row.met is not None for row in rows)
-    print_note(f"{aims - len(missed)} of {aims} targets met")
-    for missing in missed:
-        print_note(f"missed: {missing}")
-    if out is not None:
-        content = {
-            "rows": [_as_json(row) for row in rows],
-            "left_out": list(left_out),
-            "facts": dict(facts),
-            "machine": machine(),
-        }
-        write_atomically(out, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
-
-
-def rows_before(out: Path | None, wanted: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and facts of the parts that are not measured now, from an earlier JSON."""
-    if out is None or not out.exists():
-        return [], {}
-    earlier = json.loads(out.read_text(encoding="utf-8"))
-    facts = {part: about for part, about in earlier["facts"].items() if part not in wanted}
-    names = {name for about in facts.values() for name in about["rows"]}
-    return [_row(row) for row in earlier["rows"] if row["name"] in names], facts
-
-
-def _row(found: dict[str, Any]) -> Row:
-    sign, _, aim = (found["target"] or "").partition(" ")
-    target = float(aim.replace(",", "")) if aim else None
-    return Row(found["name"], found["ours"], found["theirs"], found["unit"], target, sign == "<=")
-
-
-def _short(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _target(row: Row) -> str:
-    return "" if row.target is None else f"{'<=' if row.at_most else '>='} {row.target:,g}"
-
-
-def _met(row: Row) -> str:
-    return {True: "yes", False: "NO", None: ""}[row.met]
-
-
-def _as_json(row: Row) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "unit": row.unit,
-        "ours": rounded(row.ours),
-        "theirs": rounded(row.theirs),
-        "ratio": rounded(row.ratio),
-        "target": _target(row) or None,
-        "met": row.met,
-    }
 
 
 def rounded(value: float | None) -> float | None:
@@ -195,7 +57,7 @@ def rounded(value: float | None) -> float | None:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on, beside the code."""
-    installed = {name.lower(): number for name, number in _installed()}
+    installed = {found.metadata["Name"].lower(): found.version for found in importlib.metadata.distributions()}
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -214,10 +76,6 @@ def processor() -> str:
     flags = set(about.get("flags", "").split())
     widest = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags][:1]
     return " with ".join([about.get("model name", platform.machine()), *widest])
-
-
-def _installed() -> Iterator[tuple[str, str]]:
-    return ((found.metadata["Name"], found.version) for found in importlib.metadata.distributions())
 
 
 # ----------------------------------------------------------------------------------------------------- clips

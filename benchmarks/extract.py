@@ -1,82 +1,109 @@
-"""Measure extraction against bare decoding loops on the same files: `make bench-extract`.
+"""Extraction: from file to store, beside loops that only decode; two workers; the share of each step; peak memory.
 
-    python -m benchmarks.extract [--quick] [--out FILE]
-
-Every figure is a ratio within one run. Both sides read the same files, by turns, with warm file cache and the same
-number of processes, their start included; the best of three runs counts. Ours is everything between index and
-store: open, decode, field, compress, write. A bare loop stops at the vectors.
+python -m benchmarks.extract [--quick] [--out FILE]
 """
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import re
 import shutil
-import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
-import numpy as np
 import pandas as pd
 
-from benchmarks.common import (
-    HD_SIZE,
-    REAL_DATA,
-    RESULTS,
-    UCF_SIZE,
-    Row,
-    arguments,
-    by_turns,
-    encode,
-    indexed,
-    make_clips,
-    prolong,
-    real_clips,
-    real_data,
-    rendered,
-    report,
-    say,
-)
+from benchmarks.common import HD_SIZE, UCF_SIZE, encode, indexed, make_clips, prolong, real_data, rendered, say
+from benchmarks.comparison import Part, Run, ffmpeg, peak, pool, run_alone
 from moclip.motion.extract import extract
-from moclip.motion.field import motion_field
-from moclip.store.layout import SHARD_FRAMES
-from moclip.store.table import rows_of
+from moclip.motion.field import CODEC_CELL
+from moclip.motion.quantise import quantise
+from moclip.motion.windows import motion_fields
+from moclip.store.layout import SHARD_FRAMES, encode_shard
+from moclip.store.reader import FieldReader
+from moclip.video.clip_files import file_md5
 from moclip.video.vector_records import Vectors
-from moclip.video.vectors import choose_backend, has_mvextractor, read_vectors
-from moclip.workers.processes import worker_pool
+from moclip.video.vectors import has_mvextractor, vector_windows
 
-SHARD = 1024  # frames: several shards for each of two workers also where clips are few
-FULL_HD = (1080, 1920)
-WORKERS = (1, 2)
-Seconds = dict[tuple[str, int], float]
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured: clips, repetitions, seconds of the long clip."""
-
-    times: int
-    frames: int  # of each clip encoded, at most
-    ucf: int  # names given to the one UCF-101 clip
-    made: int  # clips encoded at UCF-101's size
-    made_names: int  # names given to each of them
-    hd: int
-    hd_names: int
-    real: int | None  # of the real clips, all if None
-    real_names: int
-    long: int
+FULL_HD, CANVAS = (1080, 1920), (240, 320)  # (height, width), px
+SHARD = 1024  # frames: gives each of two workers several shards, also with few clips
+LONG = 600  # s of the clip whose extraction's peak memory is measured
+SIZES = {"320x240": UCF_SIZE, "1280x720": HD_SIZE, "1920x1080": FULL_HD}
+CODECS = {"MPEG-4": ("mpeg4", 0), "H.264": ("h264", 0), "H.264 with B": ("h264", 2)}
+ON_WORKERS = ("UCF-101 AVI", "320x240 MPEG-4", "320x240 H.264 with B", "1280x720 H.264", "1920x1080 MPEG-4")
+OURS, FLOOR = "ours", "ffmpeg, 1 thread"
+SETUP = {
+    OURS: "`moclip.extract.extract`, backend auto (PyAV, one thread): MD5, decode, field, compress, write, table",
+    "mvextractor": "`VideoCap`, `set_decode_frames(False)`, `read()` to the end; threads as it chooses: all cores",
+    "PyAV auto, slice, none": "`flags2=+export_mvs`, `to_ndarray()` of every frame's vectors; `thread_type` AUTO and "
+    "SLICE use all cores, NONE one thread, exact",
+}
 
 
-FULL = Size(times=3, frames=160, ucf=240, made=8, made_names=16, hd=4, hd_names=6, real=None, real_names=4, long=600)
-QUICK = Size(times=1, frames=24, ucf=2, made=1, made_names=2, hd=1, hd_names=1, real=3, real_names=1, long=1)
+def measure(part: Part) -> None:
+    """Every codec and size in one process; then on two workers; the share of each step; peak memory."""
+    part.setup |= SETUP
+    clips = subjects(part)
+    binary = ffmpeg()
+    if binary is None:
+        part.leave_out(FLOOR, "imageio-ffmpeg is not installed; `make bench` installs it")
+    else:
+        part.setup[FLOOR] = "`ffmpeg -threads 1 -flags2 +export_mvs -i ... -f null -`, one process: the floor"
+    extracted(next(iter(clips.values())).head(2), part.folder / "store")  # pays for the imports
+    for name, table in clips.items():
+        say(f"{name}: {len(table)} clips, {table['frames'].sum()} frames")
+        runs: dict[str, Run] = {OURS: functools.partial(extracted, table, part.folder / "store")}
+        for who in loops(part, name, table):
+            runs[who] = functools.partial(one_by_one, LOOPS[who], list(table["path"]))
+        if binary is not None:
+            runs[FLOOR] = functools.partial(run_ffmpeg, binary, listed(list(table["path"]), part.folder / "floor.txt"))
+        add_rows(part, name, table, runs, 28, aims=("PyAV none",))  # the others decode on all cores, ours on one
+    for name in [name for name in ON_WORKERS if name in clips][: 1 if part.quick else None]:
+        on_workers(part, name, clips[name], binary)
+    for name in list(clips)[: 1 if part.quick else None]:
+        part.facts.setdefault("shares", {})[name] = shares(part, clips[name])
+    part.facts["contents"] = "rendered" if real_data() is None else "re-encoded from real clips"
+    long_clip(part)
+
+
+def subjects(part: Part) -> dict[str, pd.DataFrame]:
+    """Clips of each codec and size, enough for about one second of work each."""
+    frames, names = ({"320x240": 160}, {"320x240": 16}) if not part.quick else ({"320x240": 8}, {"320x240": 2})
+    made = {}
+    for size, shape in SIZES.items():
+        for codec, (encoder, b_frames) in CODECS.items():
+            if part.quick and (size != "320x240" or b_frames):
+                continue
+            count = {"320x240": 4, "1280x720": 2, "1920x1080": 1}[size] if not part.quick else 1
+            paths = make_clips(part.folder, encoder, shape, count, frames.get(size, 100), b_frames=b_frames)
+            made[f"{size} {codec}"] = indexed(paths, names.get(size, 4))
+    real = real_data()
+    if real is not None and not part.quick:
+        made = {"UCF-101 AVI": indexed(sorted((real / "codecs").glob("*.avi")), 60), **made}
+    return made
 
 
 # ------------------------------------------------------------------------------------------------ contenders
+
+
+def extracted(clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = SHARD, **options: Any) -> None:
+    """Extract all clips into a new store, `folder`/mv.zarr with its table mv.parquet."""
+    shutil.rmtree(folder, ignore_errors=True)
+    table = extract(
+        clips,
+        root=folder,
+        zarr_path=folder / "mv.zarr",
+        table_path=folder / "mv.parquet",
+        shard_frames=shard,
+        workers=workers,
+        **options,
+    )
+    failed = table[table["status"] != "ok"]
+    if len(failed):
+        raise SystemExit(f"{len(failed)} clips failed, the first: {failed['reason'].iloc[0]}")
 
 
 def bare_mvextractor(path: str) -> int:
@@ -93,14 +120,13 @@ def bare_mvextractor(path: str) -> int:
     return frames
 
 
-def bare_pyav(path: str, thread_type: str | None = None) -> int:
-    """Read all vectors as PyAV's documentation shows, with its own choice of threads or none; returns the frames."""
+def bare_pyav(path: str, thread_type: str) -> int:
+    """Read all vectors as PyAV's documentation shows; returns the frames."""
     frames = 0
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.options = {"flags2": "+export_mvs"}
-        if thread_type:
-            stream.thread_type = thread_type
+        stream.thread_type = thread_type
         for frame in container.decode(stream):
             side = frame.side_data.get("MOTION_VECTORS")
             if side is not None:
@@ -109,225 +135,122 @@ def bare_pyav(path: str, thread_type: str | None = None) -> int:
     return frames
 
 
-bare_single = functools.partial(bare_pyav, thread_type="NONE")
-BARE: dict[str, Callable[[str], int]] = {
-    "bare mvextractor": bare_mvextractor,
-    "bare PyAV": bare_pyav,
-    "bare PyAV (1 thread)": bare_single,
+LOOPS: dict[str, Callable[[str], int]] = {
+    "mvextractor": bare_mvextractor,
+    "PyAV auto": functools.partial(bare_pyav, thread_type="AUTO"),
+    "PyAV slice": functools.partial(bare_pyav, thread_type="SLICE"),
+    "PyAV none": functools.partial(bare_pyav, thread_type="NONE"),
 }
 
 
-def run_bare(loop: Callable[[str], int], clips: pd.DataFrame, workers: int) -> None:
-    """Read all clips with a bare loop, on as many processes as ours, started as ours are."""
-    with worker_pool(workers) as pool:
-        frames = sum(pool.map(loop, clips["path"], chunksize=2))
-    if frames < clips["frames"].sum():
-        say(f"  (a bare loop gave {frames} of {clips['frames'].sum()} frames)")
+def loops(part: Part, name: str, table: pd.DataFrame) -> Iterator[str]:
+    """The loops that run here."""
+    for who in LOOPS:
+        if who == "mvextractor" and not has_mvextractor():
+            part.leave_out(f"{name}: {who}", "it is not installed (wheels for x86-64 Linux only)")
+        elif part.runs(f"{name}: {who}", functools.partial(LOOPS[who], table["path"].iloc[0])):
+            yield who
 
 
-def run_ours(clips: pd.DataFrame, backend: str, workers: int, folder: Path, shard: int = SHARD) -> None:
-    """Extract all clips into a new store."""
-    shutil.rmtree(folder, ignore_errors=True)
-    table = extract(
-        clips,
-        root=folder,
-        zarr_path=folder / "mv.zarr",
-        table_path=folder / "mv.parquet",
-        backend=backend,
-        shard_frames=shard,
-        workers=workers,
-    )
-    failed = table[table["status"] != "ok"]
-    if len(failed):
-        raise SystemExit(f"{len(failed)} clips failed, the first: {failed['reason'].iloc[0]}")
+def one_by_one(loop: Callable[[str], int], paths: Sequence[str]) -> None:
+    for path in paths:
+        loop(path)
 
 
-def contend(name: str, clips: pd.DataFrame, contenders: list[str], times: int, folder: Path) -> Seconds:
-    """Time each contender with each number of workers on the same clips, s."""
-    say(f"{name}: {len(clips)} clips, {clips['frames'].sum()} frames")
-    runs: dict[tuple[str, int], Callable[[], object]] = {}
-    for workers in WORKERS:
-        for who in contenders:
-            if who in BARE:
-                runs[who, workers] = functools.partial(run_bare, BARE[who], clips, workers)
-            else:
-                runs[who, workers] = functools.partial(run_ours, clips, who, workers, folder / "store")
-    return by_turns(runs, times)
+def on_processes(executor: ProcessPoolExecutor, loop: Callable[[str], int], paths: Sequence[str]) -> None:
+    sum(executor.map(loop, paths, chunksize=2))
 
 
-def rows_for(
-    title: str, clips: pd.DataFrame, took: Seconds, ours: str, theirs: str, target: float | None = None
-) -> list[Row]:
-    """A row for each number of workers, in frames/s."""
-    frames = int(clips["frames"].sum())
-    return [
-        Row(
-            f"{title}, {workers} w.: {ours} / {theirs}",
-            frames / took[ours, workers],
-            frames / took[theirs, workers],
-            target=target,
-        )
-        for workers in WORKERS
-    ]
+def listed(paths: Sequence[str], file: Path) -> Path:
+    """The clips as one input of ffmpeg, which then starts once for all."""
+    file.write_text("".join(f"file '{path}'\n" for path in paths))
+    return file
 
 
-# --------------------------------------------------------------------------------------------------- subjects
+def run_ffmpeg(binary: str, clips: Path) -> None:
+    words = ["-threads", "1", "-flags2", "+export_mvs", "-f", "concat", "-safe", "0", "-i", str(clips)]
+    end = ["-an", "-fps_mode", "passthrough", "-f", "null", "-"]
+    subprocess.run([binary, "-v", "error", "-nostdin", *words, *end], check=True, stderr=subprocess.DEVNULL)
 
 
-def without_b(title: str, clips: pd.DataFrame, over_pyav: float, size: Size, folder: Path) -> list[Row]:
-    """Streams that both backends read exactly: ours against both bare loops, and the backends against each other."""
-    both = has_mvextractor()
-    contenders = ["auto", "bare PyAV"] + (["mvextractor", "bare mvextractor"] if both else [])
-    took = contend(title, clips, contenders, size.times, folder)
-    rows = rows_for(title, clips, took, "auto", "bare PyAV", over_pyav)
-    if both:
-        rows += rows_for(title, clips, took, "auto", "bare mvextractor", 0.85)
-        rows += rows_for(title, clips, took, "mvextractor", "bare mvextractor")
-        rows += rows_for(title, clips, took, "auto", "mvextractor")
-    return rows
+def add_rows(
+    part: Part, name: str, table: pd.DataFrame, runs: dict[str, Run], seconds: float, aims: Sequence[str]
+) -> None:
+    turns, frames = part.turns(runs, seconds, warm=False), int(table["frames"].sum())
+    for who in runs:
+        if who != OURS:
+            aim = 0.85 if who in aims else None
+            part.versus(name, turns, OURS, who, "frames/s", amounts=(frames, frames), target=aim)
 
 
-def with_b(title: str, clips: pd.DataFrame, size: Size, folder: Path) -> list[Row]:
-    """Streams that PyAV alone reads exactly; and what a second worker adds, on clips enough for many seconds."""
-    took = contend(title, clips, ["auto", "bare PyAV (1 thread)"], size.times, folder)
-    frames = int(clips["frames"].sum())
-    one, two = (frames / took["auto", workers] for workers in WORKERS)
-    say(f"  one worker took {took['auto', 1]:.1f} s")
-    rows = rows_for(title, clips, took, "auto", "bare PyAV (1 thread)", 0.85)
-    return [*rows, Row(f"{title}: 2 workers / 1, start-up included", two, one, target=1.8)]
+def on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str | None) -> None:
+    """The same on two processes. The loops' processes are already running; ours start anew each time."""
+    table = pd.concat([clips.assign(id=[f"{turn}/{id_}" for id_ in clips["id"]]) for turn in range(4)])
+    table = table.sort_values("id", ignore_index=True)
+    say(f"{name}, 2 workers: {len(table)} clips")
+    paths, folder = list(table["path"]), part.folder / "store"
+    shard = max(64, -(-int(table["frames"].sum()) // 64) * 8)  # eight shards to share
+    runs: dict[str, Run] = {
+        OURS: functools.partial(extracted, table, folder, 2, shard),
+        f"{OURS}, 1 worker": functools.partial(extracted, table, folder, 1, shard),
+    }
+    with ThreadPoolExecutor(2) as threads, pool(2, functools.partial(LOOPS["PyAV none"], paths[0])) as executor:
+        for who in ("mvextractor", "PyAV auto", "PyAV none"):
+            if who != "mvextractor" or has_mvextractor():
+                runs[who] = functools.partial(on_processes, executor, LOOPS[who], paths)
+        if binary is not None:
+            halves = [listed(paths[half::2], part.folder / f"half{half}.txt") for half in (0, 1)]
+            runs["two of ffmpeg"] = lambda: list(threads.map(functools.partial(run_ffmpeg, binary), halves))
+        add_rows(part, f"{name}, 2 workers", table, runs, 34, aims=("mvextractor", "PyAV none"))
 
 
-def memory(clips: pd.DataFrame, size: Size, folder: Path) -> list[Row]:
-    """Peak memory of a worker: with four times the clips, and on a long film."""
-    few = clips.groupby("md5").head(max(1, len(clips) // clips["md5"].nunique() // 4))
-    say(f"memory: {len(few)} and {len(clips)} clips")
-    # The least of several: whether one shard's buffer is gone when the next one comes is a matter of chance.
-    peaks = [min(_peak_apart(part, folder / "store") for _ in range(size.times)) for part in (clips, few)]
-    name = f"peak memory, {len(clips)} clips / {len(few)}"
-    rows = [Row(name, peaks[0], peaks[1], unit="MiB", target=1.1, at_most=True)]
-    say("memory: a long film of 1080 lines with B-frames")
-    short = encode(folder / "short.mp4", rendered(FULL_HD, 0), "h264", FULL_HD, 2, min(250, size.long * 25))
-    frames = prolong(short, folder / "long.mp4", size.long)
-    film = indexed([folder / "long.mp4"])
-    if not film["has_b"].all() or film["frames"].sum() != frames:
-        raise SystemExit("the long film is not what it should be")
-    begun = time.perf_counter()
-    peak = _peak_apart(film, folder / "store")
-    say(f"  {frames} frames in {time.perf_counter() - begun:.0f} s")
-    name = f"peak memory, {size.long / 60:.3g} min of 1080p with B-frames"
-    return [*rows, Row(name, peak, unit="MiB", target=1024, at_most=True)]
+# --------------------------------------------------------------------------------------------- shares, memory
 
 
-def _peak_apart(clips: pd.DataFrame, folder: Path) -> float:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, clips, folder).result()
+def shares(part: Part, clips: pd.DataFrame) -> dict[str, float]:
+    """The share of each step in the time of an extraction in one process, each step run by itself."""
+    folder, paths = part.folder / "store", list(clips["path"])
+    extracted(clips, folder)
+    fields = FieldReader(folder / "mv.zarr", folder / "mv.parquet").read_all()
 
-
-def _peak(clips: pd.DataFrame, folder: Path) -> float:
-    """Extract in this process and return its peak memory, MiB."""
-    run_ours(clips, "auto", 0, folder, SHARD_FRAMES)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else float("nan")
-
-
-def field_share(title: str, clips: pd.DataFrame, times: int) -> list[Row]:
-    """Decoding, the step from vectors to fields, and numpy's averaging scatter of the same vectors, by turns."""
-    once = clips.drop_duplicates("md5")
-    backends = [choose_backend(row.codec, row.has_b) for row in rows_of(once)]
-    whole = [read_vectors(path, backend) for path, backend in zip(once["path"], backends, strict=True)]
-    say(f"{title}: {len(whole)} clips, {sum(len(vectors.blocks) for vectors in whole)} vectors")
+    def windows(path: str) -> Iterator[Vectors]:
+        return vector_windows(path, "pyav", moving_only=True)
 
     def decode() -> None:
-        for path, backend in zip(once["path"], backends, strict=True):
-            read_vectors(path, backend)
+        for path in paths:
+            for _ in windows(path):
+                pass
 
-    def fields() -> None:
-        for vectors in whole:
-            motion_field(vectors)
+    def decode_and_field() -> None:
+        for path in paths:
+            for made, _ in motion_fields(windows(path), CANVAS, CODEC_CELL, False):
+                quantise(made)
 
-    def scatter() -> None:
-        for vectors in whole:
-            averaged(vectors)
+    def compress() -> None:
+        for start in range(0, len(fields), SHARD):
+            encode_shard(fields[start : start + SHARD])
 
-    took = by_turns({"decode": decode, "field": fields, "scatter": scatter}, max(3, times))
-    frames = int(once["frames"].sum())
-    return [
-        Row(f"{title}: field step / with decoding", took["field"], took["field"] + took["decode"], unit="s"),
-        Row(f"{title}: field step / np.add.at", frames / took["field"], frames / took["scatter"]),
-    ]
+    def digest() -> None:
+        for path in paths:
+            file_md5(path)
 
-
-def averaged(vectors: Vectors) -> np.ndarray:
-    """The plain way to a field: add every block's vector to its cells of 8 px, and divide by how many came.
-
-    Returns float64 (T, 2, rows, columns), px of the coded picture.
-    """
-    blocks = vectors.blocks.astype(np.int64)
-    rows, columns = -(-vectors.height // 8), -(-vectors.width // 8)
-    total = np.zeros((len(vectors.frame_types), 2, rows, columns))
-    count = np.zeros((len(vectors.frame_types), rows, columns))
-    sign = np.where(blocks[:, 0] > 0, 1, -1)
-    moved = sign[:, None] * blocks[:, 7:9] / blocks[:, 9:10]
-    left, top = (blocks[:, 5] - blocks[:, 1] // 2) // 8, (blocks[:, 6] - blocks[:, 2] // 2) // 8
-    for right in (0, 1):
-        for down in (0, 1):
-            x, y = left + right, top + down
-            inside = (8 * right < blocks[:, 1]) & (8 * down < blocks[:, 2])
-            inside &= (x >= 0) & (y >= 0) & (x < columns) & (y < rows)
-            frame, x, y = vectors.frame[inside], x[inside], y[inside]
-            np.add.at(count, (frame, y, x), 1)
-            for component in (0, 1):
-                np.add.at(total[:, component], (frame, y, x), moved[inside, component])
-    return np.asarray(total / np.maximum(count, 1)[:, None])
+    whole = functools.partial(extracted, clips, folder)
+    steps = {"decode": decode, "field": decode_and_field, "compress": compress, "MD5": digest}
+    turns = part.turns({"whole": whole, **steps}, 8)
+    took = {name: turns.median(name) for name in turns.seconds}
+    took["field"] -= took["decode"]
+    found = {name: round(took[name] / took["whole"], 4) for name in steps}
+    return {**found, "rest": round(1 - sum(found.values()), 4)}
 
 
-# ------------------------------------------------------------------------------------------------------ main
-
-
-def main() -> None:
-    """Measure everything, print the table, write the JSON."""
-    given = arguments(__doc__).parse_args()
-    size = QUICK if given.quick else FULL
-    real = real_data()
-    left_out = [] if has_mvextractor() else ["all rows with mvextractor: it is not installed"]
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        say("encoding clips")
-        made = functools.partial(make_clips, folder, count=size.made, frames=size.frames)
-        mpeg4 = indexed(made("mpeg4", UCF_SIZE), size.made_names)
-        h264 = indexed(made("h264", UCF_SIZE), size.made_names)
-        hd = indexed(make_clips(folder, "h264", HD_SIZE, size.hd, size.frames), size.hd_names)
-        if real is None:
-            left_out.append(f"real clips: {REAL_DATA} is not set; clips with B-frames are rendered ones")
-            steady = indexed(made("h264", UCF_SIZE, b_frames=2), size.made_names * 4)
-        else:
-            ucf = indexed(sorted((real / "codecs").glob("*.avi")), size.ucf)
-            rows += without_b("UCF-101 AVI", ucf, 1.0, size, folder)
-            steady = indexed(real_clips(real)[: size.real], size.real_names)
-        rows += without_b("320x240 MPEG-4", mpeg4, 1.0, size, folder)
-        rows += without_b("320x240 H.264", h264, 1.0, size, folder)
-        rows += without_b("1280x720 H.264", hd, 1.5, size, folder)
-        rows += with_b("H.264 with B" if real is None else "real H.264 with B", steady, size, folder)
-        rows += memory(mpeg4 if real is None else ucf, size, folder)
-        if real is not None:
-            rows += field_share("UCF-101 AVI", ucf, size.times)
-        rows += field_share("320x240 H.264", h264, size.times)
-        rows += field_share("1280x720 H.264", hd, size.times)
-        rows += field_share("H.264 with B", steady, size.times)
-    facts = {
-        "contents": "rendered" if real is None else "real clips, the made ones re-encoded from them",
-        "clips": {
-            title: {"clips": len(table), "frames": int(table["frames"].sum())}
-            for title, table in (("320x240 MPEG-4", mpeg4), ("320x240 H.264", h264), ("1280x720 H.264", hd),
-                                 ("H.264 with B", steady), *((("UCF-101 AVI", ucf),) if real else ()))
-        },
-        "quick": given.quick,
-        "repetitions": size.times,
-    }  # fmt: skip
-    title = "extraction against bare decoding loops (w.: worker processes)"
-    report(title, rows, left_out, facts, given.out or (None if given.quick else RESULTS / "extract.json"))
+def long_clip(part: Part) -> None:
+    """Peak memory of a process that extracts one long clip of 1080 lines with B-frames."""
+    seconds = 1 if part.quick else LONG
+    short = encode(part.folder / "short.mp4", rendered(FULL_HD, 0), "h264", FULL_HD, 2, min(250, 25 * seconds))
+    say(f"a clip of {seconds} s at 1920x1080: {prolong(short, part.folder / 'long.mp4', seconds)} frames")
+    held = peak(extracted, indexed([part.folder / "long.mp4"]), part.folder / "store", 0, SHARD_FRAMES)
+    part.row(f"peak memory, {seconds} s of 1080p H.264 with B", "MiB", held, target=1024, at_most=True)
 
 
 if __name__ == "__main__":
-    main()
+    run_alone("extract", __doc__)

@@ -1,17 +1,17 @@
-"""The demo on this machine's GPU in every precision, beside what the CPU made of it: `make gpu-check`.
+"""The demo on this machine's GPU in every precision, compared with the committed metrics of a CPU: `make gpu-check`.
 
     python -m benchmarks.gpu_check [--out FILE]
 
-In a folder of its own it runs, with the committed params.yaml, the stages that have a network: once those of CLIP, then
-for `tsn.precision` and `fusion.precision` fp32, bf16, fp16 and auto both trainings and what follows them. What they
-come to is compared with the committed metrics, which are those of a CPU in fp32. Where there is no GPU it says so, and
-writes nothing: there is nothing wrong then, and nothing to report.
+In a temporary project with the committed params.yaml, it runs CLIP's stages once, and both trainings with what follows
+them for `tsn.precision` and `fusion.precision` fp32, bf16, fp16 and auto. The exit code is 1 where an accuracy or a
+loss is too far from the CPU's. Without a GPU it says so, and writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -25,13 +25,17 @@ from pathlib import Path
 import torch
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Row, copy_product, report, say
+from benchmarks import page
+from benchmarks.common import ROOT, copy_product, machine, say
+from benchmarks.comparison import Part
+from moclip.files.atomic import write_atomically
 from moclip.training.common import autocast_type
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.io import read_json
 
+OUT = ROOT / "benchmarks/results/gpu_check.json"
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 BEFORE = ("transcode", "index", "extract_mv", "clip_text", "clip_image")
 STAGES = ("train_mv", "train_image", "embed_mv", "train_fusion", "evaluate")
@@ -47,16 +51,15 @@ MINUTES = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: top-1 of each stream, the last training loss of each training, and seconds of each stage."""
+    """What a run came to: top-1 of each stream, and the last training loss of each training."""
 
     top1: dict[str, float]
     loss: dict[str, float]
-    seconds: dict[str, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS / "gpu_check.json", help="JSON to write")
+    parser.add_argument("--out", type=Path, default=OUT, help="JSON to write")
     given = parser.parse_args()
     if not torch.cuda.is_available():
         print_note("no GPU here: nothing is checked, and nothing written")
@@ -64,22 +67,22 @@ def main() -> None:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         project = make_project(Path(folder) / "project")
-        expected = outcome(project, {})
-        before = run(project, BEFORE)
-        found = {precision: outcome(project, train(project, precision)) for precision in PRECISIONS}
-    took = time.perf_counter() - begun
-    rows = [*compared(found, expected), *seconds(found, before), Row("all of it", took, None, "s", 60 * MINUTES, True)]
-    facts = {
+        expected = outcome(project)
+        run(project, BEFORE)
+        found = {precision: train(project, precision) for precision in PRECISIONS}
+    part = compared(found, expected)
+    part.row("all of it", "s", time.perf_counter() - begun, target=60 * MINUTES, at_most=True)
+    part.facts |= {
         "GPU": torch.cuda.get_device_name(),
         "compute capability": ".".join(map(str, torch.cuda.get_device_capability())),
         "auto": str(autocast_type("auto", torch.device("cuda"))).removeprefix("torch."),
-        "top-1 on the CPU": expected.top1,
-        "top-1": {precision: one.top1 for precision, one in found.items()},
-        "last training loss on the CPU": expected.loss,
-        "last training loss": {precision: one.loss for precision, one in found.items()},
+        "on the CPU": vars(expected),
+        **{precision: vars(one) for precision, one in found.items()},
     }
-    report("the demo on the GPU, as far as it is from the CPU", rows, [], facts, given.out)
-    if any(row.met is False for row in rows):
+    print("\n\n".join(page.tables("gpu_check", vars(part))))
+    content = {"rows": part.rows, "facts": part.facts, "machine": machine()}
+    write_atomically(given.out, (json.dumps(content, indent=1) + "\n").encode())
+    if any(row["met"] is False for row in part.rows):
         sys.exit(1)
 
 
@@ -100,23 +103,21 @@ def make_project(project: Path) -> Path:
     return project
 
 
-def train(project: Path, precision: str) -> dict[str, float]:
-    """Both trainings in a precision, and what follows them; seconds of each stage."""
+def train(project: Path, precision: str) -> Outcome:
+    """Run both trainings in a precision, and what follows them."""
     file = project / paths.PARAMS
     values = {"tsn.precision": precision, "fusion.precision": precision}
     file.write_text(yaml.safe_dump(parameters.changed(yaml.safe_load(file.read_text()), values)))
-    return run(project, STAGES)
+    run(project, STAGES)
+    return outcome(project)
 
 
-def run(project: Path, stages: Sequence[str]) -> dict[str, float]:
-    """Run stages one after the other; seconds of each, from the start of its process to its end."""
-    spent = {}
+def run(project: Path, stages: Sequence[str]) -> None:
+    """Run stages one after the other, each in a process of its own."""
     for name in stages:
         begun = time.perf_counter()
         _run(project, "-m", f"stages.{name}", "--quiet")
-        spent[name] = time.perf_counter() - begun
-        say(f"  {name}: {spent[name]:.1f} s")
-    return spent
+        say(f"  {name}: {time.perf_counter() - begun:.1f} s")
 
 
 def _run(folder: Path, *words: str) -> None:
@@ -128,13 +129,12 @@ def _run(folder: Path, *words: str) -> None:
         sys.exit(f"{' '.join(words)}:\n{done.stdout}{done.stderr}")
 
 
-def outcome(project: Path, spent: dict[str, float]) -> Outcome:
+def outcome(project: Path) -> Outcome:
     """What the metrics of a project say."""
     streams = {name: read_json(project / path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     return Outcome(
         {STREAM_LABELS[name]: scores["top1"] for name, scores in streams.items() if scores},
         {name: _last(project / folder / "plots/metrics/train_loss.tsv") for name, folder in CURVES.items()},
-        spent,
     )
 
 
@@ -144,26 +144,17 @@ def _last(curve: Path) -> float:
     return float(row["train_loss"])
 
 
-def compared(found: dict[str, Outcome], expected: Outcome) -> list[Row]:
-    """How far each precision is from what was expected, with the most that it may be."""
-    rows = []
+def compared(found: dict[str, Outcome], expected: Outcome) -> Part:
+    """How far each precision is from what was expected, and the most that it may be."""
+    part = Part(False, 1.0, Path())
     for precision, one in found.items():
         for name, top1 in expected.top1.items():
             gap = abs(one.top1[name] - top1)
-            rows.append(Row(f"{precision}: {name}, top-1, distance", gap, None, "", TOP1, at_most=True))
+            part.row(f"{precision}: {name}, top-1, distance", "", gap, target=TOP1, at_most=True)
         for name, loss in expected.loss.items():
             gap = abs(one.loss[name] / loss - 1)
-            rows.append(Row(f"{precision}: {name}, last training loss, distance", gap, None, "share", LOSS, True))
-    return rows
-
-
-def seconds(found: dict[str, Outcome], before: dict[str, float]) -> list[Row]:
-    rows = [Row(name, spent, None, "s") for name, spent in before.items()]
-    return rows + [
-        Row(f"{precision}: {name}", spent, None, "s")
-        for precision, one in found.items()
-        for name, spent in one.seconds.items()
-    ]
+            part.row(f"{precision}: {name}, last training loss, distance", "", gap, target=LOSS, at_most=True)
+    return part
 
 
 if __name__ == "__main__":

@@ -1,154 +1,236 @@
-"""A clip from its file to its class, beside the bare work in it: decode, CLIP's and MV-TSN's forward passes.
+"""Prediction: one clip to its label, beside zero-shot CLIP on 8 frames and X-CLIP: latency, compute, memory.
 
-    make demo && make bench-predict          (or: python -m benchmarks.predict --out FILE)
+    python -m benchmarks.predict [--quick] [--out FILE]
 
-Theirs is a loop that decodes all pictures with their motion vectors (PyAV, one thread), keeps one, and runs both
-networks on inputs prepared beforehand: no fields, no cropping, no resizing, no head. Two sets of models: those of the
-last `dvc repro`, which are tiny, and untrained ones of the paper's shapes (EfficientNet-B0 at 224 px on 32 segments,
-CLIP ViT-B/32). Starting up is in neither.
+Models have random weights: this compares what they cost, not how good their answers are.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
+import contextlib
+import functools
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import av
 import numpy as np
 import torch
-from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from benchmarks.common import ROOT, Row, arguments, by_turns, real_clips, real_data, report
-from moclip.data.crops import crop_and_resize, protocol_crops
-from moclip.inference.clip_input import ClipInput
+from benchmarks.common import UCF_SIZE, make_clips, real_clips, real_data, say
+from benchmarks.comparison import Part, Run, peak, run_alone
+from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, picture_cost, segment_cost
 from moclip.models.fusion import ConcatFusion, FusionConfig
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-from moclip.video.clip_files import find_clips
+from moclip.video.frames import read_frames
 from moclip.video.probe import probe
-from pipeline import params, paths
-from pipeline.commands.predict import load_predictor
 
-OVERHEAD = 1.15
-CLIPS = 10
+FRAMES, CLIPS = 8, 10  # frames that the others see; real clips of H.264
+CLASSES = tuple(f"class {number}" for number in range(101))
+OURS, ZERO_SHOT, X_CLIP = "ours", "zero-shot CLIP, 8 frames", "X-CLIP base/32, 8 frames"
+SETUP = {
+    OURS: "`Predictor`: EfficientNet-B0 at 224 px on 32 segments, ViT-B/32 on one frame, the head; untrained weights",
+    ZERO_SHOT: "`transformers` CLIP ViT-B/32, random weights; PyAV decodes up to the last of 8 frames, features' mean",
+    X_CLIP: "`transformers` XCLIPModel with the configuration of base-patch32, random weights: cost only; the text "
+    "side, also its video-conditioned prompts, is not counted",
+}
+Answer = Callable[[str], object]
 
 
-def chosen_clips() -> dict[str, list[Path]]:
-    """Real clips where there are any, else the demo's; evenly over the classes."""
-    folder = real_data()
-    if folder is None:
-        return {"demo": evenly(find_clips([Path("data/demo/videos")]))}
-    return {
-        "fight_surv (H.264)": evenly(real_clips(folder)),
-        "UCF-101 AVI (MPEG-4)": sorted((folder / "codecs").glob("*.avi"))[:1],
+def measure(part: Part) -> None:
+    """All three on the same clips, one clip at a time, in turns."""
+    part.setup |= SETUP
+    real = real_data()
+    if real is None or part.quick:
+        paths = make_clips(part.folder, "mpeg4", UCF_SIZE, 1 if part.quick else 4, 24 if part.quick else 160)
+    else:
+        h264 = real_clips(real)
+        picked = np.linspace(0, len(h264) - 1, CLIPS).astype(int)
+        paths = [*sorted((real / "codecs").glob("*.avi")), *(h264[number] for number in picked)]
+    clips = [str(path) for path in paths]
+    part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([probe(path).frames for path in paths]))}
+    makers: dict[str, Callable[[], Answer]] = {
+        OURS: functools.partial(models, part.quick),
+        ZERO_SHOT: zero_shot_answer,
+        X_CLIP: x_clip_answer,
     }
+    if part.quick:
+        makers = {OURS: makers[OURS]}
+        part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
+    latency(part, makers, clips)
+    shares(part, clips)
+    if not part.quick:
+        part.facts["cost"] = costs()
+        gmacs = {name: cost["multiply_adds"] / 1e9 for name, cost in part.facts["cost"].items()}
+        held = {name: peak(hold, maker, clips[0]) for name, maker in makers.items()}
+        idle = peak(hold, nothing, clips[0])
+        for name in (ZERO_SHOT, X_CLIP):
+            part.row("multiply-adds a clip", "G", gmacs[OURS], gmacs[name], who=(OURS, name), less=True)
+            part.row("peak memory of a process", "MiB", held[OURS], held[name], who=(OURS, name), less=True)
+        part.row("peak memory with the imports alone", "MiB", idle)
 
 
-def evenly(clips: Sequence[Path]) -> list[Path]:
-    return [clips[place] for place in np.linspace(0, len(clips) - 1, min(CLIPS, len(clips))).astype(int)]
+def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence[str]) -> None:
+    """In a round, every contender labels the same clip."""
+    answers = {name: make() for name, make in makers.items()}
+    say(f"{len(answers)} ways from a clip to its label")
+    turn = dict.fromkeys(answers, 0)
+
+    def one(name: str) -> None:
+        answers[name](clips[turn[name] % len(clips)])
+        turn[name] += 1
+
+    runs: dict[str, Run] = {name: functools.partial(one, name) for name in answers}
+    turns = part.turns(runs, 110, least=len(clips), most=5 * len(clips), spread=0.0)
+    for name, seconds in turns.seconds.items():
+        for share in (90, 99):
+            value = 1e3 * float(np.percentile(seconds, share))
+            part.row(f"{name}: {share}th percentile", "ms a clip", value, rounds=turns.rounds)
+    for name in runs:
+        if name != OURS:
+            part.versus("a clip to its label", turns, OURS, name, "ms a clip")
 
 
-def papers_shapes(predictor: Predictor, folder: Path, quick: bool) -> Predictor:
-    """The predictor with untrained models of the paper's shapes: for their cost."""
-    tokenizer, shallow = predictor.clip.tokenizer, {"num_hidden_layers": 1}
-    reading = shallow | {"eos_token_id": tokenizer.eos_token_id}
-    config = CLIPConfig(text_config=reading, vision_config=shallow if quick else {})  # the defaults are ViT-B/32
-    CLIPModel(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer.name_or_path).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
-    clip = ClipEncoder(str(folder), predictor.device)
-    network = MvTsn(MvTsnConfig("efficientnet_b0", predictor.classes, 224, 0.5)).eval().to(predictor.device)
-    about = FusionConfig(network.width, clip.width, 512, len(predictor.classes), 0.5)
-    head = ConcatFusion(about).eval().to(predictor.device)
-    text = np.ones((len(predictor.classes), clip.width), np.float32)
-    views = dataclasses.replace(predictor.views, segments=2 if quick else 32)
-    return dataclasses.replace(predictor, mv_tsn=network, fusion=head, clip=clip, text=text, views=views)
+def shares(part: Part, clips: Sequence[str]) -> None:
+    """The share of each step in a prediction's time."""
+    predictor = models(part.quick)
+    spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def clock(name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun
+
+    for path in clips:
+        with clock("decode, field"):
+            read = predictor.read(path)
+        predictor.answer(read, clock)
+    whole = sum(spent.values())
+    names = {"mv_tsn": "MV-TSN", "clip": "CLIP", "fusion": "head"}
+    part.facts["shares"] = {names.get(name, name): round(seconds / whole, 4) for name, seconds in spent.items()}
 
 
-def bare(predictor: Predictor, path: Path) -> Callable[[], None]:
-    """Decoding and both forward passes of one clip, on inputs that lie ready."""
-    read = predictor.read(path)
-    shown, pixels = prepared(predictor, read)
-    middle = probe(path).frames // 2
-
-    def run() -> None:
-        decode(path, middle)
-        with torch.inference_mode():
-            predictor.mv_tsn.features(shown).cpu()  # waits for a GPU
-            predictor.clip.model.get_image_features(pixels).pooler_output.cpu()
-
-    return run
+# ------------------------------------------------------------------------------------------------------ models
 
 
-def prepared(predictor: Predictor, read: ClipInput) -> tuple[torch.Tensor, torch.Tensor]:
-    boxes = protocol_crops((read.levels.shape[-2], read.levels.shape[-1]), predictor.views.crop, predictor.views.crops)
-    fields = torch.from_numpy(read.levels).to(predictor.device).repeat_interleave(predictor.views.crops, dim=0)
-    shown = crop_and_resize(fields, boxes.tile(len(read.levels)), predictor.mv_tsn.config.size)
-    stills = [torch.from_numpy(still).permute(2, 0, 1) for still in read.stills]
-    pixels = predictor.clip.processor(images=stills, return_tensors="pt")["pixel_values"]
-    return shown, pixels.to(predictor.device)
+def models(tiny: bool = False) -> Predictor:
+    """A predictor with untrained models of the paper's shapes, or with tiny ones."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-
-def decode(path: Path, middle: int) -> None:
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_type = "NONE"
-        stream.codec_context.options = {"flags2": "+export_mvs"}
-        for number, picture in enumerate(container.decode(stream)):
-            if number == middle:
-                picture.to_ndarray(format="rgb24")
-
-
-def rows_of(title: str, predictor: Predictor, clips: Sequence[Path], times: int) -> list[Row]:
-    loops = [bare(predictor, path) for path in clips]
-
-    def whole() -> None:
-        for path in clips:
-            predictor(path)
-
-    def ahead() -> None:
-        for _ in predictor.predict(clips, os.cpu_count() or 1):
-            pass
-
-    def theirs() -> None:
-        for loop in loops:
-            loop()
-
-    whole()  # whatever is slow the first time
-    took = by_turns({"predict": whole, "predict, reading ahead": ahead, "bare": theirs}, times)
-    each = {name: 1e3 * seconds / len(clips) for name, seconds in took.items()}
-    return [
-        Row(f"{title}: clip to class / bare work", each["predict"], each["bare"], "ms/clip", OVERHEAD, at_most=True),
-        Row(f"{title}: the same, threads reading ahead", each["predict, reading ahead"], each["bare"], "ms/clip"),
-    ]
-
-
-def main() -> None:
-    """Print the table and write the JSON."""
-    parser = arguments(__doc__)
-    parser.add_argument("--project", type=Path, default=ROOT, help="where dvc repro has left models")
-    given = parser.parse_args()
-    os.chdir(given.project)
-    predictor = load_predictor(params.load(paths.PARAMS))
-    clips = {name: files[:1] if given.quick else files for name, files in chosen_clips().items()}
-    times = 1 if given.quick else 15
-    rows = [row for name, files in clips.items() for row in rows_of(f"{name}, last models", predictor, files, times)]
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        large = papers_shapes(predictor, Path(folder), given.quick)
-        for name, files in clips.items():
-            rows += rows_of(f"{name}, paper's shapes", large, files, 1 if given.quick else 3)
-    facts = {
-        "clips": {name: len(files) for name, files in clips.items()},
-        "frames a clip": {name: float(np.mean([probe(p).frames for p in files])) for name, files in clips.items()},
-        "threads": torch.get_num_threads(),
+        seeing = (
+            {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
+            if tiny
+            else {}
+        )
+        text = {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1}
+        CLIPModel(CLIPConfig(text_config=text, vision_config=seeing)).save_pretrained(folder)
+        letters = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
+        CLIPTokenizer(letters, []).save_pretrained(folder)
+        CLIPImageProcessor().save_pretrained(folder)
+        clip = ClipEncoder(folder)
+    network = (
+        MvTsn(MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5))
+        .eval()
+        .to(memory_format=torch.channels_last)
+    )
+    head = ConcatFusion(FusionConfig(network.width, clip.width, 512, len(CLASSES), 0.5)).eval()
+    return Predictor(
+        mv_tsn=network,
+        fusion=head,
+        clip=clip,
+        classes=CLASSES,
+        text=np.ones((len(CLASSES), clip.width), np.float32),
+        logit_scale=100.0,
+        prompts=("{}",),
+        fields=FieldSettings(False, (240, 320), 8, 20.0, False),
+        views=ViewSettings(2 if tiny else 32, 1, 0.875, 1, "middle", 0),
+    )
+
+
+def nothing() -> Answer:
+    return str
+
+
+def zero_shot_answer() -> Answer:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    model = CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1})).eval()
+    return functools.partial(_answer, model, CLIPImageProcessor(), _clip_features)
+
+
+def x_clip_answer() -> Answer:
+    from transformers import CLIPImageProcessor, XCLIPConfig, XCLIPModel
+
+    model = XCLIPModel(XCLIPConfig(text_config={"num_hidden_layers": 1})).eval()
+    return functools.partial(_answer, model, CLIPImageProcessor(), _x_clip_features)
+
+
+def _answer(model: Any, processor: Any, features: Callable[[Any, torch.Tensor], torch.Tensor], path: str) -> int:
+    numbers = np.linspace(0, probe(Path(path)).frames - 1, FRAMES).astype(int)
+    shown = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in read_frames(Path(path), numbers)]
+    pixels = processor(images=shown, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        found = features(model, pixels)
+        return int((found @ torch.ones(found.shape[-1], len(CLASSES))).argmax())
+
+
+def _clip_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    return _pooled(model.get_image_features(pixels)).mean(0)
+
+
+def _x_clip_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    return _pooled(model.get_video_features(pixels[None]))[0]
+
+
+def _pooled(found: Any) -> torch.Tensor:
+    pooled: torch.Tensor = getattr(found, "pooler_output", found)
+    return pooled
+
+
+def hold(make: Callable[[], Answer], path: str) -> None:
+    make()(path)
+
+
+class _Video(torch.nn.Module):
+    """X-CLIP's video side alone."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return _pooled(self.model.get_video_features(pixels))
+
+
+def costs() -> dict[str, dict[str, int]]:
+    """Multiply-adds a clip and parameters of each, without the text side."""
+    from transformers import XCLIPConfig, XCLIPModel
+
+    tower = picture_cost({"patch_size": 32, "projection_dim": 512})
+    network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
+    segment = segment_cost(network)
+    head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))
+    with torch.device("meta"):
+        x_clip = XCLIPModel(XCLIPConfig())
+        seeing = (x_clip.vision_model, x_clip.visual_projection, x_clip.mit)
+        video_side = {
+            "parameters": sum(count_parameters(module) for module in seeing),
+            "multiply_adds": multiply_adds(_Video(x_clip), torch.zeros(1, FRAMES, 3, 224, 224)),
+        }
+    ours = {
+        "parameters": segment["parameters"] + tower["parameters"] + count_parameters(head),
+        "multiply_adds": 32 * segment["multiply_adds"] + tower["multiply_adds"] + fusion_cost(head, 1),
     }
-    out = given.out or (None if given.quick else ROOT / "benchmarks/results/predict.json")
-    report("from a clip to its class", rows, [], facts, out)
+    shots = {"parameters": tower["parameters"], "multiply_adds": FRAMES * tower["multiply_adds"]}
+    return {OURS: ours, ZERO_SHOT: shots, X_CLIP: video_side}
 
 
 if __name__ == "__main__":
-    main()
+    run_alone("predict", __doc__)

@@ -1,95 +1,141 @@
-"""The benchmarks run to their end in their quick form and write every row; how fast anything is, is not tested."""
+"""Each benchmark runs to its end with --quick and writes its figures; the page says what the results say."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu_check
+from benchmarks import comparison, gpu_check, page, train
+from benchmarks.common import indexed
+from benchmarks.peers import PARTS, RESULTS
+from moclip.motion.quantise import quantise
+from tests.clips import encode, moving_texture
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
-
-def run(name: str, out: Path, *more: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(out), *more]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def bench(name: str, *words: str | Path, cwd: Path = ROOT) -> str:
+    """Run a benchmark; what it prints."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "targets met" in done.stdout
-    found: dict[str, Any] = json.loads(out.read_text())
-    assert found["machine"]["cores"] >= 1
-    assert all(row["ours"] > 0 and (row["target"] is None) == (row["met"] is None) for row in found["rows"])
-    return found
+    return done.stdout
 
 
-def names_with(found: dict[str, Any], part: str) -> list[str]:
-    return [row["name"] for row in found["rows"] if part in row["name"]]
+# -------------------------------------------------------------------------------------------------------- page
 
 
-def test_bench_extract(tmp_path: Path) -> None:
-    found = run("extract", tmp_path / "extract.json")
-    for size in ("320x240 MPEG-4", "320x240 H.264", "1280x720 H.264"):
-        assert len(names_with(found, f"{size}, 1 w.")) == len(names_with(found, f"{size}, 2 w.")) >= 1
-    assert len(names_with(found, "bare PyAV (1 thread)")) == 2
-    assert names_with(found, "2 workers / 1")
-    assert len(names_with(found, "peak memory")) == 2
-    assert names_with(found, "np.add.at")
+def test_the_page_is_rendered_from_the_results_without_measuring(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "docs").mkdir()
+    bench("peers", "--page", cwd=tmp_path)
+    assert (tmp_path / "docs/performance.md").read_text("utf-8") == page.PAGE.read_text("utf-8")
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert not results["quick"]
+    assert tuple(results["parts"]) == PARTS
 
 
-def test_bench_read(tmp_path: Path) -> None:
-    found = run("read", tmp_path / "read.json")
-    for part in (
-        "zarr-python one by one", "64 MiB", "whole store", "chunks of", "samples read / decoded",
-        "files in the store", "dvc status", "opening and a first batch",
-    ):  # fmt: skip
-        assert names_with(found, part), part
-    assert all(share == 1 for share in found["facts"]["decoded fields equal to the stored ones"].values())
+def test_the_page_says_where_ours_is_slower_and_what_is_missed() -> None:
+    part = comparison.Part(False, 1.0, Path())
+    turns = comparison.Turns({"ours": [2.0, 2.0, 2.1], "theirs": [1.0, 1.1, 1.0]})
+    part.versus("reading", turns, "ours", "theirs", "fields/s", amounts=(100, 100), target=0.85)
+    part.row("size", "B", 10, 30, less=True)
+    part.row("memory", "MiB", 99, target=98, at_most=True)
+    found = vars(part)
+    assert part.rows[0]["ratio"] == pytest.approx(0.5)
+    assert part.rows[1]["ratio"] == 3
+    assert "| 1. Extraction | reading | theirs 0.50 |" in page.losses({"extract": found})
+    assert "size" not in page.losses({"extract": found})
+    assert page.targets({"extract": found}).startswith("0 of 2 targets are met. Missed:")
+    table, figures = page.tables("", found)
+    assert "| reading | 50 fields/s | **0.50** (0.49–0.53) |" in table
+    assert figures == "Figures: memory = 99 MiB (**missed** target <= 98)."
 
 
-def test_bench_predict(finished: Path, tmp_path: Path) -> None:
-    found = run("predict", tmp_path / "predict.json", "--project", str(finished))
-    assert len(names_with(found, "clip to class / bare work")) == 2 * len(found["facts"]["clips"])
+def test_contenders_take_turns_until_their_ratio_is_steady() -> None:
+    order: list[str] = []
+    runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    turns = comparison.interleaved(runs, 9, spread=1e9)
+    assert "".join(order) == "ab" + "abbaab"  # once before timing starts, then three rounds
+    assert turns.rounds == comparison.LEAST
+    endless = itertools.count()
+    never = comparison.interleaved({"a": endless.__next__, "b": endless.__next__}, 9, spread=-1)
+    assert never.rounds == comparison.MOST
+    assert comparison.Turns({"a": [1, 1, 1], "b": [2, 2, 2]}).ratio("a", "b") == (2, 2, 2)
 
 
-def test_bench_head(tmp_path: Path) -> None:
-    found = run("head", tmp_path / "head.json")
-    assert len(names_with(found, "in every epoch")) == 2
-    assert found["facts"]["top-1 of the fusion head on these features"] > 0.25
+# ------------------------------------------------------------------------------------------------------- parts
 
 
-def test_bench_scale(tmp_path: Path) -> None:
-    found = run("scale", tmp_path / "scale.json", "planning")
-    assert len(names_with(found, "planned afresh")) == 4
-    assert names_with(found, "read, planned and cut in parts")
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_runs_by_itself(name: str, tmp_path: Path) -> None:
+    shown = bench(name, "--quick", "--out", tmp_path / "part.json")
+    found = json.loads((tmp_path / "part.json").read_text())
+    assert shown.strip() == "\n\n".join(page.tables(name, found))
+    assert found["rows"]
+    assert found["setup"]
+    assert name == "growth" or all(row["ours"] > 0 for row in found["rows"])  # twenty clips say little of growth
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_a_part_that_is_measured_again_keeps_the_others(tmp_path: Path) -> None:
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))
+    shutil.copy(RESULTS, tmp_path / "results.json")
+    shown = bench("peers", "read", "--quick", "--out", tmp_path / "results.json")
+    after = json.loads((tmp_path / "results.json").read_text())
+    assert "## 2. Reading the store" in shown
+    assert after["parts"]["read"] != before["parts"]["read"]
+    assert after["parts"]["read"]["apart"]
+    assert {**after["parts"], "read": 0} == {**before["parts"], "read": 0}
+    left_out = [one["name"] for one in after["parts"]["read"]["left_out"]]
+    assert left_out == [name for name, module in (("zarrs", "zarrs"), ("HDF5", "h5py")) if module not in after["peers"]]
+    assert "A quick run" in page.render(after)
+
+
+@pytest.mark.parametrize("accumulate", [False, "pixel"])
+def test_what_is_decoded_at_each_access_are_the_stores_fields(accumulate: bool | str, tmp_path: Path) -> None:
+    """Else the two would not be compared at the same work."""
+    path = encode(tmp_path / "clip.avi", moving_texture(20, (64, 80), (3, 1)), "mpeg4", options={"g": "6"})
+    reader = train.opened(indexed([path]), tmp_path / "store", accumulate, 0)
+    for frame in range(20):
+        decoded = quantise(train.decoded_field(train.film(str(path)), frame, accumulate)[None], train.CLIP)
+        assert np.array_equal(decoded, reader.read(np.array([frame]))), frame
+
+
+# --------------------------------------------------------------------------------------------------------- GPU
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.gpu_check", "--out", str(tmp_path / "x.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "no GPU here: nothing is checked, and nothing written\n")
+    assert bench("gpu_check", "--out", tmp_path / "x.json") == "no GPU here: nothing is checked, and nothing written\n"
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(150)
 def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was_expected(project: Path) -> None:
     """On the CPU: fp32 is what the project was made with, and so no distance from it."""
-    expected = gpu_check.outcome(project, {})
-    found = {name: gpu_check.outcome(project, gpu_check.train(project, name)) for name in ("bf16", "fp32")}
-    rows = {row.name: row for row in gpu_check.compared(found, expected)}
+    expected = gpu_check.outcome(project)
+    found = {name: gpu_check.train(project, name) for name in ("bf16", "fp32")}
+    rows: dict[str, Any] = {row["name"]: row for row in gpu_check.compared(found, expected).rows}
     streams = ("zero-shot CLIP", "MV-TSN, motion alone", "sum of both scores", "fusion of both")
     names = [f"{name}, top-1" for name in streams] + [f"{name}, last training loss" for name in ("MV-TSN", "fusion")]
     assert list(rows) == [f"{precision}: {name}, distance" for precision in found for name in names]
-    assert all(rows[f"fp32: {name}, distance"].ours == 0 for name in names)
-    assert all(rows[f"bf16: {name}, distance"].ours > 0 for name in names[-2:])
-    spent = [row.name for row in gpu_check.seconds(found, {"index": 1.0})]
-    assert spent == ["index", *(f"{precision}: {stage}" for precision in found for stage in gpu_check.STAGES)]
+    assert all(rows[f"fp32: {name}, distance"]["ours"] == 0 for name in names)
+    assert all(rows[f"bf16: {name}, distance"]["ours"] > 0 for name in names[-2:])
     far = replace(expected, top1={name: top1 - 0.16 for name, top1 in expected.top1.items()})
-    missed = [row.name for row in gpu_check.compared({"fp32": found["fp32"]}, far) if not row.met]
+    missed = [row["name"] for row in gpu_check.compared({"fp32": found["fp32"]}, far).rows if not row["met"]]
     assert missed == [f"fp32: {name}, top-1, distance" for name in streams]

@@ -22,7 +22,6 @@ from torch import distributed as dist
 from torch._subclasses import FakeTensorMode  # no public name; for tests alone
 from torch.nn import functional
 
-from benchmarks.predict import bare
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
 from moclip.inference.bundle import load_bundle
@@ -392,11 +391,6 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
         assert set(shares) == set(wanted)
         for stream in wanted:
             np.testing.assert_allclose(shares[stream], wanted[stream], rtol=1e-3, atol=1e-5, err_msg=stream)
-
-
-def test_the_benchmark_of_a_prediction_runs_on_a_gpu(gpu: torch.device, folder: Path, finished: Path) -> None:
-    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    bare(with_head(load_bundle(folder), "concat", 5), clip)()
 
 
 def test_clip_encodes_on_a_gpu_what_it_encodes_on_the_cpu(gpu: torch.device, folder: Path) -> None:

@@ -1,11 +1,17 @@
-"""What the parts share: contenders in turn until their ratio is steady, rows of figures, peers that may be missing."""
+"""Compare contenders in one run: rounds until their ratio is steady, rows of figures, peers that may be missing.
+
+Each benchmark is a part: a module with `measure(part)`, run by itself with `python -m benchmarks.NAME` or with all
+others by `benchmarks.peers`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import multiprocessing
 import os
 import re
@@ -18,15 +24,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import ROOT, rounded, say
+from benchmarks import page
+from benchmarks.common import ROOT, processor, rounded, say
+from moclip.files.atomic import write_atomically
 
 SPREAD = 0.05  # of a ratio: from its first to its third quartile, as a share of its median
 LEAST, MOST = 3, 9  # rounds
-Result = TypeVar("Result")
+UCF_CLIPS, UCF_TRAIN = 13_320, 9_537  # of UCF-101, split 1
 Run = Callable[[], object]
 
 
@@ -34,7 +42,7 @@ Run = Callable[[], object]
 
 
 class Ratio(NamedTuple):
-    """How many times less time ours took than theirs: median, first and third quartile of the rounds."""
+    """How many times faster ours is than theirs: median, first and third quartile of the rounds."""
 
     middle: float
     low: float
@@ -43,6 +51,10 @@ class Ratio(NamedTuple):
     @property
     def spread(self) -> float:
         return (self.high - self.low) / self.middle
+
+    def times(self, factor: float) -> Ratio:
+        """The same ratio where ours did `factor` times as much work as theirs."""
+        return Ratio(*(value * factor for value in self))
 
 
 @dataclass(frozen=True)
@@ -59,12 +71,8 @@ class Turns:
         return float(np.median(self.seconds[who]))
 
     def ratio(self, ours: str, theirs: str) -> Ratio:
-        return quartiles(np.divide(self.seconds[theirs], self.seconds[ours]))
-
-
-def quartiles(values: Sequence[float] | np.ndarray) -> Ratio:
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    return Ratio(float(middle), float(low), float(high))
+        low, middle, high = np.percentile(np.divide(self.seconds[theirs], self.seconds[ours]), (25, 50, 75))
+        return Ratio(float(middle), float(low), float(high))
 
 
 def interleaved(
@@ -76,11 +84,12 @@ def interleaved(
     most: int = MOST,
     warm: bool = True,
 ) -> Turns:
-    """Run all contenders one after the other, in rounds, until the ratios hold still or the time is spent.
+    """Run all contenders one after the other, in rounds, until the ratios are steady or the time is spent.
 
-    A round is taken by all before the next begins, so what disturbs the machine hits all of them; every other round
-    goes backwards. Each contender runs once before the clock does, if `warm`. Still: for each of `ours` (the first, if
-    none is named) beside each other contender, the quartiles of the rounds' ratios lie within `spread` of their median.
+    All contenders finish a round before the next one begins, so a disturbance of the machine affects all of them. Every
+    other round runs in reverse order. With `warm`, each contender runs once before timing starts. A ratio is steady
+    when its quartiles over the rounds lie within `spread` of its median; that must hold for each of `ours` (default:
+    the first contender) against each other contender.
     """
     names = list(contenders)
     took: dict[str, list[float]] = {name: [] for name in names}
@@ -112,34 +121,40 @@ def steady(turns: Turns, ours: Sequence[str], spread: float) -> bool:
 
 @dataclass
 class Part:
-    """What one part of the benchmark finds. A ratio above 1 always speaks for us."""
+    """What one benchmark measures. In a ratio, above 1 always means that ours is better."""
 
     quick: bool
-    share: float  # of the time a full run takes
+    share: float  # of the time that a full run takes
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
     setup: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def limit(self, seconds: float) -> float:
-        """The seconds that a comparison may take."""
-        return 0.0 if self.quick else seconds * self.share
-
     def turns(self, contenders: Mapping[str, Run], seconds: float, **options: Any) -> Turns:
-        """`interleaved`, once round in the quick form."""
+        """`interleaved` for about so many seconds; with --quick, one round."""
         rounds = {"least": 1, "most": 1} if self.quick else {}
-        return interleaved(contenders, self.limit(seconds), **(options | rounds))
+        return interleaved(contenders, seconds * self.share, **(options | rounds))
 
     def versus(
-        self, name: str, turns: Turns, ours: str, theirs: str, amount: float | None, unit: str, **more: Any
+        self,
+        name: str,
+        turns: Turns,
+        ours: str,
+        theirs: str,
+        unit: str,
+        *,
+        amounts: tuple[float, float] | None = None,
+        **more: Any,
     ) -> None:
-        """Ours beside theirs, in `amount` a second, or in the time it takes (amount None, in s or ms)."""
-        scale = 1e3 if unit.startswith("ms") else 1.0
-        values = [
-            amount / turns.median(who) if amount is not None else turns.median(who) * scale for who in (ours, theirs)
-        ]
+        """Ours and theirs by turns: rates if each processed an amount in a turn, else the seconds (or ms) of a turn."""
+        seconds = [turns.median(who) for who in (ours, theirs)]
         ratio = turns.ratio(ours, theirs)
+        if amounts is None:
+            values = [one * (1e3 if unit.startswith("ms") else 1) for one in seconds]
+        else:
+            values = [amount / one for amount, one in zip(amounts, seconds, strict=True)]
+            ratio = ratio.times(amounts[0] / amounts[1])
         self.row(name, unit, values[0], values[1], who=(ours, theirs), ratio=ratio, rounds=turns.rounds, **more)
 
     def row(
@@ -155,12 +170,8 @@ class Part:
         rounds: int = 1,
         target: float | None = None,
         at_most: bool = False,
-        spread: Ratio | None = None,
     ) -> None:
-        """A figure. `less`: the smaller the better; `target`: of the ratio, or of `ours` where it stands alone.
-
-        `spread`: quartiles of what `ours` could have been, where it stands alone.
-        """
+        """Add a figure. `less`: smaller is better. `target` is for the ratio, or for `ours` if there are no theirs."""
         if ratio is None and theirs is not None:
             ratio = Ratio(*[theirs / ours if less else ours / theirs] * 3)
         aim = ours if ratio is None else ratio.middle
@@ -175,7 +186,6 @@ class Part:
                 "ratio": None if ratio is None else rounded(ratio.middle),
                 "quartiles": None if ratio is None else [rounded(ratio.low), rounded(ratio.high)],
                 "rounds": rounds,
-                "spread": None if spread is None else [rounded(spread.low), rounded(spread.high)],
                 "target": None if target is None else f"{'<=' if at_most else '>='} {target:,g}",
                 "met": None if target is None else bool(aim <= target if at_most else aim >= target),
             }
@@ -193,15 +203,45 @@ class Part:
         self.setup[name] = how
         return True
 
-    def try_(self, name: str, run: Run) -> bool:
+    def runs(self, name: str, run: Run) -> bool:
         """Whether a contender runs at all; if not, it is left out with its error."""
         try:
             run()
-        except Exception as problem:  # whatever a peer does
+        except Exception as problem:  # a peer may raise anything
             text = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             self.leave_out(name, text[:200])
             return False
         return True
+
+
+# ------------------------------------------------------------------------------------------------------ command
+
+
+def run_part(name: str, quick: bool, share: float = 1.0) -> dict[str, Any]:
+    """Measure one part in a temporary folder."""
+    say(f"--- {name}")
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
+        part = Part(quick, share, Path(folder))
+        load(f"benchmarks.{name}").measure(part)
+    seconds = round(time.perf_counter() - begun)
+    say(f"--- {name}: {seconds} s")
+    return {
+        "rows": part.rows, "left_out": part.left_out, "setup": part.setup, "facts": part.facts, "seconds": seconds,
+        "processor": processor(),
+    }  # fmt: skip
+
+
+def run_alone(name: str, about: str | None) -> None:
+    """The command line of one part: measure it with the peers that are installed, and print its tables."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few clips, one round: only shows that it runs")
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    given = parser.parse_args()
+    part = run_part(name, given.quick)
+    print("\n\n".join(page.tables(name, part)))
+    if given.out:
+        write_atomically(given.out, (json.dumps(part, indent=1) + "\n").encode())
 
 
 # ----------------------------------------------------------------------------------------------------- peers
@@ -231,27 +271,17 @@ def ffmpeg() -> str | None:
 
 
 @contextlib.contextmanager
-def pool(workers: int, warm: Callable[[], object] | None = None, **environment: str) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes that have started (and run `warm`) before any clock does."""
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
-            for future in [executor.submit(_started, warm) for _ in range(workers)]:
-                future.result()
-            yield executor
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def pool(workers: int, warm: Callable[[], object]) -> Iterator[ProcessPoolExecutor]:
+    """Spawned processes that have started and run `warm` before they are timed."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+        for future in [executor.submit(_started, warm) for _ in range(workers)]:
+            future.result()
+        yield executor
 
 
-def _started(warm: Callable[[], object] | None) -> None:
+def _started(warm: Callable[[], object]) -> None:
     time.sleep(0.3)  # so that each process gets one
-    if warm is not None:
-        warm()
+    warm()
 
 
 def peak(function: Callable[..., object], *given: Any) -> float:
@@ -266,6 +296,18 @@ def _peak(function: Callable[..., object], *given: Any) -> float:
     return int(found[1]) / 1024 if found else float("nan")
 
 
+def git_and_dvc(project: Path) -> None:
+    """Make a folder a git and DVC repository with a first commit of all its files."""
+    who = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
+    for words in (
+        ("git", "init", "-q"),
+        (sys.executable, "-m", "dvc", "init", "-q"),
+        ("git", "add", "-A"),
+        ("git", *who, "commit", "-q", "-m", "start"),
+    ):
+        subprocess.run(words, cwd=project, check=True, capture_output=True)
+
+
 class Ran(NamedTuple):
     """A command that has ended: seconds, and the most memory that it and its children held at once, MiB."""
 
@@ -274,32 +316,21 @@ class Ran(NamedTuple):
 
 
 def command(*words: str, cwd: Path) -> Ran:
-    """Run a Python command; its processes' memory is asked for every 20 ms."""
+    """Run a Python command, and sample the memory of its processes every 20 ms."""
     import psutil
 
     environment = os.environ | {"PYTHONPATH": str(cwd / "src"), "DVC_NO_ANALYTICS": "1", "COLUMNS": "120"}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
-    most = 0.0
+    most = 0
     with tempfile.TemporaryFile() as said:
         begun = time.perf_counter()
-        with subprocess.Popen([sys.executable, *words], cwd=cwd, env=environment, stdout=said, stderr=said) as running:
-            process = psutil.Process(running.pid)
+        with psutil.Popen([sys.executable, *words], cwd=cwd, env=environment, stdout=said, stderr=said) as running:
             while running.poll() is None:
-                most = max(most, _held(process))
+                with contextlib.suppress(psutil.Error):
+                    most = max(most, sum(one.memory_info().rss for one in (running, *running.children(True))))
                 time.sleep(0.02)
         took = time.perf_counter() - begun
         if running.returncode:
             said.seek(0)
             raise SystemExit(f"{' '.join(words)}:\n{said.read().decode(errors='replace')[-2000:]}")
     return Ran(took, most / 2**20)
-
-
-def _held(process: Any) -> float:
-    import psutil
-
-    total = 0.0
-    with contextlib.suppress(psutil.Error):
-        for one in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
-    return total

@@ -1,0 +1,96 @@
+"""Growth: time and memory of the commands on 100 to 10,000 tiny clips.
+
+    python -m benchmarks.growth [--quick] [--out FILE]
+
+A command's start hides how the rest grows. So what is compared is the time that 1,000 more clips take, between the
+smaller sizes and between the larger ones: equal for linear growth. A command's time is the least of a few runs, because
+disturbances only add time. The sizes take turns, so that a slow minute of the machine affects all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import copy_product, encode, rendered, say
+from benchmarks.comparison import Part, Ran, command, git_and_dvc, run_alone
+from pipeline import paths, presets
+
+CLIPS = (100, 1_000, 3_000, 10_000)
+SMALL, FRAMES, CONTENTS, CLASSES = (64, 96), 8, 8, 10  # px (height, width); frames; different files; classes
+MOCLIP = ("-c", "from pipeline.cli import main; main()")
+DVC = ("-m", "dvc")
+TRAIN = ("--tsn-backbone", "test_resnet", "--tsn-size", "32", "--tsn-epochs", "1", "--tsn-batch", "64")
+COMMANDS = {
+    "index": ("-m", "stages.index"),
+    "extract": ("-m", "stages.extract_mv", "--rebuild"),
+    "verify": (*MOCLIP, "store", "verify"),
+    "train, one epoch": ("-m", "stages.train_mv", *TRAIN),
+    "dvc commit": (*DVC, "commit", "-f", "-q", "index", "extract_mv"),
+    "dvc status": (*DVC, "status", "index", "extract_mv"),
+}
+TURNS = 3
+# These commands mostly start up, so they need more runs.
+MORE_TURNS = {"extract": 5, "verify": 9, "dvc commit": 9, "dvc status": 9}
+LINEAR = 0.9  # as fast a clip, at least, between the larger sizes as between the smaller ones
+
+
+def measure(part: Part) -> None:
+    """Run the commands on projects of each size."""
+    sizes = (40, 80, 120) if part.quick else CLIPS
+    commands = {"index": COMMANDS["index"]} if part.quick else COMMANDS
+    found: dict[str, dict[int, list[Ran]]] = {name: {clips: [] for clips in sizes} for name in commands}
+    for clips in sizes:
+        make_project(part.folder / f"growth{clips}", clips)
+    for turn in range(1 if part.quick else max(MORE_TURNS.values())):
+        for clips in sizes if turn % 2 == 0 else reversed(sizes):
+            for name, words in commands.items():
+                if turn < MORE_TURNS.get(name, TURNS):
+                    found[name][clips].append(command(*words, cwd=part.folder / f"growth{clips}"))
+        say(f"  turn {turn + 1}")
+    for name, values in found.items():
+        add_rows(part, name, values)
+    part.setup["growth"] = (
+        f"{CONTENTS} rendered MPEG-4 clips of {FRAMES} frames, {SMALL[1]}x{SMALL[0]}, under so many names (links); "
+        "each command is a process of its own, its memory that of all its processes, its time the least of "
+        f"{TURNS} to {max(MORE_TURNS.values())} runs; the training is the smallest network's (32 px)"
+    )
+
+
+def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
+    """Seconds and memory of a command at each size, and what 1,000 more clips take."""
+    sizes = list(values)
+    seconds = [min(ran.seconds for ran in runs) for runs in values.values()]
+    memory = [float(np.median([ran.memory for ran in runs])) for runs in values.values()]
+    part.facts.setdefault("growth", {})[name] = {
+        "clips": sizes,
+        "seconds": [round(value, 3) for value in seconds],
+        "MiB": [round(value, 1) for value in memory],
+    }
+    before, last = (1_000 * np.diff(seconds) / np.diff(sizes))[-2:]
+    part.row(name, "", before / last, rounds=len(values[sizes[-1]]), target=LINEAR)
+
+
+def make_project(project: Path, clips: int) -> None:
+    """A git and DVC repository with so many clips."""
+    copy_product(project)
+    sources = [
+        encode(project / f"content{number}.avi", rendered(SMALL, number), "mpeg4", SMALL, 0, FRAMES)
+        for number in range(CONTENTS)
+    ]
+    for number in range(clips):
+        kind, turn = number % CLASSES, number // CLASSES
+        folder = project / "videos" / f"class{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.link(sources[turn % CONTENTS], folder / f"v_class{kind}_g{turn % 25 + 1:02d}_c{turn // 25:03d}.avi")
+    (project / paths.TRANSCODED).mkdir(parents=True)
+    with contextlib.chdir(project):
+        paths.PARAMS.write_text(presets.text("folder", "videos", None, None))
+    git_and_dvc(project)
+
+
+if __name__ == "__main__":
+    run_alone("growth", __doc__)

@@ -1,0 +1,289 @@
+"""docs/performance.md, rendered from benchmarks/results.json and the text here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.common import ROOT
+
+PAGE = ROOT / "docs/performance.md"
+WHOLE = ("ours", "ours (tensorstore)")
+"""Contenders that do the whole work; other rows name theirs."""
+Row = Mapping[str, Any]
+Part = Mapping[str, Any]
+
+INTRO = """# Performance
+
+`make bench` measures everything on this page in one run on one machine and writes the page. It compares each part of
+MoCLIP-Lite with other ways to do the same; the peers are installed into an environment of their own (`build/bench`).
+To try one part: `python -m benchmarks.extract --quick` (or `read`, `train`, `head`, `predict`, `growth`).
+
+The contenders take turns, round after round, until their ratios are steady (quartiles within 5 % of the median) or the
+time is over. **Trust the ratios**: medians over the rounds, with quartiles in brackets. Above 1 MoCLIP-Lite is better.
+Below 1 it is worse: **bold**, if the upper quartile is below 1 too. Rates and seconds hold for this machine only.
+"""
+
+TITLES = {
+    "extract": "1. Extraction",
+    "read": "2. Reading the store",
+    "train": "3. Training MV-TSN",
+    "head": "4. An experiment on the head",
+    "predict": "5. Prediction",
+    "growth": "6. Growth",
+}
+
+ABOUT = {
+    "extract": """Ours is everything from file to store: MD5, decode, field, compress, write, table. The others stop at
+the vectors, and ffmpeg does not even return them: it is the floor. In one process, ours and *PyAV none* decode on one
+core and the others on all. With *2 workers*, all use the same two cores; ours starts its processes anew each time.
+mvextractor loses vectors on H.264 with B-frames ([motion vectors](motion-vectors.md)).""",
+    "read": """Every format is read in batches of 240 random fields (what a training step of 80 clips asks for) and
+without a cache. The slow ones read fewer batches.""",
+    "train": """A video is ready when the augmented pictures of three random frames lie in memory. An epoch is compared
+with a plain loop over a DataLoader that decodes at each access, as in the reference code.""",
+    "head": """`dvc exp run -S fusion.lr=...`, 100 epochs, on cached features of UCF-101's size.""",
+    "predict": """From a clip's file to its label, one clip at a time, with the models in memory. The three give
+different answers; only their cost is compared.""",
+    "growth": """Commands as you run them, each in a process of its own. The figures below are the time that 1,000 more
+clips take from 1,000 to 3,000 clips, over that from 3,000 to 10,000: 1 is linear growth.""",
+}
+
+TRIED = """## What was tried
+
+* **mvextractor as the reader** was the default first. It returns 32-bit integers and always decodes with threads.
+  PyAV's records, cut into columns once for many frames, are 1.2 to 1.7 times as fast end to end, and always exact.
+* **Vectors to fields.** Assigning each block to the cells that it covers, for many frames at once and without blocks
+  that stand still, is 7 to 16 times as fast as numpy's averaging scatter (`np.add.at`). A product with a matrix of
+  overlaps is as fast on one thread and ten times as slow on two, where threads of two processes wait for each other.
+* **`lowres=3`** in FFmpeg returns the same vectors from intact MPEG-4 at 1.5 to 2 times the speed at 720p and 1080p. It
+  conceals nothing in damaged frames, whose vectors are then arbitrary, so it is not used.
+* **Compression.** zstd at level 1 takes 21 to 38 % fewer bytes than Blosc's bit shuffle with zstd at level 2, and a
+  quarter less time to read. Level 5 saves 4 to 7 % more and takes twice as long to write.
+* **Chunks** of 4 frames read random fields 1.6 times as fast as chunks of 16, for 6 to 12 % more bytes. Chunks of 2
+  read 1.1 times as fast as 4, but take up to 22 % more bytes.
+* **One request a batch** to tensorstore, in place of one a field, raises reads from a few thousand to tens of thousands
+  of fields a second. More threads, and files mapped into memory, change nothing.
+* **Inference on a CPU.** Eight pictures of 224 px at a time fit the processor's cache: 32 segments take 0.34 to 0.47 s
+  in place of 0.68 to 0.82. Folding batch norms into convolutions saves another fifth. bfloat16 changes the answers;
+  `torch.jit` is slower.
+* **The head on a CPU.** Half of a step is matrix products, and AdamW a fifth. One flat tensor of all weights, other
+  BLAS libraries and one thread in place of two gain nothing. Threads that spin longer (`GOMP_SPINCOUNT`) train a third
+  faster on an idle machine and three times as slowly beside one other process.
+"""
+
+
+# -------------------------------------------------------------------------------------------------------- page
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The page's text."""
+    parts = {name: results["parts"][name] for name in TITLES if name in results["parts"]}
+    texts = [INTRO.strip(), about(results), targets(parts), losses(parts)]
+    for name, part in parts.items():
+        texts += [f"## {TITLES[name]}", ABOUT[name]]
+        texts += tables(name, part)
+    texts += [TRIED.strip(), set_up(parts)]
+    return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def about(results: Mapping[str, Any]) -> str:
+    """The machine, the versions, and which parts were not measured together."""
+    machine, parts = results["machine"], results["parts"]
+    minutes = round(sum(part["seconds"] for part in parts.values()) / 60)
+    processors = {part.get("processor", "unknown") for part in parts.values()}
+    libraries = sorted({**machine["libraries"], **results["peers"]}.items())
+    later = [TITLES[name] for name, part in parts.items() if part.get("apart")]
+    texts = [
+        f"The machine: {', '.join(sorted(processors))}, {machine['cores']} cores, {machine['memory_gib']:g} GiB, "
+        f"{machine['gpu'] or 'no GPU'}, {machine['system']}, Python {machine['python']}, PyAV's FFmpeg "
+        f"{machine['ffmpeg of av']}; {minutes} minutes.",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in libraries) + ".",
+        f"**Measured again in later runs**: {', '.join(later)}." if later else "",
+        "**A quick run: its figures mean nothing.**" if results["quick"] else "",
+    ]
+    return " ".join(text for text in texts if text)
+
+
+def targets(parts: Mapping[str, Part]) -> str:
+    rows = [(TITLES[name], row) for name, part in parts.items() for row in part["rows"] if row["target"]]
+    missed = [(title, row) for title, row in rows if not row["met"]]
+    text = f"{len(rows) - len(missed)} of {len(rows)} targets are met."
+    if not missed:
+        return text
+    table = [("part", "what", "beside", "target", "found")]
+    table += [(title, row["name"], row["beside"] or "", row["target"], found(row)) for title, row in missed]
+    return text + " Missed:\n\n" + markdown(table)
+
+
+def losses(parts: Mapping[str, Part]) -> str:
+    """Every comparison in which ours is worse."""
+    lost: dict[tuple[str, str], list[str]] = {}
+    for name, part in parts.items():
+        for row in part["rows"]:
+            if is_loss(row):
+                lost.setdefault((TITLES[name], row["name"]), []).append(f"{row['beside']} {times(row['ratio'])}")
+    head = "## Where MoCLIP-Lite is slower or larger\n\n"
+    if not lost:
+        return head + "Nowhere in this run."
+    return head + markdown([("part", "what", "ratio to"), *((*what, "; ".join(whom)) for what, whom in lost.items())])
+
+
+def tables(name: str, part: Part) -> list[str]:
+    """A part's facts and rows: comparisons a line a subject, then single figures."""
+    texts = FACTS[name](part) if name in FACTS else []
+    pairs: dict[tuple[str, str, str], list[Row]] = {}
+    for row in part["rows"]:
+        if row["beside"]:
+            pairs.setdefault((row["name"], row["unit"], row["who"]), []).append(row)
+    if pairs:
+        peers = list(dict.fromkeys(row["beside"] for rows in pairs.values() for row in rows))
+        table: list[Sequence[str]] = [("ratio to", "ours", *peers)]
+        for (what, unit, who), rows in pairs.items():
+            cells = {row["beside"]: found(row) for row in rows}
+            ours = f"{number(rows[0]['ours'])} {unit}" + ("" if who in WHOLE else f" ({who})")
+            table.append((what, ours, *(cells.get(peer, "") for peer in peers)))
+        texts.append(markdown(table))
+    if single := [figure(row) for row in part["rows"] if not row["beside"]]:
+        texts.append(f"Figures: {'; '.join(single)}.")
+    return texts
+
+
+def figure(row: Row) -> str:
+    """A row without a peer, in words."""
+    missed = "**missed** " if row["met"] is False else ""
+    aim = f" ({missed}target {row['target']})" if row["target"] else ""
+    return f"{row['name']} = {number(row['ours'])} {row['unit']}".strip() + aim
+
+
+def is_loss(row: Row) -> bool:
+    """Whether the upper quartile of a ratio is below 1, by more than rounding."""
+    return bool(row["quartiles"]) and row["quartiles"][1] < 0.995
+
+
+def found(row: Row) -> str:
+    """A row's ratio with its quartiles, bold where ours is worse; or its figure."""
+    if row["ratio"] is None:
+        return f"{number(row['ours'])} {row['unit']}".strip()
+    mark = "**" if is_loss(row) else ""
+    return f"{mark}{times(row['ratio'])}{mark} {between(row['quartiles'])}".strip()
+
+
+# ------------------------------------------------------------------------------------------------- facts of a part
+
+
+def extract_facts(part: Part) -> list[str]:
+    shares = list(part["facts"].get("shares", {}).values())
+    ranges = []
+    for step in shares[0] if shares else ():
+        least, most = min(one[step] for one in shares), max(one[step] for one in shares)
+        ranges.append(f"{step} {percent(least)} to {percent(most)}")
+    return [
+        f"Clips: {part['facts']['contents']}. Of our time in one process, the steps take over all these clips: "
+        + "; ".join(ranges)
+        + "."
+    ]
+
+
+def read_facts(part: Part) -> list[str]:
+    """Bytes and random reads of each layout, a line a codec and a column a chunk length."""
+    facts = part["facts"]
+    layouts = {tuple(name.rsplit(", ", 1)): one for name, one in facts["layouts"].items()}
+    chunks = list(dict.fromkeys(chunk for _, chunk in layouts))
+    table: list[Sequence[str]] = [("bytes a field, random fields/s; frames a chunk:", *chunks)]
+    for codec in dict.fromkeys(codec for codec, _ in layouts):
+        cells = []
+        for chunk in chunks:
+            one = layouts[codec, chunk]
+            mark = "**" if f"{codec}, {chunk}" == facts["chosen"] else ""
+            cells.append(f"{mark}{number(one['bytes'])} B, {number(one['random'])}{mark}")
+        table.append((codec, *cells))
+    text = (
+        f"The store's layout (bold) beside others, all read by tensorstore: {facts['fields']:,} fields of "
+        f"{facts['contents']}, {facts['field_bytes']:,} B each."
+    )
+    return [text, markdown(table)]
+
+
+def train_facts(part: Part) -> list[str]:
+    bound = part["facts"]["input's share of a training step"]
+    texts = [f"{title}: " + ", ".join(f"{name} {number(one[name])}" for name in one) for title, one in bound.items()]
+    return [f"Time of the input over that of the training step (above 1, the network waits): {'; '.join(texts)}."]
+
+
+def head_facts(part: Part) -> list[str]:
+    spent = ", ".join(f"{name} {number(seconds)} s" for name, seconds in part["facts"]["stages"].items())
+    return [f"Its stages take {spent}; the rest is DVC and starting up."] if spent else []
+
+
+def predict_facts(part: Part) -> list[str]:
+    facts = part["facts"]
+    shares = ", ".join(f"{name} {percent(share)}" for name, share in facts["shares"].items())
+    texts = [
+        f"{facts['clips']['clips']} clips of {facts['clips']['frames']:.0f} frames on average. Of our time, {shares}."
+    ]
+    if "cost" in facts:
+        costs = [
+            f"{name} {number(one['parameters'] / 1e6)} million, {number(one['multiply_adds'] / 1e9)} G"
+            for name, one in facts["cost"].items()
+        ]
+        texts.append(f"Parameters, and multiply-adds a clip: {'; '.join(costs)}.")
+    return texts
+
+
+def growth_facts(part: Part) -> list[str]:
+    growth = part["facts"]["growth"]
+    sizes = next(iter(growth.values()))["clips"]
+    table = [("command", *(f"{size:,} clips" for size in sizes))]
+    for name, one in growth.items():
+        cells = [f"{number(s)} s, {number(m)} MiB" for s, m in zip(one["seconds"], one["MiB"], strict=True)]
+        table.append((name, *cells))
+    return [markdown(table)]
+
+
+FACTS: dict[str, Callable[[Part], list[str]]] = {
+    "extract": extract_facts,
+    "read": read_facts,
+    "train": train_facts,
+    "head": head_facts,
+    "predict": predict_facts,
+    "growth": growth_facts,
+}
+
+
+def set_up(parts: Mapping[str, Part]) -> str:
+    table = [("part", "contender", "set up as")]
+    table += [(TITLES[name], who, how) for name, part in parts.items() for who, how in part["setup"].items()]
+    missing = [f"{one['name']}: {one['reason']}" for part in parts.values() for one in part["left_out"]]
+    left_out = "\n".join(f"* {text}" for text in missing) or "nothing, every peer ran."
+    return "\n\n".join(("## How each was set up", markdown(table), f"Left out: {left_out}"))
+
+
+# ------------------------------------------------------------------------------------------------------ numbers
+
+
+def markdown(table: Iterable[Sequence[str]]) -> str:
+    head, *rows = table
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def number(value: float | None) -> str:
+    """Three digits, but large numbers whole: 0.993, 17.3, 1,730."""
+    if value is None:
+        return ""
+    short = float(f"{value:.3g}")
+    return f"{short:,.0f}" if abs(short) >= 100 else f"{short:g}"
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.2f}" if 0.1 <= ratio < 10 else number(ratio)
+
+
+def between(pair: Sequence[float]) -> str:
+    """The quartiles of a ratio, in brackets."""
+    return "" if pair[0] == pair[1] else f"({times(pair[0])}–{times(pair[1])})"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.1f} %"

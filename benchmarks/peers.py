@@ -1,0 +1,79 @@
+"""Measure every part beside its peers, write benchmarks/results.json and docs/performance.md: `make bench`.
+
+    python -m benchmarks.peers [PART...] [--quick] [--out FILE] [--minutes N]
+    python -m benchmarks.peers --page
+
+A part that is not named keeps its figures in the file. A peer that is not installed is left out, with the reason.
+`--page` measures nothing: it renders the page from benchmarks/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks import page
+from benchmarks.common import ROOT, machine
+from benchmarks.comparison import run_part, versions
+from moclip.files.atomic import write_atomically
+
+PARTS = tuple(page.TITLES)
+RESULTS = ROOT / "benchmarks/results.json"
+MINUTES = 25.0
+
+
+def main() -> None:
+    """Measure, write, render."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="few clips, one round: only shows that it runs")
+    parser.add_argument("--out", type=Path, help="JSON to write (default: benchmarks/results.json; none with --quick)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"time for all parts, roughly ({MINUTES:g})")
+    parser.add_argument("--page", action="store_true", help="render the page from the results, without measuring")
+    given = parser.parse_args()
+    if given.page:
+        write_page(json.loads(RESULTS.read_text(encoding="utf-8")))
+        return
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+    out = given.out or (None if given.quick else RESULTS)
+    results = measure(given.parts or PARTS, given.quick, given.minutes / MINUTES, out)
+    if out == RESULTS and set(results["parts"]) == set(PARTS):
+        write_page(results)
+
+
+def write_page(results: dict[str, Any]) -> None:
+    write_atomically(page.PAGE, page.render(results).encode())
+
+
+def measure(chosen: tuple[str, ...], quick: bool, share: float, out: Path | None) -> dict[str, Any]:
+    """Measure some parts, and write the file after each: a part that fails does not lose the others."""
+    some = set(chosen) != set(PARTS)
+    parts = json.loads(out.read_text(encoding="utf-8"))["parts"] if some and out and out.exists() else {}
+    results: dict[str, Any] = {
+        "quick": quick, "machine": machine() | {"memory_gib": memory(), "gpu": gpu()}, "peers": versions(),
+    }  # fmt: skip
+    for name in chosen:
+        parts[name] = run_part(name, quick, share) | {"apart": some}
+        results["parts"] = {name: parts[name] for name in PARTS if name in parts}
+        if out is not None:
+            write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())
+        print("\n\n".join([f"## {page.TITLES[name]}", *page.tables(name, parts[name])]), flush=True)
+    return results
+
+
+def memory() -> float:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+def gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+if __name__ == "__main__":
+    main()

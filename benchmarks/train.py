@@ -1,0 +1,342 @@
+"""MV-TSN's training: its input read from the store or decoded at each access, and an epoch with either input.
+
+python -m benchmarks.train [--quick] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.common import UCF_SIZE, indexed, make_clips, real_clips, real_data, say
+from benchmarks.comparison import UCF_TRAIN, Part, Run, load, pool, run_alone
+from benchmarks.extract import CANVAS, extracted
+from benchmarks.read import SEGMENTS
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.crops import crop_and_resize, random_crops
+from moclip.data.sampling import segment_frames
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.motion.field import CODEC_CELL
+from moclip.motion.windows import motion_fields
+from moclip.store.layout import SHARD_FRAMES
+from moclip.store.reader import FieldReader
+from moclip.training.mv_tsn import MvTsnRecipe, optimiser_for, train_mv_tsn
+from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
+
+PICTURE, CLIP = 224, 20.0  # px: side of the network's input; largest displacement
+BATCH = 16  # videos
+WORKERS = 2
+SCALES = (1.0, 0.875, 0.75, 0.66)
+OURS, READ = "ours", "ours, int8 fields alone"
+ALONE = "PyAV + OpenCV, pixel, 1 process"
+LOADER = "PyTorch's DataLoader, PyAV + OpenCV"
+EFFICIENTNET = "EfficientNet-B0, 224 px"
+NETWORKS = {EFFICIENTNET: ("efficientnet_b0", 224, 16), "resnet10t, 64 px": ("resnet10t", 64, 128)}
+QUICK_NETWORKS = {"test_resnet, 32 px": ("test_resnet", 32, 4)}
+RECIPE = MvTsnRecipe(
+    segments=SEGMENTS, epochs=1, batch=BATCH, lr=0.01, eps=1e-3, weight_decay=1e-4, lr_mult_head=1, lr_mult_stem=0.1,
+    lr_mult_rest=0.01, lr_steps=(80, 160), crops=SCALES, flip=True, precision="fp32", test_crop=0.875, seed=0,
+)  # fmt: skip
+SETUP = {
+    OURS: f"`FieldReader.read` of {BATCH} x {SEGMENTS} random frames, no cache; `augment.pictures`: multi-scale crop, "
+    f"flip, {PICTURE} px on PyTorch's threads",
+    READ: "the same without the pictures, which are made on the GPU if there is one",
+    "PyAV + OpenCV": "decodes from the last key frame on, one thread each on two processes; fields traced back as in "
+    "CoViAR (`pixel`) or as they are (`plain`); TSN's group transforms. Sending them to the trainer is not counted",
+    "an epoch": "`train_mv_tsn`, one epoch, with a checkpoint and two clips validated; the next batch is read while "
+    "the network works on this one",
+    LOADER: "the same network, batch and optimiser in a plain loop; `DataLoader(num_workers=2)`, spawned and "
+    "persistent, decodes each sample (plain fields) and applies TSN's group transforms",
+}
+Sample = tuple[str, list[int]]
+"""A clip's path, and frames of it."""
+
+
+def measure(part: Part) -> None:
+    """Input and training step for MPEG-4 clips of UCF-101's size and real H.264; then an epoch of each network."""
+    real = real_data()
+    part.setup |= SETUP
+    if not has_cv2():
+        part.leave_out("PyAV + OpenCV", "cv2 is not installed; `make bench` installs it")
+    training = training_rate(part)
+    if real is None or part.quick:
+        count, frames = (1, 24) if part.quick else (8, 160)
+        clips = {"MPEG-4 320x240": indexed(make_clips(part.folder, "mpeg4", UCF_SIZE, count, frames), 16)}
+    else:
+        ucf = indexed(sorted((real / "codecs").glob("*.avi")), 128)
+        clips = {"UCF-101 AVI": ucf, "real H.264": indexed(real_clips(real))}
+    for title, table in clips.items():
+        say(f"{title}: {len(table)} clips")
+        inputs(part, title, table, training)
+    table = next(iter(clips.values()))
+    for name, (backbone, size, batch) in (QUICK_NETWORKS if part.quick else NETWORKS).items():
+        epochs(part, name, Epoch(table, part.folder, backbone, size, batch))
+
+
+def opened(clips: pd.DataFrame, folder: Path, accumulate: bool | str, workers: int) -> FieldReader:
+    """A new store of the clips, read without a cache."""
+    extracted(clips, folder, workers, SHARD_FRAMES, accumulate=accumulate)
+    return FieldReader(folder / "mv.zarr", folder / "mv.parquet", 0)
+
+
+# ------------------------------------------------------------------------------------------------------- input
+
+
+def training_rate(part: Part) -> float:
+    """Videos a second through forward, backward and step of the paper's network, with the pictures in memory."""
+    videos = 1 if part.quick else 8
+    backbone = "test_resnet" if part.quick else "efficientnet_b0"
+    network = MvTsn(MvTsnConfig(backbone, ("a", "b"), PICTURE, 0.5)).to(memory_format=torch.channels_last)
+    optimiser = optimiser_for(network.train(), RECIPE)
+    shown, labels = torch.randn(videos, SEGMENTS, 2, PICTURE, PICTURE), torch.zeros(videos, dtype=torch.long)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(network(shown), labels).backward()
+        optimiser.step()
+
+    turns = part.turns({"training step": step}, 10)
+    rate = videos / turns.median("training step")
+    part.row(f"forward, backward and step: {EFFICIENTNET}", "videos/s", rate, rounds=turns.rounds)
+    return rate
+
+
+def inputs(part: Part, title: str, clips: pd.DataFrame, training: float) -> None:
+    """Videos a second whose input is ready, from the store and from each decoder."""
+    reader = opened(clips, part.folder / "store", "pixel", 0 if part.quick else WORKERS)
+    generator = np.random.default_rng(0)
+    table = reader.table.set_index("id").loc[clips["id"]]
+    batches = 1 if part.quick else 12
+    picked = generator.integers(len(clips), size=batches * BATCH)
+    frames = segment_frames(table["length"].to_numpy()[picked], SEGMENTS, generator)
+    places = (table["offset"].to_numpy()[picked, None] + frames).reshape(batches, -1)
+    few = 2 if part.quick else 8 if title == "real H.264" else 16
+    wanted = [(clips["path"].iloc[clip], numbers.tolist()) for clip, numbers in zip(picked, frames, strict=True)][:few]
+    made = min(batches, 2)
+    amount = {OURS: made * BATCH, READ: batches * BATCH}
+    runs: dict[str, Run] = {
+        OURS: functools.partial(read_and_augment, reader, places[:made], generator),
+        READ: functools.partial(read, reader, places),
+    }
+    with ExitStack() as stack:
+        for name, run in decoders(wanted, stack, part.quick).items():
+            runs[name], amount[name] = run, few
+        turns = part.turns(runs, 45, ours=(OURS,))
+    for name in list(runs)[2:]:
+        part.versus(title, turns, OURS, name, "videos/s", amounts=(amount[OURS], amount[name]), target=1.0)
+    part.row(f"{title}: {READ}", "videos/s", amount[READ] / turns.median(READ), rounds=turns.rounds)
+    if ALONE in runs:
+        part.versus(title, turns, READ, ALONE, "videos/s", amounts=(amount[READ], amount[ALONE]), target=100)
+    part.facts.setdefault("input's share of a training step", {})[title] = {
+        name: round(training * turns.median(name) / amount[name], 4) for name in runs
+    }
+
+
+def read(reader: FieldReader, places: np.ndarray) -> None:
+    for batch in places:
+        reader.read(batch)
+
+
+def read_and_augment(reader: FieldReader, places: np.ndarray, generator: np.random.Generator) -> None:
+    for batch in places:
+        fields = torch.from_numpy(reader.read(batch))
+        boxes = random_crops(len(batch) // SEGMENTS, reader.grid, SCALES, True, generator).repeat(SEGMENTS)
+        crop_and_resize(fields, boxes, PICTURE)
+
+
+def decoders(wanted: Sequence[Sample], stack: ExitStack, quick: bool) -> dict[str, Run]:
+    """Each decodes these samples anew on processes that are already running."""
+    if not has_cv2():
+        return {}
+    warm = functools.partial(warm_films, [path for path, _ in wanted])
+    one = stack.enter_context(pool(1, warm))
+    two = one if quick else stack.enter_context(pool(WORKERS, warm))
+    plain, pixel = (functools.partial(decode_fields, manner=manner) for manner in ("plain", "pixel"))
+    return {
+        "PyAV + OpenCV, plain": functools.partial(spread, two, plain, wanted),
+        "PyAV + OpenCV, pixel": functools.partial(spread, two, pixel, wanted),
+        ALONE: functools.partial(spread, one, pixel, wanted),
+    }
+
+
+def spread(executor: Any, decode: Callable[[Sample], Any], wanted: Sequence[Sample]) -> None:
+    count = functools.partial(decoded_count, decode)  # sending the pictures back is not counted
+    list(executor.map(count, wanted, chunksize=max(1, len(wanted) // (4 * WORKERS))))
+
+
+def decoded_count(decode: Callable[[Sample], Any], sample: Sample) -> int:
+    return len(decode(sample))
+
+
+def has_cv2() -> bool:
+    return importlib.util.find_spec("cv2") is not None
+
+
+# -------------------------------------------------------------------------------------- motion, decoded anew
+
+
+@dataclass(frozen=True)
+class Film:
+    """Where to enter a video: time stamps of its frames in display order, and of its key frames with their dts."""
+
+    path: str
+    stamps: np.ndarray
+    keys: np.ndarray
+    key_dts: np.ndarray
+
+
+@functools.cache
+def film(path: str) -> Film:
+    """Read a video's packets once; a data loader would keep such a list too."""
+    with av.open(path) as container:
+        packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(video=0) if p.size]
+    keys = np.array(sorted((pts, dts) for pts, dts, key in packets if key))
+    return Film(path, np.array(sorted(pts for pts, _, _ in packets)), keys[:, 0], keys[:, 1])
+
+
+def warm_films(paths: Sequence[str]) -> None:
+    """What a loader keeps of each clip, and the imports that its first sample would pay for."""
+    torch.set_num_threads(1)
+    for path in dict.fromkeys(paths):
+        film(path)
+
+
+def decode_fields(sample: Sample, manner: str, size: int = PICTURE, seed: int | None = 0) -> np.ndarray:
+    """Pictures float32 (segments, 2, size, size) of a clip's frames."""
+    path, frames = sample
+    fields = np.stack([decoded_field(film(path), frame, manner == "pixel" and manner) for frame in frames])
+    return group_transform(fields, np.random.default_rng(seed), size)
+
+
+def decoded_field(clip: Film, frame: int, accumulate: bool | str) -> np.ndarray:
+    """The field of one frame, decoded from its key frame on one thread: float64 (2, rows, columns), px."""
+    wanted = clip.stamps[frame]
+    entry = np.searchsorted(clip.keys, wanted, side="right") - 1
+    raw, types, no_blocks = [], [], np.empty((0, len(VECTOR_COLUMNS)), np.int32)
+    with av.open(clip.path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.options = {"flags2": "+export_mvs"}
+        container.seek(int(clip.key_dts[entry]), stream=stream, backward=True)
+        for picture in container.decode(stream):
+            if picture.pts is None or picture.pts < clip.keys[entry]:
+                continue
+            side: Any = picture.side_data.get("MOTION_VECTORS")
+            raw.append(no_blocks if side is None else columns_of(side.to_ndarray()))
+            types.append(ord(av.video.frame.PictureType(picture.pict_type).name))
+            if picture.pts >= wanted:
+                break
+    number = np.repeat(np.arange(len(raw), dtype=np.int32), [len(blocks) for blocks in raw])
+    vectors = Vectors(np.concatenate(raw), number, np.array(types, np.uint8), picture.width, picture.height)
+    *_, (fields, _) = motion_fields([vectors], CANVAS, CODEC_CELL, accumulate)
+    return np.asarray(fields[-1])
+
+
+def columns_of(records: np.ndarray) -> np.ndarray:
+    """FFmpeg's records as int32 (n, 10)."""
+    return np.stack([records[name].astype(np.int32) for name in VECTOR_COLUMNS], axis=1)
+
+
+def group_transform(fields: np.ndarray, generator: np.random.Generator, size: int) -> np.ndarray:
+    """TSN's group transforms with OpenCV: (segments, 2, rows, columns) -> (segments, 2, size, size), one box a clip."""
+    cv2 = load("cv2")
+    rows, columns = fields.shape[2:]
+    height, width = (round(scale * min(rows, columns)) for scale in generator.choice(SCALES, 2))
+    top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
+    mirrored = generator.random() < 0.5
+    group = []
+    for field in fields:
+        box = field[:, top : top + height, left : left + width].transpose(1, 2, 0).astype(np.float32)
+        picture = cv2.resize(box, (size, size), interpolation=cv2.INTER_LINEAR)
+        if mirrored:
+            picture = picture[:, ::-1] * np.array([-1, 1], np.float32)
+        group.append(picture.transpose(2, 0, 1) / np.float32(CLIP))
+    return np.stack(group)
+
+
+# ------------------------------------------------------------------------------------------------------ epochs
+
+
+class Epoch:
+    """An epoch over the same clips with the same network and batch: ours, and a plain loop over a DataLoader."""
+
+    def __init__(self, clips: pd.DataFrame, folder: Path, backbone: str, size: int, batch: int) -> None:
+        self.clips = clips.iloc[: 3 * batch if size > 64 else batch]
+        self.folder = folder / "train"
+        self.reader = opened(self.clips, self.folder, False, 0)
+        self.config = MvTsnConfig(backbone, ("a", "b"), size, 0.5)
+        self.recipe: MvTsnRecipe = replace(RECIPE, batch=batch)
+        self.rows = self.reader.table.set_index("id").loc[self.clips["id"]].reset_index()
+        self.labels = np.arange(len(self.rows)) % 2
+
+    def network(self) -> MvTsn:
+        torch.manual_seed(0)
+        return MvTsn(self.config).to(memory_format=torch.channels_last)
+
+    def ours(self) -> None:
+        fields = SampledFields.of(self.reader, self.rows.assign(codec="mpeg4"))
+        clips = SplitClips(self.rows["offset"].to_numpy(), self.rows["length"].to_numpy(), self.labels)
+        checkpoint = self.folder / "checkpoint"
+        log: list[dict[str, float]] = []
+        cpu = torch.device("cpu")
+        train_mv_tsn(self.network(), fields, clips, clips[:2], self.recipe, cpu, checkpoint, "", log.append)
+        checkpoint.unlink()
+
+    def plain_loop(self, loader: Any) -> None:
+        network = self.network()
+        optimiser = optimiser_for(network.train(), self.recipe)
+        for shown, labels in loader:
+            optimiser.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(network(shown), labels).backward()
+            optimiser.step()
+
+    def loader(self, workers: int) -> Any:
+        decoded = Decoded(list(self.clips["path"]), self.rows["length"].to_numpy(), self.labels, self.config.size)
+        spawned: dict[str, Any] = {
+            "num_workers": workers,
+            "persistent_workers": True,
+            "multiprocessing_context": "spawn",
+        }
+        return torch.utils.data.DataLoader(decoded, self.recipe.batch, shuffle=True, **(spawned if workers else {}))
+
+
+class Decoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
+    """A clip's sample, decoded at each access."""
+
+    def __init__(self, paths: list[str], lengths: np.ndarray, labels: np.ndarray, size: int) -> None:
+        self.paths, self.lengths, self.labels, self.size = paths, lengths, labels, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
+        frames = segment_frames(self.lengths[number : number + 1], SEGMENTS, np.random.default_rng())[0].tolist()
+        return decode_fields((self.paths[number], frames), "plain", self.size, None), int(self.labels[number])
+
+
+def epochs(part: Part, name: str, epoch: Epoch) -> None:
+    count = len(epoch.clips)
+    say(f"an epoch of {name}: {count} clips")
+    runs: dict[str, Run] = {OURS: epoch.ours}
+    if has_cv2():
+        runs[LOADER] = functools.partial(epoch.plain_loop, epoch.loader(0 if part.quick else WORKERS))
+    turns = part.turns(runs, 100, least=2)
+    each = turns.median(OURS) / count
+    label = f"{name}: an epoch of UCF-101's {UCF_TRAIN:,} clips, from {count}"
+    part.row(label, "s", each * UCF_TRAIN, rounds=turns.rounds)
+    if LOADER in runs:
+        part.versus(f"{name}: an epoch", turns, OURS, LOADER, "videos/s", amounts=(count, count), target=1.0)
+
+
+if __name__ == "__main__":
+    run_alone("train", __doc__)
