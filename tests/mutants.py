@@ -1,7 +1,7 @@
-"""Clips that nobody should have to read, made from good ones by a seed: cut, flipped, swapped, mislabelled, oversized.
+"""Damaged clips, made from good ones by a seed: cut, flipped, swapped, mislabelled, oversized.
 
-`write_mutants` writes them as `<root>/<class>/<name>`; the same sources and seed give the same bytes. The tests of
-extraction and `benchmarks.torture` run the pipeline over them.
+`write_mutants` writes them as `<root>/<class>/<name>`; the same sources and seed give the same bytes.
+`tests.damaged_clips` says what is promised of them.
 """
 
 from __future__ import annotations

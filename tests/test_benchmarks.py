@@ -77,7 +77,6 @@ def test_contenders_take_turns_until_their_ratio_is_steady() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_runs_by_itself(name: str, tmp_path: Path) -> None:
     shown = bench(name, "--quick", "--out", tmp_path / "part.json")
@@ -89,7 +88,6 @@ def test_a_part_runs_by_itself(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
 def test_a_part_that_is_measured_again_keeps_the_others(tmp_path: Path) -> None:
     before = json.loads(RESULTS.read_text(encoding="utf-8"))
     shutil.copy(RESULTS, tmp_path / "results.json")
@@ -125,7 +123,6 @@ def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
 def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was_expected(project: Path) -> None:
     """On the CPU: fp32 is what the project was made with, and so no distance from it."""
     expected = gpu_check.outcome(project)

@@ -1,8 +1,9 @@
-"""Clips of every kind that nobody should have to read, and kills: the small forms of what `make torture` does."""
+"""Damaged clips cost themselves alone; stages that are killed, or may not write, go on to the same bytes."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import torture
+from tests import damaged_clips, killed_stages
 from tests.mutants import KINDS, Mutant, is_clip, rendered, write_mutants
 
 pytestmark = pytest.mark.slow
@@ -24,24 +25,24 @@ class Tortured(NamedTuple):
     mutants: Sequence[Mutant]
     root: Path
     project: Path
-    runs: dict[str, torture.Ran]
+    runs: dict[str, damaged_clips.Ran]
 
 
 @pytest.fixture(scope="module")
 def tortured(tmp_path_factory: pytest.TempPathFactory) -> Tortured:
     folder = tmp_path_factory.mktemp("mutants")
     root, project = folder / "videos", folder / "project"
-    mutants = write_mutants(torture.sources_in(folder / "sources"), root, 3 * len(KINDS), seed=1)
-    return Tortured(mutants, root, project, torture.run_over(root, project))
+    mutants = write_mutants(damaged_clips.sources_in(folder / "sources"), root, 3 * len(KINDS), seed=1)
+    return Tortured(mutants, root, project, damaged_clips.run_over(root, project))
 
 
 def test_no_mutant_stops_a_run_and_each_gets_what_it_is_owed(tortured: Tortured) -> None:
     for done in tortured.runs.values():
         assert done.code == 0, done.said
         assert "Traceback" not in done.said
-        assert done.peak_mb < torture.MOST_MB
-    found = torture.judged(tortured.mutants, tortured.root, tortured.project)
-    assert {name: ids for name in torture.PROMISED if (ids := getattr(found, name))} == {}
+        assert done.peak_mb < damaged_clips.MOST_MB
+    found = damaged_clips.judged(tortured.mutants, tortured.root, tortured.project)
+    assert found.broken() == {}
     assert found.rows == found.clips
     assert found.others == found.ignored
     assert found.clips + found.others == 3 * len(KINDS)
@@ -63,7 +64,7 @@ def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
     table = table.drop(gone)
     table.loc["Walk/of nothing.avi"] = table.loc[refused]
     table.reset_index().to_parquet(path, index=False)
-    found = torture.judged(tortured.mutants, tortured.root, project)
+    found = damaged_clips.judged(tortured.mutants, tortured.root, project)
     assert found.wrong == [moved]
     assert found.lost == [f"{refused}: why not", f"{silent}: "]
     assert found.without_reason == [silent]
@@ -73,30 +74,30 @@ def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
 
 def test_a_wrong_field_is_seen_wherever_it_is() -> None:
     fields, types = np.ones((3, 2, 4, 4), np.int8), np.frombuffer(b"IPP", np.uint8)
-    read = torture.Fields(fields, types, (b"1", b"2", b"3"), (1, 2, 3), ())
-    assert torture._is_right(fields, types, read, read, 3)
-    assert not torture._is_right(fields, types, None, read, 0)  # nothing is there to be stored
-    assert not torture._is_right(fields[:2], types[:2], read, None, 0)
-    assert not torture._is_right(fields, types[::-1], read, None, 0)
+    read = damaged_clips.Fields(fields, types, (b"1", b"2", b"3"), (1, 2, 3), ())
+    assert damaged_clips.is_right(fields, types, read, read, 3)
+    assert not damaged_clips.is_right(fields, types, None, read, 0)  # nothing is there to be stored
+    assert not damaged_clips.is_right(fields[:2], types[:2], read, None, 0)
+    assert not damaged_clips.is_right(fields, types[::-1], read, None, 0)
     for frame in range(3):
         other = fields.copy()
         other[frame, 1, 3, 3] = 2
-        assert not torture._is_right(other, types, read, None, 0)
+        assert not damaged_clips.is_right(other, types, read, None, 0)
         changed = dataclasses.replace(read, fields=other)
-        assert torture._is_right(other, types, changed, read, 2) == (frame == 2)  # the third one may be another
+        assert damaged_clips.is_right(other, types, changed, read, 2) == (frame == 2)  # the third one may be another
 
 
 def test_what_a_run_leaves_behind_is_seen(tmp_path: Path) -> None:
     for folder in ("data/work", "data/features", "metrics"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "data/features/kept").touch()
-    assert (torture.leftovers(tmp_path), list(torture.written(tmp_path))) == ([], ["data/features/kept"])
+    assert (killed_stages.leftovers(tmp_path), list(killed_stages.written(tmp_path))) == ([], ["data/features/kept"])
     aside = [tmp_path / "data/features/.kept.host-1.tmp", tmp_path / "data/work/index.lock"]
     for path in aside:
         path.touch()
     (tmp_path / "data/work/empty").mkdir()
-    assert set(torture.leftovers(tmp_path)) == {*aside, tmp_path / "data/work/empty"}
-    assert list(torture.written(tmp_path)) == ["data/features/kept"]
+    assert set(killed_stages.leftovers(tmp_path)) == {*aside, tmp_path / "data/work/empty"}
+    assert list(killed_stages.written(tmp_path)) == ["data/features/kept"]
 
 
 def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
@@ -109,7 +110,23 @@ def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
             assert files[0].read_bytes() == files[1].read_bytes(), mutant
 
 
-@pytest.mark.parametrize("stage", ["index", "extract_mv", "train_mv"])
-def test_a_killed_stage_ends_with_the_same_bytes(stage: str, finished: Path, tmp_path: Path) -> None:
-    found = torture.kill(stage, 3, finished, tmp_path, every_start=False)
-    assert (found.kills, found.different, found.left) == (3, 0, 0)  # kills that come too late are none
+@pytest.mark.parametrize(
+    ("stage", "other"),
+    [("index", ("--dataset-val-fraction", "0.5")), ("extract_mv", ("--mv-clip", "10")), ("train_mv", ())],
+)
+def test_a_killed_stage_ends_with_the_same_bytes(
+    stage: str, other: tuple[str, ...], finished: Path, tmp_path: Path
+) -> None:
+    """From nothing, or with the outputs of other parameters in the way."""
+    killed_stages.kill(killed_stages.trial(stage, finished, tmp_path, other), 3)
+
+
+@pytest.mark.parametrize("stage", ["index", "extract_mv"])
+def test_a_stage_that_may_not_write_says_so_and_goes_on_when_it_may(stage: str, finished: Path, tmp_path: Path) -> None:
+    trial = killed_stages.trial(stage, finished, tmp_path)
+    done = trial.without_right()
+    assert done.code == 1
+    assert re.search(r"^error: \S+: no access: Permission denied$", done.said, re.MULTILINE), done.said
+    assert "Traceback" not in done.said
+    trial.run()
+    trial.check("once it may write")
