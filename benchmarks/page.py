@@ -177,7 +177,7 @@ def extract_facts(part: Part) -> list[str]:
     ranges = []
     for step in shares[0] if shares else ():
         least, most = min(one[step] for one in shares), max(one[step] for one in shares)
-        ranges.append(f"{step} {percent(least)} to {percent(most)}")
+        ranges.append(f"{step} {percent(least)}" + (f" to {percent(most)}" if least < most else ""))
     return [
         f"Clips: {part['facts']['contents']}. Of our time in one process, the steps take over all these clips: "
         + "; ".join(ranges)

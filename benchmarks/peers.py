@@ -61,7 +61,7 @@ def measure(chosen: tuple[str, ...], quick: bool, share: float, out: Path | None
         results["parts"] = {name: parts[name] for name in PARTS if name in parts}
         if out is not None:
             write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())
-        print("\n\n".join([f"## {page.TITLES[name]}", *page.tables(name, parts[name])]), flush=True)
+        print("\n\n".join([f"## {page.TITLES[name]}", *page.tables(name, parts[name])]) + "\n", flush=True)
     return results
 
 
