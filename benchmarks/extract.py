@@ -36,7 +36,7 @@ CODECS = {"MPEG-4": ("mpeg4", 0), "H.264": ("h264", 0), "H.264 with B": ("h264",
 ON_WORKERS = ("UCF-101 AVI", "320x240 MPEG-4", "320x240 H.264 with B", "1280x720 H.264", "1920x1080 MPEG-4")
 OURS, FLOOR = "ours", "ffmpeg, 1 thread"
 SETUP = {
-    OURS: "`moclip.extract.extract`, backend auto (PyAV, one thread): MD5, decode, field, compress, write, table",
+    OURS: "`extract`, backend auto (PyAV, one thread): MD5, decode, field, compress, write, table",
     "mvextractor": "`VideoCap`, `set_decode_frames(False)`, `read()` to the end; threads as it chooses: all cores",
     "PyAV auto, slice, none": "`flags2=+export_mvs`, `to_ndarray()` of every frame's vectors; `thread_type` AUTO and "
     "SLICE use all cores, NONE one thread, exact",

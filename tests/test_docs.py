@@ -55,7 +55,6 @@ def reader(project: Path) -> Path:
         assert sources, kind
         for number, clip in enumerate(sources):
             shutil.copy(clip, project / "clips" / name / f"whatever_g{number // 2 + 1:02d}_c{number % 2 + 1:02d}.avi")
-    shutil.copytree(ROOT / "benchmarks", project / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     (project / ".gitignore").open("a").write("/clips\n/classes.csv\n")
     commit(project)
     return project
