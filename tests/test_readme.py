@@ -6,8 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import yaml
-
 from pipeline.console.output import STREAM_LABELS
 from pipeline.dag import STAGES
 from tests.conftest import ROOT, run
