@@ -39,6 +39,9 @@ RECIPE_KEYS = (
 )
 """What a stage that trains by `recipe` reads, network and all."""
 
+CHECKPOINT_SECONDS = 20.0
+"""Least time between two checkpoints."""
+
 
 def training_recipe(params: Params, segments: int) -> MvTsnRecipe:
     """The recipe for clips of so many segments."""

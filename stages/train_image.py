@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pipeline import paths
-from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.io import write_unused
 from pipeline.params import Params
 from pipeline.stage import stage
-from pipeline.training_recipe import RECIPE_KEYS, run_fingerprint, training_recipe
+from pipeline.training_recipe import CHECKPOINT_SECONDS, RECIPE_KEYS, run_fingerprint, training_recipe
 
 
 @stage("dataset.shots", "dataset.base_to_new", "baselines.image", *RECIPE_KEYS)
@@ -17,11 +16,8 @@ def train_image(params: Params) -> None:
 
     One picture a clip and epoch; otherwise as MV-TSN is trained. ImageNet weights where tsn.pretrained is hub. Writes
     data/baselines/image with `model.safetensors` and `curves`; with baselines.image false only unused.txt. An
-    interrupted run goes on from its last checkpoint.
+    interrupted run continues from its last checkpoint.
     """
-    with while_importing():
-        pass
-
     backbone = params.baselines.image
     if backbone is False:
         write_unused(paths.IMAGE_BASELINE, "baselines.image is false")
@@ -31,37 +27,38 @@ def train_image(params: Params) -> None:
 
 
 def _train(params: Params, backbone: str) -> None:
-    # imported here: with nothing to do, nobody waits for torch
     from moclip.data.selection import class_names
     from moclip.files.atomic import folder_aside
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-    from moclip.training.mv_tsn import train_mv_tsn
+    from moclip.training.distributed import World
+    from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything
     from pipeline.training_log import live_log
 
     seed_everything(params.seed)
+    tsn = params.tsn
     inputs = Inputs.learning(params)
-    train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
-    tsn, classes = params.tsn, tuple(class_names(inputs.index))
-    config = MvTsnConfig(backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
+    data = MotionData(inputs.fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
+    config = MvTsnConfig(backbone, tuple(class_names(inputs.index)), tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
     pretrained = "hub" if tsn.pretrained == "hub" else False
-    model, wanted, device, fields = (
-        MvTsn(config, pretrained),
-        training_recipe(params, 1),
-        pick_device(),
-        inputs.fields(),
+    model = MvTsn(config, pretrained)
+    wanted, world = training_recipe(params, 1), World(pick_device())
+    print_note(
+        f"train_image: {backbone}, {len(data.train)} clips, {len(data.val)} to choose the epoch on, {world.device}"
     )
-    print_note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
-    run = run_fingerprint(params, wanted, config, pretrained, inputs, fields)
-    checkpoint = paths.WORK / "train_image.safetensors"
+    checkpoint = Checkpoint(
+        paths.WORK / "train_image.safetensors",
+        run_fingerprint(params, wanted, config, pretrained, inputs, data.fields),
+        CHECKPOINT_SECONDS,
+    )
     with inputs.naming(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
-            best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)
+            best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
         model.save(folder / paths.IMAGE_MODEL.name, inputs.trained_with(params, "baselines.image", *FIELD_KEYS))
-    checkpoint.unlink(missing_ok=True)  # the model is in its place
+    checkpoint.path.unlink(missing_ok=True)  # the model is in its place
     print_note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 

@@ -26,9 +26,9 @@ def train_mv(
 ) -> None:
     """Train MV-TSN on the motion vectors.
 
-    The best epoch is chosen on the validation part of train. An interrupted run goes on from its last checkpoint.
-    Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv. Under `accelerate launch` several
-    processes train it together, on a GPU each.
+    The best epoch is chosen on the validation part of train. An interrupted run continues from its last checkpoint.
+    Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv. Under `accelerate launch` or `torchrun`
+    several processes train it together, each on its own GPU.
     """
     with while_importing():
         from moclip.training.distributed import join
@@ -39,9 +39,8 @@ def train_mv(
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     from moclip.data.selection import class_names
-    from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-    from moclip.training.mv_tsn import train_mv_tsn
+    from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything
@@ -52,34 +51,23 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     seed_everything(params.seed)
     tsn = params.tsn
     inputs = Inputs.learning(params)
-    train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
-    classes = tuple(class_names(inputs.index))
-    config = MvTsnConfig(tsn.backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride)
+    data = MotionData(inputs.fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
+    config = MvTsnConfig(tsn.backbone, tuple(class_names(inputs.index)), tsn.size, tsn.dropout, tsn.stem_stride)
     model = MvTsn(config, tsn.pretrained)
     wanted = training_recipe(params, tsn.segments)
-    device = pick_device()
-    where = device.type if world.size == 1 else f"{world.size} processes on {device.type}"
-    print_note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
-    fields = inputs.fields()
-    run = run_fingerprint(params, wanted, config, tsn.pretrained, inputs, fields)
-    naming, checkpoint = inputs.naming(inputs.motion_rows("train")), paths.WORK / "train_mv.safetensors"
+    where = world.device.type if world.size == 1 else f"{world.size} processes on {world.device.type}"
+    print_note(f"train_mv: {tsn.backbone}, {len(data.train)} clips, {len(data.val)} to choose the epoch on, {where}")
+    checkpoint = Checkpoint(
+        paths.WORK / "train_mv.safetensors",
+        run_fingerprint(params, wanted, config, tsn.pretrained, inputs, data.fields),
+        checkpoint_seconds,
+    )
+    naming = inputs.naming(inputs.motion_rows("train"))
     with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
-        best = train_mv_tsn(
-            model,
-            fields,
-            train,
-            val,
-            wanted,
-            device,
-            checkpoint,
-            run,
-            log,
-            checkpoint_seconds,
-            world,
-        )
+        best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
     if world.main:
         model.save(paths.MV_TSN, inputs.trained_with(params, *FIELD_KEYS))
-        checkpoint.unlink(missing_ok=True)  # the model is in its place
+        checkpoint.path.unlink(missing_ok=True)  # the model is in its place
     print_note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 

@@ -30,8 +30,9 @@ from moclip.models.clip_encoder import ClipEncoder
 from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
+from moclip.training.distributed import World
 from moclip.training.fusion import FusionRecipe, train_fusion
-from moclip.training.mv_tsn import train_mv_tsn
+from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
 from moclip.workers.processes import run_jobs_in_order
@@ -409,16 +410,19 @@ def test_the_page_shows_names_as_text(project: Path) -> None:
 def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
     given, params = inputs(), parameters.load(paths.PARAMS, {})
     rows = given.motion_rows("train")
-    clips = given.motion_clips("train"), given.motion_clips("val")
+    data = MotionData(given.fields(), given.motion_clips("train"), given.motion_clips("val"))
     model = MvTsn(MvTsnConfig("test_resnet", tuple("abcd"), 32, 0.5))
-    wild = dataclasses.replace(training_recipe(params, 3), lr=1e30, batch=4)
+    wild, checkpoint = (
+        dataclasses.replace(training_recipe(params, 3), lr=1e30, batch=4),
+        Checkpoint(tmp_path / "c", "", 0.0),
+    )
     with (
         pytest.raises(
             ModelError, match=r"no longer a number in epoch 1, step 2, with (\w+/v_\w+\.\w+(, )?){4}\n  lower tsn.lr"
         ),
         given.naming(rows),
     ):
-        train_mv_tsn(model, given.fields(), *clips, wild, torch.device("cpu"), tmp_path / "c", "", lambda row: None)
+        train_mv_tsn(model, data, wild, World(torch.device("cpu")), checkpoint, lambda row: None)
     train, val = given.fusion_data("train"), given.fusion_data("val")
     train.stills[5] = torch.nan
     head = ConcatFusion(FusionConfig(train.motion.shape[-1], train.stills.shape[-1], 8, 4, 0.0, "mean"))

@@ -18,11 +18,9 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch._subclasses import FakeTensorMode  # no public name; for tests alone
 from torch.nn import functional
 
-from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
 from moclip.inference.bundle import load_bundle
 from moclip.inference.predictor import PARTS, Predictor
@@ -31,9 +29,17 @@ from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.store.features import FusionData
 from moclip.training.common import autocast_type
-from moclip.training.distributed import ALONE, World
+from moclip.training.distributed import World
 from moclip.training.fusion import FusionRecipe, train_fusion
-from moclip.training.mv_tsn import MvTsnRecipe, embed_protocol, embed_view, train_mv_tsn
+from moclip.training.mv_tsn import (
+    Checkpoint,
+    MotionData,
+    MvTsnRecipe,
+    MvTsnTraining,
+    embed_protocol,
+    embed_view,
+    train_mv_tsn,
+)
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.predict import load_predictor
@@ -142,10 +148,10 @@ RECIPE = dataclasses.replace(test_training.RECIPE, epochs=2, batch=5, lr_mult_st
 
 
 @pytest.fixture(scope="module")
-def data(finished: Path) -> Iterator[tuple[SampledFields, SplitClips, SplitClips]]:
+def data(finished: Path) -> Iterator[MotionData]:
     """Motion fields of the demo, ten clips to train on and four to choose the epoch on."""
     with contextlib.chdir(finished):
-        yield Inputs().fields(), Inputs().motion_clips("train")[:10], Inputs().motion_clips("val")[:4]
+        yield MotionData(Inputs().fields(), Inputs().motion_clips("train")[:10], Inputs().motion_clips("val")[:4])
 
 
 def network(backbone: str = "test_resnet", channels: int = 2) -> MvTsn:
@@ -155,11 +161,10 @@ def network(backbone: str = "test_resnet", channels: int = 2) -> MvTsn:
 
 def trained(
     model: MvTsn,
-    data: tuple[SampledFields, SplitClips, SplitClips],
+    data: MotionData,
     recipe: MvTsnRecipe,
     device: torch.device,
     checkpoint: Path,
-    world: World = ALONE,
     stop_after: int | None = None,
 ) -> list[dict[str, float]]:
     """The rows of a training on `device`, which may be interrupted after so many epochs."""
@@ -170,8 +175,7 @@ def trained(
         if len(rows) == stop_after:
             raise KeyboardInterrupt
 
-    fields, train, val = data
-    train_mv_tsn(model, fields, train, val, recipe, device, checkpoint, "", log, 0.0, world)
+    train_mv_tsn(model, data, recipe, World(device), Checkpoint(checkpoint, "", 0.0), log)
     return rows
 
 
@@ -187,7 +191,7 @@ def trained(
 )
 def test_training_on_a_gpu_ends_where_the_cpu_ends(
     gpu: torch.device,
-    data: tuple[SampledFields, SplitClips, SplitClips],
+    data: MotionData,
     tmp_path: Path,
     backbone: str,
     channels: int,
@@ -206,7 +210,7 @@ def test_training_on_a_gpu_ends_where_the_cpu_ends(
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", "bfloat16"), ("fp16", "float16"), ("auto", "bfloat16")])
 def test_a_network_trains_in_every_precision(
-    gpu: torch.device, data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path, precision: str, kind: str
+    gpu: torch.device, data: MotionData, tmp_path: Path, precision: str, kind: str
 ) -> None:
     recipe, model, seen = dataclasses.replace(RECIPE, precision=precision), network(), set()
     model.backbone.register_forward_hook(lambda module, given, out: seen.add((module.training, out.dtype)))
@@ -220,10 +224,7 @@ def test_a_network_trains_in_every_precision(
 
 
 def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
-    gpu: torch.device,
-    data: tuple[SampledFields, SplitClips, SplitClips],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    gpu: torch.device, data: MotionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scale of the loss begins too high and is halved."""
     scaler = torch.amp.GradScaler
@@ -234,9 +235,7 @@ def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
     assert torch.equal(model.head.weight.cpu(), fresh.head.weight)
 
 
-def test_an_interrupted_training_goes_on_on_the_gpu(
-    gpu: torch.device, data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path
-) -> None:
+def test_an_interrupted_training_goes_on_on_the_gpu(gpu: torch.device, data: MotionData, tmp_path: Path) -> None:
     whole, resumed = network(), network()
     expected = trained(whole, data, RECIPE, gpu, tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
@@ -248,10 +247,7 @@ def test_an_interrupted_training_goes_on_on_the_gpu(
 
 
 def test_a_resumed_training_goes_on_with_the_scale_of_its_loss(
-    gpu: torch.device,
-    data: tuple[SampledFields, SplitClips, SplitClips],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    gpu: torch.device, data: MotionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It begins so high that the steps of an epoch are left out; they would be again if it began anew."""
     scaler = torch.amp.GradScaler
@@ -264,40 +260,49 @@ def test_a_resumed_training_goes_on_with_the_scale_of_its_loss(
     assert torch.equal(resumed.head.weight, whole.head.weight)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_what_several_processes_exchange_is_on_the_gpu(
-    gpu: torch.device,
-    data: tuple[SampledFields, SplitClips, SplitClips],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    precision: str,
+class Accelerator:
+    """Accelerate's, in the first of two processes that hold equal tensors. NCCL exchanges tensors on a GPU alone."""
+
+    process_index, num_processes = 0, 2
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+        assert tensor.device == GPU
+        return 2 * tensor if reduction == "sum" else tensor.clone()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        assert tensor.device == GPU
+        return torch.cat([tensor, tensor])
+
+
+def test_what_several_processes_exchange_is_on_the_gpu(gpu: torch.device, data: MotionData) -> None:
+    """The network has no batch norms: PyTorch's would exchange by NCCL."""
+    world = World(gpu, Accelerator())
+    assert world.agrees("the same")
+    world.average_buffers(network().to(gpu))
+    row = MvTsnTraining(test_training.plain_network(CLASSES), data, RECIPE, world).epoch(0)
+    assert np.isfinite(list(row.values())).all()
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_batch_norms_on_several_gpus_are_synchronised_and_keep_their_activations(
+    gpu: torch.device, backbone: str
 ) -> None:
-    """NCCL takes nothing else. The other process is left out: it has the same to say."""
-    exchanged = []
-
-    def all_reduce(tensor: Tensor) -> None:
-        if torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-            exchanged.append(tensor.device)  # else it is the backward pass, which sees what is below the stand-in
-        tensor.mul_(2)
-
-    def all_gather(every: list[Tensor], tensor: Tensor) -> None:
-        exchanged.append(tensor.device)
-        for one in every:
-            one.copy_(tensor)
-
-    monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    monkeypatch.setattr(dist, "all_gather", all_gather)
-    recipe = dataclasses.replace(RECIPE, batch=6, accumulate=2, precision=precision)
-    rows = trained(network(), data, recipe, gpu, tmp_path / "x", World(0, 2))
-    assert np.isfinite([list(row.values()) for row in rows]).all()
-    assert set(exchanged) == {GPU}
+    model, shown = network(backbone).to(gpu).eval(), torch.rand(2, 3, 2, 32, 32).to(gpu)
+    state, expected = model.state_dict(), model(shown)
+    distributed = World(gpu, Accelerator()).distribute(model)
+    assert torch.equal(distributed(shown), expected)
+    assert list(distributed.state_dict()) == list(state)
+    kinds = [type(layer) for layer in distributed.modules()]
+    assert any(issubclass(kind, nn.SyncBatchNorm) for kind in kinds)
+    assert not any(issubclass(kind, nn.BatchNorm2d) for kind in kinds)
 
 
 @pytest.mark.parametrize("channels", [2, 3])
-def test_embedding_on_a_gpu_gives_the_features_of_the_cpu(
-    gpu: torch.device, data: tuple[SampledFields, SplitClips, SplitClips], channels: int
-) -> None:
-    fields, _, clips = data
+def test_embedding_on_a_gpu_gives_the_features_of_the_cpu(gpu: torch.device, data: MotionData, channels: int) -> None:
+    fields, clips = data.fields, data.val
     model = network(channels=channels).eval()
     there, unmoved = copy.deepcopy(model).to(gpu).frozen(), copy.deepcopy(model)
     assert {tensor.device for tensor in there.state_dict().values()} == {GPU}

@@ -22,12 +22,13 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import extract
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
-from moclip.training.common import BestEpoch, autocast_type, without_compiler
+from moclip.training.common import BestEpoch, autocast_type
+from moclip.training.distributed import World
 from moclip.training.mv_tsn import (
+    Checkpoint,
+    MotionData,
     MvTsnRecipe,
-    _parts,
-    _resume,
-    _save_checkpoint,
+    MvTsnTraining,
     embed_protocol,
     optimiser_for,
     step_schedule,
@@ -39,8 +40,10 @@ from pipeline import params as parameters
 from pipeline import presets
 from pipeline.training_recipe import training_recipe
 from tests.clips import encode, moving_texture
-from tests.conftest import ROOT, run
+from tests.conftest import run
 from tests.test_dag import digests
+
+CPU = World(torch.device("cpu"))
 
 RECIPE = MvTsnRecipe(
     segments=2,
@@ -62,7 +65,7 @@ RECIPE = MvTsnRecipe(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampledFields, SplitClips, SplitClips]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> MotionData:
     """Fields of 13 clips (9 to train on: batches of 4 leave one over), half of which move the other way."""
     root = tmp_path_factory.mktemp("clips")
     rows = []
@@ -87,7 +90,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampledFields, Split
     labels = np.array([int(Path(name).stem) % 2 for name in table["id"]])
     clips = SplitClips(offsets, lengths, labels)
     target = motion_frames(read_frame_types(root / "mv.zarr"), offsets, lengths, np.zeros(13, bool))
-    return SampledFields(FieldReader(root / "mv.zarr", table), target), clips[:9], clips[9:]
+    return MotionData(SampledFields(FieldReader(root / "mv.zarr", table), target), clips[:9], clips[9:])
 
 
 def network() -> MvTsn:
@@ -96,12 +99,8 @@ def network() -> MvTsn:
 
 
 def trained(
-    data: tuple[SampledFields, SplitClips, SplitClips],
-    checkpoint: Path,
-    stop_after: int | None = None,
-    fingerprint: str = "same",
+    data: MotionData, checkpoint: Path, stop_after: int | None = None, fingerprint: str = "same"
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
-    fields, train, val = data
     model, rows = network(), []
 
     def log(row: dict[str, float]) -> None:
@@ -109,7 +108,7 @@ def trained(
         if stop_after is not None and len(rows) > stop_after:
             raise KeyboardInterrupt
 
-    train_mv_tsn(model, fields, train, val, RECIPE, torch.device("cpu"), checkpoint, fingerprint, log, 0.0)
+    train_mv_tsn(model, data, RECIPE, CPU, Checkpoint(checkpoint, fingerprint, 0.0), log)
     return model.state_dict(), rows
 
 
@@ -143,9 +142,7 @@ def test_a_run_that_ends_before_its_model_is_saved_is_not_trained_again(project:
 
 
 @pytest.mark.parametrize("done", [1, 3])
-def test_a_resumed_run_ends_with_the_same_weights(
-    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path, done: int
-) -> None:
+def test_a_resumed_run_ends_with_the_same_weights(data: MotionData, tmp_path: Path, done: int) -> None:
     whole, whole_rows = trained(data, tmp_path / "a.safetensors")
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "b.safetensors", stop_after=done)
@@ -159,30 +156,24 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items()), "it holds the best epoch's, too"
 
 
-def test_a_checkpoint_holds_the_scale_of_gradients(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: Path) -> None:
     """Of float16, which trains on a GPU alone; else a resumed run would begin at the first scale again."""
 
-    def parts() -> tuple[Any, ...]:
-        model = network()
-        optimiser = optimiser_for(model, RECIPE)
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
-        return model, optimiser, step_schedule(optimiser, RECIPE), scaler, BestEpoch(model)
+    def begun() -> MvTsnTraining:
+        training = MvTsnTraining(network(), data, RECIPE, CPU)
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+        return training
 
-    model, optimiser, scheduler, scaler, keeper = parts()
-    for _ in range(3):
-        scaler.scale(model(torch.randn(2, 2, 2, 32, 32)).sum()).backward()
-        scaler.step(optimiser)
-        scaler.update()
-    assert scaler.get_scale() == 2048
-    _save_checkpoint(tmp_path / "c", "same", model, optimiser, scheduler, scaler, keeper, [])
-    resumed = parts()
-    _resume(tmp_path / "c", "same", *resumed)
-    assert resumed[3].state_dict() == scaler.state_dict()
+    training, resumed = begun(), begun()
+    training.epoch(0)
+    assert training.scaler.get_scale() == 2048
+    Checkpoint(tmp_path / "c", "same", 0.0).save(training)
+    Checkpoint(tmp_path / "c", "same", 0.0).resume(resumed)
+    assert resumed.scaler.state_dict() == training.scaler.state_dict()
+    assert resumed.history == training.history
 
 
-def test_a_checkpoint_of_another_run_is_not_taken_up(
-    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_run_is_not_taken_up(data: MotionData, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "c.safetensors", stop_after=2, fingerprint="another recipe")
     _, rows = trained(data, tmp_path / "c.safetensors")
@@ -190,23 +181,12 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(
     assert rows == whole_rows
 
 
-def test_it_learns_which_way_things_move(data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path) -> None:
-    fields, train, val = data
+def test_it_learns_which_way_things_move(data: MotionData, tmp_path: Path) -> None:
     training_recipe = MvTsnRecipe(
         **{**vars(RECIPE), "flip": False, "epochs": 12, "lr_mult_rest": 1.0, "lr_mult_stem": 1.0}
     )
     model = network()
-    best = train_mv_tsn(
-        model,
-        fields,
-        train,
-        val,
-        training_recipe,
-        torch.device("cpu"),
-        tmp_path / "e.safetensors",
-        "",
-        lambda row: None,
-    )
+    best = train_mv_tsn(model, data, training_recipe, CPU, Checkpoint(tmp_path / "e", "", 0.0), lambda row: None)
     assert best["val_top1"] == 1
 
 
@@ -220,46 +200,11 @@ def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsn
     return MvTsn(config), training_recipe(params, tsn.segments)
 
 
-@pytest.mark.parametrize(("kind", "options"), [(torch.optim.Adam, {"eps": 1e-3}), (torch.optim.AdamW, {"fused": True})])
-def test_an_optimiser_without_the_compiler_takes_the_same_steps(
-    kind: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
-    def trained(kind: type[torch.optim.Optimizer]) -> torch.Tensor:
-        weights = torch.nn.Parameter(torch.linspace(-1, 1, 40))
-        optimiser = kind([weights], lr=0.1, weight_decay=0.01, **options)  # type: ignore[call-arg]
-        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, [3])
-        for _ in range(6):
-            optimiser.zero_grad(set_to_none=True)
-            (weights**2).sum().backward()
-            optimiser.step()
-            optimiser.load_state_dict(optimiser.state_dict())
-            scheduler.step()
-        return weights.detach()
-
-    assert torch.equal(trained(without_compiler(kind)), trained(kind))
-
-
-def test_training_does_not_wait_for_the_compiler() -> None:
-    program = """if True:
-        import sys, torch
-        from moclip.training import Adam, AdamW
-        for kind in Adam, AdamW:
-            weights = torch.nn.Parameter(torch.ones(2))
-            optimiser = kind([weights], lr=0.1)
-            weights.sum().backward()
-            optimiser.step()
-            optimiser.load_state_dict(optimiser.state_dict())
-            optimiser.zero_grad()
-        sys.exit("torch._dynamo" in sys.modules)
-    """
-    run("python", "-c", program, cwd=ROOT)
-
-
 def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
     assert (wanted.segments, wanted.epochs, wanted.batch) == (3, 200, 80)
     optimiser = optimiser_for(model, wanted)
-    assert type(optimiser).__base__ is torch.optim.Adam  # PyTorch's AdamW is one of its Adams, too
+    assert type(optimiser) is torch.optim.Adam  # PyTorch's AdamW is one of its Adams, too
     group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
     assert len(group_of) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
@@ -285,10 +230,10 @@ def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, 
         assert seen[epoch] == pytest.approx([times] * len(first)), epoch
 
 
-def plain_network() -> MvTsn:
+def plain_network(classes: tuple[str, ...] = ("left", "right")) -> MvTsn:
     """Without BatchNorm and dropout, so that clips do not depend on what else is in their part of the batch."""
     torch.manual_seed(1)
-    model = MvTsn(MvTsnConfig("test_resnet", ("left", "right"), 32, 0.0))
+    model = MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.0))
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, torch.nn.BatchNorm2d):
@@ -296,16 +241,13 @@ def plain_network() -> MvTsn:
     return model
 
 
-def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
-    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path
-) -> None:
-    fields, train, val = data
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(data: MotionData, tmp_path: Path) -> None:
     ends = []
     for parts in (1, 2):
         model = plain_network()
         wanted = replace(RECIPE, accumulate=parts, epochs=2, eps=1.0)
         rows: list[dict[str, float]] = []
-        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), tmp_path / f"{parts}", "", rows.append)
+        train_mv_tsn(model, data, wanted, CPU, Checkpoint(tmp_path / f"{parts}", "", 0.0), rows.append)
         ends.append((model.state_dict(), rows))
     (whole, whole_rows), (parted, parted_rows) = ends
     fresh = plain_network().state_dict()
@@ -315,13 +257,25 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
     assert parted_rows[0]["train_loss"] == pytest.approx(whole_rows[0]["train_loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("count", "most"), [(9, 1), (9, 2), (9, 4), (3, 8), (2, 2), (1, 5)])
-def test_parts_cover_the_batch_and_never_hold_a_single_clip(count: int, most: int) -> None:
-    sizes = [len(range(count)[part]) for part in _parts(count, most)]
-    assert sum(sizes) == count
-    assert len(sizes) <= most
-    assert min(sizes) >= min(2, count)
-    assert max(sizes) - min(sizes) <= 1
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "sizes"),
+    [
+        (9, 1, [9]),
+        (9, 2, [4, 5]),
+        (9, 8, [2, 2, 2, 3]),
+        (4, 8, [2, 2, 2, 3]),  # the ninth clip joins the second batch
+        (1, 5, [1, 1, 1, 1, 1, 1, 1, 2]),
+    ],
+)
+def test_parts_cover_the_batches_and_hold_two_clips_at_least(
+    data: MotionData, tmp_path: Path, batch: int, accumulate: int, sizes: list[int]
+) -> None:
+    """BatchNorm cannot train on a single value. Only a batch of one clip is left as it is."""
+    model, seen = network(), []
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    wanted = replace(RECIPE, batch=batch, accumulate=accumulate, epochs=1)
+    train_mv_tsn(model, data, wanted, CPU, Checkpoint(tmp_path / "h", "", 0.0), lambda row: None)
+    assert sorted(seen) == sizes
 
 
 def test_the_type_of_mixed_precision_follows_the_device() -> None:
@@ -338,38 +292,29 @@ def test_the_type_of_mixed_precision_follows_the_device() -> None:
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"accumulate": 2}])
-def test_it_learns_in_other_ways_too(
-    data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path, change: dict[str, Any]
-) -> None:
-    fields, train, val = data
+def test_it_learns_in_other_ways_too(data: MotionData, tmp_path: Path, change: dict[str, Any]) -> None:
     wanted = replace(RECIPE, flip=False, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0, **change)
-    best = train_mv_tsn(
-        network(), fields, train, val, wanted, torch.device("cpu"), tmp_path / "g", "", lambda row: None
-    )
+    best = train_mv_tsn(network(), data, wanted, CPU, Checkpoint(tmp_path / "g", "", 0.0), lambda row: None)
     assert best["val_top1"] == 1
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
-def test_a_compiled_network_learns_the_same(data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path) -> None:
-    fields, train, val = data
+def test_a_compiled_network_learns_the_same(data: MotionData, tmp_path: Path) -> None:
     ends = []
     for compiled in (False, True):
         model = plain_network()
         wanted = replace(RECIPE, compile=compiled, batch=9, epochs=1, eps=1.0)  # one shape to compile for
-        checkpoint = tmp_path / f"{compiled}"
-        train_mv_tsn(model, fields, train, val, wanted, torch.device("cpu"), checkpoint, "", lambda row: None)
+        train_mv_tsn(model, data, wanted, CPU, Checkpoint(tmp_path / f"{compiled}", "", 0.0), lambda row: None)
         ends.append(model.state_dict())
     for name, tensor in ends[0].items():
         torch.testing.assert_close(ends[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("protocol", [(32, 1), (25, 10), (4, 5)])
-def test_a_protocol_is_the_mean_over_its_views(
-    data: tuple[SampledFields, SplitClips, SplitClips], protocol: tuple[int, int]
-) -> None:
+def test_a_protocol_is_the_mean_over_its_views(data: MotionData, protocol: tuple[int, int]) -> None:
     """32 segments x 1 crop and 25 x 10, a view at a time: cut, enlarged and mirrored by hand."""
-    fields, _, val = data
+    fields, val = data.fields, data.val
     segments, crops = protocol
     model = network().eval()
     features, logits = embed_protocol(model, fields, val, segments, crops, 0.8, 64, torch.device("cpu"))
@@ -412,13 +357,10 @@ def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: 
         torch.testing.assert_close(found, network.features(fields))
 
 
-def test_a_diverging_run_says_so(data: tuple[SampledFields, SplitClips, SplitClips], tmp_path: Path) -> None:
-    fields, train, val = data
+def test_a_diverging_run_says_so(data: MotionData, tmp_path: Path) -> None:
     training_recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
     with pytest.raises(ModelError, match=r"lower tsn\.lr"):
-        train_mv_tsn(
-            network(), fields, train, val, training_recipe, torch.device("cpu"), tmp_path / "f", "", lambda row: None
-        )
+        train_mv_tsn(network(), data, training_recipe, CPU, Checkpoint(tmp_path / "f", "", 0.0), lambda row: None)
 
 
 def test_the_best_epoch_is_kept_of_equals_the_one_with_the_lower_loss() -> None:

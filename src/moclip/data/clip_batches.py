@@ -48,9 +48,16 @@ class SampledFields:
         return cls(reader, first + motion_frames(types, offsets - first, lengths, has_vectors), first)
 
     def read_async(
-        self, clips: SplitClips, segments: int, generator: np.random.Generator | None = None
+        self,
+        clips: SplitClips,
+        segments: int,
+        generator: np.random.Generator | None = None,
+        own: slice = slice(None),
     ) -> Callable[[], np.ndarray]:
-        """Begin one batched read; the returned call gives (n * segments, 2, gh, gw) int8."""
+        """Begin one batched read; the returned call gives (n * segments, 2, gh, gw) int8.
+
+        Frames are drawn for all `clips`, and read for the n that are in `own`.
+        """
         frames = clips.offsets[:, None] + segment_frames(clips.lengths, segments, generator)
-        future = self.reader.read_async(self.motion_frame[frames - self.first].reshape(-1))
+        future = self.reader.read_async(self.motion_frame[frames[own] - self.first].reshape(-1))
         return lambda: np.asarray(future.result())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Where torchrun and the kinds of MPI say how many processes they started."""
+if TYPE_CHECKING:
+    pass  # type: ignore[import-untyped]
 
 
 def pick_device() -> torch.device:
-    """The GPU where there is one, else the CPU; the CPU also under `accelerate launch --cpu`.
+    """The GPU if there is one, else the CPU; always the CPU under `accelerate launch --cpu`.
 
     Of several GPUs it is the one that `join` gave to this process.
     """
@@ -20,7 +21,3 @@ def pick_device() -> torch.device:
 
 def wants_cpu() -> bool:
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1")
-
-
-def several() -> bool:
-    return any(int(os.environ.get(name) or 1) > 1 for name in SIZES)

@@ -1,4 +1,4 @@
-"""What both trainings share: the best epoch, a generator of random numbers for each epoch, mixed precision, optimisers.
+"""What both trainings share: the best epoch, a random generator for each epoch, mixed precision.
 
 The best epoch is chosen on the validation part of train; no training function ever sees the test split.
 """
@@ -6,31 +6,13 @@ The best epoch is chosen on the validation part of train; no training function e
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from moclip.errors import ModelError
-
-_LEAD_TO_THE_COMPILER = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
-
-Optimiser = TypeVar("Optimiser", bound=torch.optim.Optimizer)
-
-
-def without_compiler(optimiser: type[Optimiser]) -> type[Optimiser]:
-    """The same optimiser, which does not import torch.compile: 2.4 s at the first call of any of these methods.
-
-    PyTorch wraps them so that they can be compiled; here stand the ones within, and gradients are off as they were.
-    """
-    within = {name: torch.no_grad()(inspect.unwrap(getattr(optimiser, name))) for name in _LEAD_TO_THE_COMPILER}
-    return type(optimiser.__name__, (optimiser,), within)
-
-
-Adam, AdamW = without_compiler(torch.optim.Adam), without_compiler(torch.optim.AdamW)
 
 Log = Callable[[dict[str, float]], None]
 """Takes one mapping an epoch: epoch (from 0), train_loss, train_top1, val_loss, val_top1."""

@@ -1,140 +1,131 @@
-"""Several processes that train one network together."""
+"""Where networks run: on one device, or on several that train one network together, with a process each.
+
+`accelerate launch` or `torchrun` starts the processes, and Accelerate connects them (docs/devices.md).
+"""
 
 from __future__ import annotations
 
-import argparse
-import ctypes
+import hashlib
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from moclip.errors import ModelError
-from moclip.models.device import pick_device, several, wants_cpu
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+from moclip.models.device import pick_device, wants_cpu
 
 
-@dataclass(frozen=True)
 class World:
-    """The processes that train one network: how many there are, and which of them (its rank) this one is."""
+    """The processes that train one network, each on its own device: `size` of them, of which this one is `rank`.
 
-    rank: int = 0
-    size: int = 1
+    Without an `accelerator` this process trains alone.
+    """
+
+    def __init__(self, device: torch.device, accelerator: Accelerator | None = None) -> None:
+        self.device = device
+        self.accelerator = accelerator
+        self.rank: int = accelerator.process_index if accelerator else 0
+        self.size: int = accelerator.num_processes if accelerator else 1
 
     @property
     def main(self) -> bool:
-        """Whether it is the one process that writes and reports."""
+        """Whether this is the one process that writes and reports."""
         return self.rank == 0
 
-    def shares(self, rows: slice) -> list[slice]:
-        """Each rank's part of `rows`: contiguous and nearly equal, empty where there are more ranks than rows."""
-        count = rows.stop - rows.start
-        edges = [rows.start + count * rank // self.size for rank in range(self.size + 1)]
-        return [slice(start, end) for start, end in pairwise(edges)]
+    def share(self, count: int) -> slice:
+        """This process's part of `count` rows: contiguous, and as large as the others' or one row off."""
+        return slices(count, self.size)[self.rank]
 
-    def share(self, rows: slice) -> slice:
-        """This rank's part of `rows`."""
-        return self.shares(rows)[self.rank]
+    def distribute(self, model: nn.Module) -> nn.Module:
+        """`model` as DistributedDataParallel, whose backward pass averages the gradients of all processes.
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """`tensor`, with those of the other ranks added in place. Raises ModelError where one of them has ended."""
-        if self.size > 1:
-            with _connected():
-                dist.all_reduce(tensor)
-        return tensor
+        On GPUs its batch norms use the statistics of all processes; PyTorch has no such layer for CPUs.
+        """
+        if self.accelerator is None:
+            return model
+        if self.device.type == "cuda":
+            from timm.layers import (
+                convert_sync_batchnorm,
+            )  # PyTorch's own drops the activation of timm's BatchNormAct2d
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all ranks, in their order: (...) -> (size, ...). Raises ModelError where one has ended."""
-        if self.size == 1:
-            return tensor[None]
-        every = [torch.empty_like(tensor) for _ in range(self.size)]
-        with _connected():
-            dist.all_gather(every, tensor)
-        return torch.stack(every)
+            model = convert_sync_batchnorm(model)
+        wrapped: nn.Module = self.accelerator.prepare_model(model)
+        return wrapped
 
+    def average_buffers(self, model: nn.Module) -> None:
+        """Average the running statistics of batch norms over the processes, each of which has seen its own clips."""
+        if self.accelerator is not None:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():  # the others count batches, and are equal
+                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
-ALONE = World()
-"""One process that works by itself."""
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of the `tensor` of every process."""
+        return tensor if self.accelerator is None else self.accelerator.reduce(tensor, "sum")
+
+    def agrees(self, text: str) -> bool:
+        """Whether every process passes the same `text`."""
+        if self.accelerator is None:
+            return True
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return len(self.accelerator.gather(torch.tensor([digest], device=self.device)).unique()) == 1
 
 
 @contextmanager
 def join() -> Iterator[World]:
-    """Connect to the processes that were launched with this one; one that was not has a world of its own.
+    """Connect to the processes that were launched together with this one, if any.
 
-    Raises ModelError where there are too few GPUs, or `accelerate launch` did not start what it was asked for.
+    Raises ModelError if there are fewer GPUs than processes, or another process is lost meanwhile.
     """
-    _start_what_accelerate_did_not()
-    if not several():
-        yield World()
+    device = pick_device()
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        if wants_cpu() and "MASTER_PORT" in os.environ:  # Accelerate sets it where several processes were asked for
+            raise ModelError(
+                "accelerate launch --cpu starts one process only",
+                fix="run: torchrun --nproc-per-node N -m stages.train_mv",
+            )
+        yield World(device)
         return
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
     local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    on_cpu = pick_device().type == "cpu"
-    if not on_cpu and local > gpus:
-        raise ModelError(f"{local} processes, and {gpus} GPUs", fix=f"accelerate launch --num_processes {gpus} ...")
-    _end_with_the_launcher()
-    state = PartialState(cpu=on_cpu)
-    yield World(state.process_index, state.num_processes)
-    state.destroy_process_group()
+    if device.type == "cuda" and local > gpus:
+        raise ModelError(f"{local} processes, but {gpus} GPUs", fix=f"accelerate launch --num_processes {gpus} ...")
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)  # `average_buffers` uses those of all processes
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
+    try:
+        yield World(device, accelerator)
+    except RuntimeError as problem:  # gloo and NCCL raise nothing more specific when a process is lost
+        raise ModelError(
+            f"training on {accelerator.num_processes} processes stopped: {str(problem).strip().splitlines()[0]}",
+            fix="if a process was lost, run the same command again to continue from the last checkpoint",
+        ) from problem
+    accelerator.end_training()
+
+
+def slices(count: int, parts: int) -> list[slice]:
+    """`count` rows in `parts` slices, whose sizes differ by one at most."""
+    edges = np.linspace(0, count, parts + 1).round().astype(int).tolist()
+    return [slice(start, end) for start, end in pairwise(edges)]
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the one to tell what went wrong: of several that fail, the first."""
-    if not dist.is_initialized():  # what fails so early fails in all of them
+    """Whether this process is the one to report an error: the first of those that fail."""
+    if not dist.is_initialized():  # what fails this early fails in every process
         return os.environ.get("LOCAL_RANK", "0") == "0"
-    own = str(dist.get_rank())
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
-        return dist.distributed_c10d._get_default_store().compare_set("moclip/failed", "", own).decode() == own
-    except RuntimeError:  # the launcher is gone, or the process that keeps the store: it has told
+        store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+        return store.add("moclip/failed", 1) == 1
+    except RuntimeError:  # the process that hosts the store has ended, and has reported
         return False
-
-
-@contextmanager
-def _connected() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as problem:
-        raise ModelError(
-            "lost another process of this training", fix="run the same command again to go on from the last checkpoint"
-        ) from problem
-
-
-def _start_what_accelerate_did_not() -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process (two only under MPI): become torchrun instead."""
-    if several() or not wants_cpu() or "MASTER_PORT" not in os.environ:
-        return
-    asked = _asked_of_the_launcher()
-    if asked == 1:
-        return
-    if asked is None:
-        raise ModelError(
-            "accelerate launch --cpu has started one process of several",
-            fix="name --num_processes in its command, or start them by: torchrun --nproc-per-node N -m stages.train_mv",
-        )
-    _end_with_the_launcher()
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(asked)]
-    os.execv(sys.executable, [sys.executable, *torchrun, *sys.orig_argv[1:]])
-
-
-def _asked_of_the_launcher() -> int | None:
-    """How many processes the command says that started this one; nothing else of Accelerate's knows."""
-    import psutil  # Accelerate needs it too
-
-    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    options.add_argument("--num_processes", "--num-processes", type=int)
-    options.add_argument("--num_machines", "--num-machines", type=int, default=1)
-    asked, _ = options.parse_known_args(psutil.Process(os.getppid()).cmdline())
-    return asked.num_processes if asked.num_machines == 1 else None
-
-
-def _end_with_the_launcher() -> None:
-    """Let this process end when its parent is killed: left over, it would train beside the next run."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

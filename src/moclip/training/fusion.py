@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from moclip.models.fusion import Fusion
 from moclip.store.features import FusionData
-from moclip.training.common import AdamW, BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def train_fusion(
     occur = torch.cat([train.labels, val.labels]).unique()
     choices = torch.full((model.config.classes,), -torch.inf).index_fill_(0, occur, 0.0).to(device)
     train, val = train.to(device), val.to(device)
-    optimiser = AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     keeper = BestEpoch(model)

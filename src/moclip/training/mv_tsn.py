@@ -1,13 +1,14 @@
-"""Training MV-TSN on the store of motion fields, and running the trained one over clips.
+"""Training MV-TSN on the store of motion fields, and running the trained network over clips.
 
-Each epoch draws from a generator of its own (seed, epoch): a run that is killed and resumed ends with the same bytes.
+Each epoch draws from its own random generator (seed, epoch), so a run that is killed and resumed ends with the same
+bytes.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,21 +16,16 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
-from moclip.data.sampling import segment_frames
+from moclip.data.crops import crop_and_resize, protocol_crops, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn, parameter_groups
 from moclip.models.weights import load_weights, save_weights
-from moclip.training.common import Adam, BestEpoch, Log, LossError, autocast_type, epoch_generator
-from moclip.training.distributed import ALONE, World
-from moclip.training.global_batch import agree, global_batch, own_or_blank, sum_gradients
-
-CHECKPOINT_SECONDS = 20.0
-"""Least time between two checkpoints: an epoch of a small run is quicker than writing its checkpoint."""
+from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training.distributed import World, slices
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class MvTsnRecipe:
 
     segments: int
     epochs: int
-    batch: int
+    batch: int  # clips, of all processes together
     lr: float
     eps: float
     weight_decay: float
@@ -51,8 +47,158 @@ class MvTsnRecipe:
     precision: str
     test_crop: float
     seed: int
-    accumulate: int = 1  # parts that a batch goes through in
+    accumulate: int = 1  # parts of a batch that go through the network one after the other
     compile: bool = False
+
+
+def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:
+    """A text that is equal exactly if a checkpoint may be resumed: the recipe and all other inputs."""
+    return json.dumps({"recipe": asdict(recipe), **inputs}, sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class MotionData:
+    """The store of motion fields, the clips to train on and those to choose the epoch on."""
+
+    fields: SampledFields
+    train: SplitClips
+    val: SplitClips
+
+
+def train_mv_tsn(
+    model: MvTsn, data: MotionData, recipe: MvTsnRecipe, world: World, checkpoint: Checkpoint, log: Log
+) -> dict[str, float]:
+    """Train `model` in place and leave it with the weights of its best epoch on `data.val`. Returns that epoch's row.
+
+    `log` gets one row an epoch (from the first on, also after a resume): epoch, lr, train_loss, train_top1, val_loss,
+    val_top1. The checkpoint of the last epoch stays: remove it once the model is saved, so that a kill in between does
+    not cost the training.
+
+    The processes of a `world` share every batch and end with the same weights and rows; the main one writes the
+    checkpoint. Raises LossError if the loss is no longer a number, and ModelError if the processes cannot train
+    together.
+    """
+    training = MvTsnTraining(model, data, recipe, world)
+    checkpoint.resume(training)
+    if not world.agrees(f"{checkpoint.fingerprint} {len(training.history)}"):
+        raise ModelError(
+            "the processes read different parameters, clips or checkpoints", fix="run them in one folder that all share"
+        )
+    for row in training.history:
+        log(row)
+    for epoch in range(len(training.history), recipe.epochs):
+        log(training.epoch(epoch))
+        if world.main and (checkpoint.due() or epoch + 1 == recipe.epochs):
+            checkpoint.save(training)
+    training.best.restore()
+    model.eval()
+    return training.best.row
+
+
+class MvTsnTraining:
+    """One training run: the network, its optimiser, and the rows of the epochs that are done (`history`)."""
+
+    def __init__(self, model: MvTsn, data: MotionData, recipe: MvTsnRecipe, world: World) -> None:
+        self.data, self.recipe, self.world, self.device = data, recipe, world, world.device
+        self._check_processes()
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.forward = _compiled(model) if recipe.compile else world.distribute(model)
+        self.optimiser = optimiser_for(model, recipe)
+        self.scheduler = step_schedule(self.optimiser, recipe)
+        self.dtype = autocast_type(recipe.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.best = BestEpoch(model)
+        self.history: list[dict[str, float]] = []
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """Train one epoch (from 0), validate, and return the epoch's row."""
+        lr = float(max(self.scheduler.get_last_lr()))
+        train_loss, train_top1 = self._train(number)
+        self.scheduler.step()
+        val_loss, val_top1 = self._validate()
+        row: dict[str, float] = {
+            "epoch": number,
+            "lr": lr,
+            "train_loss": train_loss,
+            "train_top1": train_top1,
+            "val_loss": val_loss,
+            "val_top1": val_top1,
+        }
+        self.history.append(row)
+        self.best.offer(row)
+        return row
+
+    def _train(self, epoch: int) -> tuple[float, float]:
+        """Mean loss and top-1 of all clips. Every process draws the same batches and works on its share."""
+        clips, recipe, world = self.data.train, self.recipe, self.world
+        generator = epoch_generator(recipe.seed, epoch)
+        torch.manual_seed(int(generator.integers(2**31)) + world.rank)  # dropout
+        order = generator.permutation(len(clips))
+        batches = [order[rows] for rows in _batches(len(clips), recipe.batch, 2 * world.size)]
+        reads = _read_ahead(
+            self.data.fields, [clips[rows] for rows in batches], recipe.segments, generator, world.share
+        )
+        self.model.train()
+        totals = np.zeros(2)  # loss and correct answers
+        for step, (batch, read) in enumerate(reads):
+            own = world.share(len(batch))
+            boxes = random_crops(len(batch), self.data.fields.grid, recipe.crops, recipe.flip, generator)[own]
+            grids = torch.from_numpy(read).to(self.device)
+            shown = crop_and_resize(grids, boxes.repeat(recipe.segments), self.model.config.size)
+            labels = torch.from_numpy(batch.labels[own]).to(self.device)
+            totals += self._step(shown.unflatten(0, (len(labels), -1)), labels, len(batch))
+            if not np.isfinite(totals).all():
+                raise LossError.at(epoch, step, batches[step][own].tolist(), "lower tsn.lr, or tsn.precision=fp32")
+        world.average_buffers(self.model)
+        loss, right = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
+        return loss / len(clips), right / len(clips)
+
+    def _step(self, shown: Tensor, labels: Tensor, batch: int) -> tuple[float, float]:
+        """One step of the optimiser; returns the summed loss and the correct answers of this process.
+
+        `shown` (n, S, C, size, size) float32 and `labels` (n,) are this process's share of a batch of `batch` clips.
+        """
+        parts = max(1, min(self.recipe.accumulate, batch // (2 * self.world.size)))  # BatchNorm needs two clips each
+        clips = batch / self.world.size  # gradients are averaged over the processes
+        loss_sum, right = 0.0, 0.0
+        self.optimiser.zero_grad(set_to_none=True)
+        for part in slices(len(labels), parts):
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+                logits = self.forward(shown[part])
+            loss = functional.cross_entropy(logits.float(), labels[part], reduction="sum")
+            self.scaler.scale(loss / clips).backward()
+            loss_sum += loss.item()
+            right += (logits.argmax(1) == labels[part]).sum().item()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss_sum, right
+
+    @torch.inference_mode()
+    def _validate(self) -> tuple[float, float]:
+        """Loss and top-1 of the validation clips; each is scored by one process."""
+        clips, recipe, model = self.data.val, self.recipe, self.model
+        own = self.world.share(len(clips))
+        scores = torch.zeros(len(clips), len(model.config.classes), device=self.device)
+        if own.start < own.stop:
+            batch = recipe.batch * recipe.segments
+            _, logits = embed_protocol(
+                model, self.data.fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, self.device
+            )
+            scores[own] = torch.from_numpy(logits)
+        scores, labels = self.world.sum(scores).cpu(), torch.from_numpy(clips.labels)
+        return functional.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
+
+    def _check_processes(self) -> None:
+        if self.world.size == 1:
+            return
+        if self.recipe.compile:
+            raise ModelError("torch.compile trains in one process only", fix="tsn.compile=false")
+        batch = min(self.recipe.batch, len(self.data.train))
+        if batch < 2 * self.world.size:
+            raise ModelError(
+                f"a batch of {batch} clips is too small for {self.world.size} processes: each needs two",
+                fix="start fewer processes, or raise tsn.batch",
+            )
 
 
 def optimiser_for(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
@@ -60,77 +206,85 @@ def optimiser_for(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
     groups = parameter_groups(
         model, recipe.lr, recipe.weight_decay, recipe.lr_mult_head, recipe.lr_mult_stem, recipe.lr_mult_rest
     )
-    return Adam(groups, eps=recipe.eps)
+    return torch.optim.Adam(groups, eps=recipe.eps)
 
 
 def step_schedule(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe) -> torch.optim.lr_scheduler.LRScheduler:
-    """Tenfold down at each of the recipe's epochs."""
+    """Divides the learning rates by ten at each of the recipe's epochs."""
     return torch.optim.lr_scheduler.MultiStepLR(optimiser, sorted(recipe.lr_steps), gamma=0.1)
 
 
-def train_mv_tsn(
-    model: MvTsn,
-    fields: SampledFields,
-    train: SplitClips,
-    val: SplitClips,
-    recipe: MvTsnRecipe,
-    device: torch.device,
-    checkpoint: Path,
-    fingerprint: str,
-    log: Log,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    world: World = ALONE,
-) -> dict[str, float]:
-    """Train `model` in place and leave it with the weights of its best epoch on `val`.
+def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:
+    """`model` through torch.compile. Raises ModelError at the first batch if compiling fails."""
+    forward = torch.compile(model)
 
-    `log` gets one mapping an epoch (from the first on, also after a resume): epoch, train_loss, train_top1, val_loss,
-    val_top1, lr. Returns the best epoch's. The checkpoint is taken up only if it carries the same `fingerprint`. The
-    last epoch's stays: whoever saves the model removes it then, so that a kill in between costs no training.
+    def call(fields: Tensor) -> Tensor:
+        try:
+            return cast(Tensor, forward(fields))
+        except RuntimeError as problem:  # the base of the compiler's errors, which have no public names
+            reason = str(problem).strip().splitlines()[0]
+            raise ModelError(f"the compiled network failed: {reason}", fix="tsn.compile=false") from problem
 
-    The processes of a `world` share every batch and end with the same weights and rows, which are, but for rounding,
-    those of one process; the main one writes the checkpoint. Raises LossError where the loss is no longer a number,
-    and ModelError where the processes cannot train together.
+    return call
+
+
+class Checkpoint:
+    """The file that a training is resumed from. It is resumed only by a run with the same `fingerprint`.
+
+    `seconds` is the least time between two of them: an epoch of a small run takes less time than its checkpoint.
     """
-    if recipe.compile and world.size > 1:
-        raise ModelError("torch.compile trains in one process only", fix="tsn.compile=false")
-    model.to(device).to(memory_format=torch.channels_last)
-    optimiser = optimiser_for(model, recipe)
-    scheduler = step_schedule(optimiser, recipe)
-    dtype = autocast_type(recipe.precision, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    forward = _compiled(model) if recipe.compile else model
-    keeper = BestEpoch(model)
-    history = _resume(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper)
-    if not agree(world, f"{fingerprint} {len(history)}", device):
-        raise ModelError(
-            "the processes read different parameters, clips or checkpoints", fix="run them in one folder that all share"
-        )
-    for past in history:
-        log(past)
-    saved = time.monotonic()
-    for epoch in range(len(history), recipe.epochs):
-        lr = scheduler.get_last_lr()
-        loss, top1 = _train_epoch(model, forward, fields, train, recipe, epoch, optimiser, scaler, dtype, device, world)
-        scheduler.step()
-        val_loss, val_top1 = _validate(model, fields, val, recipe, device, world)
-        row: dict[str, float] = {
-            "epoch": epoch,
-            "lr": float(max(lr)),
-            "train_loss": loss,
-            "train_top1": top1,
-            "val_loss": val_loss,
-            "val_top1": val_top1,
+
+    def __init__(self, path: Path, fingerprint: str, seconds: float) -> None:
+        self.path, self.fingerprint, self.seconds = path, fingerprint, seconds
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved >= self.seconds
+
+    def save(self, training: MvTsnTraining) -> None:
+        optimiser = training.optimiser.state_dict()
+        tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in training.best.state.items()}
+        tensors |= {
+            f"optimiser/{number}/{name}": tensor
+            for number, entries in optimiser["state"].items()
+            for name, tensor in entries.items()
         }
-        history.append(row)
-        keeper.offer(row)
-        log(row)
-        due = time.monotonic() - saved >= checkpoint_seconds or epoch + 1 == recipe.epochs
-        if due and world.main:
-            _save_checkpoint(checkpoint, fingerprint, model, optimiser, scheduler, scaler, keeper, history)
-            saved = time.monotonic()
-    keeper.restore()
-    model.eval()
-    return keeper.row
+        scheduler = training.scheduler.state_dict()
+        plain = {
+            "fingerprint": self.fingerprint,
+            "history": training.history,
+            "best": training.best.row,
+            "groups": optimiser["param_groups"],
+            "scheduler": {key: value for key, value in scheduler.items() if key != "milestones"},
+            "scaler": training.scaler.state_dict(),  # empty except in float16
+        }
+        save_weights(self.path, tensors, json.loads(json.dumps(plain)))
+        self.saved = time.monotonic()
+
+    def resume(self, training: MvTsnTraining) -> None:
+        """Bring a new `training` to where the file's run was; without a file of the same run it stays as it is."""
+        try:
+            tensors, plain = load_weights(self.path, "train_mv")
+        except ModelError:
+            return
+        if plain["fingerprint"] != self.fingerprint:
+            return
+        training.model.load_state_dict(_under(tensors, "model/"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(tensors, "optimiser/").items():
+            number, entry = name.split("/")
+            state.setdefault(int(number), {})[entry] = tensor
+        training.optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
+        training.scheduler.load_state_dict(plain["scheduler"])
+        if plain["scaler"]:
+            training.scaler.load_state_dict(plain["scaler"])
+        training.best.row, training.best.state = plain["best"], _under(tensors, "best/")
+        training.history = plain["history"]
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @torch.inference_mode()
@@ -147,12 +301,13 @@ def embed_protocol(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, D) and logits (n, classes) under a test protocol: the mean over `segments` x `crops` pictures.
 
-    The frozen model runs in eval mode; `batch` is about how many pictures go through at once.
+    The model runs in eval mode; about `batch` pictures go through at once.
     """
     model.to(device).eval()
     boxes = protocol_crops(fields.grid, crop, crops)
+    parts = [clips[rows] for rows in _batches(len(clips), max(1, batch // (segments * crops)))]
     features = []
-    for part, read in _read_ahead(fields, clips, max(1, batch // (segments * crops)), segments, None):
+    for part, read in _read_ahead(fields, parts, segments):
         grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
         shown = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size)
         features.append(model.encode(shown).float().unflatten(0, (len(part), -1)).mean(1))
@@ -176,8 +331,9 @@ def embed_view(
 ) -> np.ndarray:
     """Features (n, D) of one augmented view: random frames of the segments, one random crop and flip a clip."""
     model.to(device).eval()
+    parts = [clips[rows] for rows in _batches(len(clips), max(1, batch // segments))]
     features = []
-    for part, read in _read_ahead(fields, clips, max(1, batch // segments), segments, generator):
+    for part, read in _read_ahead(fields, parts, segments, generator):
         boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
         shown = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size)
         features.append(model.encode(shown).float().unflatten(0, (len(part), segments)).mean(1))
@@ -185,200 +341,32 @@ def embed_view(
     return torch.cat(features).cpu().numpy()
 
 
-def _train_epoch(
-    model: MvTsn,
-    forward: Callable[[Tensor], Tensor],
-    fields: SampledFields,
-    clips: SplitClips,
-    recipe: MvTsnRecipe,
-    epoch: int,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    dtype: torch.dtype,
-    device: torch.device,
-    world: World,
-) -> tuple[float, float]:
-    generator = epoch_generator(recipe.seed, epoch)
-    torch.manual_seed(int(generator.integers(2**31)))  # dropout
-    model.train()
-    order = generator.permutation(len(clips))
-    shuffled = clips[order]
-    sums = np.zeros(2)  # of the loss, and how often it was right
-    done = 0
-
-    def own_rows(count: int) -> np.ndarray:
-        return _own_rows(world, count, recipe.accumulate)
-
-    for step, (batch, read) in enumerate(
-        _read_ahead(fields, shuffled, recipe.batch, recipe.segments, generator, drop_single=True, rows=own_rows)
-    ):
-        rows = own_rows(len(batch))
-        boxes = random_crops(len(batch), fields.grid, recipe.crops, recipe.flip, generator)
-        own_boxes = Crops(*(drawn[rows] for drawn in vars(boxes).values())).repeat(recipe.segments)
-        labels = torch.from_numpy(batch.labels[rows]).to(device)
-        shown = crop_and_resize(torch.from_numpy(read).to(device), own_boxes, model.config.size)
-        shown = shown.unflatten(0, (len(rows), recipe.segments))
-        optimiser.zero_grad(set_to_none=True)
-        for part in _parts(len(batch), recipe.accumulate):
-            share = world.share(part)
-            own = slice(*np.searchsorted(rows, [share.start, share.stop]).tolist())  # the share's place in `rows`
-            with (
-                torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
-                global_batch(world, part.stop - part.start, recipe.segments, device),
-            ):
-                logits = forward(own_or_blank(shown[own]))[: share.stop - share.start]
-            loss = functional.cross_entropy(logits.float(), labels[own], reduction="sum")
-            scaler.scale(loss / len(batch)).backward()
-            sums += loss.item(), (logits.argmax(1) == labels[own]).sum().item()
-        if not np.isfinite(sums).all():
-            fix = "lower tsn.lr, or tsn.precision=fp32"
-            raise LossError.at(epoch, step, order[done : done + len(batch)].tolist(), fix)
-        done += len(batch)
-        sum_gradients(world, model.parameters())
-        scaler.step(optimiser)
-        scaler.update()
-    total, right = world.sum_(torch.from_numpy(sums).to(device)).tolist()
-    return total / len(clips), right / len(clips)
-
-
-@torch.inference_mode()
-def _validate(
-    model: MvTsn, fields: SampledFields, clips: SplitClips, recipe: MvTsnRecipe, device: torch.device, world: World
-) -> tuple[float, float]:
-    own = world.share(slice(0, len(clips)))
-    scores = torch.zeros(len(clips), len(model.config.classes), device=device)
-    if own.start < own.stop:
-        batch = recipe.batch * recipe.segments
-        _, logits = embed_protocol(model, fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, device)
-        scores[own] = torch.from_numpy(logits)
-    scores, labels = world.sum_(scores).cpu(), torch.from_numpy(clips.labels)
-    return functional.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
-
-
 def _read_ahead(
     fields: SampledFields,
-    clips: SplitClips,
-    batch: int,
+    batches: Sequence[SplitClips],
     segments: int,
-    generator: np.random.Generator | None,
-    drop_single: bool = False,
-    rows: Callable[[int], np.ndarray] | None = None,
+    generator: np.random.Generator | None = None,
+    share: Callable[[int], slice] = lambda count: slice(count),
 ) -> Iterator[tuple[SplitClips, np.ndarray]]:
-    """Batches of clips with their fields; the next batch is read while this one is worked on.
+    """Each batch with the fields of its `share` (n * segments, 2, gh, gw) int8, read while you work on the one before.
 
-    `drop_single` joins a last batch of one clip to the one before: BatchNorm cannot train on a single value. `rows`
-    says which clips of a batch are read, by its size; frames are drawn for all of them.
+    Frames are drawn for the whole batch.
     """
-    starts = list(range(0, len(clips), batch))
-    if drop_single and len(starts) > 1 and len(clips) - starts[-1] == 1:
-        starts.pop()
-    ends = [*starts[1:], len(clips)]
-    parts = [clips[start:end] for start, end in zip(starts, ends, strict=True)]
 
-    def begin(part: SplitClips) -> Callable[[], np.ndarray]:
-        if rows is None:
-            return fields.read_async(part, segments, generator)
-        frames = part.offsets[:, None] + segment_frames(part.lengths, segments, generator)
-        drawn = frames[rows(len(part))].reshape(-1)
-        return fields.read_async(SplitClips(drawn, np.ones_like(drawn), drawn), 1)  # each frame as a clip of one
+    def begin(batch: SplitClips) -> Callable[[], np.ndarray]:
+        return fields.read_async(batch, segments, generator, share(len(batch)))
 
-    waiting = begin(parts[0]) if parts else None
-    for number, part in enumerate(parts):
-        assert waiting is not None
+    waiting = begin(batches[0])
+    for number, batch in enumerate(batches):
         read = waiting()
-        waiting = begin(parts[number + 1]) if number + 1 < len(parts) else None
-        yield part, read
+        if number + 1 < len(batches):
+            waiting = begin(batches[number + 1])
+        yield batch, read
 
 
-def _parts(count: int, most: int) -> list[slice]:
-    """`count` rows in at most `most` parts of nearly equal size, of two rows at least: BatchNorm wants them."""
-    edges = np.linspace(0, count, max(1, min(most, count // 2)) + 1).round().astype(int).tolist()
-    return [slice(start, end) for start, end in pairwise(edges)]
-
-
-def _own_rows(world: World, count: int, most: int) -> np.ndarray:
-    """The rows of a batch that a rank works on, its share of each part: ascending int64."""
-    return np.r_[tuple(world.share(part) for part in _parts(count, most))]
-
-
-def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:
-    """`model` through torch.compile. Raises ModelError, at the first batch, where that has no compiler."""
-    from torch._inductor.exc import InductorError  # takes two seconds to import
-
-    forward = torch.compile(model)
-
-    def call(fields: Tensor) -> Tensor:
-        try:
-            return cast(Tensor, forward(fields))
-        except InductorError as problem:
-            reason = str(problem).strip().splitlines()[0]
-            raise ModelError(f"torch.compile cannot: {reason}", fix="tsn.compile=false") from None
-
-    return call
-
-
-def _save_checkpoint(
-    path: Path,
-    fingerprint: str,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    scaler: torch.amp.GradScaler,
-    keeper: BestEpoch,
-    history: list[dict[str, float]],
-) -> None:
-    state = optimiser.state_dict()
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in keeper.state.items()}
-    tensors |= {
-        f"optimiser/{number}/{name}": tensor
-        for number, entries in state["state"].items()
-        for name, tensor in entries.items()
-    }
-    plain = {
-        "fingerprint": fingerprint,
-        "history": history,
-        "best": keeper.row,
-        "groups": state["param_groups"],
-        "scheduler": {key: value for key, value in scheduler.state_dict().items() if key != "milestones"},
-        "scaler": scaler.state_dict(),  # empty but in float16
-    }
-    save_weights(path, tensors, json.loads(json.dumps(plain)))
-
-
-def _resume(
-    path: Path,
-    fingerprint: str,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    scaler: torch.amp.GradScaler,
-    keeper: BestEpoch,
-) -> list[dict[str, float]]:
-    """Take up a checkpoint of the same run; returns the rows of the epochs that are done."""
-    try:
-        tensors, plain = load_weights(path, "train_mv")
-    except ModelError:
-        return []
-    if plain["fingerprint"] != fingerprint:
-        return []
-    model.load_state_dict(_under(tensors, "model/"))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under(tensors, "optimiser/").items():
-        number, entry = name.split("/")
-        state.setdefault(int(number), {})[entry] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
-    scheduler.load_state_dict(plain["scheduler"])
-    if plain.get("scaler"):  # empty where there is nothing to scale
-        scaler.load_state_dict(plain["scaler"])
-    keeper.row, keeper.state = plain["best"], _under(tensors, "best/")
-    return list(plain["history"])
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:
-    """A text that is equal exactly when a checkpoint may be taken up: the recipe and whatever else goes in."""
-    return json.dumps({"recipe": asdict(recipe), **inputs}, sort_keys=True, default=str)
+def _batches(count: int, batch: int, least: int = 1) -> list[slice]:
+    """`count` rows in slices of `batch`; a last slice of fewer than `least` rows joins the one before."""
+    starts = list(range(0, count, batch))
+    if len(starts) > 1 and count - starts[-1] < least:
+        starts.pop()
+    return [slice(start, end) for start, end in pairwise([*starts, count])]
