@@ -9,7 +9,6 @@ import csv
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -44,10 +43,6 @@ from tests.test_training import plain_network
 Launch = Callable[..., list[int]]
 
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
-
-AGREEMENT = 0.02
-"""Largest relative difference of the losses of several processes from those of one. On CPUs each process has batch
-norms of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -137,42 +132,49 @@ def train_recorded(rank: int, folder: Path, out: Path, change: dict[str, Any]) -
         fields = Recorded(stored.reader, stored.motion_frame, stored.first)
         fields.seen = []
         data = MotionData(fields, inputs.motion_clips("train"), inputs.motion_clips("val"))
-        model, rows = plain_network(("a", "b", "c", "d")), []
+        model, rows = plain_network(CLASSES), []
         checkpoint = Checkpoint(out / f"checkpoint-{world.size}", "", 0.0)
         train_mv_tsn(model, data, training_recipe(params, params.tsn.segments), world, checkpoint, rows.append)
         read = {"read": torch.from_numpy(np.concatenate(fields.seen))}
         save_weights(out / f"{world.size}-{rank}", model.state_dict() | read, {"rows": rows})
 
 
+CLASSES = ("a", "b", "c", "d")
+EXACT = {"tsn.epochs": 3, "tsn.eps": 1.0, "tsn.lr": 1.0}
+"""With `eps` this large Adam's steps follow the size of the gradients."""
+
+
 @pytest.mark.parametrize(
     ("size", "change"),
     [
-        (2, {"tsn.batch": 7}),  # 7 and 9 clips: two alone would be too few for two processes
-        (3, {"tsn.batch": 8, "tsn.accumulate": 2}),
+        (2, {"tsn.batch": 6}),  # 6, 6 and 4 clips
+        (3, {"tsn.batch": 16, "tsn.accumulate": 2}),
     ],
 )
-def test_processes_read_each_clip_once_an_epoch_and_end_with_the_weights_of_one(
+def test_processes_end_with_the_weights_of_one(
     finished: Path, launch: Launch, tmp_path: Path, size: int, change: dict[str, Any]
 ) -> None:
-    """With `eps` this large Adam's step follows the size of the gradients."""
-    change = {"tsn.epochs": 3, "tsn.eps": 1.0, "tsn.lr": 1.0, **change}
-    assert launch(1, train_recorded, finished, tmp_path, change) == [0]
-    assert launch(size, train_recorded, finished, tmp_path, change) == [0] * size
+    for count in (1, size):
+        assert launch(count, train_recorded, finished, tmp_path, EXACT | change) == [0] * count
     alone, about = load_weights(tmp_path / "1-0", "")
-    read = []
+    fresh = plain_network(CLASSES).state_dict()
+    assert max((alone[name] - fresh[name]).abs().max() for name in fresh) > 0.01, "it has learnt something"
     for rank in range(size):
         found, said = load_weights(tmp_path / f"{size}-{rank}", "")
-        read.append(found.pop("read").numpy())
-        for name, tensor in found.items():
-            torch.testing.assert_close(tensor, alone[name], atol=1e-4, rtol=1e-3, msg=name)
+        for name in fresh:
+            torch.testing.assert_close(found[name], alone[name], atol=1e-4, rtol=1e-3, msg=name)
         for row, expected in zip(said["rows"], about["rows"], strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
-    np.testing.assert_array_equal(np.sort(np.concatenate(read)), np.sort(alone["read"].numpy()))
+
+
+@pytest.mark.parametrize(("size", "batch"), [(2, 7), (3, 6)])
+def test_each_clip_is_read_once_an_epoch(finished: Path, launch: Launch, tmp_path: Path, size: int, batch: int) -> None:
+    """The last batch, of 2 or 4 clips, is too small for the processes and joins the one before."""
+    assert launch(size, train_recorded, finished, tmp_path, EXACT | {"tsn.batch": batch}) == [0] * size
+    read = [load_weights(tmp_path / f"{size}-{rank}", "")[0]["read"].numpy() for rank in range(size)]
     _, times = np.unique(np.concatenate(read), return_counts=True)
     assert list(times) == [3] * 24, "16 clips to train on and 8 to validate on, in each of 3 epochs"
     assert max(map(len, read)) - min(map(len, read)) <= 3 * 3
-    fresh = plain_network(("a", "b", "c", "d")).state_dict()
-    assert max((alone[name] - fresh[name]).abs().max() for name in fresh) > 0.01, "it has learnt something"
 
 
 # -------------------------------------------------------------------------------------------------- the command
@@ -233,7 +235,6 @@ def test_a_process_that_is_left_alone_ends(launch: Launch, tmp_path: Path) -> No
     assert launch(2, lose, tmp_path) == [1, 0]
     told = said_by(2, tmp_path)
     assert told.startswith("error: training on 2 processes stopped: ")
-    assert "Connection closed by peer" in told
     assert told.endswith("\n  if a process was lost, run the same command again to continue from the last checkpoint\n")
 
 
@@ -253,54 +254,48 @@ def test_accelerate_that_starts_one_process_of_two_is_refused(project: Path) -> 
     )
 
 
-RUN = ("--tsn-epochs", "8", "--tsn-lr", "0.001", "--tsn-accumulate", "2")
-
-
-def test_accelerate_starts_processes_that_agree_with_one(project: Path) -> None:
-    run("python", "-m", "stages.train_mv", *RUN, cwd=project)
+def test_two_processes_train_as_one_does_with_the_batch_in_two_parts(project: Path) -> None:
+    """Their batch norms see the same clips then, though running statistics move in other steps, and validation with
+    them. Dropout draws other masks, so it is left out."""
+    options = ("--tsn-epochs", "8", "--tsn-lr", "0.01", "--tsn-dropout", "0")
+    run("python", "-m", "stages.train_mv", *options, "--tsn-accumulate", "2", cwd=project)
     alone = curves(project)
     launch = ("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "stages.train_mv")
-    done = run(*launch, *RUN, cwd=project, OMP_NUM_THREADS="1")
+    done = run(*launch, *options, cwd=project, OMP_NUM_THREADS="1")
     assert "2 processes on cpu" in done.stdout
-    for name, found in curves(project).items():
-        print(name, found, alone[name])
+    found = curves(project)
+    assert found["train_loss"][-1] < 0.9 * found["train_loss"][0]
+    np.testing.assert_allclose(found["train_loss"], alone["train_loss"], rtol=1e-3)
+    np.testing.assert_allclose(found["train_top1"], alone["train_top1"], atol=1e-6)
 
 
-def test_a_launch_that_was_killed_goes_on_with_another_number_of_processes(
+def test_a_launch_that_was_ended_goes_on_with_another_number_of_processes(
     project: Path, launch: Launch, tmp_path: Path
 ) -> None:
+    options = ("--tsn-epochs", "12", "--tsn-batch", "7")
     checkpoint = project / "data/work/train_mv.safetensors"
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "stages.train_mv"]
     process = subprocess.Popen(
-        [
-            str(BIN / "torchrun"),
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "stages.train_mv",
-            *RUN,
-            "--checkpoint-seconds",
-            "0",
-        ],
+        [*torchrun, *options, "--checkpoint-seconds", "0"],
         cwd=project,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
     )
     assert process.stdout is not None
     assert "2 processes on cpu" in process.stdout.readline()
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.terminate()
     process.communicate(timeout=60)
     rows = load_weights(checkpoint, "")[1]["history"]
-    assert 1 <= len(rows) < 8
-    assert launch(3, stage, [project] * 3, tmp_path, RUN) == [0] * 3
+    assert 1 <= len(rows) < 12
+    assert launch(3, stage, [project] * 3, tmp_path, options) == [0] * 3
     assert not checkpoint.exists()
     found = curves(project)
     for name in CURVES:
-        assert len(found[name]) == 8
+        assert len(found[name]) == 12
         assert list(found[name][: len(rows)]) == pytest.approx([row[name] for row in rows], abs=1e-6)
     assert load_mv_tsn(project / "data/models/mv_tsn.safetensors").config.backbone == "test_resnet"
