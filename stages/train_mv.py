@@ -11,7 +11,7 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import print_note, set_verbosity
 from pipeline.params import Params
 from pipeline.stage import stage
-from pipeline.training_recipe import RECIPE_KEYS, run_fingerprint, training_recipe
+from pipeline.training_recipe import CHECKPOINT_SECONDS, RECIPE_KEYS, run_fingerprint, training_recipe
 
 if TYPE_CHECKING:
     from moclip.training.distributed import World
@@ -22,7 +22,7 @@ def train_mv(
     params: Params,
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Least time between two checkpoints; 0: one after each epoch.")
-    ] = 20.0,
+    ] = CHECKPOINT_SECONDS,
 ) -> None:
     """Train MV-TSN on the motion vectors.
 

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.training.distributed import join, slices
 from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
@@ -106,6 +106,9 @@ def test_slices_cover_every_row_once_and_are_nearly_equal(count: int, parts: int
     assert max(sizes) - min(sizes) <= 1
 
 
+CLASSES = ("a", "b", "c", "d")
+
+
 class Recorded(SampledFields):
     """Fields that note which clips they read."""
 
@@ -122,8 +125,17 @@ class Recorded(SampledFields):
         return super().read_async(clips, segments, generator, own)
 
 
-def train_recorded(rank: int, folder: Path, out: Path, change: dict[str, Any]) -> None:
-    """Train a network without batch norms and dropout; leaves its weights, its rows and the clips it has read."""
+def with_batch_norms() -> MvTsn:
+    torch.manual_seed(1)
+    return MvTsn(MvTsnConfig("test_resnet", CLASSES, 32, 0.5))
+
+
+def without() -> MvTsn:
+    return plain_network(CLASSES)
+
+
+def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Path, change: dict[str, Any]) -> None:
+    """Train a network; leaves its weights, its rows and the clips it has read."""
     os.chdir(folder)
     with join() as world:
         params = parameters.load(paths.PARAMS, change)
@@ -132,14 +144,14 @@ def train_recorded(rank: int, folder: Path, out: Path, change: dict[str, Any]) -
         fields = Recorded(stored.reader, stored.motion_frame, stored.first)
         fields.seen = []
         data = MotionData(fields, inputs.motion_clips("train"), inputs.motion_clips("val"))
-        model, rows = plain_network(CLASSES), []
+        model = build()
+        rows: list[dict[str, float]] = []
         checkpoint = Checkpoint(out / f"checkpoint-{world.size}", "", 0.0)
         train_mv_tsn(model, data, training_recipe(params, params.tsn.segments), world, checkpoint, rows.append)
         read = {"read": torch.from_numpy(np.concatenate(fields.seen))}
         save_weights(out / f"{world.size}-{rank}", model.state_dict() | read, {"rows": rows})
 
 
-CLASSES = ("a", "b", "c", "d")
 EXACT = {"tsn.epochs": 3, "tsn.eps": 1.0, "tsn.lr": 1.0}
 """With `eps` this large Adam's steps follow the size of the gradients."""
 
@@ -155,7 +167,7 @@ def test_processes_end_with_the_weights_of_one(
     finished: Path, launch: Launch, tmp_path: Path, size: int, change: dict[str, Any]
 ) -> None:
     for count in (1, size):
-        assert launch(count, train_recorded, finished, tmp_path, EXACT | change) == [0] * count
+        assert launch(count, train_recorded, without, finished, tmp_path, EXACT | change) == [0] * count
     alone, about = load_weights(tmp_path / "1-0", "")
     fresh = plain_network(CLASSES).state_dict()
     assert max((alone[name] - fresh[name]).abs().max() for name in fresh) > 0.01, "it has learnt something"
@@ -168,13 +180,19 @@ def test_processes_end_with_the_weights_of_one(
 
 
 @pytest.mark.parametrize(("size", "batch"), [(2, 7), (3, 6)])
-def test_each_clip_is_read_once_an_epoch(finished: Path, launch: Launch, tmp_path: Path, size: int, batch: int) -> None:
+def test_each_clip_is_read_once_an_epoch_and_all_end_with_the_same_network(
+    finished: Path, launch: Launch, tmp_path: Path, size: int, batch: int
+) -> None:
     """The last batch, of 2 or 4 clips, is too small for the processes and joins the one before."""
-    assert launch(size, train_recorded, finished, tmp_path, EXACT | {"tsn.batch": batch}) == [0] * size
-    read = [load_weights(tmp_path / f"{size}-{rank}", "")[0]["read"].numpy() for rank in range(size)]
+    change = EXACT | {"tsn.batch": batch}
+    assert launch(size, train_recorded, with_batch_norms, finished, tmp_path, change) == [0] * size
+    ends = [load_weights(tmp_path / f"{size}-{rank}", "")[0] for rank in range(size)]
+    read = [end.pop("read").numpy() for end in ends]
     _, times = np.unique(np.concatenate(read), return_counts=True)
     assert list(times) == [3] * 24, "16 clips to train on and 8 to validate on, in each of 3 epochs"
     assert max(map(len, read)) - min(map(len, read)) <= 3 * 3
+    for end in ends[1:]:
+        assert all(torch.equal(end[name], ends[0][name]) for name in ends[0]), "statistics of batch norms, too"
 
 
 # -------------------------------------------------------------------------------------------------- the command
