@@ -30,7 +30,11 @@ from moclip.motion.field import CODEC_CELL
 from moclip.motion.windows import motion_fields
 from moclip.store.layout import SHARD_FRAMES
 from moclip.store.reader import FieldReader
-from moclip.training.mv_tsn import MvTsnRecipe, optimiser_for, train_mv_tsn
+from moclip.training.distributed import World
+from moclip.training.mv_batches import MotionData
+from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_recipe import MvTsnRecipe
+from moclip.training.mv_tsn import optimiser_for, train_mv_tsn
 from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
 
 PICTURE, CLIP = 224, 20.0  # px: side of the network's input; largest displacement
@@ -286,11 +290,11 @@ class Epoch:
     def ours(self) -> None:
         fields = SampledFields.of(self.reader, self.rows.assign(codec="mpeg4"))
         clips = SplitClips(self.rows["offset"].to_numpy(), self.rows["length"].to_numpy(), self.labels)
-        checkpoint = self.folder / "checkpoint"
-        log: list[dict[str, float]] = []
-        cpu = torch.device("cpu")
-        train_mv_tsn(self.network(), fields, clips, clips[:2], self.recipe, cpu, checkpoint, "", log.append)
-        checkpoint.unlink()
+        checkpoint = Checkpoint(self.folder / "checkpoint", "", seconds=20.0)
+        rows: list[dict[str, float]] = []
+        data, cpu = MotionData(fields, clips, clips[:2]), World(torch.device("cpu"))
+        train_mv_tsn(self.network(), data, self.recipe, cpu, checkpoint, rows.append)
+        checkpoint.path.unlink()
 
     def plain_loop(self, loader: Any) -> None:
         network = self.network()

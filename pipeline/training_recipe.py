@@ -11,7 +11,7 @@ from pipeline.params import Params
 if TYPE_CHECKING:
     from moclip.data.clip_batches import SampledFields
     from moclip.models.mv_tsn import MvTsnConfig
-    from moclip.training.mv_tsn import MvTsnRecipe
+    from moclip.training.mv_recipe import MvTsnRecipe
     from pipeline.inputs import Inputs
 
 
@@ -45,7 +45,7 @@ CHECKPOINT_SECONDS = 20.0
 
 def training_recipe(params: Params, segments: int) -> MvTsnRecipe:
     """The recipe for clips of so many segments."""
-    from moclip.training.mv_tsn import MvTsnRecipe  # and with it torch, which not every caller needs
+    from moclip.training.mv_recipe import MvTsnRecipe  # and with it torch, which not every caller needs
 
     tsn = params.tsn
     return MvTsnRecipe(
@@ -78,7 +78,7 @@ def run_fingerprint(
     fields: SampledFields,
 ) -> str:
     """A text that is equal exactly when a training may go on from the checkpoint of another."""
-    from moclip.training.mv_tsn import recipe_fingerprint
+    from moclip.training.mv_recipe import recipe_fingerprint
     from moclip.video.clip_files import file_md5
 
     return recipe_fingerprint(

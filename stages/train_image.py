@@ -32,7 +32,9 @@ def _train(params: Params, backbone: str) -> None:
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
     from moclip.training.distributed import World
-    from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
+    from moclip.training.mv_batches import MotionData
+    from moclip.training.mv_checkpoint import Checkpoint
+    from moclip.training.mv_tsn import train_mv_tsn
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything

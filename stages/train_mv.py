@@ -40,7 +40,9 @@ def train_mv(
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     from moclip.data.selection import class_names
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-    from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
+    from moclip.training.mv_batches import MotionData
+    from moclip.training.mv_checkpoint import Checkpoint
+    from moclip.training.mv_tsn import train_mv_tsn
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything

@@ -28,7 +28,9 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.training.distributed import join, slices
-from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
+from moclip.training.mv_batches import MotionData
+from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_tsn import train_mv_tsn
 from moclip.workers.processes import single_threaded_workers
 from pipeline import params as parameters
 from pipeline import paths

@@ -32,7 +32,9 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
 from moclip.training.distributed import World
 from moclip.training.fusion import FusionRecipe, train_fusion
-from moclip.training.mv_tsn import Checkpoint, MotionData, train_mv_tsn
+from moclip.training.mv_batches import MotionData
+from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_tsn import train_mv_tsn
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
 from moclip.workers.processes import run_jobs_in_order

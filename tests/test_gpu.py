@@ -30,16 +30,12 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.store.features import FusionData
 from moclip.training.common import autocast_type
 from moclip.training.distributed import World
+from moclip.training.embed import embed_protocol, embed_view
 from moclip.training.fusion import FusionRecipe, train_fusion
-from moclip.training.mv_tsn import (
-    Checkpoint,
-    MotionData,
-    MvTsnRecipe,
-    MvTsnTraining,
-    embed_protocol,
-    embed_view,
-    train_mv_tsn,
-)
+from moclip.training.mv_batches import MotionData
+from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_recipe import MvTsnRecipe
+from moclip.training.mv_tsn import MvTsnTraining, train_mv_tsn
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.predict import load_predictor

@@ -24,16 +24,11 @@ from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
 from moclip.training.common import BestEpoch, autocast_type
 from moclip.training.distributed import World
-from moclip.training.mv_tsn import (
-    Checkpoint,
-    MotionData,
-    MvTsnRecipe,
-    MvTsnTraining,
-    embed_protocol,
-    optimiser_for,
-    step_schedule,
-    train_mv_tsn,
-)
+from moclip.training.embed import embed_protocol
+from moclip.training.mv_batches import MotionData
+from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_recipe import MvTsnRecipe
+from moclip.training.mv_tsn import MvTsnTraining, optimiser_for, step_schedule, train_mv_tsn
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from pipeline import params as parameters

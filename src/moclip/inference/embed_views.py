@@ -71,7 +71,7 @@ class ViewsWorker:
     def run(self, waiting: Sequence[EncodingPart]) -> Iterator[EncodingPart]:
         """Do parts, yielding each when it is set down."""
         from moclip.data.clip_batches import SampledFields, SplitClips
-        from moclip.training.mv_tsn import embed_protocol, embed_view
+        from moclip.training.embed import embed_protocol, embed_view
 
         given = self.given
         for part in waiting:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass  # type: ignore[import-untyped]
 
 
 def pick_device() -> torch.device:

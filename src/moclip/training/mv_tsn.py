@@ -1,17 +1,8 @@
-"""Training MV-TSN on the store of motion fields, and running the trained network over clips.
-
-Each epoch draws from its own random generator (seed, epoch), so a run that is killed and resumed ends with the same
-bytes.
-"""
+"""Training MV-TSN on the store of motion fields."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -19,50 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.data.crops import crop_and_resize, protocol_crops, random_crops
+from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn, parameter_groups
-from moclip.models.weights import load_weights, save_weights
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
 from moclip.training.distributed import World, slices
-
-
-@dataclass(frozen=True)
-class MvTsnRecipe:
-    """The numbers of MV-TSN's training, as in params.yaml's group `tsn`."""
-
-    segments: int
-    epochs: int
-    batch: int  # clips, of all processes together
-    lr: float
-    eps: float
-    weight_decay: float
-    lr_mult_head: float
-    lr_mult_stem: float
-    lr_mult_rest: float
-    lr_steps: tuple[int, ...]
-    crops: tuple[float, ...]
-    flip: bool
-    precision: str
-    test_crop: float
-    seed: int
-    accumulate: int = 1  # parts of a batch that go through the network one after the other
-    compile: bool = False
-
-
-def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:
-    """A text that is equal exactly if a checkpoint may be resumed: the recipe and all other inputs."""
-    return json.dumps({"recipe": asdict(recipe), **inputs}, sort_keys=True, default=str)
-
-
-@dataclass(frozen=True)
-class MotionData:
-    """The store of motion fields, the clips to train on and those to choose the epoch on."""
-
-    fields: SampledFields
-    train: SplitClips
-    val: SplitClips
+from moclip.training.embed import embed_protocol
+from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
+from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_recipe import MvTsnRecipe
 
 
 def train_mv_tsn(
@@ -134,10 +90,8 @@ class MvTsnTraining:
         generator = epoch_generator(recipe.seed, epoch)
         torch.manual_seed(int(generator.integers(2**31)) + world.rank)  # dropout
         order = generator.permutation(len(clips))
-        batches = [order[rows] for rows in _batches(len(clips), recipe.batch, 2 * world.size)]
-        reads = _read_ahead(
-            self.data.fields, [clips[rows] for rows in batches], recipe.segments, generator, world.share
-        )
+        batches = [order[rows] for rows in slice_batches(len(clips), recipe.batch, 2 * world.size)]
+        reads = read_ahead(self.data.fields, [clips[rows] for rows in batches], recipe.segments, generator, world.share)
         self.model.train()
         totals = np.zeros(2)  # loss and correct answers
         for step, (batch, read) in enumerate(reads):
@@ -226,147 +180,3 @@ def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:
             raise ModelError(f"the compiled network failed: {reason}", fix="tsn.compile=false") from problem
 
     return call
-
-
-class Checkpoint:
-    """The file that a training is resumed from. It is resumed only by a run with the same `fingerprint`.
-
-    `seconds` is the least time between two of them: an epoch of a small run takes less time than its checkpoint.
-    """
-
-    def __init__(self, path: Path, fingerprint: str, seconds: float) -> None:
-        self.path, self.fingerprint, self.seconds = path, fingerprint, seconds
-        self.saved = time.monotonic()
-
-    def due(self) -> bool:
-        return time.monotonic() - self.saved >= self.seconds
-
-    def save(self, training: MvTsnTraining) -> None:
-        optimiser = training.optimiser.state_dict()
-        tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in training.best.state.items()}
-        tensors |= {
-            f"optimiser/{number}/{name}": tensor
-            for number, entries in optimiser["state"].items()
-            for name, tensor in entries.items()
-        }
-        scheduler = training.scheduler.state_dict()
-        plain = {
-            "fingerprint": self.fingerprint,
-            "history": training.history,
-            "best": training.best.row,
-            "groups": optimiser["param_groups"],
-            "scheduler": {key: value for key, value in scheduler.items() if key != "milestones"},
-            "scaler": training.scaler.state_dict(),  # empty except in float16
-        }
-        save_weights(self.path, tensors, json.loads(json.dumps(plain)))
-        self.saved = time.monotonic()
-
-    def resume(self, training: MvTsnTraining) -> None:
-        """Bring a new `training` to where the file's run was; without a file of the same run it stays as it is."""
-        try:
-            tensors, plain = load_weights(self.path, "train_mv")
-        except ModelError:
-            return
-        if plain["fingerprint"] != self.fingerprint:
-            return
-        training.model.load_state_dict(_under(tensors, "model/"))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under(tensors, "optimiser/").items():
-            number, entry = name.split("/")
-            state.setdefault(int(number), {})[entry] = tensor
-        training.optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
-        training.scheduler.load_state_dict(plain["scheduler"])
-        if plain["scaler"]:
-            training.scaler.load_state_dict(plain["scaler"])
-        training.best.row, training.best.state = plain["best"], _under(tensors, "best/")
-        training.history = plain["history"]
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-@torch.inference_mode()
-def embed_protocol(
-    model: MvTsn,
-    fields: SampledFields,
-    clips: SplitClips,
-    segments: int,
-    crops: int,
-    crop: float,
-    batch: int,
-    device: torch.device,
-    advance: Callable[[int], object] = lambda count: None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, D) and logits (n, classes) under a test protocol: the mean over `segments` x `crops` pictures.
-
-    The model runs in eval mode; about `batch` pictures go through at once.
-    """
-    model.to(device).eval()
-    boxes = protocol_crops(fields.grid, crop, crops)
-    parts = [clips[rows] for rows in _batches(len(clips), max(1, batch // (segments * crops)))]
-    features = []
-    for part, read in _read_ahead(fields, parts, segments):
-        grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
-        shown = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size)
-        features.append(model.encode(shown).float().unflatten(0, (len(part), -1)).mean(1))
-        advance(len(part))
-    pooled = torch.cat(features)
-    return pooled.cpu().numpy(), model.head(pooled).cpu().numpy()
-
-
-@torch.inference_mode()
-def embed_view(
-    model: MvTsn,
-    fields: SampledFields,
-    clips: SplitClips,
-    segments: int,
-    scales: tuple[float, ...],
-    flip: bool,
-    batch: int,
-    device: torch.device,
-    generator: np.random.Generator,
-    advance: Callable[[int], object] = lambda count: None,
-) -> np.ndarray:
-    """Features (n, D) of one augmented view: random frames of the segments, one random crop and flip a clip."""
-    model.to(device).eval()
-    parts = [clips[rows] for rows in _batches(len(clips), max(1, batch // segments))]
-    features = []
-    for part, read in _read_ahead(fields, parts, segments, generator):
-        boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
-        shown = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size)
-        features.append(model.encode(shown).float().unflatten(0, (len(part), segments)).mean(1))
-        advance(len(part))
-    return torch.cat(features).cpu().numpy()
-
-
-def _read_ahead(
-    fields: SampledFields,
-    batches: Sequence[SplitClips],
-    segments: int,
-    generator: np.random.Generator | None = None,
-    share: Callable[[int], slice] = lambda count: slice(count),
-) -> Iterator[tuple[SplitClips, np.ndarray]]:
-    """Each batch with the fields of its `share` (n * segments, 2, gh, gw) int8, read while you work on the one before.
-
-    Frames are drawn for the whole batch.
-    """
-
-    def begin(batch: SplitClips) -> Callable[[], np.ndarray]:
-        return fields.read_async(batch, segments, generator, share(len(batch)))
-
-    waiting = begin(batches[0])
-    for number, batch in enumerate(batches):
-        read = waiting()
-        if number + 1 < len(batches):
-            waiting = begin(batches[number + 1])
-        yield batch, read
-
-
-def _batches(count: int, batch: int, least: int = 1) -> list[slice]:
-    """`count` rows in slices of `batch`; a last slice of fewer than `least` rows joins the one before."""
-    starts = list(range(0, count, batch))
-    if len(starts) > 1 and count - starts[-1] < least:
-        starts.pop()
-    return [slice(start, end) for start, end in pairwise([*starts, count])]

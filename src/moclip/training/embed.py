@@ -1,0 +1,67 @@
+"""A trained MV-TSN over clips: features and logits under the test protocol, and features of augmented views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.crops import crop_and_resize, protocol_crops, random_crops
+from moclip.models.mv_tsn import MvTsn
+from moclip.training.mv_batches import read_ahead, slice_batches
+
+
+@torch.inference_mode()
+def embed_protocol(
+    model: MvTsn,
+    fields: SampledFields,
+    clips: SplitClips,
+    segments: int,
+    crops: int,
+    crop: float,
+    batch: int,
+    device: torch.device,
+    advance: Callable[[int], object] = lambda count: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, D) and logits (n, classes) under a test protocol: the mean over `segments` x `crops` pictures.
+
+    The model runs in eval mode; about `batch` pictures go through at once.
+    """
+    model.to(device).eval()
+    boxes = protocol_crops(fields.grid, crop, crops)
+    parts = [clips[rows] for rows in slice_batches(len(clips), max(1, batch // (segments * crops)))]
+    features = []
+    for part, read in read_ahead(fields, parts, segments):
+        grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
+        shown = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size)
+        features.append(model.encode(shown).float().unflatten(0, (len(part), -1)).mean(1))
+        advance(len(part))
+    pooled = torch.cat(features)
+    return pooled.cpu().numpy(), model.head(pooled).cpu().numpy()
+
+
+@torch.inference_mode()
+def embed_view(
+    model: MvTsn,
+    fields: SampledFields,
+    clips: SplitClips,
+    segments: int,
+    scales: tuple[float, ...],
+    flip: bool,
+    batch: int,
+    device: torch.device,
+    generator: np.random.Generator,
+    advance: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """Features (n, D) of one augmented view: random frames of the segments, one random crop and flip a clip."""
+    model.to(device).eval()
+    parts = [clips[rows] for rows in slice_batches(len(clips), max(1, batch // segments))]
+    features = []
+    for part, read in read_ahead(fields, parts, segments, generator):
+        boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
+        shown = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size)
+        features.append(model.encode(shown).float().unflatten(0, (len(part), segments)).mean(1))
+        advance(len(part))
+    return torch.cat(features).cpu().numpy()

@@ -1,0 +1,75 @@
+"""The checkpoint that a killed training of MV-TSN resumes from."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from moclip.errors import ModelError
+from moclip.models.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from moclip.training.mv_tsn import MvTsnTraining
+
+
+class Checkpoint:
+    """The file that a training is resumed from. It is resumed only by a run with the same `fingerprint`.
+
+    `seconds` is the least time between two of them: an epoch of a small run takes less time than its checkpoint.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, seconds: float) -> None:
+        self.path, self.fingerprint, self.seconds = path, fingerprint, seconds
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved >= self.seconds
+
+    def save(self, training: MvTsnTraining) -> None:
+        optimiser = training.optimiser.state_dict()
+        tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in training.best.state.items()}
+        tensors |= {
+            f"optimiser/{number}/{name}": tensor
+            for number, entries in optimiser["state"].items()
+            for name, tensor in entries.items()
+        }
+        scheduler = training.scheduler.state_dict()
+        plain = {
+            "fingerprint": self.fingerprint,
+            "history": training.history,
+            "best": training.best.row,
+            "groups": optimiser["param_groups"],
+            "scheduler": {key: value for key, value in scheduler.items() if key != "milestones"},
+            "scaler": training.scaler.state_dict(),  # empty except in float16
+        }
+        save_weights(self.path, tensors, json.loads(json.dumps(plain)))
+        self.saved = time.monotonic()
+
+    def resume(self, training: MvTsnTraining) -> None:
+        """Bring a new `training` to where the file's run was; without a file of the same run it stays as it is."""
+        try:
+            tensors, plain = load_weights(self.path, "train_mv")
+        except ModelError:
+            return
+        if plain["fingerprint"] != self.fingerprint:
+            return
+        training.model.load_state_dict(_with_prefix(tensors, "model/"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _with_prefix(tensors, "optimiser/").items():
+            number, entry = name.split("/")
+            state.setdefault(int(number), {})[entry] = tensor
+        training.optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
+        training.scheduler.load_state_dict(plain["scheduler"])
+        if plain["scaler"]:
+            training.scaler.load_state_dict(plain["scaler"])
+        training.best.row, training.best.state = plain["best"], _with_prefix(tensors, "best/")
+        training.history = plain["history"]
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
