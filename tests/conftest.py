@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,16 @@ from filelock import FileLock
 
 from benchmarks.common import copy_product
 from pipeline import params as parameters
+from tests import warm
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by other tests: more threads would wait for each other
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by other tests: more threads would wait
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 REAL_DATA = "MOCLIP_REAL_DATA"
+WARM = "MOCLIP_WARM"  # the folder of warm.py's shims
 
 DEMO = ("dvc.yaml", "params.yaml", "*.py", ".gitignore")
 
@@ -63,10 +66,33 @@ LONG = (
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would; `code` is the exit code to expect (None: any)."""
+def run(
+    *command: str | Path, cwd: Path, code: int | None = 0, fresh: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would; `code` is the exit code to expect (None: any).
+
+    `python`, `moclip` and `dvc` run in a fork of a warm process (see warm.py), or in a `fresh` one.
+    """
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=surroundings(fresh) | environment,
+        capture_output=True,
+        text=True,
+        timeout=580,
+    )
+    if code is not None:
+        assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def surroundings(fresh: bool = False) -> dict[str, str]:
+    """The environment of a command."""
+    folders = (str(BIN), os.environ["PATH"])
+    if not fresh and WARM in os.environ:
+        folders = (os.environ[WARM], *folders)
     env = os.environ | {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(folders),
         "DVC_NO_ANALYTICS": "1",
         "GIT_AUTHOR_NAME": "t",
         "GIT_AUTHOR_EMAIL": "t@example.org",
@@ -76,17 +102,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: st
     }
     env.pop("DVC_ROOT", None)
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of hundreds of commands would compile the product anew
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=env | environment,
-        capture_output=True,
-        text=True,
-        timeout=580,
-    )
-    if code is not None:
-        assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
+    return env
 
 
 def set_keys(path: Path, values: dict[str, Any]) -> None:
@@ -116,6 +132,33 @@ def new_project(folder: Path) -> Path:
 def commit(folder: Path) -> None:
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-q", "-m", "state", "--allow-empty", cwd=folder)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the warm process that runs the commands, once for all workers of pytest-xdist."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="warm"))  # a socket's path is short
+    warm.write_shims(folder / "bin", folder / "socket")
+    listener = socket.create_server(str(folder / "socket"), family=socket.AF_UNIX, backlog=64)
+    server = subprocess.Popen(
+        [sys.executable, warm.__file__, str(listener.fileno())],
+        pass_fds=[listener.fileno()],
+        cwd=folder,
+        env=surroundings(fresh=True),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,  # no file: children get these streams, which must not be taken for seekable
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    os.environ[WARM] = str(folder / "bin")
+
+    def end() -> None:
+        print(server.communicate()[0], end="", file=sys.stderr)
+        shutil.rmtree(folder)
+
+    config.add_cleanup(end)
 
 
 def pytest_xdist_auto_num_workers() -> int:
