@@ -258,15 +258,19 @@ def run(request: dict[str, Any], streams: list[int]) -> None:
         sys.path[0] = request["folder"]
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif kind == "-c":
+        return
+    sys.modules["__main__"] = module = ModuleType("__main__")
+    if kind == "-c":
         sys.path[0] = ""
         sys.argv = ["-c", *rest[1:]]
-        sys.modules["__main__"] = module = ModuleType("__main__")
-        exec(compile(rest[0], "<string>", "exec", dont_inherit=True), vars(module))
+        code = compile(rest[0], "<string>", "exec", dont_inherit=True)
     else:
-        sys.path[0] = str(Path(kind).resolve().parent)
+        script = Path(kind).absolute()
+        sys.path[0] = str(script.resolve().parent)
         sys.argv = [kind, *rest]
-        runpy.run_path(kind, run_name="__main__")
+        module.__file__ = str(script)
+        code = compile(script.read_bytes(), script, "exec", dont_inherit=True)
+    exec(code, vars(module))
 
 
 def end(status: list[int]) -> None:
