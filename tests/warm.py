@@ -40,10 +40,14 @@ READ_AT_START = (
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
 LIBRARIES = (
-    "accelerate", "av", "dvc.api", "dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce", "dvclive", "filelock",
-    "jinja2", "matplotlib.pyplot", "numpy", "pandas", "pyarrow.parquet", "pydantic", "rich.console", "rich.progress",
-    "ruamel.yaml", "safetensors.torch", "tensorstore", "timm", "torch", "torchvision", "tqdm", "transformers",
-    "typer", "yaml", "zarr",
+    "accelerate", "av", "dulwich.porcelain", "dvc.api", "dvc.cli.parser", "dvc.commands.experiments.run",
+    "dvc.data_cloud", "dvc.repo.experiments.queue.celery", "dvc.repo.index", "dvc.repo.plots", "dvc.repo.reproduce",
+    "dvc.utils.hydra", "dvc.utils.strictyaml", "dvclive", "filelock", "jinja2", "matplotlib.pyplot",
+    "multiprocessing.forkserver", "networkx", "numpy", "pandas", "pyarrow.dataset", "pyarrow.pandas_compat",
+    "pyarrow.parquet", "pydantic.main", "pydantic.type_adapter", "pygit2", "rich.console", "rich.progress",
+    "ruamel.yaml", "safetensors.torch", "tensorstore", "timm", "torch", "torch.utils.flop_counter", "torchvision",
+    "tqdm", "transformers.models.clip.image_processing_clip", "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip", "typer", "yaml", "zarr",
 )  # fmt: skip
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
