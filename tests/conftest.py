@@ -88,9 +88,9 @@ def run(
 
 def surroundings(fresh: bool = False) -> dict[str, str]:
     """The environment of a command."""
-    folders = (str(BIN), os.environ["PATH"])
+    folders = [str(BIN), os.environ["PATH"]]
     if not fresh and WARM in os.environ:
-        folders = (os.environ[WARM], *folders)
+        folders.insert(0, os.environ[WARM])
     env = os.environ | {
         "PATH": os.pathsep.join(folders),
         "DVC_NO_ANALYTICS": "1",

@@ -24,12 +24,14 @@ import importlib
 import json
 import os
 import resource
+import selectors
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 COMMANDS = ("python", "moclip", "dvc")
 READ_AT_START = (
@@ -79,37 +81,27 @@ def write_shims(folder: Path, address: Path) -> None:
 def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
     """Let the server run `python ARGUMENTS` and end as it ends; run it here where the server cannot."""
     if arguments and (arguments[0] in ("-m", "-c") or not arguments[0].startswith("-")):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(address)
-            status = _ask(connection, arguments)
-            if status < 0:
-                signal.signal(-status, signal.SIG_DFL)
-                os.kill(os.getpid(), -status)
-            if status != NEEDS_FRESH:
-                os._exit(status)
+        status = _ask(address, arguments)
+        if status < 0:
+            signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        if status != NEEDS_FRESH:
+            os._exit(status)
     os.execv(python, [python, *arguments])
 
 
-def _ask(connection: socket.socket, arguments: list[str]) -> int:
+def _ask(address: str, arguments: list[str]) -> int:
     """Send the command, then signals as they come; its exit status, or minus the signal that ended it."""
-    ignored = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
-    umask = os.umask(0)
-    os.umask(umask)
-    request = json.dumps(
-        {
-            "arguments": arguments,
-            "folder": os.getcwd(),
-            "environment": dict(os.environ),
-            "umask": umask,
-            "ignored": ignored,
-            "limits": [resource.getrlimit(which) for which in LIMITS],
-        }
-    ).encode()
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:  # the session is over
+        return NEEDS_FRESH
+    request = Request.here(arguments)
     for number in FORWARDED:
-        if number not in ignored:
+        if number not in request.ignored:
             signal.signal(number, lambda got, _frame: connection.sendall(bytes([got])))
-    socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2])
-    connection.sendall(request)
+    request.send(connection)
     answer = connection.recv(STATUS.size, socket.MSG_WAITALL)
     if len(answer) < STATUS.size:
         sys.exit("the warm server ended while it ran this command")
@@ -117,98 +109,140 @@ def _ask(connection: socket.socket, arguments: list[str]) -> int:
     return status
 
 
+# --------------------------------------------------------------------------------------------------- the request
+
+
+class Request(NamedTuple):
+    """A command as its shim was started."""
+
+    arguments: list[str]  # of `python`
+    folder: str
+    environment: dict[str, str]
+    umask: int
+    ignored: list[int]  # signals
+    limits: list[tuple[int, int]]  # of LIMITS, soft and hard
+    streams: list[int]  # stdin, stdout, stderr
+
+    @classmethod
+    def here(cls, arguments: list[str]) -> Request:
+        umask = os.umask(0)
+        os.umask(umask)
+        return cls(
+            arguments,
+            str(Path.cwd()),
+            dict(os.environ),
+            umask,
+            [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN],
+            [resource.getrlimit(which) for which in LIMITS],
+            [0, 1, 2],
+        )
+
+    def send(self, connection: socket.socket) -> None:
+        content = json.dumps(self._asdict()).encode()
+        socket.send_fds(connection, [LENGTH.pack(len(content))], self.streams)
+        connection.sendall(content)
+
+    @classmethod
+    def received(cls, connection: socket.socket) -> Request:
+        head, streams, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
+        content = connection.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL)
+        return cls(**json.loads(content) | {"streams": streams})
+
+    def close(self) -> None:
+        for stream in self.streams:
+            os.close(stream)
+
+
 # ----------------------------------------------------------------------------------------------------- the server
 
 
-def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork a child for each request; returns in the child, with the request and its standard streams.
+class Server:
+    """Forks a child for each request, passes signals on to it, and tells its shim how it ended."""
 
-    The server ends when its stdin does, which pytest holds.
-    """
-    import selectors
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.started_with = _read_at_start(os.environ)
+        self.imported = False
+        self.children: dict[socket.socket, int] = {}  # process by the shim's connection
+        self.selector = selectors.DefaultSelector()
+        self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for source, act in ((0, self._stop), (self.woken, self._reap), (listener, self._accept)):
+            self.selector.register(source, selectors.EVENT_READ, act)
 
-    started_with = _read_at_start(os.environ)
-    woken, waker = os.pipe2(os.O_NONBLOCK)
-    signal.set_wakeup_fd(waker)  # the end of a child wakes the loop
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    running: dict[int, socket.socket] = {}
-    asking: dict[socket.socket, int] = {}
-    selector = selectors.DefaultSelector()
-    for source in (0, woken, listener):
-        selector.register(source, selectors.EVENT_READ)
-    imported = False
+    def serve(self) -> Request:
+        """Serve until stdin ends, which pytest holds; returns in each child, with what it is to run."""
+        signal.set_wakeup_fd(self.waker)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # the end of a child wakes the loop
+        while True:
+            for key, _ in self.selector.select():
+                if request := key.data(key.fileobj):
+                    return request
 
-    while True:
-        for key, _ in selector.select():
-            source = key.fileobj
-            if source == 0:
-                for pid in running:
-                    _kill(pid)
-                sys.exit()
-            if source == woken:
-                os.read(woken, 4096)
-                continue
-            if source is not listener:
-                connection: Any = source
-                pid = asking[connection]
-                sent = b""
-                with contextlib.suppress(ConnectionError):
-                    sent = connection.recv(64)
-                for number in sent:
-                    os.kill(pid, number)
-                if not sent:  # the shim was killed
-                    selector.unregister(connection)
-                    _kill(pid)
-                continue
-            connection = listener.accept()[0]
-            request, streams = _received(connection)
-            if _read_at_start(request["environment"]) != started_with:
-                connection.sendall(STATUS.pack(NEEDS_FRESH))
-                connection.close()
-            else:
-                if not imported:
-                    _import_ahead()
-                    imported = True
-                pid = os.fork()
-                if not pid:
-                    signal.set_wakeup_fd(-1)
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    for other in (listener, connection, *asking):
-                        other.close()
-                    selector.close()
-                    os.close(woken)
-                    os.close(waker)
-                    return request, streams
-                running[pid], asking[connection] = connection, pid
-                selector.register(connection, selectors.EVENT_READ)
-            for stream in streams:
-                os.close(stream)
-        while running:
-            pid, wait_status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
-            connection = running.pop(pid)
-            del asking[connection]
-            with contextlib.suppress(KeyError):  # the shim was killed
-                selector.unregister(connection)
-            with contextlib.suppress(OSError):
-                connection.sendall(STATUS.pack(os.waitstatus_to_exitcode(wait_status)))
+    def _accept(self, _listener: object) -> Request | None:
+        connection = self.listener.accept()[0]
+        request = Request.received(connection)
+        if _read_at_start(request.environment) != self.started_with:
+            connection.sendall(STATUS.pack(NEEDS_FRESH))
             connection.close()
+            request.close()
+            return None
+        if not self.imported:
+            _import_ahead()
+            self.imported = True
+        pid = os.fork()
+        if not pid:
+            os.setpgid(0, 0)
+            connection.close()
+            self._forget()
+            return request
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)  # here and in the child: neither goes on before it is done
+        self.children[connection] = pid
+        self.selector.register(connection, selectors.EVENT_READ, self._pass_on)
+        request.close()
+        return None
+
+    def _pass_on(self, connection: socket.socket) -> None:
+        if connection not in self.children:  # it ended meanwhile
+            return
+        numbers = b""
+        with contextlib.suppress(ConnectionError):
+            numbers = connection.recv(64)
+        for number in numbers:
+            os.kill(self.children[connection], number)
+        if not numbers:  # the shim was killed
+            self.selector.unregister(connection)
+            os.killpg(self.children[connection], signal.SIGKILL)
+
+    def _reap(self, _woken: object) -> None:
+        os.read(self.woken, 4096)
+        for connection, child in list(self.children.items()):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                with contextlib.suppress(OSError, KeyError):  # the shim was killed
+                    connection.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
+                    self.selector.unregister(connection)
+                connection.close()
+                del self.children[connection]
+
+    def _stop(self, _stdin: object) -> NoReturn:
+        for pid in self.children.values():
+            os.killpg(pid, signal.SIGKILL)
+        sys.exit()
+
+    def _forget(self) -> None:
+        """Close in a child what belongs to the server."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for connection in (self.listener, *self.children):
+            connection.close()
+        self.selector.close()
+        os.close(self.woken)
+        os.close(self.waker)
 
 
-def _read_at_start(environment: Any) -> dict[str, str]:
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
-
-
-def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, streams, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
-    length = LENGTH.unpack(head)[0]
-    return json.loads(connection.recv(length, socket.MSG_WAITALL)), list(streams)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def _import_ahead() -> None:
@@ -228,7 +262,7 @@ def _import_ahead() -> None:
 # ------------------------------------------------------------------------------------------------------ the child
 
 
-def run(request: dict[str, Any], streams: list[int]) -> None:
+def run(request: Request) -> None:
     """Run the command in this forked process as a fresh Python would."""
     import runpy
     import tempfile
@@ -237,29 +271,28 @@ def run(request: dict[str, Any], streams: list[int]) -> None:
 
     import numpy as np
 
-    os.setpgid(0, 0)
-    for number in FORWARDED:
-        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else signal.SIG_DFL)
-    if signal.SIGINT not in request["ignored"]:
+    for handled in FORWARDED:
+        signal.signal(handled, signal.SIG_IGN if handled in request.ignored else signal.SIG_DFL)
+    if signal.SIGINT not in request.ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, stream in enumerate(streams):
+    for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    os.umask(request["umask"])
-    os.chdir(request["folder"])
-    for which, limit in zip(LIMITS, request["limits"], strict=True):
+    os.umask(request.umask)
+    os.chdir(request.folder)
+    for which, limit in zip(LIMITS, request.limits, strict=True):
         resource.setrlimit(which, limit)
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update(request.environment)
     time.tzset()
     tempfile.tempdir = None
-    np.random.seed()  # noqa: NPY002  the global generator, as an import seeds it
+    np.random.seed()  # the global generator, as an import seeds it
     importlib.invalidate_caches()
 
-    kind, *rest = request["arguments"]
+    kind, *rest = request.arguments
     if kind == "-m":
-        sys.path[0] = request["folder"]
+        sys.path[0] = request.folder
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         return
@@ -289,7 +322,7 @@ if __name__ == "__main__":
     ended_with: list[int] = []
     atexit.register(end, ended_with)  # the first to register is the last to be called
     try:
-        run(*serve(socket.socket(fileno=int(sys.argv[1]))))
+        run(Server(socket.socket(fileno=int(sys.argv[1]))).serve())
         ended_with.append(0)
     except SystemExit as ending:
         if ending.code is None or isinstance(ending.code, int):
