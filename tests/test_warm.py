@@ -1,0 +1,80 @@
+"""A command in the warm process does what a fresh one does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run, surroundings
+
+TOLD = """
+import json, os, random, resource, signal, sys, tempfile
+import __main__
+print(json.dumps({
+    "argv": sys.argv, "path": sys.path, "name": __name__, "main": __main__.__dict__ is globals(),
+    "file": globals().get("__file__"), "folder": os.getcwd(), "environment": {**os.environ, "PATH": "", "_": ""},
+    "executable": sys.executable, "temporary": tempfile.gettempdir(), "umask": os.umask(0),
+    "signals": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
+    "limit": resource.getrlimit(resource.RLIMIT_FSIZE), "stdout": [sys.stdout.encoding, sys.stdout.errors],
+    "terminal": [sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stderr.errors],
+    "files": sorted(os.listdir("/proc/self/fd"))[:3], "stdin": sys.stdin.read(),
+}, sort_keys=True))
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("how", ["-c", "-m told.inside", "told/inside.py"])
+def test_a_command_finds_what_a_fresh_one_finds(how: str, tmp_path: Path) -> None:
+    (tmp_path / "told").mkdir()
+    (tmp_path / "told/inside.py").write_text(TOLD)
+    command = ["python", *(["-c", TOLD] if how == "-c" else how.split()), "one", "two words"]
+    script = 'umask 027; ulimit -S -f 1000; trap "" TERM; echo given | "$@"'
+    warm, fresh = (
+        run("bash", "-c", script, "_", *command, cwd=tmp_path, code=3, fresh=fresh, KEY="välue", TMPDIR=str(tmp_path))
+        for fresh in (False, True)
+    )
+    found = json.loads(warm.stdout)
+    assert found == json.loads(fresh.stdout)
+    assert found["stdin"] == "given\n"
+    assert warm.stderr == fresh.stderr
+
+
+def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
+    code = "import sys; print('torch' in sys.modules)"
+    assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
+    assert run("bash", "-c", f'python -c "{code}"', cwd=tmp_path).stdout == "True\n"
+    assert run("python", "-c", code, cwd=tmp_path, fresh=True).stdout == "False\n"
+    assert run("python", "-c", code, cwd=tmp_path, OMP_NUM_THREADS="3").stdout == "False\n"
+    assert run("python", "-S", "-c", code, cwd=tmp_path).stdout == "False\n"
+
+
+def test_two_commands_draw_other_random_numbers(tmp_path: Path) -> None:
+    code = "import random, numpy; print(random.random(), numpy.random.rand())"
+    first, second = (run("python", "-c", code, cwd=tmp_path).stdout.split() for _ in range(2))
+    assert not set(first) & set(second)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("raise KeyboardInterrupt", -signal.SIGINT), ("1 / 0", 1), ("import sys; sys.exit('why')", 1), ("", 0)],
+)
+def test_it_ends_as_the_command_ends(code: str, status: int, tmp_path: Path) -> None:
+    warm, fresh = (run("python", "-c", code, cwd=tmp_path, code=status, fresh=fresh).stderr for fresh in (False, True))
+    assert warm.splitlines()[-1:] == fresh.splitlines()[-1:]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_reaches_the_command(number: signal.Signals, tmp_path: Path) -> None:
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    command = ["python", "-c", code]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=tmp_path, env=surroundings(), text=True, **streams) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() != f"{process.pid}\n"
+        process.send_signal(number)
+        assert process.stdout.read() == "", "the command's end closes it"
+    assert process.returncode == -number
