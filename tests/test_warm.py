@@ -71,8 +71,7 @@ def test_it_ends_as_the_command_ends(code: str, status: int, tmp_path: Path) -> 
 def test_a_signal_reaches_the_command(number: signal.Signals, tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     command = ["python", "-c", code]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=tmp_path, env=surroundings(), text=True, **streams) as process:
+    with subprocess.Popen(command, cwd=tmp_path, env=surroundings(), text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() != f"{process.pid}\n"
         process.send_signal(number)
