@@ -190,12 +190,12 @@ def rewrite(path: Path, fields: np.ndarray, source: FieldReader, chunk: int) -> 
     """Write the same array with chunks of another length; returns the bytes of its shards."""
     product, CHUNK_FRAMES = CHUNK_FRAMES, chunk
     try:
-        for number, shard in enumerate(np.split(fields, len(fields) // source.shard)):
+        for number, shard in enumerate(np.split(fields, len(fields) // source.shard_frames)):
             file = path / shard_name(number)
             file.parent.mkdir(parents=True)
             file.write_bytes(encode_shard(shard))
         types = read_frame_types(source.folder)
-        write_metadata(path, types, source.grid, source.shard, source.attributes)
+        write_metadata(path, types, source.grid, source.shard_frames, source.attributes)
     finally:
         CHUNK_FRAMES = product
     return sum(file.stat().st_size for file in (path / "field" / "c").rglob("*") if file.is_file())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
-from moclip.files.atomic import file_aside, write_atomically
+from moclip.files.atomic import atomic_file, write_atomically
 from pipeline import params as parameters
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Atomic, without pandas' index; the same table always gives the same bytes."""
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         table.to_parquet(aside, index=False)
 
 

@@ -28,10 +28,10 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
     """
 
     with while_importing():
-        from moclip.files.atomic import folder_aside
+        from moclip.files.atomic import atomic_folder
 
     if params.baselines.image is False:
-        with folder_aside(paths.IMAGE_LOGITS) as folder:
+        with atomic_folder(paths.IMAGE_LOGITS) as folder:
             folder.mkdir()
         print_note("embed_image: nothing to do, baselines.image is false")
         return
@@ -41,7 +41,7 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
 def _embed(params: Params, ray: str | None) -> None:
     # imported here: with nothing to do, nobody waits for torch
     from moclip.files.links import folder_to_fill
-    from moclip.store.features import ArrayLayout, write_pieces
+    from moclip.store.features import ArrayLayout, write_group_in_pieces
     from moclip.video.clip_files import file_md5
     from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
     from pipeline.inputs import Inputs
@@ -63,7 +63,7 @@ def _embed(params: Params, ray: str | None) -> None:
     rows = {"logits": ArrayLayout((len(inputs.classes),), "<f4", ("class",))}
     pieces = ({"logits": arrays["logits"]} for arrays in parts.arrays([part.name for part in every]))
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
-        write_pieces(store, list(clips["id"]), rows, pieces, about)
+        write_group_in_pieces(store, list(clips["id"]), rows, pieces, about)
     parts.end()
     print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
 

@@ -20,11 +20,11 @@ def train_image(params: Params) -> None:
     """
 
     with while_importing():
-        from moclip.files.atomic import folder_aside
+        from moclip.files.atomic import atomic_folder
 
     backbone = params.baselines.image
     if backbone is False:
-        with folder_aside(paths.IMAGE_BASELINE) as folder:
+        with atomic_folder(paths.IMAGE_BASELINE) as folder:
             folder.mkdir()
         print_note("train_image: nothing to do, baselines.image is false")
         return
@@ -34,7 +34,7 @@ def train_image(params: Params) -> None:
 def _train(params: Params, backbone: str) -> None:
     # imported here: with nothing to do, nobody waits for torch
     from moclip.data.selection import class_names
-    from moclip.files.atomic import folder_aside
+    from moclip.files.atomic import atomic_folder
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
     from moclip.training.mv_tsn import train_mv_tsn
@@ -58,7 +58,7 @@ def _train(params: Params, backbone: str) -> None:
     print_note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
     run = run_fingerprint(params, wanted, config, pretrained, inputs, fields)
     checkpoint = paths.WORK / "train_image.safetensors"
-    with inputs.naming(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
+    with inputs.naming(inputs.motion_rows("train")), atomic_folder(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)
         model.save(folder / paths.IMAGE_MODEL.name, inputs.trained_with(params, "baselines.image", *FIELD_KEYS))

@@ -25,7 +25,7 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
 
         from moclip.data.clip_folder import scan_folder
         from moclip.data.selection import tally
-        from moclip.video.transcode import clear_transcoded, transcode_clips
+        from moclip.video.transcoded_folder import clear_transcoded, transcode_clips
 
     if params.index.transcode is False:
         clear_transcoded(paths.TRANSCODED)

@@ -25,12 +25,12 @@ from torch.nn import functional
 from benchmarks.predict import bare
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
+from moclip.data.fusion_data import FusionData
 from moclip.inference.bundle import load_bundle
 from moclip.inference.predictor import PARTS, Predictor
 from moclip.models.device import pick_device
 from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-from moclip.store.features import FusionData
 from moclip.training.common import autocast_type
 from moclip.training.distributed import ALONE, World
 from moclip.training.fusion import FusionRecipe, train_fusion
