@@ -255,7 +255,7 @@ def test_interrupted_extraction_is_not_read(
 ) -> None:
     path, table, _ = made
     (path / PARTS_FOLDER).mkdir()
-    with pytest.raises(StoreError, match="did not end"):
+    with pytest.raises(StoreError, match="is unfinished"):
         FieldReader(path, table)
 
 

@@ -173,8 +173,8 @@ class FieldReader:
             return StoreError(f"a requested frame belongs to no video ({reason})", where=self.path)
         starts = self.table["offset"] // self.shard_frames
         ends = (self.table["offset"] + self.table["slots"] - 1) // self.shard_frames
-        in_damaged = [any(s <= number <= e for number in damaged) for s, e in zip(starts, ends, strict=True)]
-        names = self.table.loc[(self.table["status"] == "ok") & in_damaged, "id"].tolist()
+        hit = self.table[[any(s <= number <= e for number in damaged) for s, e in zip(starts, ends, strict=True)]]
+        names = hit.loc[hit["status"] == "ok", "id"].tolist()
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         what = f"shard {', '.join(map(str, damaged))} is missing or damaged; it holds the videos {shown}"
         file = join_path(self.folder.url, shard_name(int(damaged[0])))
