@@ -24,7 +24,7 @@ from benchmarks.common import copy_product, say
 from benchmarks.comparison import UCF_CLIPS, UCF_TRAIN, Part, command, git_and_dvc, run_alone
 from moclip.data.index import INDEX_COLUMNS
 from moclip.data.selection import class_names, index_counts, tally
-from moclip.files.atomic import folder_aside
+from moclip.files.atomic import atomic_folder
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.store.features import to_unit_length, write_features, write_group
 from moclip.training.common import autocast_type
@@ -136,7 +136,7 @@ def _write_features(size: Size) -> dict[str, int]:
     attributes = {"model": file_md5(paths.MV_TSN), "field_bytes": 2400}
     logits = drawn(labels, size.classes, 3.0)
     train = table["split"].eq("train").to_numpy()
-    with folder_aside(paths.MV_EMBED) as store:
+    with atomic_folder(paths.MV_EMBED) as store:
         arrays = {"features": (drawn(labels, MOTION, 3.0), ("feature",)), "logits": (logits, ("class",))}
         write_group(store / "protocol", ids, arrays, attributes)
         views = np.stack([drawn(labels[train], MOTION, 3.0) for _ in range(VIEWS)], axis=1)

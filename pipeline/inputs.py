@@ -17,11 +17,12 @@ import pandas as pd
 import torch
 
 from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.fusion_data import FusionData
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
 from moclip.errors import ModelError, StoreError
 from moclip.models.hub_files import files_digest
 from moclip.models.weights import MADE, read_config
-from moclip.store.features import Features, FusionData, to_unit_length
+from moclip.store.features import Features, to_unit_length
 from moclip.store.reader import FieldReader
 from moclip.training.common import LossError
 from moclip.video.clip_files import file_md5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
-from moclip.files.atomic import file_aside, folder_aside, write_atomically
+from moclip.files.atomic import atomic_file, atomic_folder, write_atomically
 from pipeline import params as parameters
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Atomic, without pandas' index; the same table always gives the same bytes."""
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         table.to_parquet(aside, index=False)
 
 
@@ -49,7 +49,7 @@ def write_unused(folder: Path, reason: str) -> None:
 
     Not by an empty one: DVC warns of empty folders on each run, and remotes with cloud versioning lose them.
     """
-    with folder_aside(folder) as aside:
+    with atomic_folder(folder) as aside:
         aside.mkdir()
         write_text(aside / "unused.txt", f"{reason}\n")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from moclip.errors import clip_problem
+from moclip.errors import as_video_error
 from moclip.evaluation.report import KINDS, PAPER, Choice, Confusion
 from moclip.evaluation.report_pictures import motion_uri, still_uri
 from moclip.files.folders import join_path
@@ -116,7 +116,7 @@ def gallery(
     def card(choice: Choice) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
         label = int(row["label"])
-        fields = dequantise(reader.video(row["id"]), reader.attributes["clip"])
+        fields = dequantise(reader.read_video(row["id"]), reader.attributes["clip"])
         frames = seen.rows("frame", [row["id"]])[0]
         with local_copy(join_path(root, files[row["id"]])) as file:
             pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
@@ -145,7 +145,7 @@ def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
     try:
         return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
     except Exception as problem:  # an extreme shape, say: whatever is wrong with one clip, it costs no other
-        return {"still": None, "reason": clip_problem(problem, path).what}
+        return {"still": None, "reason": as_video_error(problem, path).what}
 
 
 def _top(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
         from moclip.files.links import folder_to_fill
         from moclip.inference.encode import EncodingPart, ImageEncoderWorker, encode_parts
         from moclip.models.hub_files import files_digest
-        from moclip.store.features import ArrayLayout, to_unit_length, write_pieces
+        from moclip.store.features import ArrayLayout, to_unit_length, write_group_in_pieces
         from moclip.store.resumable import ResumableParts, part_slices
         from pipeline.index_file import read_index
         from pipeline.provenance import clips_digest, made_with
@@ -85,7 +85,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
         "vision": notes[0]["vision"],
     }
     with folder_to_fill(paths.CLIP_IMAGE, params.store or None) as folder:
-        write_pieces(folder, ids, layout, pieces, about)
+        write_group_in_pieces(folder, ids, layout, pieces, about)
     reasons = [skipped.get(str(name), "") for name in clips["id"]]
     status = ["failed" if reason else "ok" for reason in reasons]
     write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status=status, reason=reasons))

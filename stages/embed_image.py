@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pipeline import paths
-from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.io import write_unused
 from pipeline.params import Params
@@ -27,9 +26,6 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
     under evaluate.protocol; with a URL in `store` they go there, and image_logits is a link to them. With
     baselines.image false it has only unused.txt.
     """
-    with while_importing():
-        pass
-
     if params.baselines.image is False:
         write_unused(paths.IMAGE_LOGITS, "baselines.image is false")
         print_note("embed_image: nothing to do, baselines.image is false")
@@ -40,7 +36,7 @@ def embed_image(params: Params, ray: OnCluster = None) -> None:
 def _embed(params: Params, ray: str | None) -> None:
     # imported here: with nothing to do, nobody waits for torch
     from moclip.files.links import folder_to_fill
-    from moclip.store.features import ArrayLayout, write_pieces
+    from moclip.store.features import ArrayLayout, write_group_in_pieces
     from moclip.video.clip_files import file_md5
     from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
     from pipeline.inputs import Inputs
@@ -62,7 +58,7 @@ def _embed(params: Params, ray: str | None) -> None:
     rows = {"logits": ArrayLayout((len(inputs.classes),), "<f4", ("class",))}
     pieces = ({"logits": arrays["logits"]} for arrays in parts.arrays([part.name for part in every]))
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
-        write_pieces(store, list(clips["id"]), rows, pieces, about)
+        write_group_in_pieces(store, list(clips["id"]), rows, pieces, about)
     parts.end()
     print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
 

@@ -43,7 +43,7 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
         from moclip.files.links import folder_to_fill
         from moclip.inference.encode import EncodingPart
         from moclip.models.mv_tsn import load_mv_tsn
-        from moclip.store.features import ArrayLayout, write_pieces
+        from moclip.store.features import ArrayLayout, write_group_in_pieces
         from moclip.store.resumable import part_slices
         from moclip.video.clip_files import file_md5
         from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
@@ -77,8 +77,8 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
     stacked = {"features": ArrayLayout((params.embed.views, model.width), "<f4", ("view", "feature"))}
     with folder_to_fill(paths.MV_EMBED, params.store or None) as store:
         pieces = parts.arrays([part.name for part in protocol])
-        write_pieces(store / "protocol", list(everyone["id"]), rows, pieces, about)
-        write_pieces(store / "views", list(train["id"]), stacked, _stacked(parts, views), {})
+        write_group_in_pieces(store / "protocol", list(everyone["id"]), rows, pieces, about)
+        write_group_in_pieces(store / "views", list(train["id"]), stacked, _stacked(parts, views), {})
     parts.end()
     print_note(f"embed_mv: {len(everyone)} clips under {params.evaluate.protocol}, {params.embed.views} views of train")
 

@@ -28,7 +28,7 @@ def train_image(params: Params) -> None:
 
 def _train(params: Params, backbone: str) -> None:
     from moclip.data.selection import class_names
-    from moclip.files.atomic import folder_aside
+    from moclip.files.atomic import atomic_folder
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
     from moclip.training.distributed import World
@@ -56,7 +56,7 @@ def _train(params: Params, backbone: str) -> None:
         run_fingerprint(params, wanted, config, pretrained, inputs, data.fields),
         CHECKPOINT_SECONDS,
     )
-    with inputs.naming(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
+    with inputs.naming(inputs.motion_rows("train")), atomic_folder(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
         model.save(folder / paths.IMAGE_MODEL.name, inputs.trained_with(params, "baselines.image", *FIELD_KEYS))

@@ -24,7 +24,7 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
 
         from moclip.data.clip_folder import scan_folder
         from moclip.data.selection import tally
-        from moclip.video.transcode import transcode_clips
+        from moclip.video.transcoded_folder import transcode_clips
 
     if params.index.transcode is False:
         unused = "index.transcode is false: the clips are read as they are"

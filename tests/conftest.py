@@ -67,7 +67,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(
-    *command: str | Path, cwd: Path, code: int | None = 0, fresh: bool = False, **environment: str
+    *command: str | Path, cwd: Path, code: int | None = 0, fresh: bool = False, **environment: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would; `code` is the exit code to expect (None: any).
 

@@ -267,7 +267,7 @@ def judged(mutants: Sequence[Mutant], root: Path, project: Path) -> Findings:
         elif mutant.kind in NO_CLIPS or (mutant.kind, mutant.done) == ("link", "to a clip outside"):
             found.let_in.append(mutant.id)
         else:
-            stored, types = reader.video(mutant.id), reader.frame_types(mutant.id)
+            stored, types = reader.read_video(mutant.id), reader.frame_types(mutant.id)
             good = clean_fields(mutant.source) if mutant.source else None
             same = intact(good, fields) if good and fields else 0
             found.compared += same

@@ -102,7 +102,7 @@ def test_a_clip_that_kills_its_worker_costs_itself_alone(
     assert table.loc["v3", "reason"] == DECODER_DIED
     found = FieldReader(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet")
     right = FieldReader(tmp_path / "right/mv.zarr", tmp_path / "right/mv.parquet")
-    assert all((found.video(name) == right.video(name)).all() for name in healthy["id"])
+    assert all((found.read_video(name) == right.read_video(name)).all() for name in healthy["id"])
 
 
 def _apart_or_die(job: ShardJob) -> None:

@@ -126,7 +126,7 @@ def test_what_is_stored_is_the_definition_in_int8(stream: Stream, accumulate: bo
     assert (table["status"].item(), table["length"].item()) == ("ok", count)
     short = f"{count} of {stream.info.frames} frames decoded"
     assert table["reason"].item() == ("" if count == stream.info.frames else short)
-    stored = FieldReader(zarr_path, table_path).video("a") * (20 / 127)
+    stored = FieldReader(zarr_path, table_path).read_video("a") * (20 / 127)
     slow = np.clip(stream.slow(accumulate, CANVAS), -20, 20)
     np.testing.assert_allclose(stored, slow, rtol=0, atol=20 / 254 + 1e-6)
 

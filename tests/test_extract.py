@@ -92,7 +92,7 @@ def test_stored_fields_are_those_of_the_videos(clips: Path, tmp_path: Path) -> N
         vectors = read_vectors(clips / row.path, "pyav")
         np.testing.assert_array_equal(reader.frame_types(row.id), vectors.frame_types)
         expected = quantise(motion_field(vectors, CANVAS))
-        np.testing.assert_array_equal(reader.video(row.id), expected)
+        np.testing.assert_array_equal(reader.read_video(row.id), expected)
         assert np.abs(expected).max() > 5
     assert reader.attributes["scale"] == 20.0 / 127
     assert reader.attributes["canvas"] == [48, 64]
@@ -109,7 +109,7 @@ def test_accumulated_fields_are_traced_across_windows(
     monkeypatch.undo()
     vectors = read_vectors(clips / videos["path"].iloc[0], "pyav")
     ((expected, _),) = motion_fields([vectors], CANVAS, 8, manner)
-    np.testing.assert_array_equal(reader_of(tmp_path).video("v1"), quantise(expected))
+    np.testing.assert_array_equal(reader_of(tmp_path).read_video("v1"), quantise(expected))
 
 
 def test_bytes_do_not_depend_on_workers_order_or_repetition(clips: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_removed_and_changed_clips_leave_nothing_behind(clips: Path, tmp_path: P
     assert list(table["id"]) == ["v4", "v6"]
     reader = reader_of(tmp_path)
     np.testing.assert_array_equal(
-        reader.video("v4"),
+        reader.read_video("v4"),
         quantise(motion_field(read_vectors(clips / "v0.avi", "pyav"), CANVAS)),
     )
     stored = set(np.flatnonzero((_everything(tmp_path) != MISSING).any((1, 2, 3))))
@@ -235,9 +235,9 @@ def test_bad_videos_get_a_row_with_the_reason(clips: Path, tmp_path: Path) -> No
     assert reasons["stills"] == "no motion vectors in any frame"
     assert reasons["longer"] == "more frames decoded than the 10 indexed"
     reader = reader_of(tmp_path / "out")
-    assert len(reader.video("v1")) == 31
+    assert len(reader.read_video("v1")) == 31
     with pytest.raises(StoreError, match="text: its extraction failed"):
-        reader.video("text")
+        reader.read_video("text")
 
 
 def test_fewer_frames_than_indexed_are_noted(clips: Path, tmp_path: Path) -> None:
@@ -277,7 +277,9 @@ def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monk
     monkeypatch.setattr(vectors_module, "vector_windows", stops_early)
     row = run(videos, clips, tmp_path / "early", backend="mvextractor").iloc[0]
     assert (row["backend"], row["length"], row["reason"]) == ("pyav", 20, "")
-    np.testing.assert_array_equal(reader_of(tmp_path / "early").video("v0"), reader_of(tmp_path / "whole").video("v0"))
+    np.testing.assert_array_equal(
+        reader_of(tmp_path / "early").read_video("v0"), reader_of(tmp_path / "whole").read_video("v0")
+    )
 
 
 def test_no_videos_make_an_empty_store(clips: Path, tmp_path: Path) -> None:

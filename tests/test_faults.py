@@ -24,7 +24,7 @@ from moclip.data import probing
 from moclip.data.clip_folder import scan_folder
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
-from moclip.files.atomic import cannot_write
+from moclip.files.atomic import write_error
 from moclip.inference.encode import StillsTask, _stills_lost, _StillsJob, check_numbers
 from moclip.models.clip_encoder import ClipEncoder
 from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
@@ -38,7 +38,7 @@ from moclip.training.mv_tsn import train_mv_tsn
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
 from moclip.workers.processes import run_jobs_in_order
-from moclip.workers.time_limit import SECONDS_VARIABLE
+from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.inputs import Inputs
@@ -72,7 +72,7 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 ) -> None:
     videos = index(clips)
     with monkeypatch.context() as patch:
-        patch.setenv(SECONDS_VARIABLE, "1")
+        patch.setenv(TIME_LIMIT_VARIABLE, "1")
         patch.setattr(extract_module, "_do", dying.do_or_hang)
         patch.setattr(extract_module, "_do_one", dying.do_one_or_hang)
         table = extract(videos, clips, tmp_path / "hurt", workers=2).set_index("id")
@@ -85,7 +85,7 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 
 def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = index_of(clean).set_index("id")
-    monkeypatch.setenv(SECONDS_VARIABLE, "2")
+    monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     monkeypatch.setattr(probing, "probe_clip", dying.probe_or_die)
     found = index_of(clean).set_index("id")
     assert set(found.index[found["status"] != "ok"]) == {f"{name}.avi" for name in dying.ENDS}
@@ -245,9 +245,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project: Pat
 
 
 def test_what_may_not_be_written_is_named(tmp_path: Path) -> None:
-    told = cannot_write(PermissionError(13, "Permission denied", "data/index.parquet"))
+    told = write_error(PermissionError(13, "Permission denied", "data/index.parquet"))
     assert str(told).startswith("data/index.parquet: no access: Permission denied")
-    assert cannot_write(OSError(5, "Input/output error")) is None
+    assert write_error(OSError(5, "Input/output error")) is None
 
 
 # ------------------------------------------------------------------------------------------------- damage at rest

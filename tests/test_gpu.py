@@ -22,12 +22,12 @@ from torch._subclasses import FakeTensorMode  # no public name; for tests alone
 from torch.nn import functional
 
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
+from moclip.data.fusion_data import FusionData
 from moclip.inference.bundle import load_bundle
 from moclip.inference.predictor import PARTS, Predictor
 from moclip.models.device import pick_device
 from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-from moclip.store.features import FusionData
 from moclip.training.common import autocast_type
 from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view

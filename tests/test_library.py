@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
+from moclip.data.fusion_data import FusionData
 from moclip.data.sampling import motion_frames, segment_frames, still_frames
 from moclip.data.selection import base_classes
 from moclip.errors import DatasetError, ModelError, StoreError
@@ -28,7 +29,7 @@ from moclip.models.class_texts import phrase, read_phrases, read_prompts
 from moclip.models.flops import count_parameters, picture_cost, segment_cost
 from moclip.models.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, Picture, load_mv_tsn, parameter_groups
-from moclip.store.features import Features, FusionData, write_features
+from moclip.store.features import Features, write_features
 from moclip.training.fusion import FusionRecipe, train_fusion
 
 GRID = (30, 40)

@@ -15,7 +15,7 @@ from moclip.motion.quantise import dequantise, quantise
 from moclip.motion.windows import motion_fields
 from moclip.video.decoding import B_FRAME, I_FRAME, P_FRAME
 from moclip.video.geometry import Geometry
-from moclip.video.vector_records import _RAW, VECTOR_COLUMNS, DecodedFrame, Vectors, gather_windows
+from moclip.video.vector_records import RECORD, VECTOR_COLUMNS, DecodedFrame, Vectors, gather_windows
 from moclip.video.vectors import read_vectors
 from tests import reference
 from tests.clips import encode, moving_texture
@@ -89,7 +89,7 @@ class Side(bytes):
 
 def decoded(vectors: Vectors) -> list[DecodedFrame]:
     """Frames as they come out of the decoder, with these vectors."""
-    records = np.zeros(len(vectors.blocks), _RAW)
+    records = np.zeros(len(vectors.blocks), RECORD)
     for column, name in enumerate(VECTOR_COLUMNS):
         records[name] = vectors.blocks[:, column]
     sides = [Side(records[vectors.frame == number].tobytes()) for number in range(len(vectors.frame_types))]

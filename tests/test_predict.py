@@ -33,7 +33,7 @@ from moclip.video.decoding import B_VECTOR_CODECS
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
 from moclip.workers.processes import DECODER_DIED
-from moclip.workers.time_limit import SECONDS_VARIABLE
+from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.predict import load_predictor
@@ -112,7 +112,7 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
     source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
     monkeypatch.setattr(clip_input, "read_or_reason", dying.read_input_or_die)
-    monkeypatch.setenv(SECONDS_VARIABLE, "2")
+    monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     found = list(predictor.predict_apart(clips, workers=2))
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
     assert problems == {str(clips[0]): DECODER_DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
@@ -160,7 +160,7 @@ def test_a_pattern_names_clips(finished: Path, tmp_path: Path) -> None:
     assert found[: len(expected)] == expected
     assert sorted(set(found)) == sorted(found), "each clip once"
     assert found[-1] == odd, "a file that is there is no pattern"
-    with pytest.raises(DatasetError, match=r"\*\.mov: no file is called so"):
+    with pytest.raises(DatasetError, match=r"\*\.mov: no file has this name"):
         find_clips([root / "*.mov"])
     with pytest.raises(DatasetError, match="models: no clips in this folder"):
         find_clips([finished / "data/models"])
@@ -186,7 +186,7 @@ def test_hidden_clips_are_looked_at_where_they_are_named_alone(tmp_path: Path) -
     assert find_clips([root / "Run/._a.avi"]) == [root / "Run/._a.avi"]
     assert find_clips([root / ".cache"]) == find_clips([root / ".c*/*.avi"]) == [root / ".cache/d.avi"]
     assert find_clips([root / "__MACOSX/*/*.avi"]) == [root / "__MACOSX/Run/b.avi"]
-    with pytest.raises(DatasetError, match="no file is called so"):
+    with pytest.raises(DatasetError, match="no file has this name"):
         find_clips([root / "*/@*/*.mov"])
 
 
@@ -303,7 +303,7 @@ def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
 ) -> None:
     path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     before = predictor.read(path)
-    monkeypatch.setattr(vectors, "HELD_BYTES", 1000)
+    monkeypatch.setattr(vectors, "BUFFERED_BYTES", 1000)
     after = predictor.read(path)
     np.testing.assert_array_equal(after.levels, before.levels)
     np.testing.assert_array_equal(after.stills[0], before.stills[0])
@@ -323,7 +323,7 @@ def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str
         workers=0,
     )
     reader = FieldReader(folder / "mv.zarr", table)
-    stored, types = reader.video("c/a"), reader.frame_types("c/a")
+    stored, types = reader.read_video("c/a"), reader.frame_types("c/a")
     blind = about.codec not in B_VECTOR_CODECS
     target = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([not blind]))
     wanted = target[segment_frames(np.array([len(types)]), 5)[0]]

@@ -36,7 +36,7 @@ from moclip.video.clip_files import file_md5, find_clips
 from moclip.video.decoding import B_VECTOR_CODECS
 from moclip.video.frames import read_frames, read_pictures
 from moclip.video.probe import probe
-from moclip.video.transcode import transcode_clips
+from moclip.video.transcoded_folder import transcode_clips
 from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
 from moclip.video.vectors import DamagedError, has_mvextractor, read_vectors, vector_windows
 from tests import reference
@@ -290,7 +290,7 @@ def test_every_way_of_reading_gives_what_a_plain_decode_shows(
     assert (row["h"], row["w"]) == expected.pictures[0].shape[:2]
     assert row["has_b"] == ("B" in expected.letters)
 
-    levels, types = reader.video(id), reader.frame_types(id)
+    levels, types = reader.read_video(id), reader.frame_types(id)
     assert bytes(types).decode() == expected.letters
     wanted_levels = np.clip(expected.fields * 127 / LIMIT, -127, 127)
     assert np.abs(levels - wanted_levels).max() <= 0.5 + 1e-6, "rounded, and nothing else"
@@ -335,7 +335,7 @@ def test_accumulated_fields_are_the_same_in_the_store_and_in_predictions(
     for id, codec in zip(index["id"], index["codec"], strict=True):
         path = project / "videos" / id
         read = read_input(ClipJob(path, fields, ViewSettings(SEGMENTS, 1, 1, 1, "middle", 0)))
-        levels, types = reader.video(id), reader.frame_types(id)
+        levels, types = reader.read_video(id), reader.frame_types(id)
         moves = np.array([codec in B_VECTOR_CODECS])
         target = motion_frames(types, np.array([0]), np.array([len(types)]), moves)
         np.testing.assert_array_equal(read.levels, levels[target[segment_frames(np.array([len(types)]), SEGMENTS)[0]]])
@@ -394,7 +394,7 @@ def test_transcoded_clips_keep_the_numbers_of_their_own_frames(project: Path, tm
         types = reader.frame_types(id)
         target_frames = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([False]))
         wanted = target_frames[segment_frames(np.array([len(types)]), SEGMENTS)[0]]
-        np.testing.assert_array_equal(read.levels, reader.video(id)[wanted])
+        np.testing.assert_array_equal(read.levels, reader.read_video(id)[wanted])
         for still, picture in zip(read.stills, seen, strict=True):
             np.testing.assert_array_equal(still, picture)
 
@@ -452,7 +452,7 @@ def test_damaged_clips_are_read_alike_or_refused_alike(tmp_path: Path) -> None:
             continue
         assert not isinstance(read, VideoError), (path, read)
         levels, pictures = _read_plainly(path)
-        np.testing.assert_array_equal(reader.video(path.name), levels, err_msg=path.name)
+        np.testing.assert_array_equal(reader.read_video(path.name), levels, err_msg=path.name)
         types = reader.frame_types(path.name)
         moves = np.array([path.name in set(index["id"][index["codec"] == "h264"])])
         target = motion_frames(types, np.array([0]), np.array([len(types)]), moves)

@@ -194,7 +194,7 @@ def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) 
 
 
 def test_a_clip_that_has_gone_is_its_own_matter(tmp_path: Path, server: dict[str, str]) -> None:
-    with pytest.raises(VideoError, match="no longer there"), local_copy("s3://bucket/none.mp4"):
+    with pytest.raises(VideoError, match="no longer exists"), local_copy("s3://bucket/none.mp4"):
         pass
     Folder("s3://bucket/one").write("clip.mp4", b"abc")
     with local_copy("s3://bucket/one/clip.mp4") as file:

@@ -18,7 +18,15 @@ from zarr.storage import LocalStore
 
 from moclip.errors import StoreError
 from moclip.files.atomic import write_atomically
-from moclip.store.layout import MISSING, PARTS_FOLDER, _layout, drop_store, encode_shard, shard_name, write_metadata
+from moclip.store.layout import (
+    MISSING,
+    PARTS_FOLDER,
+    drop_store,
+    encode_shard,
+    field_array_options,
+    shard_name,
+    write_metadata,
+)
 from moclip.store.reader import FieldReader
 from moclip.store.slots import plan_slots
 from moclip.store.table import field_checksum, read_table, rows_of, write_table
@@ -69,7 +77,7 @@ def test_reader_gives_back_every_field(made: tuple[Path, pd.DataFrame, dict[str,
     path, table, fields = made
     reader = FieldReader(path, table)
     for name, expected in fields.items():
-        np.testing.assert_array_equal(reader.video(name), expected)
+        np.testing.assert_array_equal(reader.read_video(name), expected)
         assert reader.length(name) == len(expected) == len(reader.frame_types(name))
         assert bytes(reader.frame_types(name)[:2]) == b"IP"
         frames = reader.offset(name) + np.array([[4, 0, 2], [1, 1, 3]])
@@ -99,7 +107,7 @@ def test_shard_is_what_zarr_itself_would_write(tmp_path: Path) -> None:
     fields = np.random.default_rng(1).integers(-9, 9, (SHARD, 2, *GRID)).astype(np.int8)
     fields[16:32] = MISSING
     array = zarr.create_array(
-        LocalStore(tmp_path / "x"), shape=fields.shape, dtype="int8", **_layout(fields.shape, SHARD)
+        LocalStore(tmp_path / "x"), shape=fields.shape, dtype="int8", **field_array_options(fields.shape, SHARD)
     )
     array[:] = fields
     assert (tmp_path / "x/c/0/0/0/0").read_bytes() == encode_shard(fields)
@@ -145,10 +153,10 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_reader_travels_to_spawned_processes(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     path, table, fields = made
     reader = FieldReader(path, table)
-    reader.video("a")
+    reader.read_video("a")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        np.testing.assert_array_equal(pool.apply(reader.video, ("b",)), fields["b"])
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader)).video("b"), fields["b"])
+        np.testing.assert_array_equal(pool.apply(reader.read_video, ("b",)), fields["b"])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader)).read_video("b"), fields["b"])
 
 
 @pytest.mark.parametrize("parent_reads", [True, False])
@@ -158,9 +166,9 @@ def test_reader_works_in_forked_processes(
     path, table, fields = made
     reader = FieldReader(path, table)
     if parent_reads:
-        reader.video("a")
+        reader.read_video("a")
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        np.testing.assert_array_equal(pool.apply_async(reader.video, ("long",)).get(20), fields["long"])
+        np.testing.assert_array_equal(pool.apply_async(reader.read_video, ("long",)).get(20), fields["long"])
 
 
 # --------------------------------------------------------------------------------------------------- damage
@@ -169,14 +177,14 @@ def test_reader_works_in_forked_processes(
 def test_unknown_and_failed_videos_are_named(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     reader = FieldReader(*made[:2])
     with pytest.raises(StoreError, match="no motion field of the video nobody"):
-        reader.video("nobody")
+        reader.read_video("nobody")
     with pytest.raises(StoreError, match=r"broken: its extraction failed \(it is torn\)"):
         reader.offset("broken")
 
 
 def test_frame_of_no_video_is_refused(made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]) -> None:
     reader = FieldReader(*made[:2])
-    with pytest.raises(StoreError, match="lies in no video"):
+    with pytest.raises(StoreError, match="belongs to no video"):
         reader.read(np.array([reader.offset("c") + 13]))
     with pytest.raises(StoreError, match="no frame"):
         reader.read(np.array([len(reader)]))
@@ -192,9 +200,9 @@ def test_missing_shard_is_an_error_that_names_its_videos(
     (path / shard_name(shard_of(table, "a"))).unlink()
     reader = FieldReader(path, table, cache_bytes)
     with pytest.raises(StoreError, match="missing or damaged; it holds the videos a, b") as caught:
-        reader.video("b")
+        reader.read_video("b")
     assert "run the extraction again" in (caught.value.fix or "")
-    np.testing.assert_array_equal(reader.video("long"), fields["long"])
+    np.testing.assert_array_equal(reader.read_video("long"), fields["long"])
 
 
 def shard_of(table: pd.DataFrame, name: str) -> int:
@@ -220,7 +228,7 @@ def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
         problems = verify_store(path, table)
         assert [line.split(":")[0] for line in problems] == ["long"]
         with pytest.raises(StoreError, match="it holds the videos long"):
-            FieldReader(path, table).video("long")
+            FieldReader(path, table).read_video("long")
 
 
 def test_verify_notices_fields_that_were_exchanged(
@@ -231,7 +239,7 @@ def test_verify_notices_fields_that_were_exchanged(
     piece[: len(fields["c"])] = -fields["c"]
     number = shard_of(table, "c")
     write_atomically(path / shard_name(number), encode_shard(piece))
-    assert verify_store(path, table) == ["c: what is stored is not what was extracted (checksum)"]
+    assert verify_store(path, table) == ["c: the stored fields differ from the extracted ones (checksum)"]
 
 
 def test_store_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
@@ -247,7 +255,7 @@ def test_interrupted_extraction_is_not_read(
 ) -> None:
     path, table, _ = made
     (path / PARTS_FOLDER).mkdir()
-    with pytest.raises(StoreError, match="did not end"):
+    with pytest.raises(StoreError, match="is unfinished"):
         FieldReader(path, table)
 
 

@@ -24,12 +24,13 @@ from av.video.reformatter import VideoReformatter
 from moclip.data.clip_folder import scan_folder
 from moclip.data.index import build_index
 from moclip.errors import DatasetError, VideoError
-from moclip.video import transcode
+from moclip.video import transcode, transcoded_folder
 from moclip.video.clip_files import file_md5
 from moclip.video.decoding import open_pictures
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
-from moclip.video.transcode import SCALING, _do, read_failures, transcode_clip, transcode_clips
+from moclip.video.transcode import SCALING, transcode_clip
+from moclip.video.transcoded_folder import _transcode_or_reason, read_failures, transcode_clips
 from moclip.video.vectors import has_mvextractor, read_vectors
 from moclip.workers import processes
 from tests.clips import encode, moving_texture
@@ -238,7 +239,7 @@ def test_only_new_and_changed_clips_are_encoded(done: tuple[Path, Path], monkeyp
     assert (out / "Class/new.mp4.avi").read_bytes() == (out / "Class/h264_b.mp4.avi").read_bytes()
 
 
-@pytest.mark.parametrize("setting", ["WIDTH", "REVISION"])
+@pytest.mark.parametrize("setting", ["WIDTH", "TRANSCODE_REVISION"])
 def test_other_settings_mean_encoding_anew(
     setting: str, done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,17 +263,17 @@ def test_what_belongs_to_no_clip_is_removed(done: tuple[Path, Path]) -> None:
     assert not (out / "Gone").exists()
 
 
-def _do_or_die(job: Any) -> str:
+def _transcode_or_die(job: Any) -> str:
     if job.source.endswith("hevc.mp4"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _do(job)
+    return _transcode_or_reason(job)
 
 
 def test_a_clip_that_kills_its_process_gets_a_reason(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(transcode, "_do", _do_or_die)
+        patch.setattr(transcoded_folder, "_transcode_or_reason", _transcode_or_die)
         failed = transcode_clips(sources, names(sources), tmp_path / "out", 2)
     assert failed == {"Class/hevc.mp4": "its decoder died"} == read_failures(tmp_path / "out")
     assert len(contents(tmp_path / "out")) == len(KINDS) - 1 + 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moclip.errors import MoclipError, VideoError, no_model
+from moclip.errors import MoclipError, VideoError, missing_model
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
@@ -112,7 +112,7 @@ def load_predictor(params: Params) -> Predictor:
     """
     for path, maker in ((paths.MV_TSN, "train_mv"), (paths.FUSION, "train_fusion")):
         if not path.exists():
-            raise no_model(path, maker)
+            raise missing_model(path, maker)
     with while_importing():
         from moclip.inference.clip_input import FieldSettings, ViewSettings
         from moclip.inference.predictor import Predictor

@@ -38,7 +38,7 @@ def info() -> None:
             ("clips", len(ok)),
             ("not usable", len(reader.table) - len(ok)),
             ("frames", f"{frames:,}"),
-            ("shards", f"{ok['shard'].nunique()} of {reader.shard} frames"),
+            ("shards", f"{ok['shard'].nunique()} of {reader.shard_frames} frames"),
             ("files", len(files)),
             ("size", f"{size / 1e6:.1f} MB, {size / max(1, frames):.0f} bytes a frame"),
             ("grid", f"2 x {reader.grid[0]} x {reader.grid[1]} cells of {made['cell']} px"),
@@ -80,7 +80,7 @@ def show(
         near = "\n  ".join(found[:5])
         raise StoreError(f"{len(found)} clips are called so", where=clip, fix=near or "see data/index.parquet")
     row = reader.row(found[0])
-    moved = np.hypot(*np.moveaxis(dequantise(reader.video(found[0]), reader.attributes["clip"]), 1, 0))
+    moved = np.hypot(*np.moveaxis(dequantise(reader.read_video(found[0]), reader.attributes["clip"]), 1, 0))
     print_result(
         found[0],
         ("", "value"),

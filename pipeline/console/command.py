@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from moclip.errors import MoclipError
-from moclip.files.atomic import cannot_write
+from moclip.files.atomic import write_error
 
 if TYPE_CHECKING:
     pass
@@ -91,7 +91,7 @@ def run_guarded(work: Callable[[], Value]) -> Value:
     except ModuleNotFoundError as problem:
         _fail(_missing(problem) or _fault(problem))
     except OSError as problem:
-        _fail(str(cannot_write(problem) or _fault(problem)))
+        _fail(str(write_error(problem) or _fault(problem)))
     except sqlite3.OperationalError as problem:  # DVC keeps some of what it knows in such files
         _fail(_unwritten_database(problem) or _fault(problem))
     except Exception as problem:

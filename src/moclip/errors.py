@@ -1,6 +1,6 @@
-"""The few errors that a user meets: each says what is wrong, where, and what to do.
+"""The errors that a user meets. Each says what is wrong, where, and what to do.
 
-The command line prints them as one short message with exit code 1; a library caller catches `MoclipError`.
+The command line prints them as one short message with exit code 1. Library callers catch `MoclipError`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class MoclipError(Exception):
-    """Something the user can mend: `what` is wrong, `where` (a file, a key), and the `fix` to try."""
+    """A problem that the user can solve: `what` is wrong, `where` (a file, a key), and the `fix` to try."""
 
     def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
         self.what = what
@@ -21,7 +21,7 @@ class MoclipError(Exception):
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}\n  {self.fix}" if self.fix else text
 
-    def __reduce__(self) -> tuple[object, ...]:  # keyword-only arguments survive the trip between processes
+    def __reduce__(self) -> tuple[object, ...]:  # pickle would drop the keyword-only arguments
         return _rebuild, (type(self), self.what, self.where, self.fix)
 
 
@@ -34,13 +34,13 @@ class DatasetError(MoclipError):
 
 
 class VideoError(MoclipError):
-    """One video cannot be used; `what` is the reason that goes into its row. Never stops a run."""
+    """One video cannot be used. `what` is the reason stored in the video's row; the run goes on."""
 
 
-def clip_problem(problem: Exception, clip: str | Path) -> VideoError:
-    """A clip's reason, from whatever went wrong with it: it costs no other clip.
+def as_video_error(problem: Exception, clip: str | Path) -> VideoError:
+    """Turn whatever failed on a clip into a VideoError, so that it costs no other clip.
 
-    Raises the problem itself where it is none of the clip's: no room to write, say.
+    Raises `problem` itself where it is a MoclipError that does not concern the clip, such as a full disk.
     """
     if isinstance(problem, VideoError):
         return problem
@@ -51,13 +51,13 @@ def clip_problem(problem: Exception, clip: str | Path) -> VideoError:
 
 
 class StoreError(MoclipError):
-    """A feature store is missing, damaged, or does not hold what is asked of it."""
+    """A store is missing or damaged, or lacks what was requested."""
 
 
 class ModelError(MoclipError):
-    """A model or its weights cannot be loaded, or do not fit the features at hand."""
+    """A model or its weights cannot be loaded, or do not fit the features."""
 
 
-def no_model(path: Path, stage: str) -> ModelError:
-    """For weights that are not there; `stage` makes them."""
+def missing_model(path: Path, stage: str) -> ModelError:
+    """Return the error for weights that do not exist yet and that `stage` trains."""
     return ModelError("no such model", where=path, fix=f"run: python -m stages.{stage}")

@@ -14,7 +14,7 @@ from moclip.data.list_matching import Matched, match_lists, two_at_least
 from moclip.data.probing import ClipToProbe, clip_path, probe_clip, probe_lost, unusable
 from moclip.data.split_lists import Splits
 from moclip.errors import DatasetError
-from moclip.video.transcode import read_failures
+from moclip.video.transcoded_folder import read_failures
 from moclip.workers.processes import run_jobs_in_order
 
 INDEX_COLUMNS = {

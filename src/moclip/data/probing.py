@@ -12,7 +12,7 @@ from moclip.files.folders import join_path
 from moclip.files.local_copies import check_inside, local_copy
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
-from moclip.video.transcode import check_transcoded, transcoded_path
+from moclip.video.transcoded_folder import check_transcoded, transcoded_path
 from moclip.workers.time_limit import time_limit
 
 

@@ -14,7 +14,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from moclip.errors import MoclipError
-from moclip.files.atomic import file_aside
+from moclip.files.atomic import atomic_file
 
 CONTAINER = {".mp4": {"movflags": "+faststart"}, ".gif": {"loop": "0"}, ".webp": {"loop": "0"}}  # 0: for ever
 BITEXACT = {"fflags": "+bitexact"}
@@ -52,7 +52,7 @@ def write_animation(path: str | Path, pictures: Iterable[np.ndarray], fps: float
         rate = min(rate, Fraction(GIF_RATE))
     options = BITEXACT | CONTAINER[path.suffix]
     with (
-        file_aside(path) as aside,
+        atomic_file(path) as aside,
         av.open(f"file:{aside}", "w", path.suffix[1:], container_options=options) as container,
     ):
         stream, framed = begin(container, first, rate)

@@ -26,8 +26,8 @@ from moclip.drawing.drawn_frames import (
 from moclip.drawing.legend import draw_legend
 from moclip.drawing.paint import enlargement, paint_field
 from moclip.drawing.styles import Style
-from moclip.errors import MoclipError, VideoError, clip_problem
-from moclip.files.atomic import file_aside, folder_aside
+from moclip.errors import MoclipError, VideoError, as_video_error
+from moclip.files.atomic import atomic_file, atomic_folder
 from moclip.video.probe import VideoInfo, probe
 from moclip.workers.processes import run_jobs
 from moclip.workers.time_limit import time_limit
@@ -74,7 +74,7 @@ def _draw_frames(path: Path, target: Path, drawing: Drawing, info: VideoInfo, ad
     frames = _told(read_drawn_frames(path, drawing, info), advance)
     paint = functools.partial(_picture, drawing=drawing, limit=limit, info=info)
     if drawing.form == "png":
-        with folder_aside(target) as aside:
+        with atomic_folder(target) as aside:
             aside.mkdir()
             digits = max(4, len(str(info.frames - 1)))
             names = [_save_png(aside / f"{frame.number:0{digits}d}_{frame.kind}.png", paint(frame)) for frame in frames]
@@ -97,7 +97,7 @@ def _draw_still(path: Path, target: Path, drawing: Drawing, info: VideoInfo, adv
     limit = drawing.limit or readable_limit(np.hypot(*field))
     said = f"{'longest' if drawing.form == 'max' else 'mean'} of {count} frames"
     target = target.with_name(f"{target.name}.{drawing.form}.png")
-    with file_aside(target) as aside:
+    with atomic_file(target) as aside:
         _save_png(aside, _finished(picture, field, drawing, limit, info, said))
     return DrawingResult(target, count, limit)
 
@@ -156,4 +156,4 @@ def draw_or_reason(job: DrawJob, advance: Advance = lambda count: None) -> Drawi
         with time_limit():
             return draw_clip(*job, advance)
     except Exception as problem:  # whatever is wrong with one clip, it costs no other
-        return clip_problem(problem, job[0])
+        return as_video_error(problem, job[0])

@@ -81,11 +81,12 @@ def read_drawn_frames(path: Path, drawing: Drawing, info: VideoInfo) -> Iterator
     size = info.height, info.width
     number = -1
     with decode_once(path) as (_, decoded):
-        for number, one in enumerate(islice(decoded, drawing.stop)):
+        for number, frame in enumerate(islice(decoded, drawing.stop)):
             if number >= drawing.start:
-                field = motion_field(unpack_vectors([one.copy()]), size, CELL)[0]
+                field = motion_field(unpack_vectors([frame.without_picture()]), size, CELL)[0]
                 field = subtract_median(field) if drawing.stabilise else field
-                yield DrawnFrame(number, chr(one.kind), one.moves, upright_picture(one.picture), field, number)
+                kind, picture = chr(frame.frame_type), upright_picture(frame.picture)
+                yield DrawnFrame(number, kind, frame.carries_motion, picture, field, number)
     if number < drawing.start:
         raise VideoError(f"{number + 1} frames of it decode, none from {drawing.start} on", where=path)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moclip.files.atomic import file_aside
+from moclip.files.atomic import atomic_file
 
 COLOURS = {
     "zero_shot": "#8a94a6",
@@ -78,7 +78,7 @@ def accuracy_over_cost(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, s
     figure.supylabel("top-1, mean ± standard deviation over the seeds", fontsize=10)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=len(shown))
-    with file_aside(path) as aside_path:
+    with atomic_file(path) as aside_path:
         figure.savefig(aside_path, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
 

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader, or a kill, meets the old one or the new one, never half of either."""
+"""Write files and folders atomically: a reader, or a kill, finds the old version or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -13,81 +13,81 @@ from pathlib import Path
 
 from moclip.errors import MoclipError
 
-_ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]*)-(?P<process>\d+)\.tmp")
-LONGEST_NAME = 255  # bytes of a file's name, on most file systems
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+_TEMPORARY_NAME = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]*)-(?P<process>\d+)\.tmp")
+_MAX_NAME_BYTES = 255  # of a file's name, on most file systems
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PERMISSION = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
-def file_aside(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` at the end, or goes."""
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to. It replaces `path` at the end; after an error it is removed."""
     path = Path(path)
-    aside = _beside(path)
-    with _told(path):
+    temporary = _temporary_path(path)
+    with _explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield aside
-            aside.replace(path)
+            yield temporary
+            temporary.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a whole file at once."""
-    with file_aside(path) as aside:
-        aside.write_bytes(content)
+    """Write a whole file."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
-def folder_aside(path: Path) -> Iterator[Path]:
-    """Yield a folder beside `path` to fill; it takes the place of `path` at the end, or goes."""
-    aside = _beside(path)
-    with _told(path):
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield the path of a folder to create. It replaces `path` at the end; after an error it is removed."""
+    temporary = _temporary_path(path)
+    with _explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            yield aside
+            yield temporary
             shutil.rmtree(path, ignore_errors=True)
-            aside.rename(path)
+            temporary.rename(path)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine set aside in a folder and left there when they were killed."""
+    """Remove temporary files and folders that killed processes of this machine left in a folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        aside = _ASIDE.fullmatch(path.name)
-        if aside and aside["host"] == _host() and not _lives(int(aside["process"])):
+        match = _TEMPORARY_NAME.fullmatch(path.name)
+        if match and match["host"] == _host() and not _is_running(int(match["process"])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def cannot_write(error: OSError, path: str | Path | None = None) -> MoclipError | None:
-    """The message where there is no room, or no right, to write; None for another error."""
+def write_error(error: OSError, path: str | Path | None = None) -> MoclipError | None:
+    """Return the message for missing space or permission, or None for any other error."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in _NO_ROOM:
+    if error.errno in _NO_SPACE:
         fix = "make room, then run the same command again"
         return MoclipError(f"cannot be written: {reason}", where=path or error.filename, fix=fix)
-    if error.errno in _NO_RIGHT:
-        fix = "see who may read and write there, then run the same command again"
+    if error.errno in _NO_PERMISSION:
+        fix = "check who may read and write there, then run the same command again"
         return MoclipError(f"no access: {reason}", where=error.filename or path, fix=fix)
     return None
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = cannot_write(error, path)
-        if told is None:
+        explained = write_error(error, path)
+        if explained is None:
             raise
-        raise told from error
+        raise explained from error
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     end = f".{_host()}-{os.getpid()}.tmp"
-    name = os.fsdecode(os.fsencode(path.name)[: LONGEST_NAME - len(os.fsencode(end)) - 1])
+    name = os.fsdecode(os.fsencode(path.name)[: _MAX_NAME_BYTES - len(os.fsencode(end)) - 1])
     return path.with_name(f".{name}{end}")
 
 
@@ -95,7 +95,7 @@ def _host() -> str:
     return socket.gethostname().partition(".")[0]
 
 
-def _lives(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

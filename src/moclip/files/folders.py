@@ -1,4 +1,4 @@
-"""Folders by path or by URL (s3://...), read and written alike."""
+"""Read and write folders on a disk and at URLs (s3://...) in the same way."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from moclip.errors import StoreError
 from moclip.files.atomic import write_atomically
 
 SCHEMES = ("s3", "gs", "file")
-FILES_AT_ONCE = 64  # files that are read from an object store at once
+FILES_AT_ONCE = 64  # read from an object store in parallel
 
 
 def is_url(path: str | Path) -> bool:
-    """Whether this is a URL and no path."""
+    """Return whether this is a URL, not a path."""
     return "://" in str(path)
 
 
 def join_path(root: str | Path, name: str) -> str:
-    """A file below a folder, both by path or both by URL."""
+    """Return the path or URL of a file below the folder `root`."""
     return f"{str(root).rstrip('/')}/{name}" if is_url(root) else str(Path(root) / name)
 
 
 def absolute_path(path: str | Path) -> str:
-    """The same place for whoever works in another folder."""
+    """Return the path or URL in a form that does not depend on the working directory."""
     return str(path) if is_url(path) else str(Path(path).absolute())
 
 
 class Folder:
-    """A folder by path or URL; its files, by their names below it, are read and written whole and atomically.
+    """A folder at a path or URL. Files are named relative to it and written atomically.
 
-    Raises StoreError where the URL's kind is unknown, or needs a package that is not installed.
+    Raises StoreError where the URL's scheme is unknown or needs a package that is not installed.
     """
 
-    def __init__(self, place: str | Path) -> None:
-        text = str(place)
+    def __init__(self, path: str | Path) -> None:
+        text = str(path)
         self.local: Path | None = None
         if text.startswith("file://"):
             self.local = Path(text.removeprefix("file://"))
@@ -52,20 +52,20 @@ class Folder:
     def __str__(self) -> str:
         return self.url
 
-    def __reduce__(self) -> tuple[Any, ...]:  # connections do not travel to other processes
+    def __reduce__(self) -> tuple[Any, ...]:  # connections cannot be pickled
         return Folder, (self.url,)
 
     def __truediv__(self, name: str) -> Folder:
         return Folder(join_path(self.url, name))
 
     def read(self, name: str) -> bytes:
-        """A file's content. Raises FileNotFoundError, or StoreError where the place cannot be reached."""
+        """Read a file. Raises FileNotFoundError, or StoreError where the object store cannot be reached."""
         if self.local:
             return (self.local / name).read_bytes()
         return bytes(self._call("cat_file", f"{self._base}/{name}"))
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        """The bytes from `start` to before `end`, or as many of them as the file has."""
+        """Read the bytes `start` to `end` (exclusive), fewer where the file is shorter. Raises as `read`."""
         if self.local:
             with (self.local / name).open("rb") as file:
                 file.seek(start)
@@ -73,7 +73,7 @@ class Folder:
         return bytes(self._call("cat_file", f"{self._base}/{name}", start=start, end=end))
 
     def read_many(self, names: Sequence[str]) -> Iterator[bytes]:
-        """The contents of many files in their order, from an object store several at once."""
+        """Yield the contents of files in the order of `names`, from an object store several in parallel."""
         if self.local:
             yield from (self.read(name) for name in names)
             return
@@ -83,14 +83,14 @@ class Folder:
             yield from (bytes(contents[name]) for name in wanted)
 
     def write(self, name: str, content: bytes) -> None:
-        """Set a whole file down: a reader, or a kill, meets the old one or the new one."""
+        """Write a whole file atomically."""
         if self.local:
             write_atomically(self.local / name, content)
         else:
             self._call("pipe_file", f"{self._base}/{name}", content)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there, and the folders that this leaves empty."""
+        """Remove a file, if it exists, and the folders that this leaves empty."""
         if self.local:
             path = self.local / name
             path.unlink(missing_ok=True)
@@ -102,33 +102,33 @@ class Folder:
             self._call("rm_file", f"{self._base}/{name}")
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the file exists."""
         if self.local:
             return (self.local / name).is_file()
         return bool(self._call("isfile", f"{self._base}/{name}"))
 
     def sizes(self, below: str = "") -> dict[str, int]:
-        """Every file below this folder (or the folder `below` in it), in order, and its size in bytes."""
+        """Return the size in bytes of every file below this folder, or below its subfolder `below`, sorted by name."""
         if self.local:
             top = self.local / below
             files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else []
             return {path.relative_to(self.local).as_posix(): path.stat().st_size for path in files}
         found = self._call("find", f"{self._base}/{below}".rstrip("/"), detail=True)
         start = len(self._base) + 1
-        return {name[start:]: int(about["size"]) for name, about in sorted(found.items()) if len(name) > start}
+        return {name[start:]: int(info["size"]) for name, info in sorted(found.items()) if len(name) > start}
 
     def stamp(self, name: str) -> str:
-        """What changes with a file's content: its MD5, or the tag that an object store gave it; "" if it is absent."""
+        """Return what identifies a file's content: its MD5, or the object store's ETag. "" where there is no file."""
         try:
             if self.local:
                 return hashlib.md5((self.local / name).read_bytes()).hexdigest()
-            about = self._call("info", f"{self._base}/{name}")
+            info = self._call("info", f"{self._base}/{name}")
         except FileNotFoundError:
             return ""
-        return str(about.get("ETag") or about.get("etag") or (about["size"], about.get("LastModified")))
+        return str(info.get("ETag") or info.get("etag") or (info["size"], info.get("LastModified")))
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it, if it is there."""
+        """Remove the folder and everything in it."""
         if self.local:
             shutil.rmtree(self.local, ignore_errors=True)
             return
@@ -136,7 +136,7 @@ class Folder:
             self.remove(name)
 
     def upload(self, source: Path) -> None:
-        """Copy a local folder's files here, several at once."""
+        """Copy all files of a local folder here."""
         files = sorted(path for path in source.rglob("*") if path.is_file())
         if self.local:
             for path in files:
@@ -145,22 +145,22 @@ class Folder:
             targets = [f"{self._base}/{path.relative_to(source).as_posix()}" for path in files]
             self._call("put", [str(path) for path in files], targets)
 
-    def _call(self, name: str, *given: Any, **named: Any) -> Any:
-        """Ask the file system for what lies there now."""
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the fsspec file system. Raises FileNotFoundError or StoreError."""
         self._system.invalidate_cache()
         try:
-            return getattr(self._system, name)(*given, **named)
+            return getattr(self._system, method)(*args, **kwargs)
         except FileNotFoundError:
-            if name not in ("pipe_file", "put", "find"):
+            if method not in ("pipe_file", "put", "find"):
                 raise
-            raise StoreError("there is no such bucket", where=self.url, fix="make it first") from None
-        except Exception as problem:  # of the object store's library: each has its own kinds
+            raise StoreError("there is no such bucket", where=self.url, fix="create it first") from None
+        except Exception as problem:  # each object store's library has its own errors
             reason = " ".join(str(problem).split()) or type(problem).__name__
-            fix = "see the address, the credentials and, for a server of your own, AWS_ENDPOINT_URL"
+            fix = "check the address, the credentials and, for your own server, AWS_ENDPOINT_URL"
             raise StoreError(f"cannot be reached: {reason}", where=self.url, fix=fix) from None
 
     def kvstore(self) -> dict[str, Any]:
-        """This folder as tensorstore's own drivers name it."""
+        """Return tensorstore's specification of this folder."""
         if self.local:
             return {"driver": "file", "path": f"{self.local}/"}
         scheme, rest = self.url.split("://", 1)
@@ -172,12 +172,14 @@ class Folder:
             spec["endpoint"] = endpoint
         if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
             spec["aws_region"] = region
-        if "AWS_ACCESS_KEY_ID" in os.environ:  # else tensorstore looks for files, and complains aloud of each
+        if (
+            "AWS_ACCESS_KEY_ID" in os.environ
+        ):  # else tensorstore looks for credential files and prints a warning for each
             spec["aws_credentials"] = {"type": "environment"}
         return spec
 
     def zarr_store(self) -> Any:
-        """This folder as zarr reads it."""
+        """Return what zarr opens to read this folder: a path or a zarr store."""
         if self.local:
             return self.local
         from zarr.storage import FsspecStore
@@ -191,15 +193,15 @@ def _file_system(url: str) -> tuple[Any, str]:
     scheme = url.split("://", 1)[0]
     if scheme not in SCHEMES:
         wanted = ", ".join(f"{name}://" for name in SCHEMES)
-        raise StoreError("no kind of URL that features or clips are read from", where=url, fix=f"use one of {wanted}")
+        raise StoreError("this kind of URL is not supported", where=url, fix=f"use one of {wanted}")
     try:
         system, base = fsspec.core.url_to_fs(url)
     except ImportError as problem:
-        extra = "pip install 'moclip[s3]'" if scheme == "s3" else f"install the package it names ({problem})"
-        raise StoreError(f"{scheme}:// needs a package that is not installed", where=url, fix=extra) from None
+        fix = "pip install 'moclip[s3]'" if scheme == "s3" else f"install the package named here: {problem}"
+        raise StoreError(f"{scheme}:// needs a package that is not installed", where=url, fix=fix) from None
     return system, base.rstrip("/")
 
 
 def folder_exists(path: str | Path) -> bool:
-    """Whether there is such a folder: on a disk; at a URL any with a file in it."""
+    """Return whether the folder exists. A folder at a URL exists if a file is in it."""
     return bool(Folder(path).sizes()) if is_url(path) else Path(path).is_dir()

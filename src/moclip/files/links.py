@@ -1,6 +1,6 @@
-"""A store in an object store, as the project sees it: a folder with one small file that names the URL and the contents.
+"""Links to stores at URLs: a local folder with one small file that names the URL and a digest of the contents.
 
-DVC tracks this link; whoever reads the store follows it.
+DVC tracks the link. Readers follow it.
 """
 
 from __future__ import annotations
@@ -13,60 +13,60 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moclip.errors import StoreError
-from moclip.files.atomic import folder_aside
+from moclip.files.atomic import atomic_folder
 from moclip.files.folders import Folder, is_url, join_path
 
-LINK = "link.json"
+LINK_FILE = "link.json"
 
 
 def follow_link(path: str | Path) -> tuple[Folder, str | None]:
-    """The folder that `path` is or stands for, and the digest of its contents that a link asks for.
+    """Return the folder that `path` is or links to, and the digest of the contents that the link names (None: no link).
 
     Raises StoreError where the link cannot be read.
     """
     if is_url(path):
         return Folder(path), None
     try:
-        link = json.loads((Path(path) / LINK).read_text(encoding="utf-8"))
+        link = json.loads((Path(path) / LINK_FILE).read_text(encoding="utf-8"))
         return Folder(link["url"]), str(link["contents"])
     except (FileNotFoundError, NotADirectoryError):
         return Folder(path), None
     except (ValueError, KeyError) as problem:
-        raise StoreError(f"not a link to a store: {problem}", where=Path(path) / LINK) from None
+        raise StoreError(f"cannot read this link to a store: {problem}", where=Path(path) / LINK_FILE) from None
 
 
 def write_link(path: Path, url: str, contents: str) -> None:
-    """Let the folder `path` stand for the store at `url`; whatever lay there goes."""
-    with folder_aside(path) as aside:
-        aside.mkdir()
+    """Replace the folder `path` by a link to the store at `url`."""
+    with atomic_folder(path) as temporary:
+        temporary.mkdir()
         text = json.dumps({"url": url, "contents": contents}, indent=2, sort_keys=True)
-        (aside / LINK).write_text(text + "\n", encoding="utf-8")
+        (temporary / LINK_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def folder_digest(folder: Path, counts: Callable[[Path], bool] = lambda file: True) -> str:
-    """16 hexadecimal digits that stand for the names and contents of all files below a local folder that count."""
-    whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and counts(path)):
-        whole.update(f"{path.relative_to(folder).as_posix()} ".encode())
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()[:16]
+def folder_digest(folder: Path, include: Callable[[Path], bool] = lambda file: True) -> str:
+    """Return 16 hexadecimal digits of the names and contents of the files below a folder that `include` accepts."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and include(path)):
+        digest.update(f"{path.relative_to(folder).as_posix()} ".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
-def folder_to_fill(path: Path, elsewhere: str | None) -> Iterator[Path]:
-    """Yield a local folder to fill, which then takes the place of `path`, atomically.
+def folder_to_fill(path: Path, storage: str | None) -> Iterator[Path]:
+    """Yield a local folder to fill. It then replaces `path` atomically.
 
-    With a URL `elsewhere` its files go there instead, into a folder named after their contents, so that what older
-    links stand for stays as it is; `path` becomes the link.
+    With `storage`, the URL of a folder, the files are uploaded there and `path` becomes a link to them. Their folder is
+    named after their contents, so older links stay valid.
     """
-    if not elsewhere:
-        with folder_aside(path) as aside:
-            yield aside
+    if not storage:
+        with atomic_folder(path) as temporary:
+            yield temporary
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        made = Path(temporary) / path.name
-        yield made
-        contents = folder_digest(made)
-        url = join_path(elsewhere, f"{path.stem}-{contents}{path.suffix}")
-        Folder(url).upload(made)
+    with tempfile.TemporaryDirectory() as parent:
+        filled = Path(parent) / path.name
+        yield filled
+        contents = folder_digest(filled)
+        url = join_path(storage, f"{path.stem}-{contents}{path.suffix}")
+        Folder(url).upload(filled)
         write_link(path, url, contents)

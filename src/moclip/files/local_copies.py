@@ -1,4 +1,4 @@
-"""Files below a URL as local files, for libraries that read nothing else."""
+"""Local copies of files at URLs, for libraries that read local files only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from moclip.errors import StoreError, VideoError
 from moclip.files.folders import Folder, is_url
 
-_CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # a file in DVC's cache, which DVC may link to
+_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # DVC may link clips to its cache
 
 
 @contextmanager
 def local_text_files(path: str | Path) -> Iterator[Path]:
-    """A folder of lists as a local one: itself, or a temporary one with the *.txt that lie in the folder at a URL."""
+    """Yield a folder of lists as a local one: itself, or a temporary copy of the *.txt files in the folder at a URL."""
     if not is_url(path):
         yield Path(path)
         return
@@ -29,19 +29,19 @@ def local_text_files(path: str | Path) -> Iterator[Path]:
 
 
 def check_inside(root: str | Path, name: str) -> None:
-    """Raise VideoError where a file below a folder is a link to what lies elsewhere, unless that is DVC's cache."""
+    """Raise VideoError where the file `name` below `root` is a link out of `root`, unless into DVC's cache."""
     if is_url(root):
         return
     file, folder = Path(root, name).resolve(), Path(root).resolve()
-    if not file.is_relative_to(folder) and not _CACHED.search(file.as_posix()):
+    if not file.is_relative_to(folder) and not _DVC_CACHE.search(file.as_posix()):
         raise VideoError("a link that leads out of dataset.root", where=name, fix="put a copy of the clip there")
 
 
 @contextmanager
 def local_copy(path: str | Path) -> Iterator[Path]:
-    """A clip as a local file: itself, or a temporary copy of what lies at a URL.
+    """Yield a clip as a local file: itself, or a temporary copy of the one at a URL.
 
-    Raises VideoError where it cannot be fetched.
+    Raises VideoError where it cannot be downloaded.
     """
     if not is_url(path):
         yield Path(path)
@@ -52,7 +52,7 @@ def local_copy(path: str | Path) -> Iterator[Path]:
         try:
             local.write_bytes(Folder(folder).read(name))
         except FileNotFoundError:
-            raise VideoError("it is no longer there", where=str(path), fix="index the videos again") from None
+            raise VideoError("it no longer exists", where=str(path), fix="index the videos again") from None
         except StoreError as problem:
             raise VideoError(problem.what, where=str(path), fix=problem.fix) from None
         yield local

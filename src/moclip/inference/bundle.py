@@ -24,7 +24,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 
 from moclip.errors import ModelError
-from moclip.files.atomic import folder_aside, write_atomically
+from moclip.files.atomic import atomic_folder, write_atomically
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.clip_encoder import ClipEncoder
@@ -79,7 +79,7 @@ def save_bundle(
         **about,
     }
     gap = None
-    with folder_aside(folder) as aside:
+    with atomic_folder(folder) as aside:
         aside.mkdir()
         predictor.mv_tsn.save(aside / MV_TSN)
         predictor.fusion.save(aside / FUSION)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from moclip.data.sampling import pick_motion, segment_frames, still_frames
-from moclip.errors import VideoError, clip_problem
+from moclip.errors import VideoError, as_video_error
 from moclip.motion.field import motion_field
 from moclip.motion.quantise import quantise
 from moclip.motion.windows import motion_fields
@@ -85,7 +85,7 @@ def read_or_reason(job: ClipJob) -> ClipInput | VideoError:
         with time_limit():
             return read_input(job)
     except Exception as problem:  # whatever is wrong with one clip, it costs no other
-        return clip_problem(problem, job.path)
+        return as_video_error(problem, job.path)
 
 
 def clip_lost(job: ClipJob, reason: str) -> ClipInput | VideoError:
@@ -113,7 +113,7 @@ def _read(
             levels = [traced[n] for n in wanted if n in traced]
         else:
             # copies: a picture that is held changes the memory that FFmpeg decodes into, and so how damaged ones look
-            moving = ((frame.moves, frame.copy()) for frame in kept)
+            moving = ((frame.carries_motion, frame.without_picture()) for frame in kept)
             picked, count = pick_motion(moving, wanted, lambda frame: frame)
             levels = _levels(job.fields, [picked[n] for n in wanted if n in picked])
     if count != frames:
@@ -151,5 +151,5 @@ def _keep_stills(
 
 def _note(frames: Iterable[DecodedFrame], moves: list[bool]) -> Iterator[DecodedFrame]:
     for frame in frames:
-        moves.append(frame.moves)
+        moves.append(frame.carries_motion)
         yield frame

@@ -75,7 +75,7 @@ class ViewsWorker:
 
         given = self.given
         for part in waiting:
-            fields = SampledFields.of(self.reader.of(part.rows), part.rows)
+            fields = SampledFields.of(self.reader.with_table(part.rows), part.rows)
             clips = SplitClips(*(part.rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
             if part.view is None:
                 features, logits = embed_protocol(

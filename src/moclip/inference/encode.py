@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.data.sampling import still_frames
-from moclip.errors import ModelError, VideoError, clip_problem
+from moclip.errors import ModelError, VideoError, as_video_error
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
 from moclip.store.resumable import ResumableParts
@@ -178,7 +178,7 @@ def _read_stills(clip: _StillsJob) -> tuple[np.ndarray, list[np.ndarray] | Video
                 check_unchanged(file, clip.md5)
             return numbers, read_pictures(file, numbers, clip.seekable)
     except Exception as problem:  # whatever is wrong with one clip, it costs no other
-        return numbers, clip_problem(problem, clip.path)
+        return numbers, as_video_error(problem, clip.path)
 
 
 def _numbers(clip: _StillsJob) -> np.ndarray:

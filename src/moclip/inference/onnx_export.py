@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.errors import ModelError
-from moclip.files.atomic import file_aside
+from moclip.files.atomic import atomic_file
 from moclip.inference.predictor import Predictor
 
 TOLERANCE = 1e-4
@@ -65,7 +65,7 @@ def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np
         raise ModelError(f"the package {problem.name} is not installed", fix="pip install 'moclip[onnx]'") from None
     inputs = torch.from_numpy(fields), torch.from_numpy(stills)
     networks = copy.deepcopy(Both(predictor, (fields.shape[-2], fields.shape[-1]))).cpu().eval()
-    with file_aside(path) as aside:
+    with atomic_file(path) as aside:
         _write(networks, inputs, aside)
         session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, (fields, stills), strict=True)))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from moclip.data.crops import crop_and_resize, protocol_crops
-from moclip.errors import MoclipError, VideoError, clip_problem
+from moclip.errors import MoclipError, VideoError, as_video_error
 from moclip.inference.clip_input import (
     ClipInput,
     ClipJob,
@@ -113,7 +113,7 @@ class Predictor:
         try:
             return self.answer(read)
         except Exception as problem:  # pictures that CLIP's processor cannot take, say
-            return clip_problem(problem, job.path)
+            return as_video_error(problem, job.path)
 
     def labelled(self, labels: Sequence[str]) -> Predictor:
         """The same models asked for other classes, described in words: no training, and no answer of MV-TSN alone.

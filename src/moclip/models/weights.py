@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from moclip.errors import ModelError, no_model
+from moclip.errors import ModelError, missing_model
 from moclip.files.atomic import write_atomically
 
 MADE = "made"
@@ -52,6 +52,6 @@ def _reading(path: Path, stage: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise no_model(path, stage) from None
+        raise missing_model(path, stage) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
         raise ModelError(f"not a model of ours: {problem}", where=path, fix=f"run: python -m stages.{stage}") from None

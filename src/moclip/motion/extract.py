@@ -48,7 +48,7 @@ from moclip.video.probe import probe
 from moclip.video.vectors import DamagedError, choose_backend, vector_windows
 from moclip.workers.cluster import Cluster, check_seen, check_versions
 from moclip.workers.processes import SingleWorker, WorkerDiedError, run_jobs_on_pool, single_threaded_workers
-from moclip.workers.time_limit import obey_time_limit, time_limit
+from moclip.workers.time_limit import enable_time_limit, time_limit
 
 REVISION = 4  # of what is done between a video and its stored bytes: another one means extracting anew
 TABLE = "table.parquet"  # in a store elsewhere: its table, for whoever extracts into it next
@@ -499,7 +499,7 @@ def _do_there(job: ShardJob) -> None:
     check_versions(dict(_versions(job.recipe.backend)), dict(job.recipe.versions))
     check_seen(job.folder.exists(MARK), job.store)
     check_seen(is_url(job.root) or Path(job.root).is_dir(), job.root)
-    obey_time_limit()
+    enable_time_limit()
     _do(job)
 
 
@@ -510,7 +510,7 @@ def _do_apart(job: ShardJob) -> None:
     with SingleWorker() as apart:
         for clip in job.clips:
             try:
-                fields, row = apart.do(_do_one, job, clip)
+                fields, row = apart.run(_do_one, job, clip)
                 _slot(buffer, job, clip)[: len(fields)] = fields
             except WorkerDiedError as lost:
                 row = _row(clip, job.recipe) | {"status": "failed", "reason": str(lost), "key": ""}

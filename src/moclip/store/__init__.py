@@ -1,1 +1,1 @@
-"""Arrays at rest: motion fields in shards, features, and parts of unfinished runs."""
+"""Stored arrays: motion fields in shards, features, and the finished parts of unfinished runs."""

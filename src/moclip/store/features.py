@@ -1,7 +1,7 @@
-"""Small feature stores: Zarr groups of float arrays with a row per video (or class), looked up by id.
+"""Feature stores: Zarr groups of float arrays with a row per video (or class), found by id.
 
-Written by `clip_text`, `clip_image`, `embed_mv` and `embed_image`. Every chunk carries a CRC, and what was never
-written reads as NaN, so a damaged or missing feature is an error and not a row of zeros.
+Written by `clip_text`, `clip_image`, `embed_mv` and `embed_image`. Every chunk has a CRC, and rows that were never
+written read as NaN. So a damaged or missing feature is an error, never a row of zeros.
 """
 
 from __future__ import annotations
@@ -9,17 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from moclip.errors import StoreError
 from moclip.files.links import folder_to_fill, follow_link
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
 
 CHUNK_BYTES = 4 * 2**20
 
@@ -27,89 +22,97 @@ Arrays = Mapping[str, tuple[np.ndarray, tuple[str, ...]]]
 
 
 def to_unit_length(features: np.ndarray) -> np.ndarray:
-    """`features` (..., d) scaled to unit length."""
+    """Scale `features` (..., d) to unit length along the last axis."""
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """An array whose rows are still to come: a row's `shape`, its type, and the names of its dimensions."""
+    """The layout of an array: the `shape` of a row, the dtype, and the names of a row's dimensions."""
 
     shape: tuple[int, ...]
     dtype: str
     dimensions: tuple[str, ...]
 
     @property
-    def chunk(self) -> int:
-        """How many rows make a chunk of about `CHUNK_BYTES`."""
+    def chunk_rows(self) -> int:
+        """The number of rows in a chunk of about `CHUNK_BYTES`."""
         return max(1, CHUNK_BYTES // max(1, int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize))
 
 
 def write_group(path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapping[str, Any]) -> None:
-    """Write a Zarr group: `arrays` (name -> (values (n, ...), names of the dimensions after the first)), `ids` (n,)."""
-    layout = {
+    """Write a Zarr group.
+
+    Parameters
+    ----------
+    ids : (n,), of the rows.
+    arrays : name -> (values (n, ...), names of the dimensions after the first).
+    """
+    layouts = {
         name: ArrayLayout(values.shape[1:], values.dtype.str, dimensions)
         for name, (values, dimensions) in arrays.items()
     }
-    write_pieces(path, ids, layout, [{name: values for name, (values, _) in arrays.items()}], attributes)
+    write_group_in_pieces(path, ids, layouts, [{name: values for name, (values, _) in arrays.items()}], attributes)
 
 
-def write_pieces(
+def write_group_in_pieces(
     path: Path,
     ids: Sequence[str],
-    layout: Mapping[str, ArrayLayout],
+    layouts: Mapping[str, ArrayLayout],
     pieces: Iterable[Mapping[str, np.ndarray]],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write a Zarr group whose rows come some at a time: the same bytes as of `write_group`, in little memory.
+    """Write a Zarr group whose rows arrive in `pieces` (name -> values): the bytes of `write_group`, in little memory.
 
-    Raises ValueError where the pieces of an array have not as many rows as there are `ids`.
+    Raises ValueError where the pieces of an array do not have one row per id.
     """
-    import zarr  # as in Features: who only predicts has none, and needs none
+    import zarr  # not installed where a bundle only predicts
 
     group = zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(attributes))
     names = np.array(list(ids), dtype=np.dtypes.StringDType())
     group.create_array("id", data=names, dimension_names=["video"])
-    rows = {name: _Rows(_create(group, name, len(names), about), about) for name, about in layout.items()}
+    writers = {
+        name: _RowWriter(_create_array(group, name, len(names), layout), layout) for name, layout in layouts.items()
+    }
     for piece in pieces:
         for name, values in piece.items():
-            rows[name].add(values)
-    for name, written in rows.items():
-        if (count := written.end()) != len(names):
+            writers[name].add(values)
+    for name, writer in writers.items():
+        if (count := writer.finish()) != len(names):
             raise ValueError(f"{name} has {count} rows for {len(names)} ids")
 
 
-def _create(group: Any, name: str, count: int, about: ArrayLayout) -> Any:
+def _create_array(group: Any, name: str, count: int, layout: ArrayLayout) -> Any:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    dtype = np.dtype(about.dtype)
+    dtype = np.dtype(layout.dtype)
     return group.create_array(
         name,
-        shape=(count, *about.shape),
+        shape=(count, *layout.shape),
         dtype=dtype,
-        chunks=(max(1, min(count, about.chunk)), *about.shape),
+        chunks=(max(1, min(count, layout.chunk_rows)), *layout.shape),
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=dtype.itemsize), Crc32cCodec()],
         fill_value=np.nan if dtype.kind == "f" else -1,
-        dimension_names=["video", *about.dimensions],
+        dimension_names=["video", *layout.dimensions],
     )
 
 
-class _Rows:
-    """Rows on their way into an array: written in whole chunks."""
+class _RowWriter:
+    """Collects rows of an array and writes them in whole chunks."""
 
-    def __init__(self, array: Any, about: ArrayLayout) -> None:
-        self.array, self.chunk = array, about.chunk
-        self.waiting = np.empty((0, *about.shape), about.dtype)
+    def __init__(self, array: Any, layout: ArrayLayout) -> None:
+        self.array, self.chunk_rows = array, layout.chunk_rows
+        self.waiting = np.empty((0, *layout.shape), layout.dtype)
         self.written = 0
 
     def add(self, values: np.ndarray) -> None:
         self.waiting = np.concatenate([self.waiting, values]) if len(self.waiting) else values
-        if whole := len(self.waiting) // self.chunk * self.chunk:
+        if whole := len(self.waiting) // self.chunk_rows * self.chunk_rows:
             self._write(self.waiting[:whole])
             self.waiting = self.waiting[whole:]
 
-    def end(self) -> int:
-        """Write the rest; how many rows there were."""
+    def finish(self) -> int:
+        """Write the remaining rows. Return how many rows were added in all."""
         self._write(self.waiting)
         return self.written
 
@@ -120,17 +123,25 @@ class _Rows:
 
 
 def write_features(
-    path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapping[str, Any], elsewhere: str | None = None
+    path: Path, ids: Sequence[str], arrays: Arrays, attributes: Mapping[str, Any], storage: str | None = None
 ) -> None:
-    """Write a store of one group (`write_group`), atomically; with a URL `elsewhere` there, and a link to it here."""
-    with folder_to_fill(path, elsewhere) as folder:
+    """Write a store of one group (`write_group`) atomically. With a URL `storage`, write it there, and a link here."""
+    with folder_to_fill(path, storage) as folder:
         write_group(folder, ids, arrays, attributes)
 
 
 class Features:
-    """A feature store, or a `group` of one, read into memory; `path` may hold a link to a URL (`storage`).
+    """A feature store, or a `group` of one. Arrays are read into memory at their first use.
 
-    Raises StoreError when it is not there, when it lacks a wanted id, or when a chunk is missing or damaged.
+    Parameters
+    ----------
+    path : the store, or a link to one at a URL.
+    stage : the stage that writes it, named in messages.
+
+    Raises
+    ------
+    StoreError
+        There is no store.
     """
 
     def __init__(self, path: Path, stage: str, group: str = "") -> None:
@@ -148,7 +159,7 @@ class Features:
         self._loaded: dict[str, np.ndarray] = {}
 
     def array(self, name: str) -> np.ndarray:
-        """The whole array `name`, (n, ...), rows in the order of `ids`."""
+        """Return the array `name`, (n, ...), rows in the order of `ids`. Raises StoreError where it is damaged."""
         if name not in self._loaded:
             try:
                 values = np.asarray(self._group[name][:])
@@ -161,28 +172,16 @@ class Features:
         return self._loaded[name]
 
     def rows(self, name: str, ids: Sequence[str]) -> np.ndarray:
-        """Rows of array `name` for `ids`, (len(ids), ...)."""
-        absent = [one for one in ids if one not in self._row]
-        if absent:
+        """Return rows of array `name`, (len(ids), ...). Raises StoreError as `array` and for unknown ids."""
+        missing = [id_ for id_ in ids if id_ not in self._row]
+        if missing:
             raise StoreError(
-                f"no feature of {absent[0]}" + (f" and {len(absent) - 1} more" if len(absent) > 1 else ""),
+                f"no feature of {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
                 where=self.path,
                 fix=f"run: python -m stages.{self.stage}",
             )
-        return self.array(name)[[self._row[one] for one in ids]]
+        return self.array(name)[[self._row[id_] for id_ in ids]]
 
-    def _damaged(self, name: str, why: str) -> StoreError:
+    def _damaged(self, name: str, reason: str) -> StoreError:
         fix = f"remove it and run: python -m stages.{self.stage}"
-        return StoreError(f"array {name!r} is damaged: {why}", where=self.path, fix=fix)
-
-
-@dataclass(frozen=True)
-class FusionData:
-    """Features of a split's clips: `motion` (n, views, M), `stills` (n, K, P) of unit length, `labels` (n,)."""
-
-    motion: Tensor
-    stills: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> FusionData:
-        return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device))
+        return StoreError(f"array {name!r} is damaged: {reason}", where=self.path, fix=fix)

@@ -1,4 +1,4 @@
-"""The table of a motion-field store: one row a video, with its place, its checksum and what went wrong."""
+"""The table of a motion-field store: one row per video, with its frames' offset, checksum and reason of failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from moclip.errors import StoreError
 from moclip.files.folders import Folder
-from moclip.store.layout import RERUN, short_digest
+from moclip.store.layout import RERUN_EXTRACTION, short_digest
 
 TABLE_COLUMNS = {
     "id": "str", "md5": "str", "offset": "int64", "length": "int64", "slots": "int64", "shard": "int64",
@@ -30,17 +30,17 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 
 def contents_digest(table: pd.DataFrame) -> str:
-    """16 hexadecimal digits for what a store holds: which videos, where, and their checksums."""
+    """Return 16 hexadecimal digits of a store's contents: videos, offsets, lengths and checksums."""
     return short_digest(*(table[name].tolist() for name in ("id", "offset", "length", "checksum")))
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[Any]:
-    """A table's rows, a named tuple each."""
+    """Iterate over a table's rows as named tuples."""
     return iter(table.itertuples(index=False))
 
 
 def as_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The table's columns, in order and with their dtypes."""
+    """Return `rows` with the columns of `TABLE_COLUMNS`, in their order and dtypes."""
     return rows.reindex(columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS).reset_index(drop=True)
 
 
@@ -50,21 +50,23 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     StoreError
-        It is not there, or is no such table.
+        It does not exist, or is not such a table.
     """
     try:
         folder, _, name = str(path).rpartition("/")
         table = pd.read_parquet(BytesIO(Folder(folder or ".").read(name)))
     except FileNotFoundError as error:
-        raise StoreError("no table of motion fields", where=path, fix=RERUN) from error
+        raise StoreError("no table of motion fields", where=path, fix=RERUN_EXTRACTION) from error
     except Exception as error:
-        raise StoreError(f"not a table of motion fields ({error})", where=path, fix=RERUN) from error
-    absent = [name for name in TABLE_COLUMNS if name not in table]
-    if absent:
-        raise StoreError(f"no table of motion fields: it lacks {', '.join(absent)}", where=path, fix=RERUN)
+        raise StoreError(f"not a table of motion fields ({error})", where=path, fix=RERUN_EXTRACTION) from error
+    missing = [name for name in TABLE_COLUMNS if name not in table]
+    if missing:
+        raise StoreError(
+            f"not a table of motion fields: it has no column {', '.join(missing)}", where=path, fix=RERUN_EXTRACTION
+        )
     return table
 
 
 def field_checksum(fields: np.ndarray, frame_types: np.ndarray) -> int:
-    """CRC-32 of a video's int8 fields followed by its frame types."""
+    """Return the CRC-32 of a video's int8 fields followed by its frame types."""
     return zlib.crc32(frame_types.tobytes(), zlib.crc32(fields.tobytes()))

@@ -15,21 +15,21 @@ from moclip.store.table import field_checksum, rows_of
 
 
 def verify_store(zarr_path: str | Path, table: str | Path | pd.DataFrame) -> list[str]:
-    """Recompute every video's checksum; return a line for each problem, naming the video."""
+    """Recompute every video's checksum. Return a line for each problem, which names the video."""
     reader = FieldReader(zarr_path, table)
     types = read_frame_types(zarr_path)
     problems = []
-    plain = PlainReader(reader.folder, reader.grid, reader.shard)
+    plain_reader = PlainReader(reader.folder, reader.grid, reader.shard_frames)
     for row in rows_of(reader.table[reader.table["status"] == "ok"].sort_values("offset")):
-        place = np.arange(row.offset, row.offset + row.length)
+        frames = np.arange(row.offset, row.offset + row.length)
         try:
-            fields = plain.read(place)
+            fields = plain_reader.read(frames)
         except (StoreError, ValueError, RuntimeError) as error:
-            shards = f"{row.offset // reader.shard}"
-            problems.append(f"{row.id}: shard {shards} cannot be read ({_first_line(error)})")
+            shard = row.offset // reader.shard_frames
+            problems.append(f"{row.id}: shard {shard} cannot be read ({_first_line(error)})")
             continue
-        if field_checksum(fields, types[place]) != row.checksum:
-            problems.append(f"{row.id}: what is stored is not what was extracted (checksum)")
+        if field_checksum(fields, types[frames]) != row.checksum:
+            problems.append(f"{row.id}: the stored fields differ from the extracted ones (checksum)")
     return sorted(problems)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion
-from moclip.store.features import FusionData
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
 
 

@@ -1,1 +1,1 @@
-"""Compressed video: a file's packets, motion vectors and pictures."""
+"""Read compressed video: packets, motion vectors, pictures. Transcode it."""

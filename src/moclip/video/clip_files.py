@@ -1,4 +1,4 @@
-"""Clips by path: which files are clips, folders and patterns of them, and their MD5."""
+"""Find clips by path, folder or pattern, and hash them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from moclip.files.hidden import is_hidden
 from moclip.workers.time_limit import restart_time_limit
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
-HASHED_BYTES = 1 << 20  # of a file, read at once
+_HASH_BLOCK = 1 << 20  # bytes
 
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
-    """The files named; of folders all clips within, of patterns ("clips/**/*_g01_*") all that they meet, sorted.
+    """Return the files, all clips in the folders, and all that match the patterns ("clips/**/*_g01_*") in `paths`.
 
-    Each file once. What is hidden in a folder, and what a system keeps there, is left out unless a path or a pattern
-    names it. Raises DatasetError for a folder or a pattern that holds no clip.
+    Each file is listed once. The clips of a folder or pattern are sorted. Hidden files and those of operating systems
+    are skipped, unless a path or pattern names them.
+
+    Raises
+    ------
+    DatasetError
+        A folder contains no clip, or a pattern matches none.
     """
     clips: list[Path] = []
     for path in paths:
-        if os.path.isdir(path):  # noqa: PTH112  false for a name that is too long, where Path's method raises
+        if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for a name that is too long
             found = _clips_below(path)
             if not found:
                 fix = f"clips end in {', '.join(VIDEO_SUFFIXES)}"
@@ -34,53 +39,53 @@ def find_clips(paths: Sequence[Path]) -> list[Path]:
         elif os.path.lexists(path) or not glob.has_magic(str(path)):
             clips.append(path)
         else:
-            clips += _clips_met(path)
+            clips += _matching_clips(path)
     return list(dict.fromkeys(clips))
 
 
-def _clips_met(pattern: Path) -> list[Path]:
-    """The clips that a pattern meets, and those in folders that it meets; where it meets no clip, all other files."""
-    met = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207  may be absolute
-    met = [one for one in met if all(_is_asked_for(part, pattern) for part in one.parts)]
-    if not met:
-        raise DatasetError("no file is called so", where=pattern)
+def _matching_clips(pattern: Path) -> list[Path]:
+    """Return the clips that match a pattern, and those in matching folders. Without any, return all matching files."""
+    found = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207  may be absolute
+    found = [path for path in found if all(_may_match(part, pattern) for part in path.parts)]
+    if not found:
+        raise DatasetError("no file has this name", where=pattern)
     clips: list[Path] = []
-    for one in met:
-        if one.is_dir():
-            clips += _clips_below(one)
-        elif one.suffix.lower() in VIDEO_SUFFIXES:
-            clips.append(one)
-    if not clips and all(one.is_dir() for one in met):
+    for path in found:
+        if path.is_dir():
+            clips += _clips_below(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            clips.append(path)
+    if not clips and all(path.is_dir() for path in found):
         raise DatasetError("no clips in these folders", where=pattern, fix=f"clips end in {', '.join(VIDEO_SUFFIXES)}")
-    return clips or [one for one in met if not one.is_dir()]
+    return clips or [path for path in found if not path.is_dir()]
 
 
-def _is_asked_for(name: str, pattern: Path) -> bool:
-    """Whether a pattern may meet a file or folder: a hidden one only where a hidden part of the pattern does."""
+def _may_match(name: str, pattern: Path) -> bool:
+    """Return whether a pattern may match a name: a hidden one only if a hidden part of the pattern matches it."""
     return not is_hidden(name) or any(is_hidden(part) and fnmatch.fnmatchcase(name, part) for part in pattern.parts)
 
 
 def _clips_below(folder: Path) -> list[Path]:
     return [
-        inner
-        for inner in sorted(folder.rglob("*"))
-        if inner.suffix.lower() in VIDEO_SUFFIXES
-        and not inner.is_dir()
-        and not any(map(is_hidden, inner.relative_to(folder).parts))
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and not path.is_dir()
+        and not any(map(is_hidden, path.relative_to(folder).parts))
     ]
 
 
 def file_md5(path: str | Path) -> str:
     """Return the MD5 of the file's bytes, in hexadecimal."""
-    whole = hashlib.md5()
+    digest = hashlib.md5()
     with Path(path).open("rb") as file:
-        while piece := file.read(HASHED_BYTES):
+        while block := file.read(_HASH_BLOCK):
             restart_time_limit()  # a large file on a slow disk
-            whole.update(piece)
-    return whole.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def check_unchanged(path: Path, content: str) -> None:
-    """Raise VideoError where the file's MD5 is not `content`; what is missing, decoding will say."""
-    if path.exists() and file_md5(path) != content:
+def check_unchanged(path: Path, md5: str) -> None:
+    """Raise VideoError where the file's MD5 is not `md5`. A missing file is left to the decoder to report."""
+    if path.exists() and file_md5(path) != md5:
         raise VideoError("it has changed since it was indexed", where=path, fix="run: dvc repro")

@@ -1,4 +1,4 @@
-"""Open a video stream and decode its pictures, one thread a process, checking each picture.
+"""Open a video stream and decode its pictures on one thread, checking each picture.
 
 Frame k of a clip is the k-th picture that a plain single-thread decode shows, for everything in this package.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -17,30 +18,36 @@ from av.error import FFmpegError
 
 from moclip.errors import VideoError
 from moclip.video.geometry import Geometry, read_cropping, read_orientation, upright_frame
-from moclip.video.h264 import Cropping, croppings_in
+from moclip.video.h264 import Cropping, packet_croppings
 from moclip.video.messages import error_text, re_encode_fix, recheck_fix
 from moclip.workers.time_limit import restart_time_limit
 
 MOTION_CODECS = frozenset(
     ("h264", "mpeg4", "mpeg1video", "mpeg2video", "h263", "flv", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2")
 )
-# FFmpeg fills in the vectors of B-frames for these codecs only; for others it exports zeros, or leftovers.
+# FFmpeg exports the vectors of B-frames for these codecs only. For the others it exports zeros or old values.
 B_VECTOR_CODECS = frozenset(("h264", "mpeg1video", "mpeg2video"))
 I_FRAME, P_FRAME, B_FRAME = (ord(letter) for letter in "IPB")
-MOST_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is taken for it
-LIMITS = {"max_pixels": str(MOST_PIXELS)}
-EXPORT_VECTORS = LIMITS | {"flags2": "+export_mvs"}
+_FRAME_TYPES = tuple(b"PIPBPIPI")  # of FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
+MAX_PIXELS = 8192 * 8192  # of a picture: a header may claim any size, and memory is allocated for it
+SIZE_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+EXPORT_VECTORS = SIZE_LIMIT | {"flags2": "+export_mvs"}
 SKIP_PIXELS = {"skip_loop_filter": "all", "skip_idct": "all"}
-"""Decoder options that leave out work on pixels. Vectors are parsed from the bitstream, so those of intact pictures
-stay the same, and so does which pictures there are. For damaged ones see `DamagedError`."""
-PICTURE_TYPES = tuple(b"PIPBPIPI")  # FFmpeg's picture types: none, I, P, B, S, SI, SP, BI
+"""Decoder options that skip the reconstruction of pixels. FFmpeg parses vectors from the bitstream, so the vectors of
+intact pictures and the number of pictures stay the same. For damaged pictures see `DamagedError`."""
 
 
 @contextmanager
 def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Open the file's main video stream for decoding on one thread (processes are the parallelism)."""
+    """Open the file's main video stream. Yields PyAV's (container, stream), set to decode on one thread.
+
+    Raises
+    ------
+    VideoError
+        There is no such file, it is no video, its codec is unknown, or its pictures are too large.
+    """
     try:
-        # "file:", or what stands before a colon in a name would be taken for a protocol; titles have any encoding
+        # Without "file:" FFmpeg takes a name with a colon for a protocol. Titles in the file have any encoding.
         container = av.open(f"file:{path}", metadata_errors="replace")
     except FileNotFoundError as error:
         raise VideoError("no such file", where=path) from error
@@ -53,93 +60,102 @@ def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
         if stream.codec_context is None:
             raise VideoError("its video codec is unknown", where=path, fix=re_encode_fix(path))
         width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > MOST_PIXELS:
-            what = f"pictures of {width}x{height} px, more than {MOST_PIXELS:,} px"
+        if width * height > MAX_PIXELS:
+            what = f"pictures of {width}x{height} px, more than {MAX_PIXELS:,} px"
             raise VideoError(what, where=path, fix=re_encode_fix(path))
-        # the same for all ways to read: where vectors are exported, damaged MPEG-1 and -2 is concealed otherwise
+        # Also where only pictures are read: exporting vectors changes how FFmpeg conceals damage in MPEG-1 and -2.
         stream.codec_context.options = EXPORT_VECTORS
-        stream.codec_context.thread_type = "NONE"
+        stream.codec_context.thread_type = "NONE"  # worker processes are the parallelism
         yield container, stream
 
 
-def check_codec(path: str | Path, stream: Any) -> None:
-    codec = stream.codec_context.codec.canonical_name
-    if stream.codec_context.name not in MOTION_CODECS:
-        what = f"codec {codec} exports no motion vectors"
-        raise VideoError(what, where=path, fix=f"transcode it to H.264 or MPEG-4: {re_encode_fix(path)}")
+def read_packets(container: Any, stream: Any, errors: list[str] | None = None) -> Iterator[Any]:
+    """Yield the stream's packets. Where the container breaks off, add the reason to `errors` and yield None last."""
+    try:
+        for packet in container.demux(stream):
+            restart_time_limit()
+            yield packet
+    except FFmpegError as error:  # the packets before it are still good
+        if errors is not None:
+            errors.append(error_text(error))
+        yield None
 
 
-def check_count(path: str | Path, frames: int) -> None:
-    if frames == 0:
-        raise VideoError("no picture in it can be decoded", where=path, fix=recheck_fix(path))
-    if frames == 1:
-        what = "1 frame: a clip needs at least 2 to have motion"
-        raise VideoError(what, where=path, fix="remove it, or replace it by a longer clip")
+def decode_pictures(stream: Any, packets: Iterable[Any], errors: list[str] | None = None) -> Iterator[Any]:
+    """Yield decoded pictures in display order. Skip packets that do not decode, and add the reasons to `errors`."""
+    for packet in packets:
+        restart_time_limit()
+        try:
+            yield from stream.codec_context.decode(packet) if packet is None else packet.decode()
+        except FFmpegError as error:
+            if errors is not None:
+                errors.append(error_text(error))
 
 
 def checked_pictures(
-    path: str | Path, stream: Any, packets: Iterable[Any], lost: list[str]
+    path: str | Path, stream: Any, packets: Iterable[Any], errors: list[str] | None = None
 ) -> Iterator[tuple[Any, Geometry]]:
-    """Yield decoded pictures in display order, with how they lie in the coded ones.
+    """Yield decoded pictures in display order, each with the stream's geometry.
 
-    Raises VideoError at the first that is interlaced, or has another size or orientation than those before; and at the
-    end where the cropping has changed.
+    Raises
+    ------
+    VideoError
+        A picture is interlaced, or its size or orientation differs from the first one's. At the end: the cropping has
+        changed.
     """
-    keys: list[bytes] = []
-    croppings: list[list[Cropping]] = []
+    key_frames = _KeyFrames()
     geometry: Geometry | None = None
-    for picture in decode_pictures(_with_key_frames(stream, packets, keys, croppings), stream, lost):
+    for picture in decode_pictures(stream, key_frames.watch(stream, packets), errors):
         _check_progressive(path, stream, picture)
         if geometry is None:
-            cropped = read_cropping(path, stream, picture, keys[0] if keys else b"")
-            geometry = Geometry(picture.width, picture.height, read_orientation(picture), *cropped)
-        if geometry[:2] != (picture.width, picture.height):
+            left, top = read_cropping(path, stream, picture, key_frames.first)
+            geometry = Geometry(picture.width, picture.height, read_orientation(picture), left, top)
+        if (geometry.width, geometry.height) != (picture.width, picture.height):
             sizes = f"{geometry.width}x{geometry.height} to {picture.width}x{picture.height}"
             raise VideoError(f"the picture's size changes from {sizes} midway", where=path, fix=re_encode_fix(path))
         if geometry.orientation != read_orientation(picture):
             raise VideoError("the picture's orientation changes midway", where=path, fix=re_encode_fix(path))
         yield picture, geometry
-    if len(croppings) > 1:  # at the end: pictures that are interlaced, or of another size, are told as such
+    if len(key_frames.croppings) > 1:  # only now: an interlaced picture or another size is the better reason
         raise VideoError("the picture's cropping changes midway", where=path, fix=re_encode_fix(path))
 
 
-def _with_key_frames(
-    stream: Any, packets: Iterable[Any], keys: list[bytes], croppings: list[list[Cropping]]
-) -> Iterator[Any]:
-    """Pass packets on; the content of the first key frame is put into `keys`.
+@dataclass
+class _KeyFrames:
+    """The key frames of an H.264 stream: the first one's bytes, and each cropping that differs from the one before."""
 
-    Where key frames of H.264 bring a cropping with them, each that differs from the one before is put into `croppings`.
-    """
-    is_h264, extradata = stream.codec_context.name == "h264", stream.codec_context.extradata or b""
-    for packet in packets:
-        if packet is not None and packet.is_keyframe and (is_h264 or not keys):
-            content = bytes(packet)
-            keys[:] = keys or [content]
-            brought = croppings_in(content, extradata) if is_h264 else []
-            if brought and croppings[-1:] != [brought]:
-                croppings.append(brought)
-        yield packet
+    first: bytes = b""
+    croppings: list[list[Cropping]] = field(default_factory=list)
 
-
-def _check_progressive(path: str | Path, stream: Any, picture: Any) -> None:
-    if picture.interlaced_frame or stream.codec_context.field_order > 1:
-        what = "interlaced video: its blocks belong to fields, not to frames"
-        raise VideoError(what, where=path, fix=f"deinterlace it: ffmpeg -i {Path(path).name} -vf yadif out.mp4")
+    def watch(self, stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+        """Pass packets on and note their key frames."""
+        if stream.codec_context.name != "h264":
+            yield from packets
+            return
+        extradata = stream.codec_context.extradata or b""
+        for packet in packets:
+            if packet is not None and packet.is_keyframe:
+                content = bytes(packet)
+                self.first = self.first or content
+                found = packet_croppings(content, extradata)
+                if found and self.croppings[-1:] != [found]:
+                    self.croppings.append(found)
+            yield packet
 
 
 @contextmanager
 def open_pictures(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
-    """Open a video of any codec: frames a second on average, and its pictures (PyAV's) as shown, in display order.
+    """Open a video of any codec. Yields its average frames per second, and its pictures (PyAV's) in display order.
 
-    Pictures that do not decode are left out.
+    Pictures are turned as shown. Those that do not decode are skipped.
 
     Raises
     ------
     VideoError
-        It is no video, nothing in it decodes, or a picture is interlaced (which may show midway).
+        It is no video, nothing in it decodes, or a picture is interlaced (this may be raised midway).
     """
     with open_stream(path) as (container, stream):
-        pictures = _progressive(path, stream, decode_pictures(read_packets(container, stream, []), stream, []))
+        pictures = _progressive(path, stream, decode_pictures(stream, read_packets(container, stream)))
         first = next(pictures, None)
         if first is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=recheck_fix(path))
@@ -152,28 +168,36 @@ def _progressive(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iter
         yield picture
 
 
-def read_packets(container: Any, stream: Any, lost: list[str]) -> Iterator[Any]:
-    """Yield the stream's packets; where the container breaks off, which is noted in `lost`, None ends them."""
-    try:
-        for packet in container.demux(stream):
-            restart_time_limit()
-            yield packet
-    except FFmpegError as error:  # what came before is still good
-        lost.append(error_text(error))
-        yield None
+def _check_progressive(path: str | Path, stream: Any, picture: Any) -> None:
+    if picture.interlaced_frame or stream.codec_context.field_order > 1:
+        what = "interlaced video: its blocks belong to fields, not to frames"
+        raise VideoError(what, where=path, fix=f"deinterlace it: ffmpeg -i {Path(path).name} -vf yadif out.mp4")
 
 
-def decode_pictures(packets: Iterable[Any], stream: Any, lost: list[str]) -> Iterator[Any]:
-    """Yield decoded frames in display order; what does not decode is noted in `lost` and left out."""
-    for packet in packets:
-        restart_time_limit()
-        try:
-            yield from stream.codec_context.decode(packet) if packet is None else packet.decode()
-        except FFmpegError as error:
-            lost.append(error_text(error))
+def picture_type(picture: Any) -> int:
+    """Return a decoded picture's type: `I_FRAME`, `P_FRAME` or `B_FRAME`."""
+    return _FRAME_TYPES[int(picture.pict_type)]
 
 
-def check_found(path: str | Path, frames: int, vectors: int) -> None:
-    check_count(path, frames)
+def check_codec(path: str | Path, stream: Any) -> None:
+    """Raise VideoError where FFmpeg exports no motion vectors of the stream's codec."""
+    codec = stream.codec_context.codec.canonical_name
+    if stream.codec_context.name not in MOTION_CODECS:
+        what = f"codec {codec} exports no motion vectors"
+        raise VideoError(what, where=path, fix=f"transcode it to H.264 or MPEG-4: {re_encode_fix(path)}")
+
+
+def check_frame_count(path: str | Path, frames: int) -> None:
+    """Raise VideoError for fewer than two frames."""
+    if frames == 0:
+        raise VideoError("no picture in it can be decoded", where=path, fix=recheck_fix(path))
+    if frames == 1:
+        what = "1 frame: a clip needs at least 2 to have motion"
+        raise VideoError(what, where=path, fix="remove it, or replace it by a longer clip")
+
+
+def check_vectors_found(path: str | Path, frames: int, vectors: int) -> None:
+    """Raise VideoError for fewer than two frames, or for none with motion vectors (`vectors` in bytes or blocks)."""
+    check_frame_count(path, frames)
     if vectors == 0:
         raise VideoError("no motion vectors in any frame", where=path, fix=re_encode_fix(path))

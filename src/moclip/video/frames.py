@@ -1,4 +1,4 @@
-"""Single frames of a file, as shown: decoded from the start, or from the key frame before each."""
+"""Read single frames of a file as shown, decoding from the start or from the key frame before each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from av.error import FFmpegError
 
 from moclip.errors import VideoError
-from moclip.video.decoding import I_FRAME, MOTION_CODECS, PICTURE_TYPES, decode_pictures, open_stream, read_packets
+from moclip.video.decoding import I_FRAME, MOTION_CODECS, decode_pictures, open_stream, picture_type, read_packets
 from moclip.video.geometry import upright_picture
 from moclip.video.h264 import is_idr
 
 
-class _Start(NamedTuple):
-    """A key frame's packet: when it is decoded, and where it lies in the file."""
+class _KeyPacket(NamedTuple):
+    """The packet of a key frame: its decoding time, and its position and size in the file."""
 
     dts: int | None
     pos: int | None
@@ -25,20 +25,20 @@ class _Start(NamedTuple):
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, seekable: bool = False) -> np.ndarray:
-    """The frames that `read_pictures` gives of a video whose size stays the same: uint8 (K, height, width, 3), RGB."""
+    """Read frames as `read_pictures` does, stacked: uint8 (K, height, width, 3), RGB."""
     return np.stack(read_pictures(path, indices, seekable))
 
 
 def read_pictures(path: str | Path, indices: Sequence[int] | np.ndarray, seekable: bool = False) -> list[np.ndarray]:
-    """Decode the frames at `indices` (display order, from 0), turned as shown: each uint8 (height, width, 3), RGB.
+    """Read the frames `indices` (display order, from 0), turned as shown: each uint8 (height, width, 3), RGB.
 
-    Decodes in order from the start, or, where `probe` found the video `seekable`, from the key frame before each wanted
-    one. Where anything then looks otherwise than `probe` found it, they are decoded in order after all.
+    Decodes in order from the start. For a video that `probe` found `seekable`, decodes from the key frame before each
+    requested frame. If the file then differs from what `probe` found, decodes in order after all.
 
     Raises
     ------
     VideoError
-        It cannot be decoded, or an index lies outside the video.
+        The video cannot be decoded, or an index lies outside it.
     """
     wanted = sorted({int(index) for index in indices})
     if wanted and wanted[0] < 0:
@@ -54,74 +54,76 @@ def read_pictures(path: str | Path, indices: Sequence[int] | np.ndarray, seekabl
 
 def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]:
     found: dict[int, np.ndarray] = {}
-    left = set(wanted)
+    missing = set(wanted)
     with open_stream(path) as (container, stream):
-        for number, picture in enumerate(decode_pictures(read_packets(container, stream, []), stream, [])):
-            if number in left:
+        for number, picture in enumerate(decode_pictures(stream, read_packets(container, stream))):
+            if number in missing:
                 found[number] = upright_picture(picture)
-                left.remove(number)
-                if not left:
+                missing.remove(number)
+                if not missing:
                     break
     return found
 
 
 def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] | None:
-    """Read from key frames on, or return None where that might give other frames than reading in order."""
+    """Decode from key frames, or return None where that may give other frames than decoding in order."""
     found: dict[int, np.ndarray] = {}
     stamps: list[int] = []
-    starts: dict[int, _Start] = {}
+    key_packets: dict[int, _KeyPacket] = {}
     with open_stream(path) as (container, stream):
         try:
-            for packet in read_packets(container, stream, []):
+            for packet in read_packets(container, stream):
                 if packet is not None and packet.size and packet.pts is not None:
                     stamps.append(packet.pts)
                     if packet.is_keyframe and _is_clean_start(packet, stream):
-                        starts[packet.pts] = _Start(packet.dts, packet.pos, packet.size)
+                        key_packets[packet.pts] = _KeyPacket(packet.dts, packet.pos, packet.size)
             stamps.sort()
-            if not wanted or wanted[-1] >= len(stamps) or not starts or min(starts) > stamps[wanted[0]]:
+            if not wanted or wanted[-1] >= len(stamps) or not key_packets or min(key_packets) > stamps[wanted[0]]:
                 return None
-            for start, group in _by_start([stamps[index] for index in wanted], sorted(starts)):
-                container.seek(starts[start].dts, stream=stream, backward=True)
-                at = _decode_from(container, stream, starts, set(group))
-                if at is None:
+            for start, group in _group_by_key_frame([stamps[index] for index in wanted], sorted(key_packets)):
+                container.seek(key_packets[start].dts, stream=stream, backward=True)
+                pictures = _decode_from_key_frame(container, stream, key_packets, set(group))
+                if pictures is None:
                     return None
-                found.update(at)
+                found.update(pictures)
         except FFmpegError:
             return None
-    rank = {pts: number for number, pts in enumerate(stamps)}
-    return {rank[pts]: picture for pts, picture in found.items()}
+    numbers = {pts: number for number, pts in enumerate(stamps)}
+    return {numbers[pts]: picture for pts, picture in found.items()}
 
 
 def _is_clean_start(packet: Any, stream: Any) -> bool:
-    """Whether pictures shown after this key frame refer to nothing before it, as far as the codec promises that."""
+    """Return whether no picture shown after this key frame refers to one before it, by the codec's rules."""
     context = stream.codec_context
-    if context.name == "h264":  # other key frames may be points of recovery, with pictures that refer to earlier ones
+    if (
+        context.name == "h264"
+    ):  # other key frames may be recovery points, and pictures after them may refer to earlier ones
         return is_idr(bytes(packet), context.extradata or b"")
     return context.name in MOTION_CODECS
 
 
-def _by_start(stamps: list[int], starts: list[int]) -> Iterator[tuple[int, list[int]]]:
-    """Group sorted time stamps by the last start that is shown no later."""
-    position = np.searchsorted(starts, stamps, side="right") - 1
-    for number in np.unique(position):
-        yield starts[number], [stamp for stamp, at in zip(stamps, position, strict=True) if at == number]
+def _group_by_key_frame(stamps: list[int], key_stamps: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Group sorted time stamps by the last key frame that is shown no later."""
+    positions = np.searchsorted(key_stamps, stamps, side="right") - 1
+    for number in np.unique(positions):
+        yield key_stamps[number], [stamp for stamp, at in zip(stamps, positions, strict=True) if at == number]
 
 
-def _decode_from(
-    container: Any, stream: Any, starts: Mapping[int, _Start], stamps: set[int]
+def _decode_from_key_frame(
+    container: Any, stream: Any, key_packets: Mapping[int, _KeyPacket], stamps: set[int]
 ) -> dict[int, np.ndarray] | None:
-    """Decode from one of the key frames `starts` on until all `stamps` are there; None if that goes wrong."""
+    """Decode from the key frame at the container's position until all `stamps` are found. Return None on any doubt."""
     found: dict[int, np.ndarray] = {}
-    lost: list[str] = []
-    packets = read_packets(container, stream, lost)
+    errors: list[str] = []
+    packets = read_packets(container, stream, errors)
     first = next(packets, None)
-    if first is None or first.pts not in starts or first.pts > min(stamps):
+    if first is None or first.pts not in key_packets or first.pts > min(stamps):
         return None
-    if starts[first.pts] != (first.dts, first.pos, first.size):  # the seek led to other bytes than reading in order
+    if key_packets[first.pts] != (first.dts, first.pos, first.size):  # not the bytes that reading in order gives
         return None
-    for number, picture in enumerate(decode_pictures(chain([first], packets), stream, lost)):
-        starts_clean = picture.pts == first.pts and PICTURE_TYPES[int(picture.pict_type)] == I_FRAME
-        if lost or picture.is_corrupt or (number == 0 and not starts_clean):
+    for number, picture in enumerate(decode_pictures(stream, chain([first], packets), errors)):
+        starts_clean = picture.pts == first.pts and picture_type(picture) == I_FRAME
+        if errors or picture.is_corrupt or (number == 0 and not starts_clean):
             return None
         if picture.pts in stamps:
             found[picture.pts] = upright_picture(picture)

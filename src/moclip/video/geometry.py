@@ -1,4 +1,4 @@
-"""How a decoded picture lies in the coded one: size, cropping, and the orientation in which it is shown."""
+"""How a decoded picture relates to the coded one (cropping) and to the shown one (orientation)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 
 from moclip.errors import VideoError
-from moclip.video.h264 import croppings, croppings_in
+from moclip.video.h264 import packet_croppings, stream_croppings
 from moclip.video.messages import re_encode_fix
 
 MACROBLOCK = 16  # px
 
 
 class Orientation(NamedTuple):
-    """How the file asks for its pictures to be shown: what is (x, y) in them is shown at (xx x + xy y, yx x + yy y).
+    """How a file's pictures are shown: point (x, y) of a decoded picture is shown at (xx x + xy y, yx x + yy y).
 
-    Each number is -1, 0 or 1: quarter turns and mirror images, as cameras note them in a display matrix.
+    Each number is -1, 0 or 1: quarter turns and mirror images, which cameras write into a display matrix.
     """
 
     xx: int = 1
@@ -29,11 +29,11 @@ class Orientation(NamedTuple):
 
     @property
     def swaps(self) -> bool:
-        """Whether rows are shown as columns."""
+        """Whether rows are shown as columns, so that width and height swap."""
         return self.xx == 0
 
     def upright(self, pictures: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
-        """Turn arrays whose `axes` are (rows, columns) of pictures as coded to pictures as shown."""
+        """Turn pictures as they are shown. `axes` are the array's (rows, columns)."""
         if self.swaps:
             pictures = np.swapaxes(pictures, *axes)
         signs = (self.yx + self.yy, self.xx + self.xy)
@@ -44,11 +44,11 @@ AS_CODED = Orientation()
 
 
 class Geometry(NamedTuple):
-    """How a stream's pictures lie in the coded ones.
+    """Size, orientation and cropping of a stream's pictures.
 
     width, height : a decoded picture's size in px, cropped and not yet turned.
-    orientation : how it is to be shown.
-    left, top : px of the coded picture that are cropped away at these sides.
+    orientation : how it is shown.
+    left, top : px of the coded picture that are cropped at these sides.
     """
 
     width: int
@@ -59,25 +59,30 @@ class Geometry(NamedTuple):
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Width and height in px once it is turned."""
+        """Width and height in px, turned as shown."""
         return (self.height, self.width) if self.orientation.swaps else (self.width, self.height)
 
 
 def read_cropping(path: str | Path, stream: Any, picture: Any, key_frame: bytes) -> tuple[int, int]:
-    """How many px of the coded picture were cropped away at its left and top; of the codecs here, H.264 does so.
+    """Return how many px FFmpeg cropped at the left and top of the coded picture. Only H.264 crops there.
 
-    FFmpeg crops whole machine words at the left, perhaps less than the stream asks for, and the rest stays in the
-    picture: so what was cropped follows from the sizes. Where no parameter set fits, the picture must begin where the
-    coded one does: what lacks is less than a macroblock, the padding at the right and bottom.
+    At the left FFmpeg crops whole machine words, which may be less than the stream requests. So the result is computed
+    from the picture's size. Where no parameter set fits the sizes, the picture must start where the coded one does:
+    what is missing is less than a macroblock, the padding at the right and bottom.
+
+    Raises
+    ------
+    VideoError
+        No parameter set fits, and a macroblock or more is missing.
     """
     context = stream.codec_context
     extradata = context.extradata or b""
     if context.name != "h264":
         return 0, 0
-    for asked in [*croppings_in(key_frame, extradata), *croppings(extradata)]:
-        left = context.coded_width - asked.right - picture.width
-        top = context.coded_height - asked.bottom - picture.height
-        if 0 <= left <= asked.left and top == asked.top:
+    for requested in [*packet_croppings(key_frame, extradata), *stream_croppings(extradata)]:
+        left = context.coded_width - requested.right - picture.width
+        top = context.coded_height - requested.bottom - picture.height
+        if 0 <= left <= requested.left and top == requested.top:
             return left, top
     if max(context.coded_width - picture.width, context.coded_height - picture.height) >= MACROBLOCK:
         raise VideoError("its cropping cannot be read", where=path, fix=re_encode_fix(path))
@@ -85,24 +90,24 @@ def read_cropping(path: str | Path, stream: Any, picture: Any, key_frame: bytes)
 
 
 def read_orientation(picture: Any) -> Orientation:
-    """Read the display matrix (FFmpeg: nine int32, 16.16 fixed point, by columns); slanted ones count as none."""
+    """Read a picture's display matrix (FFmpeg: nine int32, 16.16 fixed point, by columns). Ignore slanted ones."""
     side = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if side is None:
         return AS_CODED
     xx, yx, _, xy, yy, *_ = (round(value / 65536) for value in np.frombuffer(bytes(side), np.int32).tolist())
-    whole = sorted((abs(xx), abs(xy))) == sorted((abs(yx), abs(yy))) == [0, 1] and abs(xx) == abs(yy)
-    return Orientation(xx, xy, yx, yy) if whole else AS_CODED
+    is_quarter_turn = sorted((abs(xx), abs(xy))) == sorted((abs(yx), abs(yy))) == [0, 1] and abs(xx) == abs(yy)
+    return Orientation(xx, xy, yx, yy) if is_quarter_turn else AS_CODED
 
 
 def upright_picture(picture: Any) -> np.ndarray:
-    """One of PyAV's pictures as it is to be shown: uint8 (height, width, 3), RGB."""
+    """Convert a PyAV picture to an array, turned as shown: uint8 (height, width, 3), RGB."""
     return np.ascontiguousarray(
         read_orientation(picture).upright(picture.to_ndarray(format="rgb24", threads=1), (0, 1))
     )
 
 
 def upright_frame(picture: Any) -> Any:
-    """The same as a picture of PyAV's."""
+    """Turn a PyAV picture as shown."""
     if read_orientation(picture) == AS_CODED:
         return picture
     return av.VideoFrame.from_ndarray(upright_picture(picture), "rgb24")

@@ -1,6 +1,6 @@
-"""What H.264's parameter sets and packets say and FFmpeg does not hand out (ITU-T H.264, sections 7.3 and 7.4).
+"""Parse what FFmpeg does not expose of an H.264 stream: its cropping, and which packets hold an IDR picture.
 
-Called by `video`: how much of the coded picture is cropped, and which packets begin with an IDR picture.
+Source: ITU-T H.264, sections 7.3 and 7.4.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 _SPS, _IDR = 7, 5  # types of NAL unit (table 7-1)
 _CHROMA_PROFILES = frozenset((100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135))  # section 7.3.2.1.1
-_MOST_CYCLES = 255  # num_ref_frames_in_pic_order_cnt_cycle
+_MAX_CYCLES = 255  # num_ref_frames_in_pic_order_cnt_cycle
 
 
 class Cropping(NamedTuple):
-    """The px of the coded picture that are not shown, on each side."""
+    """Px of the coded picture that are not shown, at each side."""
 
     left: int
     right: int
@@ -23,77 +23,77 @@ class Cropping(NamedTuple):
 
 
 def is_idr(packet: bytes, extradata: bytes) -> bool:
-    """Whether a packet holds a slice of an IDR picture: nothing after it refers to anything before it."""
-    return any(unit[0] & 31 == _IDR for unit in _units(packet, _length_size(extradata)) if unit)
+    """Return whether a packet holds a slice of an IDR picture. No later picture refers to one before it."""
+    return any(unit[0] & 31 == _IDR for unit in _nal_units(packet, _length_size(extradata)) if unit)
 
 
-def croppings(extradata: bytes) -> list[Cropping]:
-    """The cropping that each readable sequence parameter set of a stream asks for, in their order.
+def stream_croppings(extradata: bytes) -> list[Cropping]:
+    """Return the cropping in each readable sequence parameter set of a stream's header, in their order.
 
     `extradata` is the stream's avcC box, or its parameter sets in Annex B's format.
     """
-    return _croppings(_parameter_sets(extradata))
+    return _read_croppings(_parameter_sets(extradata))
 
 
-def croppings_in(packet: bytes, extradata: bytes) -> list[Cropping]:
-    """The same of the parameter sets in a packet."""
-    return _croppings(_units(packet, _length_size(extradata)))
+def packet_croppings(packet: bytes, extradata: bytes) -> list[Cropping]:
+    """Return the cropping in each readable sequence parameter set of a packet, in their order."""
+    return _read_croppings(_nal_units(packet, _length_size(extradata)))
 
 
-def _croppings(units: Iterable[bytes]) -> list[Cropping]:
+def _read_croppings(units: Iterable[bytes]) -> list[Cropping]:
     found = []
     for unit in units:
         if unit and unit[0] & 31 == _SPS:
             try:
-                found.append(_cropping(_Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))))
-            except (IndexError, ValueError):  # a damaged one
+                found.append(_read_cropping(_BitReader(unit[1:].replace(b"\0\0\3", b"\0\0"))))
+            except (IndexError, ValueError):  # a damaged parameter set
                 continue
     return found
 
 
 def _length_size(extradata: bytes) -> int:
-    """Bytes of the length before each NAL unit of a packet; 0: start codes stand between them."""
+    """Return the size in bytes of the length field before each NAL unit, 0 where start codes separate the units."""
     return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
 
 def _parameter_sets(extradata: bytes) -> Iterator[bytes]:
     if not _length_size(extradata):
-        yield from _units(extradata, 0)
+        yield from _nal_units(extradata, 0)
         return
-    at = 6
+    position = 6
     for _ in range(extradata[5] & 31):
-        size = int.from_bytes(extradata[at : at + 2], "big")
-        yield extradata[at + 2 : at + 2 + size]
-        at += 2 + size
+        size = int.from_bytes(extradata[position : position + 2], "big")
+        yield extradata[position + 2 : position + 2 + size]
+        position += 2 + size
 
 
-def _units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """The NAL units of a packet."""
+def _nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
+    """Yield the NAL units of a packet."""
     if not length_size:
         yield from data.split(b"\0\0\1")[1:]
         return
-    at = 0
-    while at + length_size < len(data):
-        size = int.from_bytes(data[at : at + length_size], "big")
-        yield data[at + length_size : at + length_size + size]
-        at += length_size + size
+    position = 0
+    while position + length_size < len(data):
+        size = int.from_bytes(data[position : position + length_size], "big")
+        yield data[position + length_size : position + length_size + size]
+        position += length_size + size
 
 
-class _Bits:
-    """Reads bits from the highest on. Raises IndexError at the end."""
+class _BitReader:
+    """Reads bits, the most significant first. Raises IndexError at the end."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+        self.data, self.position = data, 0
 
     def take(self, count: int) -> int:
         value = 0
         for _ in range(count):
-            value = value << 1 | self.data[self.at >> 3] >> (7 - (self.at & 7)) & 1
-            self.at += 1
+            value = value << 1 | self.data[self.position >> 3] >> (7 - (self.position & 7)) & 1
+            self.position += 1
         return value
 
     def unsigned(self) -> int:
-        """An Exp-Golomb code, ue(v) in section 9.1."""
+        """Read an unsigned Exp-Golomb code, ue(v) in section 9.1."""
         zeros = 0
         while not self.take(1):
             zeros += 1
@@ -102,12 +102,12 @@ class _Bits:
         return (1 << zeros) - 1 + self.take(zeros)
 
     def signed(self) -> int:
-        """The same with a sign, se(v)."""
+        """Read a signed Exp-Golomb code, se(v)."""
         code = self.unsigned()
         return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
-def _cropping(bits: _Bits) -> Cropping:
+def _read_cropping(bits: _BitReader) -> Cropping:
     """Read a sequence parameter set up to its cropping (section 7.3.2.1.1)."""
     profile = bits.take(8)
     bits.take(16)  # constraints, level
@@ -131,7 +131,7 @@ def _cropping(bits: _Bits) -> Cropping:
         bits.take(1)
         bits.signed()
         bits.signed()
-        for _ in range(min(bits.unsigned(), _MOST_CYCLES)):
+        for _ in range(min(bits.unsigned(), _MAX_CYCLES)):
             bits.signed()
     bits.unsigned()  # reference frames
     bits.take(1)  # gaps in frame_num
@@ -150,7 +150,7 @@ def _cropping(bits: _Bits) -> Cropping:
     return Cropping(left * unit_x, right * unit_x, top * unit_y, bottom * unit_y)
 
 
-def _skip_scaling_list(bits: _Bits, size: int) -> None:
+def _skip_scaling_list(bits: _BitReader, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:

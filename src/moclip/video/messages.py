@@ -1,10 +1,8 @@
-"""Words that several error messages about a video share."""
+"""Texts that several error messages about videos share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-RE_ENCODE = "re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"
 
 
 def error_text(error: BaseException) -> str:
@@ -16,4 +14,5 @@ def recheck_fix(path: str | Path) -> str:
 
 
 def re_encode_fix(path: str | Path) -> str:
-    return RE_ENCODE.format(name=Path(path).name)
+    name = Path(path).name
+    return f"re-encode the file, for example: ffmpeg -i {name} -c:v mpeg4 -q:v 1 -g 12 -bf 0 out.avi"

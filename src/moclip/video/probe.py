@@ -1,4 +1,4 @@
-"""`probe`: decode a whole file once, without pixels, and say what is in it."""
+"""Probe a video: decode all of it once, without pixels, and describe it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, NamedTuple
 
 from moclip.video.decoding import (
     B_FRAME,
-    LIMITS,
-    PICTURE_TYPES,
+    SIZE_LIMIT,
     SKIP_PIXELS,
     check_codec,
-    check_count,
+    check_frame_count,
     checked_pictures,
     open_stream,
+    picture_type,
     read_packets,
 )
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the index says of a video.
+    """The description of a video that the index stores.
 
-    codec : FFmpeg's name of it.
+    codec : FFmpeg's name of the codec.
     width, height : px, as shown.
-    fps : frames a second on average.
-    frames : how many pictures a plain decode shows.
-    gop : the most frames from a key frame to the next.
+    fps : average frames per second.
+    frames : the number of pictures that a plain decode shows.
+    gop : the largest number of frames from one key frame to the next.
     has_b : whether there are B-frames.
-    damage : what of it does not decode, in words; empty where all does.
-    seekable : whether decoding from a key frame on is known to give what decoding in order gives (see `read_frames`).
+    damage : what does not decode, in words. Empty if everything does.
+    seekable : whether decoding from any key frame gives the same pictures as decoding in order (see `read_pictures`).
     """
 
     codec: str
@@ -47,7 +47,7 @@ class VideoInfo:
 
 
 class _Packet(NamedTuple):
-    """A packet that holds a picture: its time stamps, and whether it is a key frame, or decoded and not shown."""
+    """A packet that holds a picture. A discarded one is decoded but not shown."""
 
     pts: int | None
     dts: int | None
@@ -56,38 +56,35 @@ class _Packet(NamedTuple):
 
 
 class _Picture(NamedTuple):
-    """What `probe` keeps of a decoded picture; `kind` as in `Vectors.frame_types`."""
-
     pts: int | None
-    kind: int
+    frame_type: int
     is_key: bool
     is_damaged: bool
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Describe a video by decoding all of it, with the work on pixels left out.
+    """Describe a video by decoding all of it, without pixels.
 
     Raises
     ------
     VideoError
-        It is no video, its codec exports no motion vectors, a picture of it is interlaced or of another size than the
-        first, or fewer than two pictures decode.
+        It is no video, its codec exports no motion vectors, a picture is interlaced or differs in size from the first,
+        or fewer than two pictures decode.
     """
     packets: list[_Packet] = []
     pictures: list[_Picture] = []
-    lost: list[str] = []
+    errors: list[str] = []
     size = (0, 0)
     with open_stream(path) as (container, stream):
         check_codec(path, stream)
-        stream.codec_context.options = LIMITS | SKIP_PIXELS
-        read = _noted(read_packets(container, stream, lost), packets)
-        for picture, geometry in checked_pictures(path, stream, read, lost):
-            kind = PICTURE_TYPES[int(picture.pict_type)]
-            pictures.append(_Picture(picture.pts, kind, picture.key_frame, picture.is_corrupt))
+        stream.codec_context.options = SIZE_LIMIT | SKIP_PIXELS
+        read = _record_packets(read_packets(container, stream, errors), packets)
+        for picture, geometry in checked_pictures(path, stream, read, errors):
+            pictures.append(_Picture(picture.pts, picture_type(picture), picture.key_frame, picture.is_corrupt))
             size = geometry.shown
         codec, rate = stream.codec_context.name, stream.average_rate or stream.guessed_rate or 0
-    check_count(path, len(pictures))
-    damage = _damage(packets, pictures, lost)
+    check_frame_count(path, len(pictures))
+    damage = _describe_damage(packets, pictures, errors)
     return VideoInfo(
         codec=codec,
         width=size[0],
@@ -95,7 +92,7 @@ def probe(path: str | Path) -> VideoInfo:
         fps=float(rate),
         frames=len(pictures),
         gop=_longest_gop(pictures),
-        has_b=any(picture.kind == B_FRAME for picture in pictures),
+        has_b=any(picture.frame_type == B_FRAME for picture in pictures),
         damage=damage,
         seekable=not damage and _can_seek(packets, pictures),
     )
@@ -106,29 +103,28 @@ def _longest_gop(pictures: list[_Picture]) -> int:
     return max(after - before for before, after in pairwise([*(keys or [0]), len(pictures)]))
 
 
-def _damage(packets: list[_Packet], pictures: list[_Picture], lost: list[str]) -> str:
-    """What of a file does not decode, in words."""
+def _describe_damage(packets: list[_Packet], pictures: list[_Picture], errors: list[str]) -> str:
     found = []
-    wanted = sum(not packet.is_discarded for packet in packets)
-    if len(pictures) < wanted:
-        found.append(f"{wanted - len(pictures)} of {wanted} packets give no picture")
+    expected = sum(not packet.is_discarded for packet in packets)
+    if len(pictures) < expected:
+        found.append(f"{expected - len(pictures)} of {expected} packets give no picture")
     if damaged := sum(picture.is_damaged for picture in pictures):
         found.append(f"{damaged} of {len(pictures)} pictures are damaged")
-    return ", ".join(found or lost[:1])
+    return ", ".join(found or errors[:1])
 
 
 def _can_seek(packets: list[_Packet], pictures: list[_Picture]) -> bool:
-    """Whether time stamps tell the number of each picture, and the order of the packets in the file."""
-    stamps = [packet.pts for packet in packets if packet.pts is not None]
-    decoded = [packet.dts for packet in packets if packet.dts is not None]
-    complete = len(stamps) == len(decoded) == len(packets) and not any(packet.is_discarded for packet in packets)
-    in_order = [picture.pts for picture in pictures] == sorted(set(stamps))
-    return complete and in_order and packets[0].is_key and all(a < b for a, b in pairwise(decoded))
+    """Return whether time stamps give the number of each picture and the order of the packets in the file."""
+    shown_at = [packet.pts for packet in packets if packet.pts is not None]
+    decoded_at = [packet.dts for packet in packets if packet.dts is not None]
+    complete = len(shown_at) == len(decoded_at) == len(packets) and not any(packet.is_discarded for packet in packets)
+    in_order = [picture.pts for picture in pictures] == sorted(set(shown_at))
+    return complete and in_order and packets[0].is_key and all(a < b for a, b in pairwise(decoded_at))
 
 
-def _noted(packets: Iterable[Any], notes: list[_Packet]) -> Iterator[Any]:
-    """Pass packets on; what is to be known of those that hold a picture is added to `notes`."""
+def _record_packets(packets: Iterable[Any], records: list[_Packet]) -> Iterator[Any]:
+    """Pass packets on and add those that hold a picture to `records`."""
     for packet in packets:
         if packet is not None and packet.size:
-            notes.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+            records.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
         yield packet

@@ -1,6 +1,7 @@
-"""Worker processes that outlive neither their parent nor, together, a decoder that crashes or never ends.
+"""Worker processes for everything that decodes video.
 
-What reads videos does it here: a C library may take its process along, and no other process can stop it.
+A decoder, a C library, may crash or hang. In a worker it costs one clip, not the run: only another process survives a
+crash and can end a hang. Workers exit with their parent.
 """
 
 from __future__ import annotations
@@ -19,65 +20,65 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
-from moclip.workers.time_limit import seconds_allowed, set_limit
+from moclip.workers.time_limit import set_time_limit, time_limit_seconds
 
 DECODER_DIED = "its decoder died"
-"""The reason of a video that takes its process with it."""
 DECODER_HUNG = "its decoder gave nothing for {seconds:g} s"
-DECODER_KILLED = "its decoder was killed, perhaps for want of memory"
-JOBS_A_WORKER = 2  # jobs that a worker has at once
-PRELOADED = [
+DECODER_KILLED = "its decoder was killed, perhaps because memory ran out"
+"""Reasons of a video whose worker process ended."""
+JOBS_PER_WORKER = 2  # submitted ahead
+PRELOADED_MODULES = [
     "moclip.motion.extract",
     "moclip.inference.encode",
     "moclip.inference.clip_input",
     "numcodecs",
     "google_crc32c",
 ]
-"""What workers have imported from their start."""
+"""Imported once, by the process that all workers are forked from."""
 
-Name = TypeVar("Name")
+Key = TypeVar("Key")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 class WorkerDiedError(Exception):
-    """The process of a job is no more; says why."""
+    """The worker process of a job ended. The message is the reason."""
 
 
 def run_jobs(
-    work: Callable[[Job], Result], waiting: list[Job], workers: int, lost: Callable[[Job, str], Result]
+    work: Callable[[Job], Result], waiting: list[Job], workers: int, failed: Callable[[Job, str], Result]
 ) -> Iterator[tuple[Job, Result]]:
-    """Work off `waiting` from its end, yielding (job, result) in the order of completion.
+    """Run `work` on every job, from the end of `waiting`. Yields (job, result) in the order of completion.
 
-    A process that dies or hangs costs the job alone that it is the fault of: its result is `lost(job, reason)`.
+    A job that crashes or hangs its process has the result `failed(job, reason)`. The others are not affected.
     """
     suspects: list[Job] = []
     with single_threaded_workers():
         while waiting:  # a new pool after each one that broke
-            yield from run_jobs_on_pool(work, waiting, suspects, workers, _itself)
-        with SingleWorker() as apart:
-            for job in suspects:  # each by itself, to know which one it was
-                yield job, _done_alone(apart, work, job, lost)
+            yield from run_jobs_on_pool(work, waiting, suspects, workers, lambda job: job)
+        with SingleWorker() as worker:
+            for job in suspects:  # one at a time, to find the one that broke the pool
+                yield job, _run_alone(worker, work, job, failed)
 
 
 def run_jobs_on_pool(
     work: Callable[[Job], Result],
-    waiting: list[Name],
-    suspects: list[Name],
+    waiting: list[Key],
+    suspects: list[Key],
     workers: int,
-    load: Callable[[Name], Job],
-) -> Iterator[tuple[Name, Result]]:
-    """Work off `waiting` from its end, yielding (name, result) in the order of completion.
+    make_job: Callable[[Key], Job],
+) -> Iterator[tuple[Key, Result]]:
+    """Run `work` on `make_job(key)`, from the end of the keys `waiting`. Yields (key, result) as jobs complete.
 
-    What waits is a name of a job; `load` makes the job when its turn has come. When a process dies it ends early, with
-    names left in `waiting`; those in flight are put into `suspects`.
+    `make_job` is called just before a job is submitted, so few jobs are in memory at once. When a process dies, this
+    returns early: keys not yet submitted stay in `waiting`, those of running jobs are added to `suspects`.
     """
-    running: dict[Future[Result], Name] = {}
+    running: dict[Future[Result], Key] = {}
     with worker_pool(workers) as executor:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    running[executor.submit(work, load(waiting[-1]))] = waiting[-1]
+                    running[executor.submit(work, make_job(waiting[-1]))] = waiting[-1]
                     waiting.pop()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     result = future.result()
@@ -87,34 +88,34 @@ def run_jobs_on_pool(
 
 
 def run_jobs_in_order(
-    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, lost: Callable[[Job, str], Result]
+    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, failed: Callable[[Job, str], Result]
 ) -> Iterator[Result]:
-    """Yield the results of jobs in the order of the jobs, a few of which are taken ahead.
+    """Run `work` on every job. Yields the results in the order of `jobs`, of which a few are taken ahead.
 
-    A process that dies or hangs costs the job alone that it is the fault of: its result is `lost(job, reason)`.
+    A job that crashes or hangs its process has the result `failed(job, reason)`. The others are not affected.
     """
-    left = iter(jobs)
-    with single_threaded_workers(), SingleWorker() as apart:
-        while (first := next(left, None)) is not None:  # a new pool after each one that broke
-            flying: deque[tuple[Job, Future[Result]]] = deque()
+    remaining = iter(jobs)
+    with single_threaded_workers(), SingleWorker() as worker:
+        while (first := next(remaining, None)) is not None:  # a new pool after each one that broke
+            running: deque[tuple[Job, Future[Result]]] = deque()
             with worker_pool(workers) as executor:
                 try:
-                    flying.append((first, executor.submit(work, first)))
-                    while flying:
-                        for job in islice(left, JOBS_A_WORKER * workers - len(flying)):
-                            flying.append((job, _submitted(executor, work, job)))
-                        result = flying[0][1].result()
-                        flying.popleft()
+                    running.append((first, executor.submit(work, first)))
+                    while running:
+                        for job in islice(remaining, JOBS_PER_WORKER * workers - len(running)):
+                            running.append((job, _submit(executor, work, job)))
+                        result = running[0][1].result()
+                        running.popleft()
                         yield result
                 except BrokenProcessPool:
                     pass
-            for job, future in flying:
-                intact = future.done() and not future.cancelled() and future.exception() is None
-                yield future.result() if intact else _done_alone(apart, work, job, lost)
+            for job, future in running:
+                completed = future.done() and not future.cancelled() and future.exception() is None
+                yield future.result() if completed else _run_alone(worker, work, job, failed)
 
 
-def _submitted(executor: ProcessPoolExecutor, work: Callable[[Job], Result], job: Job) -> Future[Result]:
-    """The future of a job, also where the pool has just broken."""
+def _submit(executor: ProcessPoolExecutor, work: Callable[[Job], Result], job: Job) -> Future[Result]:
+    """Submit a job. A pool that has just broken gives a future that raises BrokenProcessPool."""
     try:
         return executor.submit(work, job)
     except BrokenProcessPool as broken:
@@ -123,113 +124,114 @@ def _submitted(executor: ProcessPoolExecutor, work: Callable[[Job], Result], job
         return future
 
 
-def _done_alone(
-    apart: SingleWorker, work: Callable[[Job], Result], job: Job, lost: Callable[[Job, str], Result]
+def _run_alone(
+    worker: SingleWorker, work: Callable[[Job], Result], job: Job, failed: Callable[[Job, str], Result]
 ) -> Result:
     try:
-        result: Result = apart.do(work, job)
+        result: Result = worker.run(work, job)
     except WorkerDiedError as reason:
-        return lost(job, str(reason))
+        return failed(job, str(reason))
     return result
 
 
-def _itself(job: Job) -> Job:
-    return job
-
-
 class SingleWorker:
-    """One process beside this one that does one job at a time; a new one whenever a job has taken it along."""
+    """One worker process that runs one job at a time. After a crash the next job gets a new process."""
 
     def __init__(self) -> None:
         self._process: Any = None
-        self._line: Connection | None = None
+        self._connection: Connection | None = None
 
     def __enter__(self) -> SingleWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._line is not None:
+        if self._connection is not None:
             self._process.terminate()
             self._process.join()
-            self._line.close()
-            self._line = None
+            self._connection.close()
+            self._connection = None
 
-    def do(self, work: Callable[..., Any], *given: Any) -> Any:
-        """What `work(*given)` returns or raises there. Raises LostError where the process does not live to tell."""
-        if self._line is None:
-            context = _context()
-            self._line, there = context.Pipe()
-            self._process = context.Process(target=_answer, args=(there, *_given()), daemon=True)
+    def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Return what `work(*args)` returns, or raise what it raises. Raises WorkerDiedError if the process ends."""
+        if self._connection is None:
+            context = _process_context()
+            self._connection, worker_end = context.Pipe()
+            self._process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
             self._process.start()
-            there.close()
+            worker_end.close()
         try:
-            self._line.send((work, given))
-            good, result = self._line.recv()
+            self._connection.send((work, args))
+            succeeded, result = self._connection.recv()
         except (EOFError, ConnectionError):
-            self._line.close()
-            self._line = None
+            self._connection.close()
+            self._connection = None
             self._process.join()
-            raise WorkerDiedError(_reason(self._process.exitcode)) from None
-        if not good:
+            raise WorkerDiedError(_death_reason(self._process.exitcode)) from None
+        if not succeeded:
             raise result
         return result
 
 
-def _answer(line: Connection, seconds: float, environment: dict[str, str]) -> None:
-    """Do what comes in, one after the other."""
+def _serve(connection: Connection, seconds: float, environment: dict[str, str]) -> None:
+    """Run the jobs that arrive at a SingleWorker's process until its parent closes the connection."""
     _start_worker(seconds, environment)
     while True:
         try:
-            work, given = line.recv()
+            work, args = connection.recv()
         except EOFError:
             return
         try:
-            answer = True, work(*given)
-        except Exception as error:  # it is raised where it was asked for
+            answer = True, work(*args)
+        except Exception as error:  # `SingleWorker.run` raises it
             answer = False, error
-        line.send(answer)
+        connection.send(answer)
 
 
-def _reason(exit_code: int | None) -> str:
+def _death_reason(exit_code: int | None) -> str:
     if exit_code == -signal.SIGALRM:
-        return DECODER_HUNG.format(seconds=seconds_allowed())
+        return DECODER_HUNG.format(seconds=time_limit_seconds())
     return DECODER_KILLED if exit_code == -signal.SIGKILL else DECODER_DIED
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Processes forked from a clean one: a fork of this one would copy decoders' threads in an unknown state."""
-    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker, initargs=_given())
+    """Return a pool whose processes are forked from a clean server process.
+
+    A fork of this process would copy the locks of its decoders' threads in an unknown state.
+    """
+    return ProcessPoolExecutor(
+        workers, mp_context=_process_context(), initializer=_start_worker, initargs=_worker_settings()
+    )
 
 
-def _context() -> Any:
+def _process_context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *PRELOADED])  # imported once, not by each worker
+    context.set_forkserver_preload(["__main__", *PRELOADED_MODULES])
     return context
 
 
-def _given() -> tuple[float, dict[str, str]]:
-    """What a worker is told: the process that it is forked from knows the environment of its own start alone."""
-    return seconds_allowed(), dict(os.environ)
+def _worker_settings() -> tuple[float, dict[str, str]]:
+    """Return the time limit and the environment. The fork server knows only the environment at its own start."""
+    return time_limit_seconds(), dict(os.environ)
 
 
 def _start_worker(seconds: float, environment: dict[str, str]) -> None:
-    set_limit(seconds)
+    set_time_limit(seconds)
     os.environ.clear()
-    os.environ.update(environment)  # credentials, for one, that were set after the first workers were started
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops; what is in flight is finished
+    os.environ.update(environment)  # may hold credentials that were set after the first workers were started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent stops and running jobs finish
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _die_with(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     wait_for([sentinel])
-    os._exit(1)  # the parent was killed: nobody waits for this job, and the next run does it again
+    os._exit(1)  # the parent was killed: nobody waits for this job, and the next run repeats it
 
 
 @contextmanager
 def single_threaded_workers() -> Iterator[None]:
-    """Tell the processes started meanwhile to calculate on one thread each."""
+    """Make numerical libraries use one thread in each process started inside this block."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

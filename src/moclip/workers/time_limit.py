@@ -1,4 +1,4 @@
-"""A time limit for decoders: a worker that hangs in a C library is ended by a signal from the kernel."""
+"""A time limit for decoders: a signal from the kernel ends a worker that hangs in a C library."""
 
 from __future__ import annotations
 
@@ -7,54 +7,54 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SECONDS_VARIABLE = "MOCLIP_CLIP_SECONDS"
-"""Environment variable: seconds that a decoder may give nothing; 0 means any time."""
+TIME_LIMIT_VARIABLE = "MOCLIP_CLIP_SECONDS"
+"""Environment variable: seconds that a decoder may go without output. 0 means no limit."""
 DEFAULT_SECONDS = 120.0
 
-_allowed = 0.0  # seconds, in a worker; 0 where a process is not to be ended
-_limiting = False  # whether this is within `limited`
+_limit = 0.0  # seconds; 0 in processes that no limit may end, such as the main one
+_in_block = False  # whether this is inside `with time_limit()`
 
 
-def seconds_allowed() -> float:
+def time_limit_seconds() -> float:
     try:
-        return max(0.0, float(os.environ.get(SECONDS_VARIABLE) or DEFAULT_SECONDS))
+        return max(0.0, float(os.environ.get(TIME_LIMIT_VARIABLE) or DEFAULT_SECONDS))
     except ValueError:
         return DEFAULT_SECONDS
 
 
-def set_limit(seconds: float) -> None:
-    """Allow a decoder so many seconds in this process; 0 means any time."""
-    global _allowed
-    _allowed = seconds
+def set_time_limit(seconds: float) -> None:
+    """Let `time_limit` end this process after `seconds` without output. 0 means no limit."""
+    global _limit
+    _limit = seconds
 
 
-def obey_time_limit() -> None:
-    """Let `limited` end this process too, which somebody else has started and will miss (a worker of a cluster)."""
-    set_limit(seconds_allowed())
+def enable_time_limit() -> None:
+    """Let `time_limit` end this process. For workers of a cluster, which Ray replaces."""
+    set_time_limit(time_limit_seconds())
 
 
 @contextmanager
 def time_limit() -> Iterator[None]:
-    """Within, a worker ends when neither the block nor a call of `still_alive` comes in time.
+    """End this worker when neither the block ends nor `restart_time_limit` is called in time.
 
-    By a signal that nothing handles: the kernel acts on it wherever the process is, also in a library's endless loop.
+    The signal has no handler, so the kernel ends the process wherever it is, even in a library's endless loop.
     """
-    global _limiting
-    _limiting = True
+    global _in_block
+    _in_block = True
     restart_time_limit()
     try:
         yield
     finally:
-        _limiting = False
-        _alarm(0)
+        _in_block = False
+        _set_alarm(0)
 
 
 def restart_time_limit() -> None:
-    """Within `limited`: the time begins anew. Elsewhere it does nothing."""
-    if _limiting:
-        _alarm(_allowed)
+    """Restart the time inside a `time_limit` block. Does nothing elsewhere."""
+    if _in_block:
+        _set_alarm(_limit)
 
 
-def _alarm(seconds: float) -> None:
-    if _allowed:
+def _set_alarm(seconds: float) -> None:
+    if _limit:
         signal.setitimer(signal.ITIMER_REAL, seconds)
