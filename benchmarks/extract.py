@@ -18,7 +18,8 @@ import pandas as pd
 
 from benchmarks.common import HD_SIZE, UCF_SIZE, encode, indexed, make_clips, prolong, real_data, rendered, say
 from benchmarks.comparison import Part, Run, ffmpeg, peak, pool, run_alone
-from moclip.motion.extract import extract
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import CODEC_CELL
 from moclip.motion.quantise import quantise
 from moclip.motion.windows import motion_fields
@@ -94,12 +95,10 @@ def extracted(clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = 
     shutil.rmtree(folder, ignore_errors=True)
     table = extract(
         clips,
-        root=folder,
-        zarr_path=folder / "mv.zarr",
-        table_path=folder / "mv.parquet",
-        shard_frames=shard,
+        folder,
+        Output(folder / "mv.zarr", folder / "mv.parquet"),
+        FieldRecipe(shard_frames=shard, **options),
         workers=workers,
-        **options,
     )
     failed = table[table["status"] != "ok"]
     if len(failed):

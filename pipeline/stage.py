@@ -39,7 +39,7 @@ OnCluster = Annotated[
         "--ray",
         envvar="MOCLIP_RAY",
         metavar="ADDRESS",
-        help="Work on a Ray cluster: auto, ray://HOST:10001, or local; the result does not depend on it.",
+        help="Work on a Ray cluster: auto, HOST:6379, or local; the result does not depend on it.",
     ),
 ]
 

@@ -46,7 +46,8 @@ def extract_mv(
     """
     with while_importing():
         from moclip.data.selection import usable_clips
-        from moclip.motion.extract import extract
+        from moclip.motion.extract import Output, extract
+        from moclip.motion.extract_plan import FieldRecipe
         from moclip.video.transcode import transcoded_name
         from pipeline.index_file import read_index
 
@@ -55,24 +56,10 @@ def extract_mv(
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
         root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcoded_name))
+    recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard)
+    output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
     with show_progress("extract_mv", len(clips)) as advance, machines(ray) as cluster:
-        table = extract(
-            clips,
-            root=root,
-            zarr_path=paths.MV_STORE,
-            table_path=paths.MV_TABLE,
-            canvas=mv.canvas,
-            cell=mv.cell,
-            accumulate=mv.accumulate,
-            clip=mv.clip,
-            backend=mv.backend,
-            shard_frames=mv.shard,
-            workers=workers,
-            elsewhere=params.store or None,
-            cluster=cluster,
-            rebuild=rebuild,
-            advance=advance,
-        )
+        table = extract(clips, root, output, recipe, workers=workers, cluster=cluster, rebuild=rebuild, advance=advance)
     counts = _counts(index, table)
     write_json(paths.EXTRACT_COUNTS, counts)
     rows = [

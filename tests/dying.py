@@ -17,13 +17,13 @@ import numpy as np
 from moclip.data import probing
 from moclip.inference import encode
 from moclip.inference.clip_input import ClipJob, read_or_reason
-from moclip.motion import extract
-from moclip.motion.extract import ClipToExtract, FieldRecipe, ShardJob
+from moclip.motion import extract_workers
+from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
 from moclip.video.probe import VideoInfo
 from moclip.workers.processes import DECODER_DIED, DECODER_KILLED
 from moclip.workers.time_limit import time_limit
 
-_decode, _probe, _describe, _frames = extract._decode, probing.probe_clip, probing.probe, encode.read_pictures
+_decode, _probe, _describe, _frames = extract_workers._decode, probing.probe_clip, probing.probe, encode.read_pictures
 
 
 def hang() -> None:
@@ -51,14 +51,14 @@ def use_up_memory() -> None:
 # ------------------------------------------------------------------------------------------------- extraction
 
 
-def do_or_hang(job: ShardJob) -> None:
-    extract._decode = _decode_or_hang
-    extract._do(job)
+def write_or_hang(job: ShardJob) -> None:
+    extract_workers._decode = _decode_or_hang
+    extract_workers.write_shard(job)
 
 
-def do_one_or_hang(job: ShardJob, clip: ClipToExtract) -> Any:
-    extract._decode = _decode_or_hang
-    return extract._do_one(job, clip)
+def read_or_hang(job: ShardJob, clip: ClipToExtract) -> Any:
+    extract_workers._decode = _decode_or_hang
+    return extract_workers.read_clip(job, clip)
 
 
 def _decode_or_hang(slot: np.ndarray, clip: ClipToExtract, recipe: FieldRecipe) -> Any:

@@ -13,18 +13,21 @@ from typing import Any
 
 import pytest
 
+from moclip.errors import ModelError
 from moclip.motion import extract as extract_module
-from moclip.motion.extract import ShardJob, _do_apart
+from moclip.motion import extract_workers
+from moclip.motion.extract_plan import ShardJob
+from moclip.motion.extract_workers import write_shard_on_cluster
 from moclip.store.layout import PARTS_FOLDER
 from moclip.store.reader import FieldReader
 from moclip.store.verify import verify_store
 from moclip.workers import cluster as cluster_module
-from moclip.workers.cluster import AHEAD, Cluster, ClusterError, check_seen, check_versions
+from moclip.workers.cluster import Cluster, ClusterError, check_seen, check_versions
 from moclip.workers.processes import DECODER_DIED
 from tests.cloud import two_machines
 from tests.conftest import BIN, run
 from tests.test_dag import digests
-from tests.test_extract import _do_one_or_die, _do_or_die, clips, contents, index
+from tests.test_extract import clips, contents, index, read_or_die, write_or_die
 from tests.test_extract import run as extract
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -93,8 +96,7 @@ def test_a_clip_that_kills_its_worker_costs_itself_alone(
     videos = index(clips)
     healthy = videos[videos["id"] != "v3"]
     extract(healthy, clips, tmp_path / "right")
-    monkeypatch.setattr(extract_module, "_do_there", _do_or_die)
-    monkeypatch.setattr(extract_module, "_do_apart", _apart_or_die)
+    monkeypatch.setattr(extract_module, "write_shard_on_cluster", _write_or_die_there)
     with Cluster(ray.address) as cluster:
         table = extract(videos, clips, tmp_path / "out", cluster=cluster).set_index("id")
     assert (table.drop("v3")["status"] == "ok").all()
@@ -105,9 +107,12 @@ def test_a_clip_that_kills_its_worker_costs_itself_alone(
     assert all((found.read_video(name) == right.read_video(name)).all() for name in healthy["id"])
 
 
-def _apart_or_die(job: ShardJob) -> None:
-    _do_one = _do_one_or_die  # in the worker
-    _do_apart(job)
+def _write_or_die_there(job: ShardJob, lost: int) -> None:
+    extract_workers.read_clip = read_or_die  # in the worker
+    if not lost:
+        write_or_die(job)
+    else:
+        write_shard_on_cluster(job, lost)
 
 
 def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
@@ -123,50 +128,56 @@ def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, 
     assert contents(tmp_path / "new") == contents(tmp_path / "right")
 
 
-def test_no_more_jobs_are_out_than_the_machines_can_take(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-
-    def load(number: int) -> int:
-        made.append(number)
-        return number
-
+def test_each_job_is_told_of_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "WAVE", 15)
     with Cluster(ray.address) as cluster:
-        ended = []
-        for name, result in cluster.run(_double, _double, load, range(40)):
-            assert result == 2 * name
-            ended.append(name)
-            assert len(made) - len(ended) <= AHEAD * 2
-    assert sorted(ended) == list(range(40))
+        assert sorted(cluster.run(_nothing, list(range(40)))) == list(range(40))
+        assert list(cluster.run(_nothing, [])) == []
 
 
-def _double(number: int) -> int:
-    return 2 * number
+def _nothing(number: int, lost: int) -> None:
+    pass
 
 
-def test_a_job_that_always_loses_its_worker_ends_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "ATTEMPTS", 2)
-    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="2 workers were lost"):
-        list(cluster.run(_kill, _kill, int, [1]))
+def test_a_job_that_always_loses_its_worker_ends_the_run(ray: Any) -> None:
+    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="5 workers were lost at the same job"):
+        list(cluster.run(_kill, [1]))
 
 
-def _kill(number: int) -> None:
+def _kill(number: int, lost: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_is_wrong_with_a_machine_or_a_model_ends_the_run(ray: Any) -> None:
+    with Cluster(ray.address) as cluster:
+        with pytest.raises(ClusterError, match="has av 2, where the run began with 1"):
+            list(cluster.run(_other_version, [1, 2]))
+        with pytest.raises(ModelError, match="no such model"):
+            list(cluster.run_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
+
+
+def _other_version(number: int, lost: int) -> None:
+    check_versions({"av": "2"}, {"av": "1"})
+
+
+def _no_model(path: str) -> Any:
+    raise ModelError("no such model", where=path)
 
 
 def test_another_machine_must_see_and_compute_the_same() -> None:
     check_versions({"av": "1", "x": "2"}, {"av": "1"})
-    with pytest.raises(ClusterError, match="has av 2, where the run began with 1"):
-        check_versions({"av": "2"}, {"av": "1"})
     with pytest.raises(ClusterError, match="does not see /nowhere"):
         check_seen(False, "/nowhere")
 
 
 def test_where_no_cluster_is_that_is_said(project: Path) -> None:
-    for address, variable in (("auto", "127.0.0.1:1"), ("127.0.0.1:1", ""), ("ray://127.0.0.1:1", "")):
+    for address, variable in (("auto", "127.0.0.1:1"), ("127.0.0.1:1", "")):
         said = run("moclip", "extract_mv", "--ray", address, cwd=project, code=1, RAY_ADDRESS=variable).stderr
         assert f"error: --ray {address}: no Ray cluster there" in said
         assert "ray start --head" in said
         assert "Traceback" not in said
+    said = run("moclip", "extract_mv", "--ray", "ray://127.0.0.1:10001", cwd=project, code=1).stderr
+    assert "run the command on a machine of the cluster, with --ray auto" in said
 
 
 def _wait_for(so: Any, seconds: float = 90) -> None:

@@ -192,7 +192,7 @@ def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: 
     ):
         (tmp_path / "hub").mkdir(exist_ok=True)
         (tmp_path / "hub/blob").write_bytes(bytes(2_000_000))
-        done = run(sys.executable, "-c", code, cwd=tmp_path, code=0, HF_HOME=str(tmp_path), **environment)
+        done = run(sys.executable, "-c", code, cwd=tmp_path, code=0, HF_HOME=str(tmp_path), fresh=False, **environment)
         answer, cache = (Finding(**one) for one in json.loads(done.stdout))
         assert answer.state == WARNING
         assert told in answer.found

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from moclip.errors import VideoError
-from moclip.motion.extract import extract as extract_fields
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import motion_field
 from moclip.motion.windows import motion_fields
 from moclip.store.reader import FieldReader
@@ -118,10 +119,8 @@ def test_what_is_stored_is_the_definition_in_int8(stream: Stream, accumulate: bo
     row = {name: getattr(stream.info, name) for name in ("frames", "codec", "has_b")}
     videos = pd.DataFrame([row | {"id": "a", "path": stream.path.name, "md5": file_md5(stream.path)}])
     zarr_path, table_path, root = tmp_path / "mv.zarr", tmp_path / "mv.parquet", stream.path.parent
-    table = extract_fields(
-        videos, root=root, zarr_path=zarr_path, table_path=table_path, canvas=CANVAS, accumulate=accumulate,
-        shard_frames=64,
-    )  # fmt: skip
+    recipe = FieldRecipe(CANVAS, accumulate=accumulate, shard_frames=64)
+    table = extract(videos, root, Output(zarr_path, table_path), recipe)
     count = len(stream.frames)
     assert (table["status"].item(), table["length"].item()) == ("ok", count)
     short = f"{count} of {stream.info.frames} frames decoded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -19,7 +20,10 @@ import pytest
 
 from moclip.errors import MoclipError, StoreError
 from moclip.motion import extract as extract_module
-from moclip.motion.extract import ClipToExtract, FieldRecipe, ShardJob, _decode, _do, _do_one, extract
+from moclip.motion import extract_workers
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
+from moclip.motion.extract_workers import _decode, read_clip, write_shard
 from moclip.motion.field import motion_field
 from moclip.motion.quantise import quantise
 from moclip.motion.windows import motion_fields
@@ -28,7 +32,6 @@ from moclip.store.reader import FieldReader
 from moclip.store.table import TABLE_COLUMNS, rows_of
 from moclip.store.verify import verify_store
 from moclip.video import vector_records
-from moclip.video import vectors as vectors_module
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from moclip.video.vector_records import Vectors
@@ -69,8 +72,16 @@ def row_of(path: Path) -> dict[str, Any]:
 
 
 def run(videos: pd.DataFrame, root: Path, out: Path, **more: Any) -> pd.DataFrame:
-    options: dict[str, Any] = {"canvas": CANVAS, "shard_frames": SHARD, **more}
-    return extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", **options)
+    """Extract into `out`; options that a recipe knows go into that."""
+    elsewhere = more.pop("elsewhere", None)
+    recipe = {field.name: more.pop(field.name) for field in dataclasses.fields(FieldRecipe) if field.name in more}
+    return extract(
+        videos,
+        root,
+        Output(out / "mv.zarr", out / "mv.parquet", elsewhere),
+        FieldRecipe(**{"canvas": CANVAS, "shard_frames": SHARD, **recipe}),
+        **more,
+    )
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -142,7 +153,7 @@ def test_nothing_is_read_again_when_nothing_changed(
 ) -> None:
     videos = index(clips)
     run(videos, clips, tmp_path)
-    monkeypatch.setattr(extract_module, "_do", lambda job: pytest.fail(f"worked again on {job}"))
+    monkeypatch.setattr(extract_module, "write_shard", lambda job: pytest.fail(f"worked again on {job}"))
     assert (run(videos, clips, tmp_path)["status"] == "ok").all()
 
 
@@ -155,7 +166,7 @@ def decoded_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(clip.id)
         return decode(slot, clip, recipe)
 
-    monkeypatch.setattr(extract_module, "_decode", spy)
+    monkeypatch.setattr(extract_workers, "_decode", spy)
     return seen
 
 
@@ -274,7 +285,7 @@ def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(vector_records, "WINDOW_FRAMES", 8)
     assert run(videos, clips, tmp_path / "whole", backend="mvextractor").iloc[0]["backend"] == "mvextractor"
-    monkeypatch.setattr(vectors_module, "vector_windows", stops_early)
+    monkeypatch.setattr(extract_workers, "vector_windows", stops_early)
     row = run(videos, clips, tmp_path / "early", backend="mvextractor").iloc[0]
     assert (row["backend"], row["length"], row["reason"]) == ("pyav", 20, "")
     np.testing.assert_array_equal(
@@ -297,16 +308,16 @@ def test_wrong_options_stop_at_once(clips: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- kills and deaths
 
 
-def _do_or_die(job: ShardJob) -> None:
+def write_or_die(job: ShardJob) -> None:
     if any(clip.id == "v3" for clip in job.clips):
         os.kill(os.getpid(), signal.SIGKILL)
-    _do(job)
+    write_shard(job)
 
 
-def _do_one_or_die(job: ShardJob, clip: ClipToExtract) -> tuple[np.ndarray, dict[str, Any]]:
+def read_or_die(job: ShardJob, clip: ClipToExtract) -> tuple[np.ndarray, dict[str, Any]]:
     if clip.id == "v3":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _do_one(job, clip)
+    return read_clip(job, clip)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -315,8 +326,8 @@ def test_clip_that_kills_its_process_gets_a_row(
 ) -> None:
     videos = index(clips)
     with monkeypatch.context() as patch:
-        patch.setattr(extract_module, "_do", _do_or_die)
-        patch.setattr(extract_module, "_do_one", _do_one_or_die)
+        patch.setattr(extract_module, "write_shard", write_or_die)
+        patch.setattr(extract_workers, "read_clip", read_or_die)
         table = run(videos, clips, tmp_path / "hurt", workers=workers).set_index("id")
     assert list(table.index[table["status"] == "failed"]) == ["v3"]
     assert table.loc["v3", "reason"] == "its decoder died"
@@ -375,11 +386,13 @@ SLOW = """
 import sys, time
 import pandas as pd
 from pathlib import Path
-from moclip.motion import extract as e
+from moclip.extract import Output, extract
+from moclip.extract_plan import Recipe
 if __name__ == "__main__":
     videos, root, out, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    e.extract(videos, root=root, zarr_path=out / "mv.zarr", table_path=out / "mv.parquet", canvas=(48, 64),
-              shard_frames=64, workers=workers, advance=lambda count: time.sleep(0.3))
+    output = Output(out / "mv.zarr", out / "mv.parquet", sys.argv[5] if len(sys.argv) > 5 else None)
+    recipe = Recipe((48, 64), shard_frames=64)
+    extract(videos, root, output, recipe, workers=workers, advance=lambda count: time.sleep(0.3))
 """
 
 

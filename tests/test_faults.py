@@ -20,7 +20,7 @@ import pytest
 import torch
 import zarr
 
-from moclip.data import probing
+from moclip.data import index as index_module
 from moclip.data.clip_folder import scan_folder
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
@@ -30,6 +30,7 @@ from moclip.models.clip_encoder import ClipEncoder
 from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
+from moclip.motion import extract_workers
 from moclip.training.distributed import World
 from moclip.training.fusion import FusionRecipe, train_fusion
 from moclip.training.mv_batches import MotionData
@@ -57,7 +58,7 @@ __all__ = ["clean", "clips"]  # fixtures
 
 def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
     """What a command says on stderr that fails as it should: one message, no traceback."""
-    said = run(*command, cwd=cwd, code=1, **environment).stderr
+    said = run(*command, cwd=cwd, code=1, fresh=False, **environment).stderr
     assert "error: " in said
     assert "Traceback" not in said
     assert "a fault in the program" not in said
@@ -73,8 +74,8 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
     videos = index(clips)
     with monkeypatch.context() as patch:
         patch.setenv(TIME_LIMIT_VARIABLE, "1")
-        patch.setattr(extract_module, "_do", dying.do_or_hang)
-        patch.setattr(extract_module, "_do_one", dying.do_one_or_hang)
+        patch.setattr(extract_module, "write_shard", dying.write_or_hang)
+        patch.setattr(extract_workers, "read_clip", dying.read_or_hang)
         table = extract(videos, clips, tmp_path / "hurt", workers=2).set_index("id")
     assert table.loc["v3", "reason"] == "its decoder gave nothing for 1 s"
     assert (table.drop("v3")["status"] == "ok").all()
@@ -86,7 +87,7 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = index_of(clean).set_index("id")
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
-    monkeypatch.setattr(probing, "probe_clip", dying.probe_or_die)
+    monkeypatch.setattr(index_module, "probe_clip", dying.probe_or_die)
     found = index_of(clean).set_index("id")
     assert set(found.index[found["status"] != "ok"]) == {f"{name}.avi" for name in dying.ENDS}
     for name, (_, reason) in dying.ENDS.items():

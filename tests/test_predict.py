@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from moclip.data.sampling import motion_frames, pick_motion, segment_frames
 from moclip.errors import DatasetError, MoclipError, VideoError
-from moclip.inference import clip_input
+from moclip.inference import predictor as predictor_module
 from moclip.inference.bundle import load_bundle
 from moclip.inference.clip_input import ClipInput, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
 from moclip.models.fusion import FusionConfig, TextFusion
-from moclip.motion.extract import extract
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import dequantise
 from moclip.store.reader import FieldReader
 from moclip.video import vectors
@@ -111,7 +112,7 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
 ) -> None:
     source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
-    monkeypatch.setattr(clip_input, "read_or_reason", dying.read_input_or_die)
+    monkeypatch.setattr(predictor_module, "read_or_reason", dying.read_input_or_die)
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     found = list(predictor.predict_apart(clips, workers=2))
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
@@ -130,7 +131,7 @@ def test_what_goes_wrong_while_answering_is_the_clips_reason(
     assert isinstance(read[1], ClipInput)
     read[1].stills[0] = np.zeros((0, 0, 3), np.uint8)  # which CLIP's processor cannot take
     turns = iter(read)
-    monkeypatch.setattr(clip_input, "read_or_reason", lambda job: next(turns))
+    monkeypatch.setattr(predictor_module, "read_or_reason", lambda job: next(turns))
     found = list(predictor.predict(clips))
     assert [isinstance(one, VideoError) for one in found] == [False, True, False]
 
@@ -314,14 +315,9 @@ def _compare_with_store(predictor: Predictor, path: Path, accumulate: bool | str
     about = probe(path)
     row = {"id": "c/a", "path": path.name, "md5": file_md5(path), "frames": about.frames, "codec": about.codec}
     folder = path.parent / "store"
-    table = extract(
-        pd.DataFrame([row | {"has_b": about.has_b}]),
-        root=path.parent,
-        zarr_path=folder / "mv.zarr",
-        table_path=folder / "mv.parquet",
-        accumulate=accumulate,
-        workers=0,
-    )
+    output = Output(folder / "mv.zarr", folder / "mv.parquet")
+    videos = pd.DataFrame([row | {"has_b": about.has_b}])
+    table = extract(videos, path.parent, output, FieldRecipe(accumulate=accumulate))
     reader = FieldReader(folder / "mv.zarr", table)
     stored, types = reader.read_video("c/a"), reader.frame_types("c/a")
     blind = about.codec not in B_VECTOR_CODECS

@@ -26,7 +26,8 @@ from moclip.data.sampling import motion_frames, segment_frames
 from moclip.errors import VideoError
 from moclip.inference.clip_input import ClipJob, FieldSettings, ViewSettings, read_input, read_or_reason
 from moclip.models.clip_encoder import ClipEncoder
-from moclip.motion.extract import extract
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import motion_field
 from moclip.motion.quantise import quantise
 from moclip.motion.windows import motion_fields
@@ -328,8 +329,8 @@ def test_accumulated_fields_are_the_same_in_the_store_and_in_predictions(
     project: Path, tmp_path: Path, accumulate: str
 ) -> None:
     index = pd.read_parquet(project / "data/index.parquet")
-    store: dict[str, Any] = {"zarr_path": tmp_path / "mv.zarr", "table_path": tmp_path / "mv.parquet"}
-    table = extract(index, root=project / "videos", canvas=CANVAS, clip=LIMIT, accumulate=accumulate, **store)
+    output = Output(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
+    table = extract(index, project / "videos", output, FieldRecipe(CANVAS, clip=LIMIT, accumulate=accumulate))
     reader = FieldReader(tmp_path / "mv.zarr", table)
     fields = FieldSettings(False, CANVAS, 8, LIMIT, accumulate)
     for id, codec in zip(index["id"], index["codec"], strict=True):
@@ -440,8 +441,8 @@ def test_damaged_clips_are_read_alike_or_refused_alike(tmp_path: Path) -> None:
         named = {"id": path.name, "path": path.name, "md5": file_md5(path)}
         rows.append(named | {name: getattr(about, name) for name in ("frames", "codec", "has_b", "damage")})
     index = pd.DataFrame(rows)
-    store: dict[str, Any] = {"zarr_path": tmp_path / "mv.zarr", "table_path": tmp_path / "mv.parquet"}
-    table = extract(index, root=tmp_path, canvas=CANVAS, clip=LIMIT, workers=1, **store).set_index("id")
+    output = Output(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
+    table = extract(index, tmp_path, output, FieldRecipe(CANVAS, clip=LIMIT), workers=1).set_index("id")
     reader = FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     settings, views = FieldSettings(False, CANVAS, 8, LIMIT, False), ViewSettings(20, 1, 1, 2, "middle", 0)
     compared = 0

@@ -103,9 +103,9 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
 def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
-    (tmp_path / "slow.py").write_text(SLOW.replace("workers=workers", 'workers=workers, elsewhere="s3://bucket/kill"'))
+    (tmp_path / "slow.py").write_text(SLOW)
     videos.to_parquet(tmp_path / "videos.parquet")
-    arguments = [tmp_path / "slow.py", tmp_path / "videos.parquet", clips, tmp_path / "out", 0]
+    arguments = [tmp_path / "slow.py", tmp_path / "videos.parquet", clips, tmp_path / "out", 0, "s3://bucket/kill"]
     process = subprocess.Popen([sys.executable, *map(str, arguments)])
     deadline = time.monotonic() + 60
     while len(parts := _parts("s3://bucket/kill")) < 3 and time.monotonic() < deadline:
@@ -185,7 +185,7 @@ def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) 
     assert "Traceback" not in said
     set_keys(project / "params.yaml", {"store": "s3://bucket/x"})
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
-    said = run("moclip", "clip_text", cwd=project, code=1, **nowhere).stderr
+    said = run("moclip", "clip_text", cwd=project, code=1, fresh=False, **nowhere).stderr
     assert "cannot be reached" in said
     assert "Traceback" not in said
     set_keys(project / "params.yaml", {"store": "ftp://host/x"})

@@ -128,7 +128,15 @@ def completed(shell: str, line: str, cwd: Path) -> tuple[str, set[str]]:
     words = line.split(" ")
     asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)} if shell == "bash" else {}
     asked |= {} if shell == "bash" else {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
-    done = run("moclip", cwd=cwd, code=None, _MOCLIP_COMPLETE=f"complete_{shell}", PYTHONPROFILEIMPORTTIME="1", **asked)
+    done = run(
+        "moclip",
+        cwd=cwd,
+        code=None,
+        _MOCLIP_COMPLETE=f"complete_{shell}",
+        PYTHONPROFILEIMPORTTIME="1",
+        fresh=False,
+        **asked,
+    )
     return done.stdout, imported(done.stderr)
 
 

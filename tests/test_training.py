@@ -19,7 +19,8 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.sampling import motion_frames
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-from moclip.motion.extract import extract
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import FieldRecipe
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
 from moclip.training.common import BestEpoch, autocast_type
@@ -78,9 +79,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MotionData:
                 "has_b": about.has_b,
             }
         )
-    table = extract(
-        pd.DataFrame(rows), root=root, zarr_path=root / "mv.zarr", table_path=root / "mv.parquet", shard_frames=64
-    )
+    output = Output(root / "mv.zarr", root / "mv.parquet")
+    table = extract(pd.DataFrame(rows), root, output, FieldRecipe(shard_frames=64))
     offsets, lengths = table["offset"].to_numpy(), table["length"].to_numpy()
     labels = np.array([int(Path(name).stem) % 2 for name in table["id"]])
     clips = SplitClips(offsets, lengths, labels)

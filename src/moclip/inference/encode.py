@@ -60,11 +60,11 @@ def encode_parts(
         for part in make(given).run(waiting):
             advance(len(part.rows))
     else:
-        for part, _ in cluster.run_actors(_there, (make, given), waiting):
-            advance(len(part.rows))
+        for number in cluster.run_actors(_there, (make, given), waiting):
+            advance(len(waiting[number].rows))
 
 
-def _there(make: Callable[..., Worker[EncodingPart, None]], given: Any) -> Worker[EncodingPart, None]:
+def _there(make: Callable[..., Worker[EncodingPart]], given: Any) -> Worker[EncodingPart]:
     """A worker on another machine, if that sees and computes what the one does that asks for it."""
     check_versions(library_versions(), given.versions)
     check_seen(ResumableParts(given.place, given.key).seen(), given.place)

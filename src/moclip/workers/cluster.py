@@ -1,66 +1,73 @@
-"""Work on many machines, through Ray: tasks for what needs a core, actors for what holds a model.
+"""Work on many machines, through Ray Data: tasks for what needs a core, a pool of actors for what holds a model.
 
-A job is small (paths, places, numbers) and so is its result: what a job makes, the worker writes to where it belongs.
-Only so many jobs are out at once, so neither this process nor Ray's store grows with their number. A job whose worker
-is lost, with its machine or alone, is done again.
+Ray Data schedules, holds work back when it piles up, adds actors as machines join, and repeats what is lost with a
+machine. A job is small (paths, places, numbers); its output is written by the worker, and only its number comes back.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
-import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 from moclip.errors import MoclipError
 
-ATTEMPTS = 5  # at one job: a worker is lost with its machine, hardly five times in a row
-AHEAD = 2  # jobs that a worker has at once: the next one waits where it will be done
-PATIENCE = 60.0  # seconds without a machine to work on, before this is said
+ATTEMPTS = 5  # at one job: its worker is lost with a machine, hardly five times in a row
+AHEAD = 2  # jobs that an actor has at once: the next one waits where it will be done
+WAVE = 4096  # jobs that Ray holds at a time, so that memory does not grow with their number
 
-Name = TypeVar("Name")
 Job = TypeVar("Job")
-Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 Job_contra = TypeVar("Job_contra", contravariant=True)
 
 
-class Worker(Protocol[Job_contra, Result_co]):
+class Worker(Protocol[Job_contra]):
     """What an actor holds: a model, ready to do jobs."""
 
-    def do(self, job: Job_contra) -> Result_co: ...
+    def do(self, job: Job_contra) -> None: ...
 
 
 class ClusterError(MoclipError):
-    """The cluster cannot be reached, or has lost a job too often."""
+    """The cluster cannot be reached or has nothing to work on, or a job keeps losing its worker."""
 
 
 class Cluster:
     """A connection to a Ray cluster: `address` is "auto" (the one this machine belongs to), "local" (a new one on this
-    machine), ray://host:10001 or host:port.
+    machine), or host:port of the cluster's head.
 
-    Raises ClusterError where Ray is not installed or there is no such cluster.
+    Raises ClusterError where Ray is not installed, there is no such cluster, or it has no core.
     """
 
     def __init__(self, address: str) -> None:
         try:
             import ray
+            import ray.data
+            import ray.util.scheduling_strategies
         except ImportError:
             raise ClusterError("Ray is not installed", where="--ray", fix="pip install 'moclip[ray]'") from None
         self.ray: Any = ray
-        self.address = address
+        where = f"--ray {address}"
+        if address.startswith("ray://"):
+            fix = "run the command on a machine of the cluster, with --ray auto"
+            raise ClusterError("Ray Data does not work through Ray's client (ray://)", where=where, fix=fix)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters of it comes as an exception
         try:
             _call_at(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
             ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False, ignore_reinit_error=True)
         except (ConnectionError, ValueError, RuntimeError, OSError) as problem:
             reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
             fix = "start one: ray start --head (and ray start --address=HOST:6379 on the other machines)"
-            raise ClusterError(f"no Ray cluster there: {reason}", where=f"--ray {address}", fix=fix) from None
+            raise ClusterError(f"no Ray cluster there: {reason}", where=where, fix=fix) from None
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        if not self._count("CPU"):
+            ray.shutdown()
+            raise ClusterError("no machine of the cluster has a core to give", where=where, fix="see: ray status")
 
     def __enter__(self) -> Cluster:
         return self
@@ -68,106 +75,61 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.ray.shutdown()
 
-    def count(self, resource: str) -> int:
+    def run(self, work: Callable[[Job, int], None], jobs: Iterable[Job]) -> Iterator[int]:
+        """Do jobs, a core each, begun in their order; yield the number of each as it is completed.
+
+        `work` gets a job and how often a worker was lost at it before. It must write the same each time: a worker that
+        is taken for lost may still be at it. `WAVE` jobs are made at a time.
+
+        Raises
+        ------
+        MoclipError
+            As a job raised it.
+        ClusterError
+            `ATTEMPTS` workers were lost at the same job, or Ray itself failed.
+        """
+        return self._stream(jobs, _do_task, {"num_cpus": 1, "fn_kwargs": {"work": work}})
+
+    def run_actors(self, make: Callable[..., Worker[Job]], given: Sequence[Any], jobs: Sequence[Job]) -> Iterator[int]:
+        """Do jobs on workers that live on, each `make(*given)`: a GPU each where there are any, else a core each.
+
+        What `make` raises ends the run too; otherwise like `run`.
+        """
+        gpus = self._count("GPU")
+        pool = self.ray.data.ActorPoolStrategy(
+            min_size=1,
+            initial_size=max(1, min(gpus or self._count("CPU"), len(jobs))),
+            max_tasks_in_flight_per_actor=AHEAD,
+            max_concurrent_calls_per_actor=AHEAD if gpus else 1,
+            enable_true_multi_threading=gpus > 0,  # decode the next clips while the GPU works
+        )
+        needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+        return self._stream(jobs, _Actor, {"compute": pool, "fn_constructor_args": (make, given), **needs})
+
+    def _count(self, resource: str) -> int:
         """How many of a resource ("CPU", "GPU") the machines have that are there now."""
         return int(self.ray.cluster_resources().get(resource, 0))
 
-    def run(
-        self,
-        work: Callable[[Job], Result],
-        again: Callable[[Job], Result],
-        load: Callable[[Name], Job],
-        names: Iterable[Name],
-    ) -> Iterator[tuple[Name, Result]]:
-        """Do jobs, a core each, from the end of `names`, yielding (name, result) in the order of completion.
-
-        `load` makes a job of its name when its turn has come. After its worker was lost, it is done by `again`: on
-        another machine if its own is gone, and so that what kills a process does not kill it a second time.
-        Errors that `work` raises end the run.
-        """
-        remote = {
-            careful: self.ray.remote(num_cpus=1, max_retries=0)(function)
-            for careful, function in ((False, work), (True, again))
-        }
-        waiting = [_Try(name) for name in names]
-        running: dict[Any, _Try[Name]] = {}
-        patience = _Patience(self.address)
-        while waiting or running:
-            room = AHEAD * self.count("CPU")
-            patience.check(room > 0)
-            while waiting and len(running) < room:
-                attempt = waiting.pop()
-                running[remote[attempt.number > 0].remote(load(attempt.name))] = attempt
-            ended = self.ray.wait(list(running), timeout=1)[0] if running else []
-            for reference in ended:
-                attempt = running.pop(reference)
-                try:
-                    yield attempt.name, self._result(reference)
-                except _LostError as lost:
-                    waiting.append(attempt.after(lost))
-            if not ended:
-                time.sleep(0.1)
-
-    def run_actors(
-        self, make: Callable[..., Worker[Job, Result]], given: Sequence[Any], jobs: Iterable[Job], *, cpus: int = 1
-    ) -> Iterator[tuple[Job, Result]]:
-        """Do jobs on workers that live on, each `make(*given)`: a GPU each where there are any, else `cpus` cores each.
-
-        Yields (job, result) in the order of completion. Workers are added as machines join, and taken off the list when
-        they are lost; their jobs are done again. Errors that `make` or a job raises end the run.
-        """
-        gpu = self.count("GPU") > 0
-        hosted = self.ray.remote(_Host).options(
-            num_cpus=0 if gpu else cpus,
-            num_gpus=1 if gpu else 0,
-            max_restarts=0,
-            max_concurrency=AHEAD if gpu else 1,  # decode the next clips while the GPU works
-        )
-        waiting = deque(_Try(job) for job in jobs)
-        crew: list[_Hand] = []
-        out: dict[Any, tuple[_Hand, _Try[Job] | None]] = {}  # None: it is not said yet that the worker is ready
-        patience = _Patience(self.address)
-        try:
-            while left := len(waiting) + sum(attempt is not None for _, attempt in out.values()):
-                room = self.count("GPU") if gpu else self.count("CPU") // cpus
-                while len(crew) < min(room, left):
-                    crew.append(_Hand(hosted.remote(make, given)))
-                    out[crew[-1].actor.ready.remote()] = (crew[-1], None)
-                for hand in crew:
-                    while waiting and hand.ready and hand.jobs < AHEAD:
-                        attempt = waiting.popleft()
-                        hand.jobs += 1
-                        out[hand.actor.do.remote(attempt.name)] = (hand, attempt)
-                patience.check(room > 0)
-                landed = self.ray.wait(list(out), timeout=1)[0] if out else []
-                if not landed:
-                    time.sleep(0.1)
-                for reference in landed:
-                    hand, ended = out.pop(reference)
-                    try:
-                        result = self._result(reference)
-                    except _LostError as lost:
-                        crew = [other for other in crew if other is not hand]
-                        if ended is not None:
-                            waiting.appendleft(ended.after(lost))
-                        continue
-                    hand.ready = True
-                    if ended is not None:
-                        hand.jobs -= 1
-                        yield ended.name, result
-        finally:
-            for hand in crew:
-                self.ray.kill(hand.actor)
-
-    def _result(self, reference: Any) -> Any:
-        """What a job gave, or raised. Raises _LostError where its worker is no more."""
-        errors = self.ray.exceptions
-        try:
-            return self.ray.get(reference)
-        except errors.RayTaskError as problem:
-            raise (problem.cause if isinstance(problem.cause, MoclipError) else problem) from None
-        except errors.RayError as problem:
-            raise _LostError(type(problem).__name__) from None
+    def _stream(self, jobs: Iterable[Job], function: Any, options: dict[str, Any]) -> Iterator[int]:
+        """Run a function over blocks of one job each, a wave of jobs at a time."""
+        node = self.ray.get_runtime_context().get_node_id()  # this one: without it there is no run
+        here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        attempts = self.ray.remote(num_cpus=0, scheduling_strategy=here)(_Attempts).remote()
+        options.setdefault("fn_kwargs", {})["attempts"] = attempts
+        left = enumerate(jobs)
+        while rows := [{"number": number, "job": job} for number, job in islice(left, WAVE)]:
+            dataset = self.ray.data.from_items(rows, override_num_blocks=len(rows))
+            results = dataset.map_batches(function, batch_size=None, **options)
+            try:
+                for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
+                    if isinstance(problem := batch["problem"][0], MoclipError):
+                        raise problem
+                    yield int(batch["number"][0])
+            except self.ray.exceptions.RayTaskError:
+                raise  # a mistake in the program
+            except self.ray.exceptions.RayError as problem:
+                what = f"Ray gave the run up: {type(problem).__name__}"
+                raise ClusterError(what, where="--ray", fix="see: ray status, /tmp/ray; run again to go on") from None
 
 
 def check_versions(here: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -193,62 +155,51 @@ def check_seen(seen: bool, what: str) -> None:
 
 def _call_at(address: str) -> None:
     """Raises OSError where nobody listens at host:port: Ray itself would try for two minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-class _LostError(Exception):
-    """The worker of a job is no more."""
+class _Attempts:
+    """Counts how often each job was begun: Ray Data itself would begin one again without end."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, number: int) -> int:
+        """Count one more; how many there were before."""
+        self.begun[number] += 1
+        return self.begun[number] - 1
 
 
-@dataclass(frozen=True)
-class _Try(Generic[Name]):
-    """A job, and how often its worker was lost."""
+def _do_task(batch: Mapping[str, Any], work: Callable[[Any, int], None], attempts: Any) -> dict[str, list[Any]]:
+    """Do the one job of a block; what it raises for the user to mend travels as a result."""
+    import ray
 
-    name: Name
-    number: int = 0
-
-    def after(self, lost: _LostError) -> _Try[Name]:
-        """The next one. Raises ClusterError where there were enough."""
-        if self.number + 1 >= ATTEMPTS:
-            what = f"{ATTEMPTS} workers were lost at the same job, at last by {lost}"
-            raise ClusterError(what, where="--ray", fix="see Ray's own log (ray status, /tmp/ray); run again to go on")
-        return _Try(self.name, self.number + 1)
-
-
-@dataclass(eq=False)
-class _Hand:
-    """An actor, and how many jobs it has."""
-
-    actor: Any
-    ready: bool = False
-    jobs: int = 0
+    number, problem = int(batch["number"][0]), None
+    try:
+        lost = ray.get(attempts.begin.remote(number))
+        if lost == ATTEMPTS:
+            what = f"{ATTEMPTS} workers were lost at the same job"
+            raise ClusterError(what, where="--ray", fix="see: ray status, /tmp/ray; run again to go on")
+        work(batch["job"][0], lost)
+    except MoclipError as error:
+        problem = error
+    return {"number": [number], "problem": [problem]}
 
 
-@dataclass
-class _Patience:
-    """Says when there is no machine for too long."""
+class _Actor:
+    """Holds a worker. What `make` raises is the result of its jobs: Ray Data would start the actor again and again."""
 
-    address: str
-    since: float = field(default_factory=time.monotonic)
+    def __init__(self, make: Callable[..., Worker[Any]], given: Sequence[Any]) -> None:
+        try:
+            self.do = make(*given).do
+        except MoclipError as problem:
+            self.do = functools.partial(_raise, problem)
 
-    def check(self, machines: bool) -> None:
-        if machines:
-            self.since = time.monotonic()
-        elif time.monotonic() - self.since > PATIENCE:
-            what = f"no machine of the cluster could take a job for {PATIENCE:.0f} s"
-            raise ClusterError(what, where=f"--ray {self.address}", fix="see: ray status; run again to go on")
+    def __call__(self, batch: Mapping[str, Any], attempts: Any) -> dict[str, list[Any]]:
+        return _do_task(batch, lambda job, lost: self.do(job), attempts)
 
 
-class _Host:
-    """The actor: holds a worker."""
-
-    def __init__(self, make: Callable[..., Any], given: Sequence[Any]) -> None:
-        self.worker = make(*given)
-
-    def ready(self) -> None:
-        """Answers once the worker is made."""
-
-    def do(self, job: Any) -> Any:
-        return self.worker.do(job)
+def _raise(problem: MoclipError, job: Any) -> None:
+    raise problem

@@ -28,7 +28,7 @@ DECODER_KILLED = "its decoder was killed, perhaps because memory ran out"
 """Reasons of a video whose worker process ended."""
 JOBS_PER_WORKER = 2  # submitted ahead
 PRELOADED_MODULES = [
-    "moclip.motion.extract",
+    "moclip.motion.extract_workers",
     "moclip.inference.encode",
     "moclip.inference.clip_input",
     "numcodecs",
