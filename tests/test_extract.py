@@ -31,7 +31,7 @@ from moclip.store.layout import MISSING, PARTS_FOLDER
 from moclip.store.reader import FieldReader
 from moclip.store.table import TABLE_COLUMNS, rows_of
 from moclip.store.verify import verify_store
-from moclip.video import vector_records
+from moclip.video import mvextractor_backend, vector_records
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from moclip.video.vector_records import Vectors
@@ -283,7 +283,7 @@ def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monk
         read = windows(path, backend, **options)
         return itertools.islice(read, 1) if backend == "mvextractor" else read
 
-    monkeypatch.setattr(vector_records, "WINDOW_FRAMES", 8)
+    monkeypatch.setattr(mvextractor_backend, "WINDOW_FRAMES", 8)
     assert run(videos, clips, tmp_path / "whole", backend="mvextractor").iloc[0]["backend"] == "mvextractor"
     monkeypatch.setattr(extract_workers, "vector_windows", stops_early)
     row = run(videos, clips, tmp_path / "early", backend="mvextractor").iloc[0]
@@ -386,12 +386,12 @@ SLOW = """
 import sys, time
 import pandas as pd
 from pathlib import Path
-from moclip.extract import Output, extract
-from moclip.extract_plan import Recipe
+from moclip.motion.extract import Output, extract
+from moclip.motion.extract_plan import FieldRecipe
 if __name__ == "__main__":
     videos, root, out, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     output = Output(out / "mv.zarr", out / "mv.parquet", sys.argv[5] if len(sys.argv) > 5 else None)
-    recipe = Recipe((48, 64), shard_frames=64)
+    recipe = FieldRecipe((48, 64), shard_frames=64)
     extract(videos, root, output, recipe, workers=workers, advance=lambda count: time.sleep(0.3))
 """
 

@@ -59,7 +59,7 @@ def program(folder: Path, code: str) -> tuple[str, Path]:
     """A command of ours around some work: how the stages show it."""
     path = folder / "work.py"
     path.write_text(
-        f"import sys, time\nfrom pipeline import console\n\n\ndef work():\n{code}\n\n\nconsole.guarded(work)\n"
+        f"import sys, time\nfrom pipeline.console import output, progress\nfrom pipeline.console.command import run_guarded\n\n\ndef work():\n{code}\n\n\nrun_guarded(work)\n"
     )
     return sys.executable, path
 
@@ -181,7 +181,7 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
 
 def test_a_piped_table_is_plain_and_whole(scored: Path) -> None:
     long = "a/very/long/path/" * 12 + "clip [b].avi"
-    code = f"    console.result('{long}', ('clip', 'px', 'say'), [('{long}', 1.5, 'no'), ('x', 22, '3')])"
+    code = f"    output.print_result('{long}', ('clip', 'px', 'say'), [('{long}', 1.5, 'no'), ('x', 22, '3')])"
     shown = run(*program(scored, code), cwd=scored, COLUMNS="60", FORCE_COLOR="1").stdout
     assert shown.isascii()
     assert "\x1b" not in shown
@@ -227,11 +227,11 @@ def test_quiet_leaves_out_the_account_and_keeps_results_and_errors(clips: Path, 
 
 def test_a_stage_of_less_than_a_second_leaves_one_line(tmp_path: Path) -> None:
     code = """
-    with console.progress("clip_text", 3) as advance:
+    with progress.show_progress("clip_text", 3) as advance:
         for _ in range(3):
             time.sleep(0.05)
             advance(1)
-    console.note("clip_text: 3 classes")
+    output.print_note("clip_text: 3 classes")
     """
     done = run(*program(tmp_path, code), cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("clip_text: 3 classes\n", "")
@@ -243,7 +243,7 @@ def test_a_stage_of_less_than_a_second_leaves_one_line(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ progress
 
 RESUMED = """
-    with console.progress("extract_mv", 1000) as advance:
+    with progress.show_progress("extract_mv", 1000) as advance:
         {found}
         for _ in range(15):
             time.sleep(0.1)
@@ -261,7 +261,7 @@ def test_the_rate_of_a_resumed_run_is_of_what_it_does_itself(tmp_path: Path, fou
 
 
 def test_piped_progress_comes_in_few_whole_lines(tmp_path: Path) -> None:
-    lines = "    console.LINE_EVERY = 0.5\n" + RESUMED.format(found="advance(900)")
+    lines = "    progress.LINE_EVERY = 0.5\n" + RESUMED.format(found="advance(900)")
     done = run(*program(tmp_path, lines), cwd=tmp_path)
     assert done.stdout == ""
     first, *_, last = done.stderr.splitlines()
@@ -272,14 +272,14 @@ def test_piped_progress_comes_in_few_whole_lines(tmp_path: Path) -> None:
 
 def test_words_while_a_bar_is_up_leave_no_garbage(tmp_path: Path) -> None:
     code = """
-    with console.progress("sweep", 4, "run") as advance:
+    with progress.show_progress("sweep", 4, "run") as advance:
         for number in range(3):
             time.sleep(0.4)
             advance(1)
             if number == 0:
-                console.error("lr=1: it failed\\n  lower it")
+                output.print_error("lr=1: it failed\\n  lower it")
             if number == 1:
-                console.note("a note")
+                output.print_note("a note")
         raise KeyboardInterrupt
     """
     status, written = terminal(*program(tmp_path, code), cwd=tmp_path)
@@ -292,14 +292,14 @@ def test_words_while_a_bar_is_up_leave_no_garbage(tmp_path: Path) -> None:
 
 def test_verbose_logs_between_whole_lines(tmp_path: Path) -> None:
     code = """
-    console.speak(verbose=True)
+    output.set_verbosity(verbose=True)
     console.guarded(loud)
 
 
 def loud():
     import logging
 
-    with console.progress("train", 2) as advance:
+    with progress.show_progress("train", 2) as advance:
         logging.info("loading")
         time.sleep(1.1)
         advance(2)
