@@ -181,12 +181,12 @@ def test_processes_end_with_the_weights_of_one(
             assert row == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize(("size", "batch"), [(2, 7), (3, 6)])
+@pytest.mark.parametrize("size", [2, 3])
 def test_each_clip_is_read_once_an_epoch_and_all_end_with_the_same_network(
-    finished: Path, launch: Launch, tmp_path: Path, size: int, batch: int
+    finished: Path, launch: Launch, tmp_path: Path, size: int
 ) -> None:
-    """The last batch, of 2 or 4 clips, is too small for the processes and joins the one before."""
-    change = EXACT | {"tsn.batch": batch}
+    """Of batches of 7 the last has 2 clips: too few for the processes, so they join the one before."""
+    change = EXACT | {"tsn.batch": 7}
     assert launch(size, train_recorded, with_batch_norms, finished, tmp_path, change) == [0] * size
     ends = [load_weights(tmp_path / f"{size}-{rank}", "")[0] for rank in range(size)]
     read = [end.pop("read").numpy() for end in ends]
