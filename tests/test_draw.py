@@ -19,7 +19,7 @@ from moclip.drawing.arrows import draw_arrows
 from moclip.drawing.colours import YELLOW as ARROW_YELLOW
 from moclip.drawing.colours import component_colours, readable_limit
 from moclip.errors import MoclipError
-from moclip.models.mv_tsn import Picture
+from moclip.models.mv_tsn import FieldToRgb
 from tests.clips import encode, moving_texture
 from tests.conftest import run
 
@@ -215,8 +215,8 @@ def test_arrows_grow_with_the_motion_up_to_the_limit() -> None:
 
 def test_components_are_the_networks_picture() -> None:
     fields = np.random.default_rng(0).normal(0, 4, (5, 2, 6, 7))
-    seen = Picture()(torch.from_numpy(np.clip(fields / 5, -1, 1)).float())
-    normal = Picture()
+    seen = FieldToRgb()(torch.from_numpy(np.clip(fields / 5, -1, 1)).float())
+    normal = FieldToRgb()
     expected = (seen * normal.std + normal.mean).permute(0, 2, 3, 1).numpy() * 255
     assert np.abs(component_colours(fields, 5) - expected).max() <= 0.51
     assert component_colours(fields[0], 5).shape == (6, 7, 3)

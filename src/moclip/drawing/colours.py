@@ -52,7 +52,7 @@ def direction_colours(fields: np.ndarray, limit: float) -> np.ndarray:
 
 
 def component_colours(fields: np.ndarray, limit: float) -> np.ndarray:
-    """The picture that `mv_tsn.Picture` shows to an image classifier, before ImageNet's normalisation.
+    """The picture that `mv_tsn.FieldToRgb` shows to an image classifier, before ImageNet's normalisation.
 
     dx in red and dy in green, mid-grey where they are zero; their length in blue, black where it is zero. Parameters
     and result as for `hsv`.

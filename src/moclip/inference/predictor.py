@@ -162,5 +162,5 @@ class Predictor:
         if isinstance(self.fusion, TextFusion):
             names = torch.from_numpy(self.text).to(self.device)
             picture = self.fusion.pooling(motion_features, shown)
-            return {"fusion": self.fusion.fused(motion_features, picture, names)[0], "zero_shot": zero_shot}
+            return {"fusion": self.fusion.score(motion_features, picture, names)[0], "zero_shot": zero_shot}
         return {"zero_shot": zero_shot}
