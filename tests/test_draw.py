@@ -428,7 +428,7 @@ def test_drawing_again_replaces(moving: Path) -> None:
         (("--frames", "5"), "--frames"),
         (("--frames", "7:7"), "--frames"),
         (("--frames", "16:"), "it has 16 frames, none from 16 on"),
-        (("--as", "mean", "--frames", "0:1"), "no frame of this part has motion vectors"),
+        (("--as", "mean", "--frames", "0:1"), "none of these frames has motion vectors"),
         (("--limit", "0"), "--limit"),
         (("--style", "components", "--over"), "--over"),
         (("--out", "clips/right.avi"), "cannot be written"),
