@@ -181,10 +181,10 @@ def hub(tmp_path: Path) -> Path:
 def test_a_revision_of_a_hub_model_is_taken(hub: Path, tmp_path: Path) -> None:
     program = """if True:
         import sys
-        from moclip.clip import Clip
-        from moclip.hub import files_digest
+        from moclip.models.clip_encoder import ClipEncoder
+        from moclip.models.hub_files import files_digest
         for revision, seed in (("v1", 0), ("a" * 40, 0), ("main", 1), (None, 1)):
-            own, taken = Clip(sys.argv[1 + seed]), Clip("tiny/clip", revision=revision)
+            own, taken = ClipEncoder(sys.argv[1 + seed]), ClipEncoder("tiny/clip", revision=revision)
             assert (own.encode_text(["a"]) == taken.encode_text(["a"])).all(), revision
             assert files_digest("tiny/clip", revision) == "ab"[seed] * 40
     """
