@@ -1,4 +1,4 @@
-"""Motion fields as arrows over a dimmed frame."""
+"""Draw motion fields as arrows over a dimmed frame."""
 
 from __future__ import annotations
 

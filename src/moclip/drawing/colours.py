@@ -1,4 +1,4 @@
-"""Motion fields as colours: by direction, or by component."""
+"""Turn motion fields into colours, by direction or by component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From motion vectors to dense motion fields, with numpy only.
+"""Turn motion vectors into dense motion fields, with numpy only.
 
 A field holds, for each cell of a grid over the canvas, how far the content moved since the previous frame: (dx, dy) in
 px of the canvas.
