@@ -1,4 +1,4 @@
-"""Save and load a bundle: all trained models in one self-contained folder, written by `moclip export`, read by `moclip.load`.
+"""Save and load a bundle: all trained models in one folder, written by `moclip export`, read by `moclip.load`.
 
 README.md                   model card, in the hub's format
 config.json                 classes, prompts, settings for reading a clip, scores, data and parameters
