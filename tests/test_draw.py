@@ -334,8 +334,9 @@ def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from moclip import draw
-draw.draw_clip(Path(sys.argv[1]), Path("out"), draw.Drawing("hsv"))
+from moclip.drawing.clip import draw_clip
+from moclip.drawing.drawn_frames import Drawing
+draw_clip(Path(sys.argv[1]), Path("out"), Drawing("hsv"))
 about = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(int(about["VmHWM"].split()[0]) // 1024)
 """
