@@ -109,7 +109,7 @@ def shares(part: Part, clips: Sequence[str]) -> None:
     for path in clips:
         with clock("decode, field"):
             read = predictor.read(path)
-        predictor.answer(read, clock)
+        predictor.classify(read, clock)
     whole = sum(spent.values())
     names = {"mv_tsn": "MV-TSN", "clip": "CLIP", "fusion": "head"}
     part.facts["shares"] = {names.get(name, name): round(seconds / whole, 4) for name, seconds in spent.items()}

@@ -21,7 +21,7 @@ from moclip.data.fusion_data import FusionData
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
 from moclip.errors import ModelError, StoreError
 from moclip.models.hub_files import files_digest
-from moclip.models.weights import MADE, read_config
+from moclip.models.weights import PROVENANCE, read_config
 from moclip.store.features import Features, to_unit_length
 from moclip.store.reader import FieldReader
 from moclip.training.common import LossError
@@ -149,9 +149,9 @@ class Inputs:
         than there are now. Without an index it is compared with the parameters alone.
         """
         config = read_config(path, stage)
-        if MADE not in config:
+        if PROVENANCE not in config:
             raise stale_error("it does not say what it was trained on: an earlier version made it", path, stage)
-        made = dict(config[MADE])
+        made = dict(config[PROVENANCE])
         if self.params is not None:
             check_made_with(made["made_with"], self.params, path, stage)
             tables = (paths.MV_TABLE, paths.CLIP_TABLE) if self.shots else ()

@@ -14,7 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from moclip.errors import as_video_error
-from moclip.evaluation.report import KINDS, PAPER, Choice, Confusion
+from moclip.evaluation.report import GALLERY_KINDS, PAPER_TOP1, Confusion, GalleryClip
 from moclip.evaluation.report_pictures import motion_uri, still_uri
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
@@ -32,7 +32,7 @@ STANDALONE = ("zero_shot", "mv_tsn", "fusion")
 
 def template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["title_of"] = lambda kind: KINDS[kind]
+    environment.filters["title_of"] = lambda kind: GALLERY_KINDS[kind]
     environment.filters["breakable"] = _breakable
     source = resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
     return environment.from_string(source)
@@ -50,7 +50,7 @@ def stream_row(name: str, cost: dict[str, Any]) -> dict[str, Any]:
         "title": STREAM_LABELS[name],
         "cost": cost["multiply_adds_m"]["video"][name],
         "missing": sum(scores["skipped"].values()),
-        "paper": PAPER.get(name),
+        "paper": PAPER_TOP1.get(name),
         "best": False,
     }
 
@@ -99,7 +99,7 @@ def matrix(confused: Confusion) -> dict[str, Any]:
 
 
 def gallery(
-    chosen: list[Choice],
+    chosen: list[GalleryClip],
     predictions: pd.DataFrame,
     inputs: Inputs,
     shares: dict[str, np.ndarray],
@@ -113,7 +113,7 @@ def gallery(
     reader, seen = FieldReader(paths.MV_STORE, inputs.mv_table), inputs.clip_image
     files = inputs.index.set_index("id")["path"]
 
-    def card(choice: Choice) -> dict[str, Any]:
+    def card(choice: GalleryClip) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
         label = int(row["label"])
         fields = dequantise(reader.read_video(row["id"]), reader.attributes["clip"])

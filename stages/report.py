@@ -21,8 +21,8 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     with while_importing():
         import numpy as np
 
-        from moclip.evaluation.metrics import class_shares
-        from moclip.evaluation.report import KINDS, PAPER_COST, choose_gallery, class_table, confusion
+        from moclip.evaluation.metrics import class_probabilities
+        from moclip.evaluation.report import GALLERY_KINDS, PAPER_COST, choose_gallery, class_table, confusion
         from moclip.evaluation.report_pictures import colour_wheel_uri
         from pipeline.consistency import check_consistent, check_scores
         from pipeline.provenance import check_made_from
@@ -49,7 +49,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
     confused = confusion(logits["fusion"], labels, names)
-    shares = {name: class_shares(logits[name]) for name in STANDALONE}
+    shares = {name: class_probabilities(logits[name]) for name in STANDALONE}
     chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
     text = template().render(
         data_root=params.dataset.root,
@@ -62,7 +62,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         classes=class_table(logits, labels, names),
         matrix=matrix(confused),
         worst=confused.worst,
-        kinds=KINDS,
+        kinds=GALLERY_KINDS,
         clips=gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
         wheel=colour_wheel_uri(),
         charts=[

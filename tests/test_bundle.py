@@ -107,7 +107,7 @@ def test_exporting_again_gives_the_same_bytes_and_never_takes_another_folder(
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("do not lose me")
     refused = run("moclip", "export", tmp_path / "thesis", cwd=finished, code=1)
-    assert "there is something else here" in refused.stderr
+    assert "it exists and is not a bundle" in refused.stderr
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 

@@ -65,10 +65,10 @@ def but_for_its_scale(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (without_projections, r"lacks 2 of the weights: text_projection\.weight, visual_projection\.weight"),
-        (with_an_adapter, r"beyond what its config\.json says 1 of the weights: vision_model\.adapter\.weight"),
-        (in_another_shape, r"another shape than its config\.json says 1 of the weights: text_projection\.weight"),
-        (but_for_its_scale, r"lacks \d\d of the weights: (\S+, ){2}\S+ and \d\d more"),
+        (without_projections, r"missing weights \(2\): text_projection\.weight, visual_projection\.weight"),
+        (with_an_adapter, r"beyond what its config\.json says \(1\): vision_model\.adapter\.weight"),
+        (in_another_shape, r"another shape than its config\.json says \(1\): text_projection\.weight"),
+        (but_for_its_scale, r"missing weights \(\d\d\): (\S+, ){2}\S+ and \d\d more"),
     ],
 )
 def test_a_clip_that_is_not_whole_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
@@ -83,7 +83,7 @@ def test_layers_that_config_json_does_not_know_are_refused(folder: Path) -> None
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"]["num_hidden_layers"] = 1
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"beyond what its config\.json says 16 of the weights"):
+    with pytest.raises(ModelError, match=r"beyond what its config\.json says \(16\)"):
         ClipEncoder(str(folder))
 
 
@@ -101,7 +101,7 @@ def test_another_family_of_model_is_refused_by_name(folder: Path) -> None:
         (CLIPTextModel(CLIPTextConfig(**tower, vocab_size=600)), "clip_text_model"),
     ):
         model.save_pretrained(folder)  # the tokenizer and the image processor stay
-        with pytest.raises(ModelError, match=f"its config.json has model_type '{family}'; wanted is 'clip'"):
+        with pytest.raises(ModelError, match=f"its config.json has model_type '{family}', not 'clip'"):
             ClipEncoder(str(folder))
 
 
@@ -264,5 +264,5 @@ def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypat
     with pytest.raises(ModelError, match="the same features for 'red' and 'green'"):
         text_features(clip, names, phrases, ["a {}"])
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.full((len(texts), 4), np.nan, np.float32))
-    with pytest.raises(ModelError, match="no numbers for the class 'red'"):
+    with pytest.raises(ModelError, match="infinite or undefined features for the class 'red'"):
         text_features(clip, names, phrases, ["a {}"])

@@ -185,7 +185,10 @@ def textures() -> Iterator[np.ndarray]:
 
 
 def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: Path) -> None:
-    code = "import json; from pipeline.doctor.hub import check_hub; print(json.dumps([vars(one) for one in check_hub()]))"
+    code = (
+        "import json\nfrom pipeline.doctor.hub import check_hub\n"
+        "print(json.dumps([vars(finding) for finding in check_hub()]))"
+    )
     for environment, told in (
         ({"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, "refused"),
         ({"HF_HUB_OFFLINE": "1"}, "says offline"),

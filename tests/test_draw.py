@@ -19,7 +19,7 @@ from moclip.drawing.arrows import draw_arrows
 from moclip.drawing.colours import YELLOW as ARROW_YELLOW
 from moclip.drawing.colours import component_colours, readable_limit
 from moclip.errors import MoclipError
-from moclip.models.mv_tsn import Picture
+from moclip.models.mv_tsn import FieldToRgb
 from tests.clips import encode, moving_texture
 from tests.conftest import run
 
@@ -215,8 +215,8 @@ def test_arrows_grow_with_the_motion_up_to_the_limit() -> None:
 
 def test_components_are_the_networks_picture() -> None:
     fields = np.random.default_rng(0).normal(0, 4, (5, 2, 6, 7))
-    seen = Picture()(torch.from_numpy(np.clip(fields / 5, -1, 1)).float())
-    normal = Picture()
+    seen = FieldToRgb()(torch.from_numpy(np.clip(fields / 5, -1, 1)).float())
+    normal = FieldToRgb()
     expected = (seen * normal.std + normal.mean).permute(0, 2, 3, 1).numpy() * 255
     assert np.abs(component_colours(fields, 5) - expected).max() <= 0.51
     assert component_colours(fields[0], 5).shape == (6, 7, 3)
@@ -334,8 +334,9 @@ def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from moclip import draw
-draw.draw_clip(Path(sys.argv[1]), Path("out"), draw.Drawing("hsv"))
+from moclip.drawing.clip import draw_clip
+from moclip.drawing.drawn_frames import Drawing
+draw_clip(Path(sys.argv[1]), Path("out"), Drawing("hsv"))
 about = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(int(about["VmHWM"].split()[0]) // 1024)
 """
@@ -428,7 +429,7 @@ def test_drawing_again_replaces(moving: Path) -> None:
         (("--frames", "5"), "--frames"),
         (("--frames", "7:7"), "--frames"),
         (("--frames", "16:"), "it has 16 frames, none from 16 on"),
-        (("--as", "mean", "--frames", "0:1"), "no frame of this part has motion vectors"),
+        (("--as", "mean", "--frames", "0:1"), "none of these frames has motion vectors"),
         (("--limit", "0"), "--limit"),
         (("--style", "components", "--over"), "--over"),
         (("--out", "clips/right.avi"), "cannot be written"),

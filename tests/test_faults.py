@@ -277,12 +277,13 @@ def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None
         whole = path.read_bytes()
         for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 8 + whole[8:], b"\x80\x02" + whole):
             path.write_bytes(damaged)
-            with pytest.raises(ModelError, match=rf"{name}\.safetensors: not a model of ours(?s:.*)stages\.{stage}"):
+            problem = rf"{name}\.safetensors: not a model file of this pipeline(?s:.*)stages\.{stage}"
+            with pytest.raises(ModelError, match=problem):
                 load(path)
         path.write_bytes(whole)
     path.write_bytes(whole[:-9])
     said = refused("moclip", "evaluate", cwd=project)
-    assert "fusion.safetensors: not a model of ours" in said
+    assert "fusion.safetensors: not a model file of this pipeline" in said
 
 
 def test_damaged_features_are_named_with_what_makes_them_anew(project: Path, inputs: Callable[..., Inputs]) -> None:

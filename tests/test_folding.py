@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from moclip.models.batch_norm_folding import folded
+from moclip.models.batch_norm_folding import fold_batch_norms
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 
 
@@ -86,7 +86,7 @@ class Unfoldable(nn.Module):
 )  # fmt: skip
 def test_what_cannot_be_folded_stays_as_it_is(how: str, left: int) -> None:
     network, shown = trained(Unfoldable(how)), torch.randn(2, 2, 16, 16)
-    made = folded(network, shown)
+    made = fold_batch_norms(network, shown)
     assert norms(made) == left
     assert gap(network, made, shown) < 1e-5
 
@@ -94,12 +94,12 @@ def test_what_cannot_be_folded_stays_as_it_is(how: str, left: int) -> None:
 def test_a_network_that_gives_no_numbers_is_left_alone() -> None:
     network = trained(timm.create_model("test_resnet", num_classes=0))
     nn.init.constant_(next(network.parameters()), float("nan"))
-    assert norms(folded(network, torch.randn(1, 3, 32, 32))) == norms(network)
+    assert norms(fold_batch_norms(network, torch.randn(1, 3, 32, 32))) == norms(network)
 
 
 def test_timms_norms_keep_their_activation() -> None:
     network = trained(timm.create_model("test_efficientnet", num_classes=0))
     shown = torch.randn(2, 3, 64, 64)
-    made = folded(network, shown)
+    made = fold_batch_norms(network, shown)
     assert norms(network) > norms(made) == 0
     assert gap(network, made, shown) < 1e-5

@@ -24,7 +24,7 @@ from torch.nn import functional
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
 from moclip.data.fusion_data import FusionData
 from moclip.inference.bundle import load_bundle
-from moclip.inference.predictor import PARTS, Predictor
+from moclip.inference.predictor import STEPS, Predictor
 from moclip.models.device import pick_device
 from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -387,7 +387,7 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
     assert (there.device, here.device) == (torch.device("cuda"), CPU)
     labels = ["a red ball rises", "a blue ball falls"]
     loaded = tuple(load_bundle(folder, device) for device in (None, "cpu"))
-    for found, expected in (loaded, (there, here), (there.labelled(labels), here.labelled(labels))):
+    for found, expected in (loaded, (there, here), (there.with_labels(labels), here.with_labels(labels))):
         shares, wanted = (one(clip).probabilities for one in (found, expected))
         assert set(shares) == set(wanted)
         for stream in wanted:
@@ -444,7 +444,7 @@ def test_timing_waits_for_the_gpu_at_the_end_of_each_part(project: Path, monkeyp
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append("waited"))
     with contextlib.chdir(project), a_gpu(monkeypatch):
         timing.function(parameters.load(paths.PARAMS), clips=2)
-    assert len(waits) == 2 * (len(PARTS) + 1)
+    assert len(waits) == 2 * (len(STEPS) + 1)
     assert read_json(project / paths.TIMING_JSON, "timing")["device"] == "cuda"
 
 

@@ -291,7 +291,7 @@ def test_what_systems_leave_behind_is_left_out_and_counted(clean: Path, tmp_path
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["Run/Run/a.avi", "Jump/Jump/b.avi"], "move what is in Jump/Jump up into Jump (and so for 1 more)"),
+        (["Run/Run/a.avi", "Jump/Jump/b.avi"], "move what is in Jump/Jump up into Jump (and likewise for 1 more)"),
         (["UCF-101/Run/a.avi", "UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101"),
         (["sets/UCF-101/Run/a.avi", "sets/UCF-101/Jump/b.avi"], "set dataset.root to {}/sets/UCF-101"),
         (["train/Run/a.avi", "val/Run/b.avi"], "or set dataset.root to one of train, val"),
@@ -304,7 +304,7 @@ def test_clips_one_folder_too_deep_or_too_high_are_told_of(
 ) -> None:
     root = f"{scheme}{placed(tmp_path / 'v', *names)}"
     message = failing(tmp_path, root)
-    assert f"{root}: no clips found; 2 clips lie elsewhere than in <class>/<clip>, such as " in message
+    assert f"{root}: no clips found; 2 clips do not lie in <class>/<clip>, such as " in message
     assert told.format(root) in message
 
 
@@ -315,7 +315,7 @@ def test_a_class_unpacked_twice_beside_good_ones_is_told_of(clean: Path, tmp_pat
     (root / "Run/again").symlink_to(root)
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
     said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
-    assert "2 clips lie elsewhere than in <class>/<clip>, such as Sit/Sit/a.avi: not read" in said
+    assert "2 clips do not lie in <class>/<clip>, such as Sit/Sit/a.avi: not read" in said
     assert "move what is in Sit/Sit up into Sit\n" in said
     assert json.loads((tmp_path / "metrics/counts/index.json").read_text())["misplaced_clips"] == 2
 

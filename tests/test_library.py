@@ -28,7 +28,7 @@ from moclip.evaluation.metrics import (
 from moclip.models.class_texts import phrase, read_phrases, read_prompts
 from moclip.models.flops import count_parameters, picture_cost, segment_cost
 from moclip.models.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
-from moclip.models.mv_tsn import MvTsn, MvTsnConfig, Picture, load_mv_tsn, parameter_groups
+from moclip.models.mv_tsn import FieldToRgb, MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
 from moclip.store.features import Features, write_features
 from moclip.training.fusion import FusionRecipe, train_fusion
 
@@ -180,7 +180,7 @@ def test_logits_are_the_mean_over_the_segments() -> None:
 @pytest.mark.parametrize("backbone", ["test_resnet", "efficientnet_b0", "mobilenetv3_small_050"])
 def test_optimiser_groups_follow_the_recipe(backbone: str) -> None:
     model = network(backbone)
-    groups = parameter_groups(model, lr=0.01, weight_decay=1e-4, head=1, stem=0.1, rest=0.01)
+    groups = parameter_groups(model, lr=0.01, weight_decay=1e-4, lr_mult_head=1, lr_mult_stem=0.1, lr_mult_rest=0.01)
     rates = {parameter: group["lr"] for group in groups for parameter in group["params"]}
     decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
     assert len(rates) == len(list(model.parameters())), "every parameter, once"
@@ -351,7 +351,7 @@ def test_motion_as_a_picture() -> None:
     """Still is mid-grey without blue; right is redder, down greener, and the faster the bluer."""
     fields = torch.zeros(1, 2, 1, 4)
     fields[0, :, 0] = torch.tensor([[0, 1, 0, -1], [0, 0, 0.5, -1]])
-    picture = Picture()
+    picture = FieldToRgb()
     rgb = (picture(fields) * picture.std + picture.mean)[0, :, 0].T
     expected = [[0.5, 0.5, 0], [1, 0.5, 1], [0.5, 0.75, 0.5], [0, 0, 1]]
     torch.testing.assert_close(rgb, torch.tensor(expected), atol=1e-6, rtol=0)
@@ -384,7 +384,7 @@ def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
     [
         ("efficientnet_b99", False, "no such timm model"),
         ("test_resnet", "/nowhere.safetensors", "no such weights file"),
-        ("test_resnet", __file__, "safetensors only"),
+        ("test_resnet", __file__, "not a .safetensors file"),
     ],
 )
 def test_a_wrong_backbone_or_weights_are_named(backbone: str, pretrained: bool | str, told: str) -> None:

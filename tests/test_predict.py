@@ -114,7 +114,7 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
     clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
     monkeypatch.setattr(predictor_module, "read_or_reason", dying.read_input_or_die)
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
-    found = list(predictor.predict_apart(clips, workers=2))
+    found = list(predictor.predict_in_processes(clips, workers=2))
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
     assert problems == {str(clips[0]): DECODER_DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
     usual = predictor(source).logits["fusion"]
@@ -256,8 +256,8 @@ def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predicto
 
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     with pytest.raises(MoclipError, match="at least two labels"):
-        predictor.labelled(["a horse"])
-    free = predictor.labelled([phrase(name) for name in predictor.classes])
+        predictor.with_labels(["a horse"])
+    free = predictor.with_labels([phrase(name) for name in predictor.classes])
     np.testing.assert_allclose(
         free(clip).probabilities["zero_shot"], predictor(clip).probabilities["zero_shot"], atol=1e-6
     )
@@ -267,7 +267,7 @@ def test_the_text_head_scores_labels_too(predictor: Predictor, finished: Path) -
     about = FusionConfig(predictor.mv_tsn.width, predictor.text.shape[1], 16, len(predictor.classes), 0.5)
     head = TextFusion(about, torch.from_numpy(predictor.text), predictor.logit_scale).eval()
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    found = dataclasses.replace(predictor, fusion=head).labelled(["a red ball", "a blue ball"])(clip)
+    found = dataclasses.replace(predictor, fusion=head).with_labels(["a red ball", "a blue ball"])(clip)
     assert set(found.probabilities) == {"fusion", "zero_shot"}
     fused, zero_shot = found.probabilities["fusion"], found.probabilities["zero_shot"]
     np.testing.assert_allclose(fused, zero_shot, atol=1e-5, err_msg="untrained, it is zero-shot CLIP")

@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from moclip.evaluation.report import choose_gallery, class_table, confusion
-from moclip.evaluation.report_pictures import FRAMES, WIDTH, fade_motion
+from moclip.evaluation.report_pictures import MAX_FRAMES, WIDTH, fade_motion
 from tests.conftest import run, set_keys
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -136,7 +136,7 @@ def test_all_pictures_load_and_the_motion_moves(opened: webdriver.Chrome, html: 
     assert moving
     for text in moving:
         picture = Image.open(io.BytesIO(base64.b64decode(text)))
-        assert 10 <= picture.n_frames <= FRAMES  # type: ignore[attr-defined]
+        assert 10 <= picture.n_frames <= MAX_FRAMES  # type: ignore[attr-defined]
         assert picture.width == WIDTH
         middle = np.asarray(_frame(picture, picture.n_frames // 2).convert("RGB")).astype(int)  # type: ignore[attr-defined]
         assert (np.ptp(middle, axis=2) > 60).any(), "something is coloured, so it moves"

@@ -13,7 +13,7 @@ import pytest
 
 from moclip.models.fusion import load_fusion
 from moclip.models.mv_tsn import load_mv_tsn
-from moclip.models.weights import MADE, load_weights, read_config, save_weights
+from moclip.models.weights import PROVENANCE, load_weights, read_config, save_weights
 from tests.conftest import run, set_keys
 from tests.tiny_clip import tiny_clip
 
@@ -250,11 +250,11 @@ def test_a_prediction_needs_models_and_text_features_alone(project: Path, tmp_pa
 def test_a_model_that_does_not_say_what_it_learnt_from_is_refused(project: Path) -> None:
     """As those of earlier versions; a bundle of theirs is loaded all the same."""
     run("moclip", "export", "earlier", cwd=project)
-    assert MADE not in read_config(project / "earlier/mv_tsn.safetensors", "")
+    assert PROVENANCE not in read_config(project / "earlier/mv_tsn.safetensors", "")
     for name, load in (("mv_tsn", load_mv_tsn), ("fusion", load_fusion)):
         path = project / f"data/models/{name}.safetensors"
         tensors, config = load_weights(path, "")
-        save_weights(path, tensors, {key: value for key, value in config.items() if key != MADE})
+        save_weights(path, tensors, {key: value for key, value in config.items() if key != PROVENANCE})
         load(path)
     text = refusals(project, "evaluate")["evaluate"]
     assert "mv_tsn.safetensors: it does not say what it was trained on" in text

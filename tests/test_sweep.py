@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moclip.evaluation.plots import accuracy_over_cost
+from moclip.evaluation.plots import plot_accuracy_over_cost
 from pipeline.console.output import STREAM_LABELS
 from tests.conftest import commit, run, set_keys
 
@@ -109,5 +109,5 @@ def test_the_plot_takes_rows_with_and_without_a_spread(tmp_path: Path) -> None:
         ("cost", [row(32, 10.0, 0.1), row(64, 40.0, None)]),
         ("same", [row(32, 10.0, 0.1), row(64, 10.0, 0.0)]),
     ):
-        accuracy_over_cost(rows, STREAM_LABELS, tmp_path / f"{name}.png")
+        plot_accuracy_over_cost(rows, STREAM_LABELS, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5000

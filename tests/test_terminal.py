@@ -59,7 +59,10 @@ def program(folder: Path, code: str) -> tuple[str, Path]:
     """A command of ours around some work: how the stages show it."""
     path = folder / "work.py"
     path.write_text(
-        f"import sys, time\nfrom pipeline.console import output, progress\nfrom pipeline.console.command import run_guarded\n\n\ndef work():\n{code}\n\n\nrun_guarded(work)\n"
+        "import sys, time\n"
+        "from pipeline.console import output, progress\n"
+        "from pipeline.console.command import run_guarded\n\n\n"
+        f"def work():\n{code}\n\n\nrun_guarded(work)\n"
     )
     return sys.executable, path
 

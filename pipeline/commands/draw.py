@@ -70,7 +70,7 @@ def draw(
     order = {job: number for number, job in enumerate(jobs)}
     results.sort(key=lambda result: order[result[0]])
     for _, done in results:
-        if isinstance(done, DrawingResult):
+        if not isinstance(done, VideoError):
             print_note(f"draw: {done.path}, {done.frames} frames, {done.limit:g} px a frame at full strength")
     failed = [(file, done) for (file, *_), done in results if isinstance(done, VideoError)]
     for file, problem in failed:

@@ -74,11 +74,11 @@ def predict(
     files = find_clips(clips)
     predictor = _predictor(params, from_bundle)
     if labels is not None:
-        predictor = predictor.labelled([label.strip() for label in labels.split(",") if label.strip()])
+        predictor = predictor.with_labels([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
     with show_progress("predict", len(files)) as advance:
         # a single clip has no other to protect, and is answered sooner without worker processes
-        answers = predictor.predict(files) if len(files) == 1 else predictor.predict_apart(files, workers)
+        answers = predictor.predict(files) if len(files) == 1 else predictor.predict_in_processes(files, workers)
         for path, answer in zip(files, answers, strict=True):
             results.append({"clip": str(path)} | _named(answer, top))
             advance(1)

@@ -157,7 +157,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
     if not rows:
         return
-    from moclip.evaluation.plots import accuracy_over_cost
+    from moclip.evaluation.plots import plot_accuracy_over_cost
 
     flat = pd.DataFrame(
         [
@@ -173,7 +173,7 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
     )
     write_json(folder / "table.json", {"rows": rows})
     write_text(folder / "table.csv", flat.to_csv(index=False, lineterminator="\n"))
-    accuracy_over_cost(rows, STREAM_LABELS, folder / "plot.png")
+    plot_accuracy_over_cost(rows, STREAM_LABELS, folder / "plot.png")
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
     streams = [stream for stream in STREAM_LABELS if any(stream in row["streams"] for row in rows)]
     print_result(

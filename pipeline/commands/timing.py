@@ -58,12 +58,12 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
     import numpy as np
     import torch
 
-    from moclip.inference.predictor import PARTS
+    from moclip.inference.predictor import STEPS
 
     predictor = load_predictor(params)
     for path in files[:2]:
         predictor(path)
-    spent: dict[str, list[float]] = {name: [] for name in (*PARTS, "clip_to_class")}
+    spent: dict[str, list[float]] = {name: [] for name in (*STEPS, "clip_to_class")}
 
     @contextmanager
     def part(name: str) -> Iterator[None]:
@@ -78,7 +78,7 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
             with part("clip_to_class"):
                 with part("decode"):
                     read = predictor.read(path)
-                predictor.answer(read, part)
+                predictor.classify(read, part)
             advance(1)
     milliseconds = {
         name: {"median": 1e3 * float(np.median(values)), "p90": 1e3 * float(np.quantile(values, 0.9))}

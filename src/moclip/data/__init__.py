@@ -1,1 +1,1 @@
-"""Which clip, which frame, which crop."""
+"""Choose clips, splits, frames and crops."""

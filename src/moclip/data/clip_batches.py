@@ -1,4 +1,4 @@
-"""Clips of a split and the motion fields of their sampled frames, read from the store in batches."""
+"""Read the motion fields of sampled frames from the store, in batches of clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moclip.video.decoding import B_VECTOR_CODECS
 
 @dataclass(frozen=True)
 class SplitClips:
-    """Clips of one split: where each lies in the store and its label, each (n,) int64."""
+    """Clips of one split: first frame and number of frames in the store, and label; each (n,) int64."""
 
     offsets: np.ndarray
     lengths: np.ndarray
@@ -30,17 +30,17 @@ class SplitClips:
 
 
 class SampledFields:
-    """Motion fields of sampled frames: the store's reader with I-frames led to the motion before them."""
+    """Motion fields of sampled frames; frames without vectors get the motion of another (`sampling.motion_frames`)."""
 
     def __init__(self, reader: FieldReader, motion_frame: np.ndarray, first: int = 0) -> None:
         self.reader = reader
-        self.motion_frame = motion_frame  # where to look for the motion of frames `first`, `first` + 1, ...
+        self.motion_frame = motion_frame  # the frame whose motion stands for frames `first`, `first` + 1, ...
         self.first = first
         self.grid = reader.grid
 
     @classmethod
     def of(cls, reader: FieldReader, rows: pd.DataFrame) -> SampledFields:
-        """For these clips alone (columns offset, length, codec): no more is read of the frames' types than theirs."""
+        """Prepare reading these clips (columns offset, length, codec); only their frame types are read."""
         offsets, lengths = rows["offset"].to_numpy(np.int64), rows["length"].to_numpy(np.int64)
         first, end = int(offsets.min()), int((offsets + lengths).max())
         types = read_frame_types(reader.folder, first, end)

@@ -12,61 +12,63 @@ _GROUP = re.compile(r"_(g\d+)(?:_|$)")
 
 
 def group_of(clip: str) -> str:
-    """The source of a clip: gNN in its name, as UCF-101 writes it; a clip without is its own source."""
+    """Return the source of a clip: the gNN in its name, as in UCF-101; without one the clip is its own source."""
     stem = PurePosixPath(clip).stem
     found = _GROUP.search(stem)
     return found.group(1) if found else stem
 
 
 def hmdb_group_of(clip: str) -> str:
-    """The source of a clip of HMDB-51, "<class>/<source>_<class>_<properties>_<number>.avi"."""
+    """Return the source of a clip of HMDB-51, "<class>/<source>_<class>_<properties>_<number>.avi"."""
     path = PurePosixPath(clip)
     return re.split(re.escape(f"_{path.parent.name}_"), path.stem, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
 def hold_out(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -> pd.Series:
-    """Choose about `fraction` of the clips of each class, in whole groups; a group counts across classes.
+    """Hold out about `fraction` of the clips of each class, in whole groups; a group may span classes.
 
-    `groups` and `labels` are aligned (n,). Groups come in seeded order and are taken where that brings the held-out
-    counts per class nearer to the wanted ones, never a class's last group. Returns a boolean mask (n,).
+    `groups` and `labels` are aligned (n,). Groups are visited in seeded order. A group is held out if that brings the
+    counts per class closer to the wanted ones and leaves each of its classes another group. Returns a boolean mask
+    (n,).
     """
-    names, inside, totals = _by_group(groups, labels)
+    names, group_labels, totals = _labels_by_group(groups, labels)
     order = np.random.default_rng(seed).permutation(len(names))
-    want, left = fraction * totals, totals
+    wanted, left = fraction * totals, totals
     held = np.zeros_like(totals)
     chosen = []
     for number in order:
-        row = np.bincount(inside[number], minlength=len(totals))
-        nearer = np.abs(want - held - row).sum() < np.abs(want - held).sum()
-        if nearer and np.all((left - row > 0) | (row == 0)):
-            held, left = held + row, left - row
+        counts = np.bincount(group_labels[number], minlength=len(totals))
+        closer = np.abs(wanted - held - counts).sum() < np.abs(wanted - held).sum()
+        if closer and np.all((left - counts > 0) | (counts == 0)):
+            held, left = held + counts, left - counts
             chosen.append(names[number])
     return groups.isin(chosen)
 
 
 def smallest_fraction(groups: pd.Series, labels: pd.Series) -> float | None:
-    """The smallest fraction, in thousandths, of which `hold_out` holds out any group, whatever the seed.
+    """Return the smallest fraction, in thousandths, at which `hold_out` holds out a group, whatever the seed.
 
-    None where it never does, because each group is all that some class has.
+    None where it never does, because each group is the only one of some class.
     """
-    _, inside, totals = _by_group(groups, labels)
+    _, group_labels, totals = _labels_by_group(groups, labels)
     fractions = np.arange(1, 1000) / 1000
-    for row in inside:
-        found, counts = np.unique(row, return_counts=True)
+    for own_labels in group_labels:
+        found, counts = np.unique(own_labels, return_counts=True)
         if np.all(counts < totals[found]):
-            want = np.outer(fractions, totals[found])
-            nearer = want.sum(axis=1) - np.abs(want - counts).sum(axis=1) > 1e-9
-            fractions = fractions[: np.argmax(nearer) + 1] if nearer.any() else fractions
-    return float(fractions[-1]) if len(fractions) < 999 else None  # .5 is enough wherever a group can be spared
+            wanted = np.outer(fractions, totals[found])
+            closer = wanted.sum(axis=1) - np.abs(wanted - counts).sum(axis=1) > 1e-9
+            fractions = fractions[: np.argmax(closer) + 1] if closer.any() else fractions
+    return float(fractions[-1]) if len(fractions) < 999 else None  # .5 is enough wherever a group can be held out
 
 
-def _by_group(groups: pd.Series, labels: pd.Series) -> tuple[pd.Index, list[np.ndarray], np.ndarray]:
-    """Names of groups, sorted; the labels in each, counted from 0 without gaps; and how often each label occurs.
+def _labels_by_group(groups: pd.Series, labels: pd.Series) -> tuple[pd.Index, list[np.ndarray], np.ndarray]:
+    """Return the sorted names of groups, the labels in each, and how often each label occurs.
 
-    A table of groups by classes would take gigabytes where each of many clips is its own source.
+    Labels are renumbered from 0 without gaps. A table of groups by classes would take gigabytes where each of many
+    clips is its own source.
     """
     codes, names = pd.factorize(groups, sort=True)
-    plain = np.unique(labels, return_inverse=True)[1]
+    dense = np.unique(labels, return_inverse=True)[1]
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    inside = np.split(plain[np.argsort(codes, kind="stable")], ends)[: len(names)]
-    return names, inside, np.bincount(plain)
+    group_labels = np.split(dense[np.argsort(codes, kind="stable")], ends)[: len(names)]
+    return names, group_labels, np.bincount(dense)

@@ -1,4 +1,4 @@
-"""The index: one row a clip, with its class, split, group, and what `probe` found."""
+"""The index: one row per clip, with its class, split, group, and what `probe` found."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moclip.data.clip_folder import ClipFolder, first_few
+from moclip.data.clip_folder import ClipFolder, join_first_lines
 from moclip.data.groups import group_of, hold_out, smallest_fraction
-from moclip.data.list_matching import Matched, match_lists, two_at_least
-from moclip.data.probing import ClipToProbe, clip_path, probe_clip, probe_lost, unusable
+from moclip.data.list_matching import MatchedLists, match_lists, require_two_classes
+from moclip.data.probing import ProbeJob, failed_row, indexed_file, probe_clip, unusable_columns
 from moclip.data.split_lists import Splits
 from moclip.errors import DatasetError
 from moclip.video.transcoded_folder import read_failures
@@ -38,10 +38,12 @@ INDEX_COLUMNS = {
     "damage": "str",
     "seekable": "bool",
 }
-"""Columns of the index. `split`: train, val, test or none (in no list); `status`: ok, failed, missing (only listed).
+"""Columns of the index and their types.
 
-`frames` to `has_b` are as in `video.VideoInfo`, and so is `damage`: what does not decode of a clip that is usable
-without it. `seekable` says so of the clip's own file, which stills are read from: false where another file is indexed.
+split : train, val, test or none (in no list).
+status : ok, failed, or missing (listed, but not in the folder).
+codec to has_b, damage : as in `moclip.video.probe.VideoInfo`. `damage` says what does not decode of a usable clip.
+seekable : whether stills can be read by seeking in the clip's own file; false where a transcoded file is indexed.
 """
 
 
@@ -56,31 +58,33 @@ def build_index(
     advance: Callable[[int], object] = lambda count: None,
     transcoded: Path | None = None,
 ) -> pd.DataFrame:
-    """One row a clip (`COLUMNS`), sorted by id: every clip in the folder, and every listed clip that is not there.
+    """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
-    With a folder of `transcoded` clips a row's `codec` to `bytes` and its `md5` are those of the transcoded file.
-    Raises DatasetError where no training could come of it: one class, no usable train or test clip, no second group;
-    where a clip is not transcoded; or where two parts of the lists mean one file.
+    With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. `advance` is called
+    with the number of clips newly probed. Raises DatasetError where training is impossible (one class, no usable train
+    or test clip, only one group), where a clip is not transcoded, and where two parts of the lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
-    classes = matched.names if matched else two_at_least(folder.classes, "dataset.root wants a folder a class")
-    failed = read_failures(transcoded) if transcoded else {}
+    if matched is None:
+        require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
+    classes = matched.classes if matched else folder.classes
+    failures = read_failures(transcoded) if transcoded else {}
     rows = []
     jobs = [
-        ClipToProbe(str(root), clip, clip_path(root, clip, transcoded, failed), failed.get(clip))
+        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip))
         for clip in folder.clips
     ]
-    for row in run_jobs_in_order(probe_clip, jobs, workers, probe_lost):
+    for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
         rows.append(row)
         advance(1)
-    rows += _absent(matched) if matched else []
+    rows += _missing_rows(matched) if matched else []
     table = pd.DataFrame(rows)
     table["class"] = table["path"].str.split("/").str[0]
     if matched:
-        table["class"] = table["class"].map(matched.classes)
-    strangers = sorted(set(table["class"]) - set(classes))
+        table["class"] = table["class"].map(matched.class_of)
+    unlisted = sorted(set(table["class"]) - set(classes))
     table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
-    table.loc[table["class"].isin(strangers), ["status", "reason"]] = [
+    table.loc[table["class"].isin(unlisted), ["status", "reason"]] = [
         "failed",
         "its class is in no list" if splits and splits.classes is None else "its class is not in classInd.txt",
     ]
@@ -88,22 +92,22 @@ def build_index(
     table = table.sort_values("id", ignore_index=True)
     table["split"] = _split_column(table, matched, val_fraction, test_fraction, seed)
     table = table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
-    _check(table, root, {"val": val_fraction} if splits else {"test": test_fraction, "val": val_fraction})
+    _check_splits(table, root, {"val": val_fraction} if splits else {"test": test_fraction, "val": val_fraction})
     return table
 
 
-def _absent(matched: Matched) -> list[dict[str, object]]:
-    """A row for each listed clip that is not in the folder."""
-    names = {"train": "train", "test": "test", "none": "unused"}
+def _missing_rows(matched: MatchedLists) -> list[dict[str, object]]:
+    """Return a row for each listed clip that is not in the folder."""
+    list_of = {"train": "train", "test": "test", "none": "unused"}
     return [
         {"id": name, "path": name, "md5": ""}
-        | unusable("missing", f"named in the {names[part]} list, not in the folder")
+        | unusable_columns("missing", f"named in the {list_of[part]} list, not in the folder")
         for name, part in matched.missing.items()
     ]
 
 
 def _split_column(
-    table: pd.DataFrame, matched: Matched | None, val_fraction: float, test_fraction: float, seed: int
+    table: pd.DataFrame, matched: MatchedLists | None, val_fraction: float, test_fraction: float, seed: int
 ) -> pd.Series:
     column = pd.Series("train", index=table.index, dtype=object)
     if matched is None:
@@ -117,22 +121,23 @@ def _split_column(
     return column
 
 
-def _check(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float]) -> None:
-    """Raise DatasetError where a part has no clip. `fractions` has the parts that are held out by group."""
+def _check_splits(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float]) -> None:
+    """Raise DatasetError where a split has no clip. `fractions` has the splits that are held out by group."""
     ok = table[table["status"] == "ok"]
-    for part, why in (("train", "to train on"), ("test", "to test on"), ("val", "to choose epochs on")):
-        if not (ok["split"] == part).any():
-            rest = ok[ok["split"].isin(("train", "val"))]
-            more, advice = _why_none_is_held(part, fractions[part], rest) if part in fractions else ("", [])
-            reasons = first_few(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
+    for split, purpose in (("train", "to train on"), ("test", "to test on"), ("val", "to choose epochs on")):
+        if not (ok["split"] == split).any():
+            candidates = ok[ok["split"].isin(("train", "val"))]
+            why, advice = _explain_no_held_out(split, fractions[split], candidates) if split in fractions else ("", [])
+            reasons = join_first_lines(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
             fix = "\n  ".join([*advice, *([reasons] if reasons else [])])
-            raise DatasetError(f"no usable clip {why} among {len(table)} clips{more}", where=root, fix=fix or None)
+            raise DatasetError(f"no usable clip {purpose} among {len(table)} clips{why}", where=root, fix=fix or None)
 
 
-def _why_none_is_held(part: str, fraction: float, rest: pd.DataFrame) -> tuple[str, list[str]]:
-    enough = smallest_fraction(rest["group"], rest["label"])
+def _explain_no_held_out(split: str, fraction: float, candidates: pd.DataFrame) -> tuple[str, list[str]]:
+    """Return why no group is held out for a split, and what to do."""
+    enough = smallest_fraction(candidates["group"], candidates["label"])
     if enough is None:
-        advice = "a clip's source is the gNN in its name, or else the clip itself; a class wants two sources at least"
-        return "; none can be held out by group: one source only, or one a class", [advice]
-    key = f"dataset.{part}_fraction"
+        advice = "a clip's source is the gNN in its name, or else the clip itself; a class needs at least two sources"
+        return "; no group can be held out: there is only one source, or one per class", [advice]
+    key = f"dataset.{split}_fraction"
     return f"; {key} = {fraction:g} is too small to hold out a group", [f"set {key} to {enough:g} or more"]

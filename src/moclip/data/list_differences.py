@@ -1,4 +1,4 @@
-"""Where split lists and files differ, in words."""
+"""Describe how names in split lists and names of files differ."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ from collections.abc import Iterator, Mapping
 
 from moclip.data.name_spelling import name_stem, without_suffix
 
-_DIFFERS = "they differ in upper and lower case, or in how an accent is encoded"
+_DIFFERENCE = "they differ in upper and lower case, or in how an accent is encoded"
 
 
-def class_notes(classes: Mapping[str, str]) -> Iterator[str]:
-    loose = sorted((name, called) for name, called in classes.items() if name != called)
-    if loose:
-        yield f"{loose[0][0]} is taken for the class {loose[0][1]}; {_DIFFERS}; such classes: {len(loose)}"
+def class_notes(class_of: Mapping[str, str]) -> Iterator[str]:
+    """Describe folders and listed classes that are spelled differently from the class they stand for."""
+    respelled = sorted((name, class_name) for name, class_name in class_of.items() if name != class_name)
+    if respelled:
+        name, class_name = respelled[0]
+        yield f"{name} is taken for the class {class_name}; {_DIFFERENCE}; such classes: {len(respelled)}"
 
 
-def clip_notes(found: Mapping[str, list[str]]) -> Iterator[str]:
-    loose = [(name, clips[0]) for name, clips in found.items() if clips and _is_spelt_otherwise(name, clips[0])]
-    if loose:
-        yield f"{loose[0][1]} is taken for {loose[0][0]} of the lists; {_DIFFERS}; such names: {len(loose)}"
-    several = [(name, clips) for name, clips in found.items() if len(clips) > 1]
+def clip_notes(files_of: Mapping[str, list[str]]) -> Iterator[str]:
+    """Describe listed clips whose files are spelled differently, and those that match several files."""
+    respelled = [(name, files[0]) for name, files in files_of.items() if files and _is_respelled(name, files[0])]
+    if respelled:
+        name, file = respelled[0]
+        yield f"{file} is taken for {name} of the lists; {_DIFFERENCE}; such names: {len(respelled)}"
+    several = [(name, files) for name, files in files_of.items() if len(files) > 1]
     if several:
-        yield f"{several[0][0]} of the lists is {' and '.join(several[0][1])}, all taken; such names: {len(several)}"
+        name, files = several[0]
+        yield f"{name} of the lists matches {' and '.join(files)}; all are used; such names: {len(several)}"
 
 
-def _is_spelt_otherwise(listed: str, clip: str) -> bool:
-    """Whether a clip's file, whatever its folder, is not called as the lists have it."""
-    file = listed.partition("/")[2]
-    own = clip.partition("/")[2]
-    return file != own and name_stem(own) not in (file, without_suffix(file))
+def _is_respelled(listed: str, clip: str) -> bool:
+    """Whether a clip's file name, whatever its folder and suffix, is not the listed one."""
+    listed_file = listed.partition("/")[2]
+    file = clip.partition("/")[2]
+    return file != listed_file and name_stem(file) not in (listed_file, without_suffix(listed_file))

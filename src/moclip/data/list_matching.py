@@ -6,96 +6,98 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from moclip.data.clip_folder import ClipFolder, written
+from moclip.data.clip_folder import ClipFolder, printable_name
 from moclip.data.list_differences import class_notes, clip_notes
-from moclip.data.name_spelling import fold_name, grouped, name_stem, speller, unambiguous, without_suffix
-from moclip.data.split_lists import Splits, in_both
+from moclip.data.name_spelling import fold_name, group_by, name_stem, speller, unambiguous, without_suffix
+from moclip.data.split_lists import Splits, in_both_lists
 from moclip.errors import DatasetError
 
 
 @dataclass(frozen=True)
-class Matched:
-    """Split lists laid over a folder.
+class MatchedLists:
+    """Split lists matched with the files of a folder.
 
-    parts : each clip that the lists name, as "Class/file", and each listed clip that is `missing` -> its part.
-    missing : listed clips that no file was found for -> the list that names them.
-    classes : each class, as folder or lists spell it -> as it is called.
-    names : class names in label order.
-    notes : what was not found to the letter, a line each.
+    parts : "Class/file" of each file that the lists name, and each listed clip that is `missing` -> its part.
+    missing : listed clips without a file -> the list that names them.
+    class_of : each class name, as the folder or the lists spell it -> the class.
+    classes : class names in label order.
+    notes : names that did not match exactly, a line each.
     """
 
     parts: dict[str, str]
     missing: dict[str, str]
-    classes: dict[str, str]
-    names: list[str]
+    class_of: dict[str, str]
+    classes: list[str]
     notes: list[str]
 
 
-def match_lists(folder: ClipFolder, splits: Splits) -> Matched:
-    """Find each listed clip's file.
+def match_lists(folder: ClipFolder, splits: Splits) -> MatchedLists:
+    """Find the files of each listed clip.
 
-    In this order: by the whole name; by the name without suffix; by either in another case, if one file alone is
-    called so. A file that a list names in whole is no other listed name's. Raises DatasetError where two parts name one
-    file.
+    A listed name is matched by, in this order: the whole name; the name without suffix; either of them in another
+    case, if this matches exactly one file. A file that a list names exactly is not matched with any other name. Raises
+    DatasetError where two parts match the same file.
     """
     listed = {name for part in splits.parts.values() for name in part}
-    find = _finder([written(clip) for clip in folder.clips], listed)
+    find_files = _file_finder([printable_name(clip) for clip in folder.clips], listed)
     parts: dict[str, str] = {}
-    places: dict[str, str] = {}  # where each file is named
+    list_lines: dict[str, str] = {}  # file -> where it is listed
     missing: dict[str, str] = {}
-    found: dict[str, list[str]] = {}
+    files_of: dict[str, list[str]] = {}
     for part, clips in splits.parts.items():
-        for name, place in clips.items():
-            found[name] = find(name)
-            if not found[name]:
+        for name, list_line in clips.items():
+            files_of[name] = find_files(name)
+            if not files_of[name]:
                 parts[name], missing[name] = part, part
-            for clip in found[name]:
+            for clip in files_of[name]:
                 if parts.setdefault(clip, part) != part:
-                    raise DatasetError(in_both(clip, places[clip], place))
-                places[clip] = place
-    classes, names = class_spelling(folder, splits)
-    return Matched(parts, missing, classes, names, [*class_notes(classes), *clip_notes(found)])
+                    raise DatasetError(in_both_lists(clip, list_lines[clip], list_line))
+                list_lines[clip] = list_line
+    class_of, classes = match_classes(folder, splits)
+    return MatchedLists(parts, missing, class_of, classes, [*class_notes(class_of), *clip_notes(files_of)])
 
 
-def _finder(clips: Sequence[str], listed: set[str]) -> Callable[[str], list[str]]:
-    """The function that finds the files of a listed name among the clips."""
-    there = set(clips)
-    by_stem = grouped(clips, name_stem)
-    in_any_case = [grouped(clips, fold_name), grouped(clips, lambda clip: fold_name(name_stem(clip)))]
+def _file_finder(clips: Sequence[str], listed: set[str]) -> Callable[[str], list[str]]:
+    """Return the function that finds the files of a listed name among the clips."""
+    exact = set(clips)
+    by_stem = group_by(name_stem, clips)
+    by_folded = group_by(fold_name, clips)
+    by_folded_stem = group_by(lambda clip: fold_name(name_stem(clip)), clips)
 
-    def find(name: str) -> list[str]:
-        if name in there:
+    def find_files(name: str) -> list[str]:
+        if name in exact:
             return [name]
         stem = without_suffix(name)
-        for one in (name, stem):
-            if found := [clip for clip in by_stem.get(one, []) if stem == name or clip not in listed]:
+        for candidate in (name, stem):
+            if found := [clip for clip in by_stem.get(candidate, []) if stem == name or clip not in listed]:
                 return found
-        for group, one in itertools.product(in_any_case, (name, stem)):
-            found = group.get(fold_name(one), [])
+        for groups, candidate in itertools.product((by_folded, by_folded_stem), (name, stem)):
+            found = groups.get(fold_name(candidate), [])
             if len(found) == 1 and found[0] not in listed:
                 return found
         return []
 
-    return find
+    return find_files
 
 
-def class_spelling(folder: ClipFolder, splits: Splits) -> tuple[dict[str, str], list[str]]:
-    """What each class is called that the folder or the lists name, and the classes in label order."""
+def match_classes(folder: ClipFolder, splits: Splits) -> tuple[dict[str, str], list[str]]:
+    """Map each class name of the folder and the lists to its class, and return the classes in label order.
+
+    Raises DatasetError where fewer than two classes are left.
+    """
     listed = {name.split("/")[0] for part in (splits.train, splits.test) for name in part}
     unused = {name.split("/")[0] for name in splits.unused}
     ordered = splits.classes or sorted(set(map(speller(folder.classes), listed)))
-    spelt = speller(ordered)
-    alike = set(folder.classes) - set(unambiguous(folder.classes).values())
-    classes = {name: name if name in alike else spelt(name) for name in folder.classes}
-    classes |= {name: spelt(name) for name in listed | unused}
-    there = {classes[name] for name in [*folder.classes, *listed]}
-    names = [name for name in ordered if name in there]  # labels without gaps
-    return classes, two_at_least(names, "the lists in dataset.splits want classes of this folder")
+    spell = speller(ordered)
+    ambiguous = set(folder.classes) - set(unambiguous(folder.classes).values())
+    class_of = {name: name if name in ambiguous else spell(name) for name in folder.classes}
+    class_of |= {name: spell(name) for name in listed | unused}
+    used = {class_of[name] for name in [*folder.classes, *listed]}
+    classes = [name for name in ordered if name in used]  # so that labels have no gaps
+    require_two_classes(classes, "the lists in dataset.splits must name at least two classes of this folder")
+    return class_of, classes
 
 
-def two_at_least(names: list[str], of: str) -> list[str]:
-    if len(names) < 2:
-        raise DatasetError(
-            f"only one class ({', '.join(names)}): there is nothing to tell apart", fix=f"{of}, two at least"
-        )
-    return names
+def require_two_classes(classes: Sequence[str], fix: str) -> None:
+    if len(classes) < 2:
+        raise DatasetError(f"only one class ({', '.join(classes)}): training needs at least two", fix=fix)

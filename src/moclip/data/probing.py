@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from moclip.data.clip_folder import written
+from moclip.data.clip_folder import printable_name
 from moclip.errors import VideoError
 from moclip.files.folders import join_path
 from moclip.files.local_copies import check_inside, local_copy
@@ -17,73 +17,79 @@ from moclip.workers.time_limit import time_limit
 
 
 @dataclass(frozen=True)
-class ClipToProbe:
-    """A clip to describe: below the root, and where it is read. `failed` is why it could not be transcoded, if so."""
+class ProbeJob:
+    """A clip to probe: "Class/file" below the root, and the file that is indexed for it.
+
+    `transcode_failure` is the reason why the clip could not be transcoded, if there is one.
+    """
 
     root: str
     clip: str
-    place: str
-    failed: str | None
+    indexed_file: str
+    transcode_failure: str | None
 
     @property
     def is_transcoded(self) -> bool:
-        """Whether what is read was made from the clip."""
-        return self.place != join_path(self.root, self.clip)
+        return self.indexed_file != join_path(self.root, self.clip)
 
 
-def clip_path(root: str | Path, clip: str, transcoded: Path | None, failed: Mapping[str, str]) -> str:
-    if transcoded is None or clip in failed:
+def indexed_file(root: str | Path, clip: str, transcoded: Path | None, failures: Mapping[str, str]) -> str:
+    """Return the path or URL of the file to index for a clip: the transcoded one if there is one."""
+    if transcoded is None or clip in failures:
         return join_path(root, clip)
     return str(transcoded_path(transcoded, clip))
 
 
-def probe_clip(job: ClipToProbe) -> dict[str, object]:
+def probe_clip(job: ProbeJob) -> dict[str, object]:
+    """Return a clip's row of the index. Whatever is wrong with the clip becomes the row's reason."""
     try:
-        if job.clip != written(job.clip):
+        if job.clip != printable_name(job.clip):
             raise VideoError("its name is not UTF-8", fix="rename it")
         check_inside(job.root, job.clip)
         if job.is_transcoded:
             with local_copy(join_path(job.root, job.clip)) as source:
-                check_transcoded(source, Path(job.place))
-        with local_copy(job.place) as file:
-            return _row(file, job)
+                check_transcoded(source, Path(job.indexed_file))
+        with local_copy(job.indexed_file) as file:
+            return _probe_file(file, job)
     except VideoError as problem:  # it could not be fetched
-        return probe_lost(job, problem.what)
-    except Exception as problem:  # whatever is wrong with one clip, it stops no other
-        return probe_lost(job, getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}")
+        return failed_row(job, problem.what)
+    except Exception as problem:  # one bad clip must not stop the others
+        return failed_row(job, getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}")
 
 
-def probe_lost(job: ClipToProbe, reason: str) -> dict[str, object]:
-    name = written(job.clip)
-    return {"id": name, "path": name, "md5": ""} | unusable("failed", reason)
+def failed_row(job: ProbeJob, reason: str) -> dict[str, object]:
+    """Return the row of a clip that could not be probed."""
+    name = printable_name(job.clip)
+    return {"id": name, "path": name, "md5": ""} | unusable_columns("failed", reason)
 
 
-def _row(file: Path, job: ClipToProbe) -> dict[str, object]:
+def _probe_file(file: Path, job: ProbeJob) -> dict[str, object]:
     row: dict[str, object] = {"id": job.clip, "path": job.clip, "md5": file_md5(file)}
-    if job.failed is not None:
-        return row | unusable("failed", job.failed)
+    if job.transcode_failure is not None:
+        return row | unusable_columns("failed", job.transcode_failure)
     try:
         with time_limit():
-            found = asdict(probe(file))
+            info = asdict(probe(file))
     except VideoError as problem:
-        return row | unusable("failed", problem.what)
+        return row | unusable_columns("failed", problem.what)
     return row | {
-        "codec": found["codec"],
-        "w": found["width"],
-        "h": found["height"],
-        "fps": round(found["fps"], 6),
-        "frames": found["frames"],
-        "gop": found["gop"],
-        "has_b": found["has_b"],
+        "codec": info["codec"],
+        "w": info["width"],
+        "h": info["height"],
+        "fps": round(info["fps"], 6),
+        "frames": info["frames"],
+        "gop": info["gop"],
+        "has_b": info["has_b"],
         "bytes": file.stat().st_size,
         "status": "ok",
         "reason": "",
-        "damage": found["damage"],
-        "seekable": found["seekable"] and not job.is_transcoded,
+        "damage": info["damage"],
+        "seekable": info["seekable"] and not job.is_transcoded,
     }
 
 
-def unusable(status: str, reason: str) -> dict[str, object]:
+def unusable_columns(status: str, reason: str) -> dict[str, object]:
+    """Return the columns of a clip that was not probed."""
     nothing = {"codec": "", "w": 0, "h": 0, "fps": 0.0, "frames": 0, "gop": 0, "has_b": False, "bytes": 0}
     nothing |= {"damage": "", "seekable": False}
     return nothing | {"status": status, "reason": reason}

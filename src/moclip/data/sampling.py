@@ -1,4 +1,4 @@
-"""Which frames of a clip are looked at: segments as in TSN (arXiv 1608.00859), and the still frames for CLIP."""
+"""Choose frames of a clip: one per segment as in TSN (arXiv 1608.00859), and the stills for CLIP."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Frame = TypeVar("Frame")
 
 
 def segment_frames(lengths: np.ndarray, segments: int, generator: np.random.Generator | None = None) -> np.ndarray:
-    """A frame from each of `segments` equal parts of each clip: (n,) lengths -> (n, segments) int64, each < length.
+    """Choose a frame from each of `segments` equal parts of each clip: (n,) lengths -> (n, segments) int64 < length.
 
-    With a `generator` the frame is drawn within its part (training), without it is the middle one (testing). Clips
+    With a `generator` the frame is drawn at random (training); without one it is the middle frame (testing). Clips
     shorter than `segments` repeat frames.
     """
-    edges = np.arange(segments)
+    starts = np.arange(segments)
     within = 0.5 if generator is None else generator.random((len(lengths), segments))
-    return np.minimum(((edges + within) * lengths[:, None] / segments).astype(np.int64), lengths[:, None] - 1)
+    return np.minimum(((starts + within) * lengths[:, None] / segments).astype(np.int64), lengths[:, None] - 1)
 
 
 def motion_frames(
     frame_types: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, b_vectors: np.ndarray
 ) -> np.ndarray:
-    """Where to look for the motion of each frame: (frames,) int64 of absolute frame numbers.
+    """Return the frame whose motion stands for each frame: (frames,) int64 of absolute frame numbers.
 
-    An I-frame has no vectors; position 0 of a GOP takes the last frame of the GOP before, as CoViAR's loader does, and
-    the first frames of a clip take the first frame that has vectors. So do B-frames of a codec whose B-frames come
-    without vectors. `frame_types` (frames,) holds ASCII codes; `offsets`, `lengths` and `b_vectors` (whether the
-    clip's B-frames have vectors) are (clips,).
+    Frames without vectors are I-frames, and B-frames of codecs that export none for them. They take the motion of the
+    last frame before them that has vectors, as CoViAR's loader does. At the beginning of a clip they take that of the
+    first frame with vectors. `frame_types` (frames,) holds ASCII codes; `offsets`, `lengths` and `b_vectors` (whether
+    the clip's B-frames have vectors) are (clips,).
     """
     target = np.arange(len(frame_types), dtype=np.int64)
     for offset, length, has_b in zip(offsets.tolist(), lengths.tolist(), b_vectors.tolist(), strict=True):
@@ -47,35 +47,36 @@ def motion_frames(
 def pick_motion(
     frames: Iterable[tuple[bool, Frame]], wanted: Iterable[int], keep: Callable[[Frame], Frame]
 ) -> tuple[dict[int, Frame], int]:
-    """Do what `motion_frames` does for one clip, as it is decoded: a frame for each wanted number, and the length.
+    """Do what `motion_frames` does for one clip while it is decoded; return a frame per wanted number, and the length.
 
-    `frames` are the clip's, each with whether it has vectors; `keep` makes of one what may be held on to. Numbers
-    beyond the end, and all numbers of a clip without motion, get no frame.
+    `frames` are those of the clip, each with whether it has vectors. `keep` turns a frame into what is kept of it.
+    Numbers beyond the end, and all numbers of a clip without motion, get no frame.
     """
     numbers = set(wanted)
     picked: dict[int, Frame] = {}
-    early: list[int] = []  # wanted before any frame with vectors was met
+    before_motion: list[int] = []  # wanted numbers before the first frame with vectors
     latest: Frame | None = None
     length = 0
-    for moves, frame in frames:
-        if moves:
+    for has_vectors, frame in frames:
+        if has_vectors:
             latest = frame
-            if early:
-                picked = dict.fromkeys(early, keep(frame))
-                early = []
-        if length in numbers and latest is None:
-            early.append(length)
-        elif length in numbers and latest is not None:
-            picked[length] = keep(latest)
+            if before_motion:
+                picked = dict.fromkeys(before_motion, keep(frame))
+                before_motion = []
+        if length in numbers:
+            if latest is None:
+                before_motion.append(length)
+            else:
+                picked[length] = keep(latest)
         length += 1
     return picked, length
 
 
 def still_frames(frames: int, count: int, choice: str, seed: int, content: str) -> np.ndarray:
-    """Frame numbers of the `count` stills of a clip, one from each equal part: (count,) int64, ascending.
+    """Return the frame numbers of the `count` stills of a clip, one from each equal part: (count,) int64, ascending.
 
-    `choice` is "middle" or "random"; the random one depends on `seed` and the clip's `content` (the MD5 of the file
-    that its motion is read from) alone: never on its name, nor on the order or number of clips.
+    `choice` is "middle" or "random". Random stills depend only on `seed` and on the clip's `content` (the MD5 of the
+    file that its motion is read from), not on its name or on the order or number of clips.
     """
     generator = None
     if choice == "random":

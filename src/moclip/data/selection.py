@@ -1,4 +1,4 @@
-"""Choose rows of the index: usable ones, few per class, base classes; and count them."""
+"""Choose rows of the index (usable clips, a few per class, base classes), and count them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pandas as pd
 from moclip.data.clip_folder import ClipFolder
 
 
-def usable_clips(table: pd.DataFrame, *parts: str) -> pd.DataFrame:
-    """The rows of the index with status ok in the named splits (all but none, where no part is named)."""
-    wanted = table["split"].isin(parts) if parts else table["split"] != "none"
+def usable_clips(table: pd.DataFrame, *splits: str) -> pd.DataFrame:
+    """Return the rows of the index with status ok in the given splits; without any, in all splits but "none"."""
+    wanted = table["split"].isin(splits) if splits else table["split"] != "none"
     return table[wanted & (table["status"] == "ok")].reset_index(drop=True)
 
 
 def few_shot(rows: pd.DataFrame, shots: int | bool, seed: int) -> pd.DataFrame:
-    """At most `shots` rows of each class (columns id, label), all if False; the order of rows stays.
+    """Return at most `shots` rows of each class (columns id, label), in their order; all rows if `shots` is False.
 
-    Each clip has its rank from the seed and its id alone, so the clips of 2 shots contain those of 1, and a clip added
-    to the folder pushes out one at most.
+    A clip's rank depends only on the seed and its id. So the clips of 2 shots contain those of 1 shot, and a clip added
+    to the folder replaces at most one.
     """
     if shots is False:
         return rows
@@ -30,21 +30,21 @@ def few_shot(rows: pd.DataFrame, shots: int | bool, seed: int) -> pd.DataFrame:
 
 
 def base_classes(classes: int) -> int:
-    """How many classes, the first in label order, base-to-new trains on (arXiv 2203.05557, section 4.1)."""
+    """Return how many classes, from the first in label order, base-to-new trains on (arXiv 2203.05557, section 4.1)."""
     return (classes + 1) // 2
 
 
 def class_names(table: pd.DataFrame) -> list[str]:
-    """Class names in label order, from the index."""
+    """Return the class names of the index in label order."""
     named = table[table["label"] >= 0].drop_duplicates("label").sort_values("label")
     return [str(name) for name in named["class"]]
 
 
 def index_counts(table: pd.DataFrame, folder: ClipFolder | None = None) -> dict[str, object]:
-    """What a reader wants to know of an index: clips, classes, split sizes, codecs, failures by reason.
+    """Summarise an index: clips, classes, split sizes, codecs, failures by reason.
 
-    `listed` counts the clips in a split, absent ones too, and `usable_of_listed` those of them that can be used.
-    `ignored_files` counts the files and folders that are no clips, `hidden_files` those of them that are hidden.
+    `listed` counts the clips in a split, including those without a file; `usable_of_listed` the usable ones of them.
+    `ignored_files` counts files and folders that are no clips; `hidden_files` the hidden ones of them.
     """
     ok = table[table["status"] == "ok"]
     codec = ok["codec"] + np.where(ok["has_b"], " with B-frames", "")
@@ -66,5 +66,5 @@ def index_counts(table: pd.DataFrame, folder: ClipFolder | None = None) -> dict[
 
 
 def tally(values: pd.Series) -> dict[str, int]:
-    """How often each value occurs, sorted by value."""
+    """Count how often each value occurs, sorted by value."""
     return {str(name): int(count) for name, count in values.value_counts().sort_index().items()}

@@ -16,11 +16,13 @@ from moclip.files.hidden import is_hidden
 
 @dataclass(frozen=True)
 class Splits:
-    """Official split lists: class names in label order, and the clips of each part, as listed, with file and line.
+    """Official split lists.
 
-    A clip is "Class/clip", with or without a suffix. `unused` are those that the lists name and leave out of this
-    split. `group` tells a clip's source from "Class/file". `contradictions` are lines whose number is another class's
-    than that of the clip's folder.
+    classes : class names in label order; None where the lists do not give them.
+    train, test : listed clips, "Class/clip" with or without suffix -> list and line, as "trainlist01.txt, line 3".
+    unused : the same for clips that the lists leave out of this split.
+    group : function that gives a clip's source from "Class/file".
+    contradictions : lines whose label is not that of the clip's folder.
     """
 
     classes: list[str] | None
@@ -32,16 +34,17 @@ class Splits:
 
     @property
     def parts(self) -> dict[str, dict[str, str]]:
-        """The three parts, by the word that the index has for them."""
+        """Listed clips by the split's name in the index."""
         return {"train": self.train, "test": self.test, "none": self.unused}
 
 
 def read_splits(folder: Path, number: int) -> Splits | None:
     """Read the official lists of UCF-101 or of HMDB-51; None where the folder holds no lists at all.
 
-    UCF-101: `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`. HMDB-51: `<class>_test_split<n>.txt`, a line a
-    clip with 1 (train), 2 (test) or 0 (not in this split). UTF-8, or UTF-16 with a mark. Raises DatasetError for a
-    missing list, other bytes, a malformed line, a clip in both parts, or a class or number named twice.
+    UCF-101: `trainlist0<n>.txt`, `testlist0<n>.txt` and `classInd.txt`. HMDB-51: `<class>_test_split<n>.txt`, one line
+    per clip with 1 (train), 2 (test) or 0 (not in this split). UTF-8, or UTF-16 with a byte-order mark. Raises
+    DatasetError for a missing list, another encoding, a malformed line, a clip in both parts, or a class or number
+    given twice.
     """
     if not folder.is_dir():
         raise DatasetError("no such folder", where=folder, fix="set dataset.splits to the folder of the split lists")
@@ -63,18 +66,18 @@ def read_splits(folder: Path, number: int) -> Splits | None:
     contradictions: list[str] = []
     train, test = (_read_list(path, numbers or {}, contradictions) for path in parts)
     if both := sorted(train.keys() & test.keys()):
-        raise DatasetError(in_both(both[0], train[both[0]], test[both[0]], len(both)), where=folder)
+        raise DatasetError(in_both_lists(both[0], train[both[0]], test[both[0]], len(both)), where=folder)
     return Splits(
         sorted(numbers, key=numbers.__getitem__) if numbers else None, train, test, {}, group_of, contradictions
     )
 
 
-def in_both(clip: str, one: str, other: str, count: int = 1) -> str:
-    return f"{clip} is in both lists: {one}, and {other}; such clips: {count}"
+def in_both_lists(clip: str, first_line: str, second_line: str, count: int = 1) -> str:
+    return f"{clip} is in both lists: {first_line}, and {second_line}; such clips: {count}"
 
 
 def _hmdb_lists(folder: Path, number: int | str) -> list[Path]:
-    """HMDB-51's lists of a split, sorted; "?" means of any."""
+    """Return HMDB-51's lists of a split, sorted; "?" stands for any split."""
     found = folder.glob(f"*_test_split{number}.txt")
     return sorted(path for path in found if not is_hidden(path.name))
 
@@ -82,56 +85,60 @@ def _hmdb_lists(folder: Path, number: int | str) -> list[Path]:
 def _read_hmdb(folder: Path, number: int) -> Splits:
     suffix = f"_test_split{number}.txt"
     lists = _hmdb_lists(folder, number)
-    named = {path.name.rsplit("_test_split", 1)[0] for path in _hmdb_lists(folder, "?")}
-    if absent := sorted(named - {path.name.removesuffix(suffix) for path in lists}):
-        what = f"no {absent[0]}{suffix} ({len(absent)} classes without)"
+    classes = {path.name.rsplit("_test_split", 1)[0] for path in _hmdb_lists(folder, "?")}
+    if absent := sorted(classes - {path.name.removesuffix(suffix) for path in lists}):
+        what = f"no {absent[0]}{suffix} ({len(absent)} classes have no list of this split)"
         raise DatasetError(what, where=folder, fix="set dataset.split to a split whose lists are all there")
     parts: tuple[dict[str, str], ...] = ({}, {}, {})  # unused, train, test
     for path in lists:
-        name = path.name.removesuffix(suffix)
-        for line, text in _lines(path):
-            clip, _, part = text.replace("\t", " ").rpartition(" ")
-            if not clip:
-                raise DatasetError(f"line {line}, {text!r}: wanted a clip and 0, 1 or 2", where=path)
-            if part not in ("0", "1", "2"):
-                raise DatasetError(f"line {line}: part {part!r}; wanted 0, 1 or 2", where=path)
-            listed = PurePosixPath(name, clip.strip())
-            if not _is_clip(listed):
-                raise DatasetError(f"line {line}: {clip!r} is no clip of {name}", where=path)
-            place = f"{path.name}, line {line}"
+        for clip, part, list_line in _read_hmdb_list(path, path.name.removesuffix(suffix)):
             for other in parts:
-                if other is not parts[int(part)] and str(listed) in other:
-                    raise DatasetError(f"{listed} is in two parts: {other[str(listed)]}, and {place}", where=folder)
-            parts[int(part)].setdefault(str(listed), place)
+                if other is not parts[part] and clip in other:
+                    raise DatasetError(f"{clip} is in two parts: {other[clip]}, and {list_line}", where=folder)
+            parts[part].setdefault(clip, list_line)
     unused, train, test = parts
     if not train or not test:
         raise DatasetError("the lists name no clip to train or to test on", where=folder)
-    return Splits(sorted(named), train, test, unused, hmdb_group_of)
+    return Splits(sorted(classes), train, test, unused, hmdb_group_of)
 
 
-_MARKS = {
+def _read_hmdb_list(path: Path, class_name: str) -> Iterator[tuple[str, int, str]]:
+    """Yield each listed clip, "Class/clip", its part 0, 1 or 2, and its list and line."""
+    for number, text in _read_lines(path):
+        file, _, part = text.replace("\t", " ").rpartition(" ")
+        if not file:
+            raise DatasetError(f"line {number}, {text!r}: wanted a clip and 0, 1 or 2", where=path)
+        if part not in ("0", "1", "2"):
+            raise DatasetError(f"line {number}: part {part!r}; wanted 0, 1 or 2", where=path)
+        clip = PurePosixPath(class_name, file.strip())
+        if not _is_clip(clip):
+            raise DatasetError(f"line {number}: {file!r} is no clip of {class_name}", where=path)
+        yield str(clip), int(part), f"{path.name}, line {number}"
+
+
+_BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # must come before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a list that are not blank, without space around them, and their numbers."""
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and stripped text of each line that is not blank."""
     try:
         content = path.read_bytes()
     except OSError as problem:
         raise DatasetError(f"cannot be read: {problem.strerror}", where=path) from None
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
         text = None
     if text is None or "\0" in text:  # as in UTF-16 without a mark
         fix = "save it as UTF-8 (in Notepad: Save as, Encoding; elsewhere: iconv -f OLD -t UTF-8)"
-        raise DatasetError("not text in UTF-8, nor in UTF-16 with a mark", where=path, fix=fix)
+        raise DatasetError("not text in UTF-8, nor in UTF-16 with a byte-order mark", where=path, fix=fix)
     for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
         if line.strip():
             yield number, line.strip()
@@ -141,19 +148,19 @@ _LABELLED = re.compile(r"(.*\S)\s+([0-9]+)")
 
 
 def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]) -> dict[str, str]:
-    """Lines "Class/file.avi" or "Class/file.avi 1": the name as listed -> file and line.
+    """Read lines "Class/file.avi" or "Class/file.avi 1": "Class/file.avi" -> list and line.
 
-    A number that is not the class's in `numbers` is told in `contradictions`; the class is that of the name.
+    Lines whose label is not the number of their class in `numbers` are added to `contradictions`; the name counts.
     """
     listed: dict[str, str] = {}
-    spelling = speller(numbers)
-    for line, text in _lines(path):
+    spell = speller(numbers)
+    for line, text in _read_lines(path):
         labelled = _LABELLED.fullmatch(text)
         name = labelled.group(1) if labelled else text
         clip = PurePosixPath(name if "/" in name else name.replace("\\", "/"))
         if not _is_clip(clip):
             raise DatasetError(f"line {line}, {text!r}: wanted <Class>/<file> and perhaps a label", where=path)
-        number = numbers.get(spelling(clip.parts[0]))
+        number = numbers.get(spell(clip.parts[0]))
         if labelled and number is not None and number != int(labelled.group(2)):
             what = f"{path.name}, line {line}, {text!r}: classInd.txt gives {clip.parts[0]} the number {number}"
             contradictions.append(what)
@@ -164,26 +171,26 @@ def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]
 
 
 def _is_clip(name: PurePosixPath) -> bool:
-    """Whether a name is "Class/file", and leads nowhere else."""
+    """Whether a name is "Class/file" and does not lead out of the folder."""
     return len(name.parts) == 2 and not {"/", ".."} & set(name.parts)
 
 
 def _read_classes(path: Path) -> dict[str, int] | None:
-    """Lines "1 ApplyEyeMakeup" or "0 air drumming": each class's number; None where there is no such file."""
+    """Read lines "1 ApplyEyeMakeup" or "0 air drumming": class -> number; None where the file does not exist."""
     if not path.exists():
         return None
     numbers: dict[str, int] = {}
-    lines: dict[str | int, int] = {}  # of each class and each number
-    for line, text in _lines(path):
+    lines: dict[str | int, int] = {}  # class or number -> its line
+    for line, text in _read_lines(path):
         found = re.fullmatch(r"([0-9]+)\s+(.+)", text)
         if not found:
             raise DatasetError(f"line {line}, {text!r}: wanted a number and a class", where=path)
         number, name = int(found.group(1)), found.group(2)
-        for what, one in (("class", name), ("number", number)):
-            if one in lines:
-                raise DatasetError(f"line {line}, {text!r}: line {lines[one]} has the same {what}", where=path)
-            lines[one] = line
+        for what, value in (("class", name), ("number", number)):
+            if value in lines:
+                raise DatasetError(f"line {line}, {text!r}: line {lines[value]} has the same {what}", where=path)
+            lines[value] = line
         numbers[name] = number
     if not numbers:
-        raise DatasetError("names no classes", where=path, fix="remove it, or write a number and a class a line")
+        raise DatasetError("names no classes", where=path, fix="remove it, or write one number and class per line")
     return numbers

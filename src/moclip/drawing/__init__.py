@@ -1,1 +1,1 @@
-"""Motion vectors as pictures and animations."""
+"""Draw motion vectors as pictures and animations."""

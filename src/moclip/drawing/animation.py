@@ -16,23 +16,24 @@ from PIL import Image
 from moclip.errors import MoclipError
 from moclip.files.atomic import atomic_file
 
-CONTAINER = {".mp4": {"movflags": "+faststart"}, ".gif": {"loop": "0"}, ".webp": {"loop": "0"}}  # 0: for ever
+CONTAINER_OPTIONS = {".mp4": {"movflags": "+faststart"}, ".gif": {"loop": "0"}, ".webp": {"loop": "0"}}  # 0: for ever
 BITEXACT = {"fflags": "+bitexact"}
-H264 = {"crf": "18", "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
-WEBP = {"quality": "80", "compression_level": "2"}
-GIF_RATE = 50  # pictures a second: browsers slow down faster ones to 10
-CUBE = 5  # steps a channel of the colours that every GIF has
-PALETTE = 255  # colours of a GIF; the last of 256 stands for "as before"
+H264_OPTIONS = {"crf": "18", "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
+WEBP_OPTIONS = {"quality": "80", "compression_level": "2"}
+GIF_MAX_RATE = 50  # pictures per second: browsers slow down faster GIFs to 10
+CUBE_STEPS = 5  # per channel, of the colours that every GIF has
+PALETTE_SIZE = 255  # colours of a GIF; the last of 256 is transparent and means "as before"
 
-Framed = Callable[[np.ndarray], Any]
+ToFrame = Callable[[np.ndarray], Any]
+"""Turns a picture into PyAV's frame in the stream's pixel format."""
 
 
 def write_animation(path: str | Path, pictures: Iterable[np.ndarray], fps: float | Fraction) -> int:
-    """Write pictures, uint8 (height, width, 3) all of one size, as they come, and return how many they were.
+    """Write pictures, uint8 (height, width, 3) all of one size, and return how many there were.
 
-    By the suffix of `path`: .gif and .webp, which loop, or .mp4, H.264 that plays anywhere (4:2:0, an odd side gets
-    one px more). GIF has 255 colours, chosen by the first picture, and at most 50 pictures a second. The file is there
-    in whole or not at all, and the same pictures give the same bytes.
+    The suffix of `path` is the format: .gif and .webp loop; .mp4 is H.264 that plays anywhere (4:2:0, an odd side gets
+    one px more). A GIF has 255 colours, chosen from the first picture, and at most 50 pictures per second. Pictures are
+    encoded one by one. The file is written atomically, and the same pictures give the same bytes.
 
     Raises
     ------
@@ -40,77 +41,79 @@ def write_animation(path: str | Path, pictures: Iterable[np.ndarray], fps: float
         The suffix is another one, or there is no picture.
     """
     path = Path(path)
-    begin = {".mp4": _begin_mp4, ".gif": _begin_gif, ".webp": _begin_webp}.get(path.suffix)
-    if begin is None:
-        raise MoclipError("no animation is called so", where=path, fix="end it in .mp4, .gif or .webp")
+    add_stream = {".mp4": _add_mp4_stream, ".gif": _add_gif_stream, ".webp": _add_webp_stream}.get(path.suffix)
+    if add_stream is None:
+        raise MoclipError("not the name of an animation", where=path, fix="end it in .mp4, .gif or .webp")
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:
         raise MoclipError("there are no pictures to write", where=path)
     rate = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
     if path.suffix == ".gif":
-        rate = min(rate, Fraction(GIF_RATE))
-    options = BITEXACT | CONTAINER[path.suffix]
+        rate = min(rate, Fraction(GIF_MAX_RATE))
+    options = BITEXACT | CONTAINER_OPTIONS[path.suffix]
     with (
-        atomic_file(path) as aside,
-        av.open(f"file:{aside}", "w", path.suffix[1:], container_options=options) as container,
+        atomic_file(path) as temporary,
+        av.open(f"file:{temporary}", "w", path.suffix[1:], container_options=options) as container,
     ):
-        stream, framed = begin(container, first, rate)
+        stream, to_frame = add_stream(container, first, rate)
         for number, picture in enumerate(chain([first], pictures)):
-            frame = framed(picture)
+            frame = to_frame(picture)
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return number + 1
 
 
-def _begin_mp4(container: Any, first: np.ndarray, rate: Fraction) -> tuple[Any, Framed]:
-    stream = container.add_stream("libx264", rate=rate, options=H264)
+def _add_mp4_stream(container: Any, first: np.ndarray, rate: Fraction) -> tuple[Any, ToFrame]:
+    stream = container.add_stream("libx264", rate=rate, options=H264_OPTIONS)
     stream.height, stream.width = (side + side % 2 for side in first.shape[:2])
     stream.pix_fmt = "yuv420p"
-    context = stream.codec_context  # said in the file: players guess by the size else, and colours have a meaning here
+    # colours have a meaning here, and players guess the colour space from the size if the file does not name it
+    context = stream.codec_context
     context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
     context.color_primaries = context.color_trc = Colorspace.ITU709
 
-    def framed(picture: np.ndarray) -> Any:
+    def to_frame(picture: np.ndarray) -> Any:
         even = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
         frame = av.VideoFrame.from_ndarray(even, "rgb24")
         return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 
-    return stream, framed
+    return stream, to_frame
 
 
-def _begin_webp(container: Any, first: np.ndarray, rate: Fraction) -> tuple[Any, Framed]:
-    stream = container.add_stream("libwebp_anim", rate=rate, options=WEBP)
+def _add_webp_stream(container: Any, first: np.ndarray, rate: Fraction) -> tuple[Any, ToFrame]:
+    stream = container.add_stream("libwebp_anim", rate=rate, options=WEBP_OPTIONS)
     stream.height, stream.width = first.shape[:2]
     stream.pix_fmt = "bgra"
     return stream, lambda picture: av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="bgra")
 
 
-def _begin_gif(container: Any, first: np.ndarray, rate: Fraction) -> tuple[Any, Framed]:
-    """One palette throughout: what stands still is then the same bytes in every picture, and is left out."""
+def _add_gif_stream(container: Any, first: np.ndarray, rate: Fraction) -> tuple[Any, ToFrame]:
+    """All pictures share one palette, so pixels that do not change keep their bytes and the encoder leaves them out."""
     stream = container.add_stream("gif", rate=rate)
     stream.height, stream.width = first.shape[:2]
     stream.pix_fmt = "pal8"
-    colours = _palette(first)
-    chosen = Image.new("P", (1, 1))
-    chosen.putpalette([*colours.flat, *colours[0]])
+    colours = _choose_palette(first)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*colours.flat, *colours[0]])
     table = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
-    table[:PALETTE, 0], table[:PALETTE, 1:] = 255, colours
+    table[:PALETTE_SIZE, 0], table[:PALETTE_SIZE, 1:] = 255, colours
 
-    def framed(picture: np.ndarray) -> Any:
-        indices = Image.fromarray(picture).quantize(palette=chosen, dither=Image.Dither.NONE)
-        return av.VideoFrame.from_ndarray((np.asarray(indices) % PALETTE, table), "pal8")
+    def to_frame(picture: np.ndarray) -> Any:
+        indices = Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
+        return av.VideoFrame.from_ndarray((np.asarray(indices) % PALETTE_SIZE, table), "pal8")
 
-    return stream, framed
+    return stream, to_frame
 
 
-def _palette(first: np.ndarray) -> np.ndarray:
-    """The colours of a picture, and a cube of all colours for those that come later: uint8 (PALETTE, 3)."""
-    steps = np.linspace(0, 255, CUBE)
+def _choose_palette(first: np.ndarray) -> np.ndarray:
+    """Return a cube of colours, for later pictures, and the colours of the first picture: uint8 (PALETTE_SIZE, 3)."""
+    steps = np.linspace(0, 255, CUBE_STEPS)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3).astype(np.uint8)
-    own = Image.fromarray(first).quantize(PALETTE - len(cube), Image.Quantize.MEDIANCUT).getpalette() or []
-    colours = np.zeros((PALETTE, 3), np.uint8)
+    quantized = Image.fromarray(first).quantize(PALETTE_SIZE - len(cube), Image.Quantize.MEDIANCUT)
+    own = quantized.getpalette() or []
+    colours = np.zeros((PALETTE_SIZE, 3), np.uint8)
     colours[: len(cube)] = cube
     colours[len(cube) : len(cube) + len(own) // 3] = np.array(own, np.uint8).reshape(-1, 3)
     return colours

@@ -1,4 +1,4 @@
-"""Draw a clip: as an animation, as one picture a frame, or as one picture of all frames."""
+"""Draw a clip as an animation, as one picture per frame, or as one picture of all frames."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLLAPSED = ("mean", "max")
 
 
 class DrawingResult(NamedTuple):
-    """What `draw_clip` wrote: a file or folder, of how many frames, and the px at full strength."""
+    """What `draw_clip` wrote: the file or folder, the number of frames, and the px at full strength."""
 
     path: Path
     frames: int
@@ -46,114 +46,116 @@ class DrawingResult(NamedTuple):
 
 
 def draw_clip(path: Path, target: Path, drawing: Drawing, advance: Advance = lambda count: None) -> DrawingResult:
-    """Draw a clip into `target`, to which the suffix is added: nothing for "png", which makes a folder.
+    """Draw a clip into `target` with the suffix of the form; "png" writes a folder without a suffix.
 
-    `advance` is called with the number of frames newly drawn. What is there already is replaced, at the end.
+    `advance` is called with the number of frames newly drawn. An existing drawing is replaced at the end.
 
     Raises
     ------
     VideoError
-        The clip cannot be read, has no motion vectors, or has no such frames.
+        The clip cannot be read, has no motion vectors, or does not have these frames.
     MoclipError
         The result cannot be written.
     """
     info = probe(path)
     if drawing.start >= info.frames:
         raise VideoError(f"it has {info.frames} frames, none from {drawing.start} on", where=path)
-    draw = _draw_still if drawing.form in COLLAPSED else _draw_frames
+    draw = _draw_collapsed if drawing.form in COLLAPSED else _draw_frames
     try:
         return draw(path, target, drawing, info, advance)
-    except OSError as problem:  # of reading, it would be a VideoError
+    except OSError as problem:  # of writing: reading raises VideoError
         if problem.errno == errno.ENAMETOOLONG:
-            raise VideoError("its name is too long for that of a drawing", where=path) from problem
+            raise VideoError("its name is too long for the name of a drawing", where=path) from problem
         raise MoclipError(f"cannot be written: {problem.strerror or problem}", where=target) from problem
 
 
 def _draw_frames(path: Path, target: Path, drawing: Drawing, info: VideoInfo, advance: Advance) -> DrawingResult:
     limit = drawing.limit or frames_limit(path, drawing, info)
-    frames = _told(read_drawn_frames(path, drawing, info), advance)
-    paint = functools.partial(_picture, drawing=drawing, limit=limit, info=info)
+    frames = _report_frames(read_drawn_frames(path, drawing, info), advance)
+    paint = functools.partial(_paint_frame, drawing=drawing, limit=limit, info=info)
     if drawing.form == "png":
-        with atomic_folder(target) as aside:
-            aside.mkdir()
-            digits = max(4, len(str(info.frames - 1)))
-            names = [_save_png(aside / f"{frame.number:0{digits}d}_{frame.kind}.png", paint(frame)) for frame in frames]
-        return DrawingResult(target, len(names), limit)
+        digits = max(4, len(str(info.frames - 1)))
+        count = 0
+        with atomic_folder(target) as temporary:
+            temporary.mkdir()
+            for frame in frames:
+                _save_png(temporary / f"{frame.number:0{digits}d}_{frame.frame_type}.png", paint(frame))
+                count += 1
+        return DrawingResult(target, count, limit)
     target = target.with_name(f"{target.name}.{drawing.form}")
     count = write_animation(target, map(paint, hold_motion(frames)), Fraction(info.fps) or 25)
     return DrawingResult(target, count, limit)
 
 
-def _told(frames: Iterable[DrawnFrame], advance: Advance) -> Iterator[DrawnFrame]:
+def _report_frames(frames: Iterable[DrawnFrame], advance: Advance) -> Iterator[DrawnFrame]:
     for frame in frames:
         yield frame
         advance(1)
 
 
-def _draw_still(path: Path, target: Path, drawing: Drawing, info: VideoInfo, advance: Advance) -> DrawingResult:
-    picture, field, count = collapse_frames(
-        _told(read_drawn_frames(path, drawing, info), advance), longest=drawing.form == "max"
-    )
+def _draw_collapsed(path: Path, target: Path, drawing: Drawing, info: VideoInfo, advance: Advance) -> DrawingResult:
+    frames = _report_frames(read_drawn_frames(path, drawing, info), advance)
+    picture, field, count = collapse_frames(frames, longest=drawing.form == "max")
     limit = drawing.limit or readable_limit(np.hypot(*field))
-    said = f"{'longest' if drawing.form == 'max' else 'mean'} of {count} frames"
+    caption = f"{'longest' if drawing.form == 'max' else 'mean'} of {count} frames"
     target = target.with_name(f"{target.name}.{drawing.form}.png")
-    with atomic_file(target) as aside:
-        _save_png(aside, _finished(picture, field, drawing, limit, info, said))
+    with atomic_file(target) as temporary:
+        _save_png(temporary, _paint(picture, field, drawing, limit, info, caption))
     return DrawingResult(target, count, limit)
 
 
-def _save_png(path: Path, picture: np.ndarray) -> str:
+def _save_png(path: Path, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path, "PNG", compress_level=4)
-    return path.name
 
 
-def _picture(frame: DrawnFrame, drawing: Drawing, limit: float, info: VideoInfo) -> np.ndarray:
-    said = f"frame {frame.number}, {frame.kind}"
-    if not frame.moves:
-        said += ", no vectors" if frame.of == frame.number else f", vectors of {frame.of}"
-    return _finished(frame.picture, frame.field, drawing, limit, info, said)
+def _paint_frame(frame: DrawnFrame, drawing: Drawing, limit: float, info: VideoInfo) -> np.ndarray:
+    caption = f"frame {frame.number}, {frame.frame_type}"
+    if not frame.has_vectors:
+        caption += ", no vectors" if frame.field_frame == frame.number else f", vectors of {frame.field_frame}"
+    return _paint(frame.picture, frame.field, drawing, limit, info, caption)
 
 
-def _finished(
-    frame: np.ndarray, field: np.ndarray, drawing: Drawing, limit: float, info: VideoInfo, said: str
+def _paint(
+    frame: np.ndarray, field: np.ndarray, drawing: Drawing, limit: float, info: VideoInfo, caption: str
 ) -> np.ndarray:
-    ground = frame if drawing.over and drawing.style != "components" else None
-    picture = paint_field(drawing.style, ground, field, limit, (info.height, info.width))
-    aside = (said, "less the camera's motion") if drawing.stabilise else (said,)
-    return np.concatenate(
-        [picture, draw_legend(drawing.style, limit, picture.shape[1], CELL * enlargement(info.width), aside)]
-    )
+    """Draw a field over its frame, with the legend below."""
+    background = frame if drawing.over and drawing.style != "components" else None
+    picture = paint_field(drawing.style, background, field, limit, (info.height, info.width))
+    captions = (caption, "less the camera's motion") if drawing.stabilise else (caption,)
+    legend = draw_legend(drawing.style, limit, picture.shape[1], CELL * enlargement(info.width), captions)
+    return np.concatenate([picture, legend])
 
 
 def drawing_paths(clips: Sequence[Path], folder: Path, style: Style) -> list[Path]:
-    """Where each clip's drawing goes, without the suffix: `folder`/Class/clip.avi.arrows.
+    """Return the path of each clip's drawing, without the suffix: `folder`/Class/clip.avi.arrows.
 
-    They lie in `folder` as the clips do in the folder that holds them all, whose own name comes first: clips of the
-    same name keep apart, also when each is drawn by a call of its own.
+    Below `folder` the drawings have the clips' own folders, from the innermost one that holds all clips. So clips of
+    the same name in different classes get different paths, even if you draw them one by one.
     """
-    whole = [Path(os.path.abspath(clip)) for clip in clips]  # noqa: PTH100  resolving would follow links
-    shared = Path(os.path.commonpath([clip.parent for clip in whole])).parent
-    return [folder / clip.parent.relative_to(shared) / f"{clip.name}.{style}" for clip in whole]
+    absolute = [Path(os.path.abspath(clip)) for clip in clips]  # noqa: PTH100  resolving would follow links
+    shared = Path(os.path.commonpath([clip.parent for clip in absolute])).parent
+    return [folder / clip.parent.relative_to(shared) / f"{clip.name}.{style}" for clip in absolute]
 
 
 DrawJob = tuple[Path, Path, Drawing]
+"""A clip, the `target` of `draw_clip`, and how to draw it."""
 
 
 def draw_clips(jobs: Sequence[DrawJob], workers: int) -> Iterator[tuple[DrawJob, DrawingResult | VideoError]]:
-    """Draw clips (path, target, how) on processes: each with what came of it, in the order of completion.
+    """Draw clips in worker processes; yield each job with its result as it completes.
 
-    A process that a clip takes with it costs that clip alone. Raises MoclipError where nothing can be written.
+    A clip that crashes its worker costs only itself. Raises MoclipError where nothing can be written.
     """
     yield from run_jobs(draw_or_reason, list(jobs)[::-1], workers, lambda job, reason: VideoError(reason, where=job[0]))
 
 
 def draw_or_reason(job: DrawJob, advance: Advance = lambda count: None) -> DrawingResult | VideoError:
-    """Draw a clip; what is wrong with it, whatever it is, is returned and not raised.
+    """Draw a clip; return the reason, instead of raising it, if something is wrong with the clip.
 
     Raises MoclipError where nothing can be written.
     """
     try:
         with time_limit():
             return draw_clip(*job, advance)
-    except Exception as problem:  # whatever is wrong with one clip, it costs no other
+    except Exception as problem:  # one bad clip must not stop the others
         return as_video_error(problem, job[0])

@@ -1,4 +1,4 @@
-"""Motion fields as colours: by direction, or by component."""
+"""Turn motion fields into colours, by direction or by component."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from PIL import Image, ImageChops
 
 from moclip.motion.field import CODEC_CELL
 
-CELL = CODEC_CELL  # px of the clip, so that a cell lies on the codec's own blocks
+CELL = CODEC_CELL  # px of the clip, so that each cell lies on one block of the codec
 
-YELLOW, BLACK, WHITE, INK = (255, 225, 0), (0, 0, 0), (240, 240, 240), (24, 24, 28)
-FRAME_DIM = 0.75  # under arrows: enough for yellow to stand out on a white wall
-GREY_DIM = 0.55  # under colours: the scene stays recognisable, and is never as bright as what moves
-
-
-def _wheel() -> np.ndarray:
-    """The 360 hues, one a degree clockwise from the right: float (360, 3), 0 to 255."""
-    steps = np.cumsum([0, 15, 6, 4, 11, 13, 6])  # red, yellow, green, cyan, blue, magenta, red
-    corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]]) * 255.0
-    at = np.arange(360) * (steps[-1] / 360)
-    return np.stack([np.interp(at, steps, channel) for channel in corners.T], axis=-1)
+YELLOW, BLACK, WHITE, DARK_GREY = (255, 225, 0), (0, 0, 0), (240, 240, 240), (24, 24, 28)
+FRAME_DIM = 0.75  # brightness of the frame under arrows: yellow stands out on a white wall
+GREY_DIM = 0.55  # brightness of the frame under colours: recognisable, and never as bright as what moves
 
 
-_WHEEL = _wheel()
+def _direction_hues() -> np.ndarray:
+    """Return 360 hues, one per degree clockwise from the right: float (360, 3), 0 to 255."""
+    positions = np.cumsum([0, 15, 6, 4, 11, 13, 6])  # red, yellow, green, cyan, blue, magenta, red
+    hues = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]]) * 255.0
+    degrees = np.arange(360) * (positions[-1] / 360)
+    return np.stack([np.interp(degrees, positions, channel) for channel in hues.T], axis=-1)
+
+
+_DIRECTION_HUES = _direction_hues()
 
 
 def direction_colours(fields: np.ndarray, limit: float) -> np.ndarray:
     """Colour a field by direction (hue) and length (brightness): black where nothing moves.
 
-    The hues are those of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, with as
-    many steps from red to yellow, green, cyan, blue and magenta as the eye tells apart: right is red, down yellow, left
-    blue-green, up violet. Theirs fades to white where nothing moves; this one to black, to be laid over a picture.
+    The hues are those of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011, which are
+    spaced as the eye distinguishes them: right is red, down yellow, left blue-green, up violet.
 
     Parameters
     ----------
@@ -45,17 +44,18 @@ def direction_colours(fields: np.ndarray, limit: float) -> np.ndarray:
     -------
     uint8 (..., rows, columns, 3), RGB.
     """
+    # torchvision.utils.flow_to_image fades to white, which cannot be laid over a frame, and imports torch (2 s)
     dx, dy = np.moveaxis(fields, -3, 0)
     degrees = np.rint(np.degrees(np.arctan2(dy, dx))).astype(int) % 360
     strength = np.minimum(np.hypot(dx, dy) / limit, 1)
-    return np.rint(_WHEEL[degrees] * strength[..., None]).astype(np.uint8)
+    return np.rint(_DIRECTION_HUES[degrees] * strength[..., None]).astype(np.uint8)
 
 
 def component_colours(fields: np.ndarray, limit: float) -> np.ndarray:
-    """The picture that `mv_tsn.Picture` shows to an image classifier, before ImageNet's normalisation.
+    """Colour a field as `mv_tsn.FieldToRgb` does for an image classifier, before ImageNet's normalisation.
 
     dx in red and dy in green, mid-grey where they are zero; their length in blue, black where it is zero. Parameters
-    and result as for `hsv`.
+    and result are those of `direction_colours`.
     """
     scaled = np.clip(fields / limit, -1, 1)
     length = np.minimum(np.linalg.norm(scaled, axis=-3, keepdims=True), 1)
@@ -70,9 +70,9 @@ COLOURS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def readable_limit(lengths: np.ndarray, counts: np.ndarray | None = None) -> float:
-    """The 95th percentile of the non-zero lengths in px, rounded up to 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15...; at least 1.
+    """Return the 95th percentile of the non-zero lengths, rounded up to 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15... px.
 
-    `counts` says how often each of the lengths occurs; without it each stands for itself.
+    `counts` says how often each length occurs; without it each occurs once.
     """
     moving = lengths > 0
     if counts is not None:
@@ -86,18 +86,18 @@ def readable_limit(lengths: np.ndarray, counts: np.ndarray | None = None) -> flo
 
 
 def enlarge(picture: np.ndarray, size: tuple[int, int], smooth: bool = False) -> np.ndarray:
-    """Scale a picture, uint8 (rows, columns, 3), to `size` (height, width): cells stay squares, unless `smooth`."""
-    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize(size[::-1], how))
+    """Scale a picture, uint8 (rows, columns, 3), to `size` (height, width); cells stay squares unless `smooth`."""
+    resampling = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(picture).resize(size[::-1], resampling))
 
 
 def overlay(frame: np.ndarray, colours: np.ndarray, dim: float = GREY_DIM) -> np.ndarray:
-    """Lay colours, black where nothing moves, over a frame in grey, dimmed to a share `dim` of its brightness.
+    """Lay colours, black where nothing moves, over a grey frame dimmed to `dim` of its brightness.
 
-    Both and the result are uint8 (height, width, 3), RGB. The brighter a colour, the less of the frame is seen.
+    Inputs and result are uint8 (height, width, 3), RGB. The brighter a colour, the less it shows of the frame.
     """
-    bright = Image.fromarray(colours)
-    strength = functools.reduce(ImageChops.lighter, bright.split())
+    top = Image.fromarray(colours)
+    strength = functools.reduce(ImageChops.lighter, top.split())
     grey = Image.fromarray(frame).convert("L").point([round(level * dim) for level in range(256)])
-    shade = ImageChops.multiply(grey, ImageChops.invert(strength))
-    return np.asarray(ImageChops.add(bright, Image.merge("RGB", [shade] * 3)))
+    background = ImageChops.multiply(grey, ImageChops.invert(strength))
+    return np.asarray(ImageChops.add(top, Image.merge("RGB", [background] * 3)))

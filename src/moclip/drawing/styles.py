@@ -1,4 +1,4 @@
-"""The names of what can be drawn; light to import, for `moclip draw --help`."""
+"""Names of styles and output forms, in a module that imports quickly for `moclip draw --help`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Metrics, plots and what the report page shows."""
+"""Compute metrics, draw plots, and prepare what the report page shows."""

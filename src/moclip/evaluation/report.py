@@ -1,4 +1,4 @@
-"""What the report page says, worked out of predictions: accuracies by class, confusions, and which clips to look at."""
+"""Compute what the report page shows from predictions: accuracy by class, confusions, and the clips of the gallery."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 
 from moclip.evaluation.metrics import class_accuracy
 
-PAPER = {"zero_shot": 0.650, "mv_tsn": 0.665, "fusion": 0.892}
-"""Top-1 on UCF-101 (arXiv 2509.17084, table 1)."""
+PAPER_TOP1 = {"zero_shot": 0.650, "mv_tsn": 0.665, "fusion": 0.892}
+"""The paper's top-1 on UCF-101 (arXiv 2509.17084, table 1)."""
 PAPER_COST = 16.9e3
-"""Multiply-adds of a video there, fusion of both, in millions."""
+"""The paper's multiply-adds per video for the fusion, in millions."""
 
-KINDS = {"gain": "fusion gains most", "error": "worst errors", "random": "drawn at random"}
+GALLERY_KINDS = {"gain": "fusion gains most", "error": "worst errors", "random": "drawn at random"}
 
 
 def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each class that occurs: its clips, each stream's share right, and what each input adds to the other.
+    """Return a row for each class that occurs: its clips, each stream's accuracy, and what each input adds.
 
-    `streams` are logits (clips, classes), with "zero_shot", "mv_tsn" and "fusion" among them. "motion" is how much more
-    fusion gets right than zero-shot CLIP, "still" how much more than MV-TSN alone.
+    `streams` are logits (clips, classes), among them "zero_shot", "mv_tsn" and "fusion". "motion" is the gain of fusion
+    over zero-shot CLIP, "still" its gain over MV-TSN.
     """
-    right = {name: class_accuracy(logits.argmax(axis=1), labels) for name, logits in streams.items()}
+    accuracies = {name: class_accuracy(logits.argmax(axis=1), labels) for name, logits in streams.items()}
     counts = np.bincount(labels, minlength=len(names))
     return [
         {
             "name": names[label],
             "clips": int(counts[label]),
-            "right": {name: shares[label] for name, shares in right.items()},
-            "motion": right["fusion"][label] - right["zero_shot"][label],
-            "still": right["fusion"][label] - right["mv_tsn"][label],
+            "right": {name: accuracy[label] for name, accuracy in accuracies.items()},
+            "motion": accuracies["fusion"][label] - accuracies["zero_shot"][label],
+            "still": accuracies["fusion"][label] - accuracies["mv_tsn"][label],
         }
         for label in np.unique(labels).tolist()
     ]
@@ -40,9 +40,11 @@ def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Se
 
 @dataclass(frozen=True)
 class Confusion:
-    """`counts` (classes, classes): clips of a row's class that were taken for a column's; `names` of both.
+    """Which classes are predicted for which.
 
-    `worst` are the most frequent confusions: actual, predicted, how many clips, of how many.
+    names : classes of rows and columns.
+    counts : (classes, classes), clips of the row's class that were predicted as the column's.
+    worst : the most frequent confusions: actual, predicted, number of clips, all clips of the actual class.
     """
 
     names: list[str]
@@ -51,26 +53,28 @@ class Confusion:
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], most: int = 8) -> Confusion:
-    """Count which classes are taken for which, of those that occur or are predicted."""
+    """Count the predictions of each class, for the classes that occur or are predicted."""
     predicted = logits.argmax(axis=1)
-    seen = np.union1d(labels, predicted)
-    counts = np.zeros((len(seen), len(seen)), np.int64)
-    np.add.at(counts, (np.searchsorted(seen, labels), np.searchsorted(seen, predicted)), 1)
+    used = np.union1d(labels, predicted)
+    counts = np.zeros((len(used), len(used)), np.int64)
+    np.add.at(counts, (np.searchsorted(used, labels), np.searchsorted(used, predicted)), 1)
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)]
-    own = [names[label] for label in seen]
+    used_names = [names[label] for label in used]
     totals = counts.sum(axis=1)
-    worst = [(own[a], own[b], int(wrong[a, b]), int(totals[a])) for a, b in pairs if wrong[a, b]]
-    return Confusion(own, counts, worst)
+    worst = [(used_names[a], used_names[b], int(wrong[a, b]), int(totals[a])) for a, b in pairs if wrong[a, b]]
+    return Confusion(used_names, counts, worst)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A clip of the gallery: its row, why it is there (of `KINDS`), and by how much.
+class GalleryClip:
+    """A clip of the gallery.
 
-    gain : how much more probable fusion makes the true class than the better stream alone does.
-    error : how much more probable it makes another class than the true one; not above 0 where it is right.
+    row : its row among the predictions.
+    kinds : why it was chosen, keys of `GALLERY_KINDS`.
+    gain : how much more probable the true class is by fusion than by the better of the two streams.
+    error : how much more probable another class is than the true one; at most 0 where fusion is correct.
     """
 
     row: int
@@ -79,33 +83,34 @@ class Choice:
     error: float
 
 
-def choose_gallery(shares: Mapping[str, np.ndarray], labels: np.ndarray, count: int, seed: int) -> list[Choice]:
-    """Clips to look at, `count` of each kind: where fusion gains most, where it errs worst, and a random draw.
+def choose_gallery(
+    probabilities: Mapping[str, np.ndarray], labels: np.ndarray, count: int, seed: int
+) -> list[GalleryClip]:
+    """Choose `count` clips of each kind: the largest gains of fusion, its worst errors, and random clips.
 
-    `shares` are probabilities (clips, classes) of "zero_shot", "mv_tsn" and "fusion". No class has a second clip of a
-    kind before each that can has one. A clip may be of several kinds.
+    `probabilities` are (clips, classes) of "zero_shot", "mv_tsn" and "fusion". A class gets a second clip of a kind
+    only after every class that has such clips got one. A clip may be of several kinds.
     """
     rows = np.arange(len(labels))
-    true = {name: values[rows, labels] for name, values in shares.items()}
-    fused = shares["fusion"]
-    gain = true["fusion"] - np.maximum(true["zero_shot"], true["mv_tsn"])
-    error = fused.max(axis=1) - true["fusion"]
+    of_label = {name: values[rows, labels] for name, values in probabilities.items()}
+    fused = probabilities["fusion"]
+    gain = of_label["fusion"] - np.maximum(of_label["zero_shot"], of_label["mv_tsn"])
+    error = fused.max(axis=1) - of_label["fusion"]
     wrong = fused.argmax(axis=1) != labels
-    gained, erred = rows[~wrong & (gain > 0)], rows[wrong]
-    picked = {
-        "gain": _highest(gained, gain, labels)[:count],
-        "error": _highest(erred, error, labels)[:count],
+    chosen = {
+        "gain": _rank_by_class(rows[~wrong & (gain > 0)], gain, labels)[:count],
+        "error": _rank_by_class(rows[wrong], error, labels)[:count],
         "random": np.random.default_rng(seed).permutation(rows)[:count],
     }
-    kinds: dict[int, list[str]] = {}
-    for kind, chosen in picked.items():
-        for row in chosen.tolist():
-            kinds.setdefault(row, []).append(kind)
-    return [Choice(row, own, float(gain[row]), float(error[row])) for row, own in kinds.items()]
+    kinds_of: dict[int, list[str]] = {}
+    for kind, kind_rows in chosen.items():
+        for row in kind_rows.tolist():
+            kinds_of.setdefault(row, []).append(kind)
+    return [GalleryClip(row, kinds, float(gain[row]), float(error[row])) for row, kinds in kinds_of.items()]
 
 
-def _highest(rows: np.ndarray, score: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The rows by falling score; the best of each class first, then the second of each..."""
+def _rank_by_class(rows: np.ndarray, score: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Order rows by falling score: first the best of each class, then the second of each, and so on."""
     ordered = rows[np.argsort(-score[rows], kind="stable")]
-    earlier = np.array([np.sum(labels[ordered[:place]] == labels[row]) for place, row in enumerate(ordered)], int)
-    return ordered[np.argsort(earlier, kind="stable")]
+    rank = np.array([np.sum(labels[ordered[:place]] == labels[row]) for place, row in enumerate(ordered)], int)
+    return ordered[np.argsort(rank, kind="stable")]

@@ -1,1 +1,1 @@
-"""Trained models at work: many clips in parts, or one clip from its file."""
+"""Run the trained models: on many clips in parts, or on one clip from its file."""

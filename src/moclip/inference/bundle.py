@@ -1,12 +1,12 @@
-"""Trained models as one folder that stands alone: written by `moclip export`, read by `moclip.load`.
+"""Save and load a bundle: all trained models in one folder, written by `moclip export`, read by `moclip.load`.
 
 README.md                   model card, in the hub's format
-config.json                 classes, prompts, how a clip is looked at, scores, and where all that came from
+config.json                 classes, prompts, settings for reading a clip, scores, data and parameters
 mv_tsn.safetensors          the motion network
 fusion.safetensors          the fusion head
 text_features.safetensors   the classes' text features
-clip/                       the frozen CLIP in the hub's format; left out where it is to be had by its hub id
-moclip.onnx                 both trained networks for other runtimes, where asked for
+clip/                       the frozen CLIP in the hub's format, unless it is loaded by its hub id
+moclip.onnx                 both trained networks for other runtimes, with --onnx
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from moclip.models.weights import load_weights, save_weights
 from moclip.version import __version__
 
 FORMAT = 1
-"""Of config.json; a folder with a higher number needs a newer moclip."""
+"""The version of the bundle's format; a bundle with a higher number needs a newer moclip."""
 
 CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
 MV_TSN, FUSION, TEXT = "mv_tsn.safetensors", "fusion.safetensors", "text_features.safetensors"
@@ -50,22 +50,29 @@ def save_bundle(
     examples: tuple[np.ndarray, np.ndarray] | None = None,
     revision: str | None = None,
 ) -> float | None:
-    """Write a bundle, whole or not at all; an earlier bundle in `folder` makes way.
+    """Write a bundle atomically, replacing an earlier bundle in `folder`.
 
-    `clip_name` is the CLIP's hub id (of that `revision`) or folder, loaded by that name later unless the bundle is
-    `with_clip`. `about` goes into config.json and the card: `name`, `streams` (stream -> title and scores), `cost`,
-    `data` and `params`. With `examples` the ONNX graph is written too, and tried on them; returned is then what
-    `onnx_export.export` returns.
+    Parameters
+    ----------
+    clip_name, revision : the CLIP's folder or hub id, from which it is loaded later unless the bundle is `with_clip`.
+    about : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `cost`, `data`,
+        `params`.
+    examples : fields and stills; with them the ONNX graph is written too, and checked on them.
+
+    Returns
+    -------
+    The result of `export_onnx`; None without `examples`.
 
     Raises
     ------
     ModelError
-        `folder` holds something else, or a CLIP that is a local folder is to be left out.
+        `folder` holds something else, or a CLIP in a local folder would be left out.
     """
     if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError("there is something else here", where=folder, fix="name a new folder, or an earlier bundle")
+        raise ModelError("it exists and is not a bundle", where=folder, fix="name a new folder, or an earlier bundle")
     if not with_clip and Path(clip_name).exists():
-        raise ModelError("a CLIP in a local folder cannot be left out: no hub has it", where=clip_name)
+        what = "a CLIP in a local folder cannot be left out, because no hub has it"
+        raise ModelError(what, where=clip_name, fix="omit --without-clip")
     config = {
         "format": FORMAT,
         "moclip": __version__,
@@ -79,27 +86,27 @@ def save_bundle(
         **about,
     }
     gap = None
-    with atomic_folder(folder) as aside:
-        aside.mkdir()
-        predictor.mv_tsn.save(aside / MV_TSN)
-        predictor.fusion.save(aside / FUSION)
-        save_weights(aside / TEXT, {"features": torch.from_numpy(predictor.text)}, {"kind": "text_features"})
+    with atomic_folder(folder) as temporary:
+        temporary.mkdir()
+        predictor.mv_tsn.save(temporary / MV_TSN)
+        predictor.fusion.save(temporary / FUSION)
+        save_weights(temporary / TEXT, {"features": torch.from_numpy(predictor.text)}, {"kind": "text_features"})
         if with_clip:
-            predictor.clip.save(aside / CLIP)
+            predictor.clip.save(temporary / CLIP)
         if examples:
             from moclip.inference.onnx_export import export_onnx  # its packages are an extra
 
-            gap = export_onnx(predictor, aside / ONNX, *examples)
-        write_atomically(aside / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        write_atomically(aside / CARD, _card(config).encode())
+            gap = export_onnx(predictor, temporary / ONNX, *examples)
+        write_atomically(temporary / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomically(temporary / CARD, _model_card(config).encode())
     return gap
 
 
 def load_bundle(folder: str | Path, device: str | torch.device | None = None) -> Predictor:
-    """The predictor of a bundle, on the GPU where there is one and no `device` is named. Raises ModelError."""
+    """Load the predictor of a bundle, by default on the GPU if there is one. Raises ModelError."""
     folder = Path(folder)
     if not _is_bundle(folder):
-        raise ModelError("no bundle here", where=folder, fix="write one where the models are: moclip export DIR")
+        raise ModelError("no bundle here", where=folder, fix="write one in the project: moclip export DIR")
     config = read_bundle_config(folder)
     device = torch.device(device) if device else pick_device()
     clip = config["clip"]
@@ -125,16 +132,15 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None) ->
 
 
 def read_bundle_config(folder: Path) -> dict[str, Any]:
-    """What config.json says. Raises ModelError."""
+    """Read a bundle's config.json. Raises ModelError."""
     path = folder / CONFIG
     try:
         config = dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as problem:
         raise ModelError(f"not valid JSON: {problem}", where=path, fix="export the bundle again") from None
     if config.get("format", 0) > FORMAT:
-        raise ModelError(
-            f"written by moclip {config.get('moclip')}, this is {__version__}", where=path, fix="update it"
-        )
+        what = f"written by moclip {config.get('moclip')}, but this is moclip {__version__}"
+        raise ModelError(what, where=path, fix="update moclip")
     return config
 
 
@@ -142,8 +148,8 @@ def _is_bundle(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / MV_TSN).is_file()
 
 
-def _card(config: Mapping[str, Any]) -> str:
-    """The model card (the hub's documentation, "Model Cards"): the results as metadata, then in words."""
+def _model_card(config: Mapping[str, Any]) -> str:
+    """Return the model card (the hub's documentation, "Model Cards"): results as metadata, then in words."""
     clip, data = config["clip"]["name"], config["data"]
     results = [
         EvalResult(

@@ -1,9 +1,9 @@
-"""MV-TSN and the fusion head as one ONNX graph, for runtimes without Python; what `moclip export --onnx` writes.
+"""Export MV-TSN and the fusion head as one ONNX graph, for runtimes without Python (`moclip export --onnx`).
 
 fields int8 (B, S, 2, rows, columns), stills float32 (B, K, P) -> fusion, mv_tsn: logits float32 (B, classes)
 
-The fields are as the store keeps them: cropping, mirroring and enlarging are in the graph. The stills are CLIP's
-features of pictures, of unit length.
+The fields are those of the store; the graph crops, mirrors and enlarges them. The stills are CLIP's features of
+pictures, of unit length.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ OPSET = 18
 INPUTS, OUTPUTS = ("fields", "stills"), ("fusion", "mv_tsn")
 
 
-class Both(nn.Module):
-    """The two trained networks as a predictor puts them together."""
+class ExportedNetworks(nn.Module):
+    """The two trained networks, connected as in a predictor."""
 
     def __init__(self, predictor: Predictor, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -39,47 +39,48 @@ class Both(nn.Module):
 
     def forward(self, fields: Tensor, stills: Tensor) -> tuple[Tensor, Tensor]:
         clips, segments = fields.shape[:2]
-        every = fields.flatten(0, 1)
-        # crop by crop, so that the number of clips stays free: a box's weights are constants of the graph
+        all_fields = fields.flatten(0, 1)
+        # one crop at a time, so that the graph takes any number of clips: a box's weights are constants of the graph
         boxes = [self.crops[number : number + 1] for number in range(self.count)]
-        shown = [crop_and_resize(every, box, self.mv_tsn.config.size) for box in boxes]
-        features = torch.stack([self.mv_tsn.features(one) for one in shown]).mean(0)
+        views = [crop_and_resize(all_fields, box, self.mv_tsn.config.size) for box in boxes]
+        features = torch.stack([self.mv_tsn.features(view) for view in views]).mean(0)
         motion = features.unflatten(0, (clips, segments)).mean(1)
         return self.fusion(motion, stills), self.mv_tsn.head(motion)
 
 
 def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np.ndarray) -> float:
-    """Write the graph and run it with onnxruntime on `fields` (B, S, 2, rows, columns) and `stills` (B, K, P).
+    """Write the graph, and check it with onnxruntime on `fields` (B, S, 2, rows, columns) and `stills` (B, K, P).
 
-    Returns the largest difference of a logit from what the networks themselves say.
+    Returns the largest difference of a logit from those of the networks themselves.
 
     Raises
     ------
     ModelError
-        The packages of the extra "onnx" are missing, or a logit differs by more than `TOLERANCE`, absolute or relative.
+        The packages of the extra "onnx" are missing, or a logit differs by more than `TOLERANCE` (absolute + relative).
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter wants it
+        import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as problem:
         raise ModelError(f"the package {problem.name} is not installed", fix="pip install 'moclip[onnx]'") from None
     inputs = torch.from_numpy(fields), torch.from_numpy(stills)
-    networks = copy.deepcopy(Both(predictor, (fields.shape[-2], fields.shape[-1]))).cpu().eval()
-    with atomic_file(path) as aside:
-        _write(networks, inputs, aside)
-        session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
+    networks = copy.deepcopy(ExportedNetworks(predictor, (fields.shape[-2], fields.shape[-1]))).cpu().eval()
+    with atomic_file(path) as temporary:
+        _write_graph(networks, inputs, temporary)
+        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, (fields, stills), strict=True)))
         with torch.inference_mode():
             expected = [logits.numpy() for logits in networks(*inputs)]
         gap = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
         if not all(np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in zip(found, expected, strict=True)):
-            raise ModelError(f"onnxruntime gives other logits, by {gap:.1e}", where=path)
+            what = f"onnxruntime's logits differ from PyTorch's by up to {gap:.1e}"
+            raise ModelError(what, where=path, fix="export without --onnx")
     return gap
 
 
-def _write(networks: Both, inputs: tuple[Tensor, Tensor], path: Path) -> None:
+def _write_graph(networks: ExportedNetworks, inputs: tuple[Tensor, Tensor], path: Path) -> None:
     clips = torch.export.Dim("clips")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter talks at length
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints a lot
         warnings.simplefilter("ignore")
         torch.onnx.export(
             networks,

@@ -1,92 +1,94 @@
-"""Batch norms of a frozen network folded into the convolutions before them: fewer passes over memory, one answer.
+"""Fold the batch norms of a frozen network into the convolutions before them, which saves passes over memory.
 
-A batch norm in eval mode multiplies each channel by a constant and adds another: weights and bias of the convolution
-before it can hold both (arXiv 1712.05877, section 3.2). Which convolution comes before which norm is seen from one run
-of the network, and whether the result is the same network from another one.
+A batch norm in eval mode multiplies each channel by a constant and adds another. Weights and bias of the convolution
+before it can hold both (arXiv 1712.05877, section 3.2). One run of the network shows which convolution comes before
+which norm. Another run checks that the result is the same network.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-TOLERANCE = 1e-4  # of the largest output: a thousand times what rounding does to a network of fifty layers
+TOLERANCE = 1e-4  # of the largest output: a thousand times the rounding of a network of fifty layers
 
 
 @torch.no_grad()
-def folded(network: nn.Module, example: Tensor) -> nn.Module:
-    """A copy whose batch norms are folded into the convolutions whose output they alone take.
+def fold_batch_norms(network: nn.Module, example: Tensor) -> nn.Module:
+    """Return a copy with each batch norm folded into the convolution whose output only that norm takes.
 
     Parameters
     ----------
-    network : any module in eval mode that takes one tensor and gives one.
+    network : any module in eval mode that takes one tensor and returns one.
     example : (N, C, H, W), values such as the network sees, on its device.
 
     Returns
     -------
     nn.Module
-        The same outputs but for rounding. Where they differ by more on `example` (something else takes a convolution's
-        output, or its weights are not used as they are), a plain copy.
+        The same outputs except for rounding. Where they differ by more on `example` (another layer uses the
+        convolution's output, or its weights are not used as they are), a plain copy.
     """
-    made = copy.deepcopy(network)
-    names = {module: name for name, module in made.named_modules()}
-    for convolution, norm in _pairs(made, example):
+    result = copy.deepcopy(network)
+    names = {module: name for name, module in result.named_modules()}
+    for convolution, norm in _foldable_pairs(result, example):
         _fold(convolution, norm)
         parent, _, name = names[norm].rpartition(".")
-        setattr(made.get_submodule(parent), name, _rest_of(norm))
-    expected, found = network(example), made(example)
+        setattr(result.get_submodule(parent), name, _activation_of(norm))
+    expected, found = network(example), result(example)
     same = bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())  # False with a NaN
-    return made if same else copy.deepcopy(network)
+    return result if same else copy.deepcopy(network)
 
 
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Each norm that takes a convolution's output as it is, once and of that convolution alone."""
-    outputs: list[tuple[nn.Conv2d, Tensor]] = []  # kept: a tensor that is gone could leave its identity to another
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+def _foldable_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Return each norm that runs once, on the unchanged output of one convolution, together with that convolution."""
+    outputs: list[tuple[nn.Conv2d, Tensor]] = []  # kept alive: a new tensor could get the identity of a freed one
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
-    def leaves(convolution: nn.Module, _: object, output: Tensor) -> None:
+    def record_output(convolution: nn.Module, _: object, output: Tensor) -> None:
         assert isinstance(convolution, nn.Conv2d)
         outputs.append((convolution, output))
 
-    def enters(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def record_pairs(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
-        found.extend((convolution, norm) for convolution, output in outputs if output is given[0])
+        pairs.extend((convolution, norm) for convolution, output in outputs if output is inputs[0])
 
     hooks = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(leaves))
+            hooks.append(module.register_forward_hook(record_output))
         elif type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_mean is not None:
-            hooks.append(module.register_forward_pre_hook(enters))
+            hooks.append(module.register_forward_pre_hook(record_pairs))
     network(example)
     for hook in hooks:
         hook.remove()
-    takers = Counter(id(convolution) for convolution, _ in found)
-    norms = Counter(id(norm) for _, norm in found)
-    return [(c, n) for c, n in found if takers[id(c)] == norms[id(n)] == 1]
+    convolution_uses = Counter(id(convolution) for convolution, _ in pairs)
+    norm_uses = Counter(id(norm) for _, norm in pairs)
+    return [pair for pair in pairs if convolution_uses[id(pair[0])] == norm_uses[id(pair[1])] == 1]
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """A norm's constants, in double precision, into a convolution's weight and bias."""
-
-    def exact(values: Tensor | None) -> Any:
-        return None if values is None else values.double()
-
-    folded_in = fuse_conv_bn_weights(
-        exact(convolution.weight), exact(convolution.bias), exact(norm.running_mean), exact(norm.running_var),
-        norm.eps, exact(norm.weight), exact(norm.bias),
-    )  # fmt: skip
+    """Fold a norm's constants, in double precision, into a convolution's weight and bias."""
+    assert norm.running_mean is not None  # see `_foldable_pairs`
+    assert norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight.double(),
+        None if convolution.bias is None else convolution.bias.double(),
+        norm.running_mean.double(),
+        norm.running_var.double(),
+        norm.eps,
+        None if norm.weight is None else norm.weight.double(),
+        None if norm.bias is None else norm.bias.double(),
+    )
     dtype = convolution.weight.dtype
-    convolution.weight, convolution.bias = (nn.Parameter(values.to(dtype)) for values in folded_in)
+    convolution.weight, convolution.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
 
 
-def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a norm does besides: timm's has the activation in it."""
-    act = getattr(norm, "act", None)
-    return act if isinstance(act, nn.Module) else nn.Identity()
+def _activation_of(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return the activation that timm's batch norm contains, if any."""
+    activation = getattr(norm, "act", None)
+    return activation if isinstance(activation, nn.Module) else nn.Identity()

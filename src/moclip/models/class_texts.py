@@ -1,4 +1,4 @@
-"""Class names as texts for the encoder: prompts, phrases, and their mean features."""
+"""Turn class names into texts for CLIP (prompts and phrases), and these into one feature per class."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ from pathlib import Path
 import numpy as np
 
 from moclip.errors import DatasetError, ModelError
-from moclip.models.clip_checks import ALIKE
+from moclip.models.clip_checks import SAME_FEATURES
 from moclip.models.clip_encoder import ClipEncoder
 from moclip.store.features import to_unit_length
 
 
 def phrase(class_name: str) -> str:
-    """A class name as words: "HorseRiding" -> "horse riding", "brush_hair" -> "brush hair"."""
+    """Split a class name into words: "HorseRiding" -> "horse riding", "brush_hair" -> "brush hair"."""
     words = re.sub(r"[_\-]+", " ", class_name)
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", words)
     return " ".join(words.split()).lower()
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompt templates, a JSON list of texts with one {} each. Raises DatasetError."""
+    """Read prompt templates, a JSON list of texts with one {} each. Raises DatasetError."""
     templates = _read_json(path)
     if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
         raise DatasetError("wanted a list of prompt templates", where=path)
     for template in templates:
-        if template.replace("{}", "", 1).count("{") or template.replace("{}", "", 1).count("}") or "{}" not in template:
+        if "{}" not in template or set(template.replace("{}", "", 1)) & set("{}"):
             raise DatasetError(f"template {template!r}: wanted exactly one {{}} for the class", where=path)
     return templates
 
 
 def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Phrases of each class: from a JSON file class -> phrase or phrases, else from the name. Raises DatasetError."""
-    given = _read_json(path) if path else {}
-    if not isinstance(given, dict):
+    """Return the phrases of each class, from a JSON file class -> phrase or phrases, or else from the class name.
+
+    Raises DatasetError.
+    """
+    from_file = _read_json(path) if path else {}
+    if not isinstance(from_file, dict):
         raise DatasetError("wanted a mapping from class to phrases", where=path)
     phrases = {}
     for name in classes:
-        value = given.get(name, phrase(name))
+        value = from_file.get(name, phrase(name))
         phrases[name] = value if isinstance(value, list) else [value]
         if not phrases[name] or not all(isinstance(text, str) and text.strip() for text in phrases[name]):
             raise DatasetError(f"class {name!r}: wanted one phrase or a list of phrases", where=path)
@@ -50,44 +53,46 @@ def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[st
 def text_features(
     clip: ClipEncoder, classes: Sequence[str], phrases: dict[str, list[str]], templates: list[str]
 ) -> np.ndarray:
-    """Prompt ensembling (arXiv 2103.00020, section 3.1.4): (classes, width) float32 of unit length.
+    """Compute a feature per class by prompt ensembling (arXiv 2103.00020, section 3.1.4): (classes, width) float32.
 
-    Every template with every phrase of the class, each feature normalised, then averaged and normalised again. Raises
-    DatasetError where the text tower reads the same of two classes.
+    Each template is filled with each phrase of the class; the features are normalised, averaged, and normalised again.
+    Raises DatasetError where two classes have the same tokens, and ModelError where features are not finite or are the
+    same for two classes.
     """
     texts = [[template.format(text) for text in phrases[name] for template in templates] for name in classes]
-    _check_distinct(clip, dict(zip(classes, texts, strict=True)))
-    features = to_unit_length(clip.encode_text([text for group in texts for text in group]))
-    ends = np.cumsum([len(group) for group in texts])
-    of_class = np.stack([to_unit_length(part.mean(axis=0)) for part in np.split(features, ends[:-1])])
-    _check_features(of_class, classes)
-    return of_class
+    _check_tokens(clip, dict(zip(classes, texts, strict=True)))
+    features = to_unit_length(clip.encode_text([text for class_texts in texts for text in class_texts]))
+    ends = np.cumsum([len(class_texts) for class_texts in texts])
+    class_features = np.stack([to_unit_length(part.mean(axis=0)) for part in np.split(features, ends[:-1])])
+    _check_features(class_features, classes)
+    return class_features
 
 
 def _check_features(features: np.ndarray, classes: Sequence[str]) -> None:
-    """Refuse features (classes, width) of unit length that are no numbers, or the same for two classes."""
-    fix = "see the CLIP's weights and tokenizer: clip.model"
+    """Refuse features (classes, width) of unit length that are not finite, or the same for two classes."""
+    fix = "check weights and tokenizer of clip.model"
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        raise ModelError(f"this CLIP gives no numbers for the class {classes[int(finite.argmin())]!r}", fix=fix)
+        what = f"this CLIP gives infinite or undefined features for the class {classes[int(finite.argmin())]!r}"
+        raise ModelError(what, fix=fix)
     for number, feature in enumerate(features[:-1]):
-        near = features[number + 1 :] @ feature
-        if near.max() > 1 - ALIKE:
-            other = classes[number + 1 + int(near.argmax())]
+        cosines = features[number + 1 :] @ feature
+        if cosines.max() > 1 - SAME_FEATURES:
+            other = classes[number + 1 + int(cosines.argmax())]
             raise ModelError(f"this CLIP gives the same features for {classes[number]!r} and {other!r}", fix=fix)
 
 
-def _check_distinct(clip: ClipEncoder, texts: dict[str, list[str]]) -> None:
-    """Refuse two classes of whose texts the tower reads the same tokens: it scores them alike, whatever is shown."""
-    read: dict[frozenset[tuple[int, ...]], list[str]] = {}
-    for name, of_class in texts.items():
-        read.setdefault(frozenset(clip.tokens(of_class)), []).append(name)
-    for names in read.values():
+def _check_tokens(clip: ClipEncoder, texts: dict[str, list[str]]) -> None:
+    """Refuse two classes whose texts have the same tokens: they would score the same on every clip."""
+    classes_by_tokens: dict[frozenset[tuple[int, ...]], list[str]] = {}
+    for name, class_texts in texts.items():
+        classes_by_tokens.setdefault(frozenset(clip.tokens(class_texts)), []).append(name)
+    for names in classes_by_tokens.values():
         if len(names) > 1:
             raise DatasetError(
                 f"CLIP reads the same tokens of {names[0]!r} and {names[1]!r}: "
-                f"it ignores case, and what comes after {clip.most_tokens} tokens",
-                fix="word them otherwise: the phrases of dataset.phrases, or --labels",
+                f"it ignores case, and what comes after {clip.max_tokens} tokens",
+                fix="use other words: in the file of dataset.phrases, or in --labels",
             )
 
 

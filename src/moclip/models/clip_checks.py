@@ -1,4 +1,4 @@
-"""Refuse CLIP models that are incomplete, or of another family."""
+"""Refuse models that are not CLIP, and CLIP models that are incomplete."""
 
 from __future__ import annotations
 
@@ -8,61 +8,67 @@ from typing import Any
 
 from moclip.errors import ModelError
 
-FAMILY = "clip"
-"""What a CLIP's config.json has as `model_type`."""
+CLIP_MODEL_TYPE = "clip"
+"""The `model_type` in config.json."""
 
-BUFFERS = "position_ids"
-"""Old CLIPs have these numbers, 0, 1, 2 and so on, among their weights; newer code counts by itself."""
+POSITION_BUFFER = "position_ids"
+"""Old CLIPs store the numbers 0, 1, 2, ... among their weights; newer code does not read them."""
 
-LEGACY_END = 2
-"""What early CLIPs' config.json has as `eos_token_id`, whatever it is; the tower then takes the highest token."""
+LEGACY_EOS_TOKEN = 2
+"""The `eos_token_id` in early CLIPs' config.json, which is wrong; the tower then takes the highest token as the end."""
 
-ALIKE = 1e-6
-"""Two classes whose features are as near as this, the cosine's distance from 1, are the same to every score."""
+SAME_FEATURES = 1e-6
+"""Two classes score the same on every clip if the cosine of their text features is closer to 1 than this."""
 
-NAMED = 3
-"""Keys of weights that an error names."""
+MOST_NAMED = 3
+"""How many weights an error names."""
 
 
 @contextmanager
-def loading(name: str) -> Iterator[None]:
+def report_load_errors(name: str) -> Iterator[None]:
+    """Raise ModelError for any error in the block."""
     try:
         yield
     except ModelError:
         raise
-    except Exception as problem:  # a folder of somebody else's may hold anything
+    except Exception as problem:  # a model folder may hold anything
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         raise ModelError(
             f"cannot load this CLIP: {reason}",
             where=name,
-            fix="clip.model is a local folder in the hub's format, or a hub id with the hub in reach",
+            fix="set clip.model to a local folder in the hub's format, or to a hub id if the hub can be reached",
         ) from None
 
 
-def check_family(config: dict[str, Any], name: str) -> None:
+def check_model_type(config: dict[str, Any], name: str) -> None:
     if not config:
         raise OSError("no config.json")
-    family = config.get("model_type")
-    if family != FAMILY:
-        what = f"its config.json has model_type {family!r}; wanted is {FAMILY!r}"
-        raise ModelError(what, where=name, fix="clip.model wants a CLIP with both towers")
+    model_type = config.get("model_type")
+    if model_type != CLIP_MODEL_TYPE:
+        what = f"its config.json has model_type {model_type!r}, not {CLIP_MODEL_TYPE!r}"
+        raise ModelError(what, where=name, fix="set clip.model to a CLIP with both towers")
 
 
 def check_weights(found: dict[str, Any], name: str) -> None:
-    """Refuse a model that is not whole: transformers fills gaps with random numbers, and drops what is left over."""
+    """Refuse a model whose weights do not fit its config.json.
+
+    transformers fills missing weights with random numbers and ignores unexpected ones. `found` is its loading
+    information.
+    """
     mismatched = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
-    for what, keys in (
-        ("lacks", found["missing_keys"]),
-        ("has of another shape than its config.json says", mismatched),
-        ("has beyond what its config.json says", found["unexpected_keys"]),
+    for problem, keys in (
+        ("missing weights", found["missing_keys"]),
+        ("weights of another shape than its config.json says", mismatched),
+        ("weights beyond what its config.json says", found["unexpected_keys"]),
     ):
-        if odd := sorted(key for key in keys if not key.endswith(BUFFERS)):
+        if wrong := sorted(key for key in keys if not key.endswith(POSITION_BUFFER)):
             raise ModelError(
-                f"it {what} {_counted(odd)}", where=name, fix="take the whole model: weights and config.json of one"
+                f"{problem} ({len(wrong)}): {_first_names(wrong)}",
+                where=name,
+                fix="use weights and config.json of the same model",
             )
 
 
-def _counted(keys: Collection[str]) -> str:
-    few = ", ".join(list(keys)[:NAMED])
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return f"{len(keys)} of the weights: {few}{more}"
+def _first_names(keys: Collection[str]) -> str:
+    first = ", ".join(list(keys)[:MOST_NAMED])
+    return first + (f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else "")

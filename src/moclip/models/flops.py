@@ -1,7 +1,4 @@
-"""What a video costs: parameters and multiply-adds, counted by PyTorch's own counter (half of its FLOPs).
-
-Called by `evaluate` alone; no feature and no weight depends on it.
-"""
+"""Count what a video costs: parameters, and multiply-adds by PyTorch's own counter (half of its FLOPs)."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def multiply_adds(model: nn.Module, *inputs: torch.Tensor) -> int:
-    """Multiply-adds of one forward pass."""
+    """Count the multiply-adds of one forward pass."""
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -30,28 +27,28 @@ def multiply_adds(model: nn.Module, *inputs: torch.Tensor) -> int:
 
 
 def fusion_cost(model: Fusion, stills: int) -> int:
-    """Multiply-adds of the head on one video of so many stills."""
+    """Count the multiply-adds of the head on one video with this number of stills."""
     config = model.config
     motion, pictures = torch.zeros(1, config.motion), torch.ones(1, stills, config.picture)
     return multiply_adds(model.eval().cpu(), motion, pictures)
 
 
 def segment_cost(model: MvTsn) -> dict[str, int]:
-    """Parameters of a network, and its multiply-adds on one segment."""
+    """Count the parameters of a network, and its multiply-adds on one segment."""
     device = next(model.parameters()).device
     segment = torch.zeros(1, 1, 2, model.config.size, model.config.size, device=device)
     return {"parameters": count_parameters(model), "multiply_adds": multiply_adds(model.eval(), segment)}
 
 
 def picture_cost(vision: Mapping[str, Any]) -> dict[str, int]:
-    """Parameters, and multiply-adds on one picture, of CLIP's image tower with its projection.
+    """Count the parameters of CLIP's image tower with its projection, and its multiply-adds on one picture.
 
-    `vision` is the tower's configuration, as `Clip.vision` gives it.
+    `vision` is the tower's configuration, from `ClipEncoder.vision`.
     """
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(**vision)
-    with torch.device("meta"):  # shapes are all it takes
+    with torch.device("meta"):  # counting needs only shapes
         tower = CLIPVisionModelWithProjection(config)
         picture = torch.zeros(1, 3, config.image_size, config.image_size)
         return {"parameters": count_parameters(tower), "multiply_adds": multiply_adds(tower, picture)}

@@ -1,16 +1,16 @@
-"""The fusion heads: tiny networks on the cached features of both frozen streams.
+"""The fusion heads: small networks on the stored features of both frozen streams.
 
 `concat` is the paper's (arXiv 2509.17084):
 
     concat(motion (B, 1280), picture (B, 512)) -> Linear -> ReLU -> Dropout -> Linear -> logits (B, classes)
 
-`text` scores a class by the CLIP feature of its name, and so also classes that no training clip showed:
+`text` scores a class by the CLIP feature of its name, so it can also score classes it was not trained on:
 
     u = picture + Linear(Dropout(ReLU(Linear(concat(motion, picture)))))
     logits = temperature * cosine(u, text) + Linear(motion) @ text^T
 
-The last term is the motion stream's residual: it takes motion into the space of the class names by itself. Both added
-terms are zero before training, where the head is zero-shot CLIP (arXiv 2103.00020, section 3.1.2).
+The last term is the motion stream's residual, which maps motion alone into the space of the class names. Both added
+terms are zero before training, so the head starts as zero-shot CLIP (arXiv 2103.00020, section 3.1.2).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moclip.models.weights import MADE, load_weights, network_config, save_weights
+from moclip.models.weights import PROVENANCE, load_weights, network_config, save_weights
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """`motion` and `picture` are the widths of the features; `pooling` of a clip's stills is "mean" or "attention"."""
+    """`motion` and `picture` are the widths of the features; `pooling` of the stills is "mean" or "attention"."""
 
     motion: int
     picture: int
@@ -41,10 +41,10 @@ class FusionConfig:
 
 
 class Pooling(nn.Module):
-    """The stills of a clip, (B, K, P) of unit length, to one feature of unit length, (B, P).
+    """Pool the stills of a clip, (B, K, P) of unit length, into one feature of unit length, (B, P).
 
-    "mean" weighs them alike. "attention" weighs still k by softmax_k((q + W motion) . still_k): the motion says what to
-    look for. q and W are zero before training, where it is the mean.
+    "mean" gives them equal weight. "attention" weights still k by softmax_k((q + W motion) . still_k), so the motion
+    chooses the stills. q and W are zero before training, which gives the mean.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -63,17 +63,17 @@ class Pooling(nn.Module):
 
 
 class Dropout(nn.Module):
-    """nn.Dropout, whose drawing of zeros and ones takes a sixth of a training step on a CPU, with uniform numbers."""
+    """nn.Dropout with uniform random numbers; the Bernoulli ones of nn take a sixth of a training step on a CPU."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, rate: float) -> None:
         super().__init__()
-        self.share = share
+        self.rate = rate
 
     def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.share == 0:
+        if not self.training or self.rate == 0:
             return values
-        kept = torch.rand_like(values) >= self.share
-        return values * kept.to(values.dtype).div_(1 - self.share)
+        kept = torch.rand_like(values) >= self.rate
+        return values * kept.to(values.dtype).div_(1 - self.rate)
 
 
 class Fusion(nn.Module, ABC):
@@ -89,20 +89,20 @@ class Fusion(nn.Module, ABC):
         self.dropout = Dropout(config.dropout)
 
     @abstractmethod
-    def fused(self, motion: Tensor, picture: Tensor) -> Tensor:
-        """Logits (B, classes) of a motion feature and a pooled picture feature, (B, picture) of unit length."""
+    def score(self, motion: Tensor, picture: Tensor) -> Tensor:
+        """Compute logits (B, classes) from motion features and pooled stills, (B, picture) of unit length."""
 
     def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
-        return self.fused(motion, self.pooling(motion, stills))
+        return self.score(motion, self.pooling(motion, stills))
 
-    def mixed(self, motion: Tensor, picture: Tensor) -> Tensor:
-        """The hidden layer, (B, hidden)."""
+    def hidden_activations(self, motion: Tensor, picture: Tensor) -> Tensor:
+        """Compute the hidden layer, (B, hidden)."""
         return self.dropout(torch.relu(self.hidden(torch.cat([motion, picture], dim=1))))
 
-    def save(self, path: Path, made: Mapping[str, Any] | None = None) -> None:
-        """Write weights and configuration; `made` tells what the head was made with and from."""
+    def save(self, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write weights, configuration, and what the head was trained with."""
         config = {"kind": self.kind, **asdict(self.config)}
-        save_weights(path, self.state_dict(), config | ({MADE: made} if made else {}))
+        save_weights(path, self.state_dict(), config | ({PROVENANCE: provenance} if provenance else {}))
 
 
 class ConcatFusion(Fusion):
@@ -114,12 +114,12 @@ class ConcatFusion(Fusion):
         super().__init__(config)
         self.head = nn.Linear(config.hidden, config.classes)
 
-    def fused(self, motion: Tensor, picture: Tensor) -> Tensor:
-        return self.head(self.mixed(motion, picture))
+    def score(self, motion: Tensor, picture: Tensor) -> Tensor:
+        return self.head(self.hidden_activations(motion, picture))
 
 
 class TextFusion(Fusion):
-    """Head `text`. `text` (classes, picture) holds the classes' text features, of unit length; it is saved along."""
+    """Head `text`. Its buffer `text` (classes, picture) holds the classes' text features, of unit length."""
 
     kind = "text"
     text: Tensor
@@ -134,17 +134,17 @@ class TextFusion(Fusion):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.projection.bias)
 
-    def fused(self, motion: Tensor, picture: Tensor, text: Tensor | None = None) -> Tensor:
-        """With `text` (C, picture) the logits (B, C) of those classes, whatever was trained on."""
-        names = self.text if text is None else text
-        fused = functional.normalize(picture + self.projection(self.mixed(motion, picture)), dim=-1)
-        return (self.log_temperature.exp() * fused + self.residual(motion)) @ names.T
+    def score(self, motion: Tensor, picture: Tensor, text: Tensor | None = None) -> Tensor:
+        """Compute logits (B, classes); with `text` (C, picture) those of other classes, (B, C)."""
+        text = self.text if text is None else text
+        fused = functional.normalize(picture + self.projection(self.hidden_activations(motion, picture)), dim=-1)
+        return (self.log_temperature.exp() * fused + self.residual(motion)) @ text.T
 
 
 def load_fusion(path: Path) -> Fusion:
-    """A trained head in eval mode. Raises ModelError."""
-    tensors, about = load_weights(path, "train_fusion")
-    config = FusionConfig(**network_config(about))
-    model = TextFusion(config, tensors["text"], 1.0) if about["kind"] == "text" else ConcatFusion(config)
+    """Load a trained head in eval mode. Raises ModelError."""
+    tensors, saved = load_weights(path, "train_fusion")
+    config = FusionConfig(**network_config(saved))
+    model = TextFusion(config, tensors["text"], 1.0) if saved["kind"] == "text" else ConcatFusion(config)
     model.load_state_dict(tensors)
     return model.eval()

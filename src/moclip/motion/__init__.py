@@ -1,1 +1,1 @@
-"""From motion vectors to motion fields in the store."""
+"""Turn motion vectors into motion fields in the store."""

@@ -1,14 +1,14 @@
-"""Motion fields in px as int8, and back."""
+"""Convert motion fields from px to int8 and back."""
 
 from __future__ import annotations
 
 import numpy as np
 
-LEVELS = 127  # of int8 on either side of zero
+LEVELS = 127  # int8 levels on either side of zero
 
 
 def quantise(fields: np.ndarray, clip: float = 20.0) -> np.ndarray:
-    """Round fields in px to int8: ±127 stands for ±`clip` px and all beyond; -128 never occurs."""
+    """Round fields in px to int8: ±127 stands for ±`clip` px and more; -128 never occurs."""
     levels = fields * (LEVELS / clip)
     np.rint(levels, out=levels)
     np.clip(levels, -LEVELS, LEVELS, out=levels)
@@ -16,5 +16,5 @@ def quantise(fields: np.ndarray, clip: float = 20.0) -> np.ndarray:
 
 
 def dequantise(levels: np.ndarray, clip: float = 20.0) -> np.ndarray:
-    """Give int8 fields back in px, float32 of the same shape, within clip / 254 of what was stored."""
+    """Convert int8 fields to px, float32 of the same shape, within clip / 254 of the fields that were rounded."""
     return levels.astype(np.float32) * np.float32(clip / LEVELS)

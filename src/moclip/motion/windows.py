@@ -1,4 +1,4 @@
-"""Motion fields of a video, one window of frames after the other."""
+"""Turn the vectors of a video into motion fields, window by window."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def motion_fields(
     trace: np.ndarray | None = None
     for vectors in windows:
         if accumulate == "pixel":
-            moved, trace = accumulate_pixels(vectors, canvas, cell, trace)
+            fields, trace = accumulate_pixels(vectors, canvas, cell, trace)
         else:
-            moved = motion_field(vectors, canvas, cell)
+            fields = motion_field(vectors, canvas, cell)
         if accumulate == "grid":
-            moved = accumulate_grid(moved, vectors.frame_types, canvas, cell, trace)
-            trace = last_trace(moved, vectors.frame_types, trace)
-        yield moved, vectors.frame_types
+            fields = accumulate_grid(fields, vectors.frame_types, canvas, cell, trace)
+            trace = last_trace(fields, vectors.frame_types, trace)
+        yield fields, vectors.frame_types

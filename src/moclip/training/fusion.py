@@ -53,7 +53,7 @@ def train_fusion(
         for rows in order.split(recipe.batch):
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 motion = train.motion[rows, view[rows]]
-                logits = model(motion, train.stills[rows]) if pooled is None else model.fused(motion, pooled[rows])
+                logits = model(motion, train.stills[rows]) if pooled is None else model.score(motion, pooled[rows])
             logits = logits.float() + choices
             shown.append(logits.detach())
             optimiser.zero_grad(set_to_none=True)  # which need not look for the weights, as model.zero_grad does
