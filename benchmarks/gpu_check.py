@@ -104,7 +104,7 @@ def train(project: Path, precision: str) -> dict[str, float]:
     """Both trainings in a precision, and what follows them; seconds of each stage."""
     file = project / paths.PARAMS
     values = {"tsn.precision": precision, "fusion.precision": precision}
-    file.write_text(yaml.safe_dump(parameters.changed(yaml.safe_load(file.read_text()), values)))
+    file.write_text(yaml.safe_dump(parameters.with_values(yaml.safe_load(file.read_text()), values)))
     return run(project, STAGES)
 
 

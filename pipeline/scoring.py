@@ -1,4 +1,4 @@
-"""What the stage `evaluate` computes and writes: each stream's logits and scores, and what a video costs."""
+"""Compute and write what the stage `evaluate` reports: logits, a summary, costs and plots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.params import Params
 
 
 def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
-    """The few figures to compare experiments by: what `dvc metrics diff` and `dvc exp show` show."""
+    """Return the few figures that `dvc metrics diff` and `dvc exp show` compare experiments by."""
     fusion = scores["fusion"]
     return {
         "clips": fusion["n"],
@@ -32,43 +32,43 @@ def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -
     } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
 
 
-def stills_text(params: Params) -> str:
+def stills_protocol(params: Params) -> str:
     return f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
 
 
 def compute_logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarray]:
-    """Logits of the streams, each (clips, classes) float32."""
-    text, temperature = inputs.text()
-    motion = inputs.mv_embed.rows("features", ids)
+    """Return the logits of each stream, (clips, classes) float32."""
+    text, temperature = inputs.text_features()
+    motion = inputs.artifacts.mv_embed.rows("features", ids)
     with torch.inference_mode():
-        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.stills(ids))).numpy()
-    zero_shot = temperature * inputs.picture(ids) @ text.T
-    alone = inputs.mv_embed.rows("logits", ids)
-    image = inputs.image_baseline
+        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.still_features(ids))).numpy()
+    zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
+    mv_tsn = inputs.artifacts.mv_embed.rows("logits", ids)
+    image = inputs.artifacts.image_baseline
     return {
         "zero_shot": zero_shot,
         **({"mv_image": image.rows("logits", ids)} if image else {}),
-        "mv_tsn": alone,
-        "score_sum": score_sum(zero_shot, alone),
+        "mv_tsn": mv_tsn,
+        "score_sum": score_sum(zero_shot, mv_tsn),
         "fusion": fused,
     }
 
 
-def cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
-    """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
+def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
     segments, crops = params.evaluate.views
-    tower = picture_cost(inputs.clip_image.attributes["vision"])
+    tower = picture_cost(inputs.artifacts.clip_image.attributes["vision"])
     network = segment_cost(load_mv_tsn(paths.MV_TSN))
     head = fusion_cost(model, params.clip.frames)
     stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]
     trained = {"mv_tsn": network["parameters"], "fusion": count_parameters(model)}
     parts = {"clip_frame": tower["multiply_adds"], "mv_segment": network["multiply_adds"], "fusion_head": head}
     video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
-    picture = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.image_baseline else None
+    picture = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.artifacts.image_baseline else None
     if picture:
         parts["image_segment"] = picture["multiply_adds"]
         video["mv_image"] = segments * crops * picture["multiply_adds"]
-    field = inputs.mv_embed.attributes["field_bytes"]
+    field = inputs.artifacts.mv_embed.attributes["field_bytes"]
     features = 4 * (params.clip.frames * model.config.picture + model.config.motion)
     return {
         "parameters": trained
@@ -81,13 +81,13 @@ def cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> d
         "multiply_adds_m": {name: count / 1e6 for name, count in parts.items()}
         | {"video": {name: count / 1e6 for name, count in video.items()}},
         "bytes_read": {"file": rows["bytes"].mean(), "fields": segments * field, "cached_features": features},
-        "protocol": f"{params.evaluate.protocol} + {stills_text(params)}",
+        "protocol": f"{params.evaluate.protocol} + {stills_protocol(params)}",
     }
 
 
 def write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray], models: str) -> None:
     table = rows[["id", "class", "label"]].copy()
-    table.attrs["models"] = models  # which Parquet keeps
+    table.attrs["models"] = models  # Parquet keeps it
     for name, values in logits.items():
         table[name] = list(values.astype(np.float32))
     write_parquet(paths.PREDICTIONS, table)

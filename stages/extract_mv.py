@@ -12,8 +12,9 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_table
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
+from pipeline.options import RayAddress, Workers, connected_cluster, cpu_count
 from pipeline.params import Params
-from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
+from pipeline.stage import stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def extract_mv(
     params: Params,
     workers: Workers = cpu_count(),
-    ray: OnCluster = None,
+    ray: RayAddress = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Begin anew, with the clips laid out afresh.")] = False,
 ) -> None:
     """Read every clip's motion vectors into the feature store.
@@ -55,7 +56,7 @@ def extract_mv(
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
         root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcoded_name))
-    with show_progress("extract_mv", len(clips)) as advance, machines(ray) as cluster:
+    with show_progress("extract_mv", len(clips)) as advance, connected_cluster(ray) as cluster:
         table = extract(
             clips,
             root=root,

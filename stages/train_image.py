@@ -32,7 +32,6 @@ def train_image(params: Params) -> None:
 
 def _train(params: Params, backbone: str) -> None:
     # imported here: with nothing to do, nobody waits for torch
-    from moclip.data.selection import class_names
     from moclip.files.atomic import folder_aside
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -40,27 +39,27 @@ def _train(params: Params, backbone: str) -> None:
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything
-    from pipeline.training_log import live_log
+    from pipeline.training_log import live_log, loss_errors_name_clips
 
     seed_everything(params.seed)
-    inputs = Inputs.learning(params)
+    inputs = Inputs(params)
     train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
-    tsn, classes = params.tsn, tuple(class_names(inputs.index))
+    tsn, classes = params.tsn, tuple(inputs.clips.classes)
     config = MvTsnConfig(backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
     pretrained = "hub" if tsn.pretrained == "hub" else False
     model, wanted, device, fields = (
         MvTsn(config, pretrained),
         training_recipe(params, 1),
         pick_device(),
-        inputs.fields(),
+        inputs.sampled_fields(),
     )
     print_note(f"train_image: {backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {device}")
     run = run_fingerprint(params, wanted, config, pretrained, inputs, fields)
     checkpoint = paths.WORK / "train_image.safetensors"
-    with inputs.naming(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
+    with loss_errors_name_clips(inputs.motion_rows("train")), folder_aside(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             best = train_mv_tsn(model, fields, train, val, wanted, device, checkpoint, run, log)
-        model.save(folder / paths.IMAGE_MODEL.name, inputs.trained_with(params, "baselines.image", *FIELD_KEYS))
+        model.save(folder / paths.IMAGE_MODEL.name, inputs.artifacts.model_record("baselines.image", *FIELD_KEYS))
     checkpoint.unlink(missing_ok=True)  # the model is in its place
     print_note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 

@@ -38,31 +38,30 @@ def train_mv(
 
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
-    from moclip.data.selection import class_names
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
     from moclip.training.mv_tsn import train_mv_tsn
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything
-    from pipeline.training_log import live_log
+    from pipeline.training_log import live_log, loss_errors_name_clips
 
     if not world.main:
         set_verbosity(quiet=True)
     seed_everything(params.seed)
     tsn = params.tsn
-    inputs = Inputs.learning(params)
+    inputs = Inputs(params)
     train, val = inputs.motion_clips("train"), inputs.motion_clips("val")
-    classes = tuple(class_names(inputs.index))
+    classes = tuple(inputs.clips.classes)
     config = MvTsnConfig(tsn.backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride)
     model = MvTsn(config, tsn.pretrained)
     wanted = training_recipe(params, tsn.segments)
     device = pick_device()
     where = device.type if world.size == 1 else f"{world.size} processes on {device.type}"
     print_note(f"train_mv: {tsn.backbone}, {len(train)} clips, {len(val)} to choose the epoch on, {where}")
-    fields = inputs.fields()
+    fields = inputs.sampled_fields()
     run = run_fingerprint(params, wanted, config, tsn.pretrained, inputs, fields)
-    naming, checkpoint = inputs.naming(inputs.motion_rows("train")), paths.WORK / "train_mv.safetensors"
+    naming, checkpoint = loss_errors_name_clips(inputs.motion_rows("train")), paths.WORK / "train_mv.safetensors"
     with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
         best = train_mv_tsn(
             model,
@@ -78,7 +77,7 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
             world,
         )
     if world.main:
-        model.save(paths.MV_TSN, inputs.trained_with(params, *FIELD_KEYS))
+        model.save(paths.MV_TSN, inputs.artifacts.model_record(*FIELD_KEYS))
         checkpoint.unlink(missing_ok=True)  # the model is in its place
     print_note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 

@@ -91,7 +91,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: st
 
 def set_keys(path: Path, values: dict[str, Any]) -> None:
     """Change keys ("fusion.lr") of a YAML file."""
-    tree = parameters.changed(yaml.safe_load(path.read_text()), values)
+    tree = parameters.with_values(yaml.safe_load(path.read_text()), values)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 

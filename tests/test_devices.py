@@ -107,7 +107,8 @@ def curves(folder: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def data(finished: Path) -> tuple[Path, SampledFields, SplitClips]:
     with contextlib.chdir(finished):
-        return finished, Inputs().fields(), Inputs().motion_clips()
+        inputs = Inputs(parameters.load(paths.PARAMS))
+        return finished, inputs.sampled_fields(), inputs.motion_clips()
 
 
 @settings(max_examples=40, deadline=None)
@@ -163,14 +164,14 @@ def train_precisely(rank: int, folder: Path, out: Path, change: dict[str, Any]) 
     os.chdir(folder)
     with join() as world:
         params = parameters.load(paths.PARAMS, change)
-        inputs = Inputs.learning(params)
+        inputs = Inputs(params)
         torch.manual_seed(1)
         tsn = params.tsn
         model = Precise(MvTsnConfig(tsn.backbone, ("a", "b", "c", "d"), tsn.size, tsn.dropout, tsn.stem_stride))
         rows: list[dict[str, float]] = []
         train_mv_tsn(
             model,
-            inputs.fields(),
+            inputs.sampled_fields(),
             inputs.motion_clips("train"),
             inputs.motion_clips("val"),
             training_recipe(params, tsn.segments),

@@ -26,7 +26,7 @@ def test_show_finds_a_clip_by_a_part_of_its_name(finished: Path) -> None:
     assert " I " in shown
     assert " P " in shown
     several = run("moclip", "store", "show", "Ball", cwd=finished, code=1)
-    assert "clips are called so" in several.stderr
+    assert "clips have this in their id" in several.stderr
     assert "Traceback" not in several.stderr
 
 

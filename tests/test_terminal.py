@@ -55,12 +55,19 @@ def screen(written: str) -> list[str]:
     return lines
 
 
+IMPORTS = """
+import sys, time
+from pipeline.console import progress
+from pipeline.console.command import run_guarded
+from pipeline.console.output import print_error, print_note, print_result, set_verbosity
+from pipeline.console.progress import show_progress
+"""
+
+
 def program(folder: Path, code: str) -> tuple[str, Path]:
     """A command of ours around some work: how the stages show it."""
     path = folder / "work.py"
-    path.write_text(
-        f"import sys, time\nfrom pipeline import console\n\n\ndef work():\n{code}\n\n\nconsole.guarded(work)\n"
-    )
+    path.write_text(f"{IMPORTS}\n\ndef work():\n{code}\n\n\nrun_guarded(work)\n")
     return sys.executable, path
 
 
@@ -109,7 +116,7 @@ def test_every_command_can_be_quiet_and_verbose(name: str) -> None:
 
 
 def options_of(*names: str) -> set[str]:
-    command = typer.main.get_command(cli.build(names[0]))
+    command = typer.main.get_command(cli.build_app(names[0]))
     for name in names:
         command = command.commands[name]  # type: ignore[attr-defined]
     return {option for parameter in command.params for option in parameter.opts}
@@ -173,7 +180,7 @@ def test_bash_itself_completes(tmp_path: Path) -> None:
 
 def test_a_piped_table_is_plain_and_whole(scored: Path) -> None:
     long = "a/very/long/path/" * 12 + "clip [b].avi"
-    code = f"    console.result('{long}', ('clip', 'px', 'say'), [('{long}', 1.5, 'no'), ('x', 22, '3')])"
+    code = f"    print_result('{long}', ('clip', 'px', 'say'), [('{long}', 1.5, 'no'), ('x', 22, '3')])"
     shown = run(*program(scored, code), cwd=scored, COLUMNS="60", FORCE_COLOR="1").stdout
     assert shown.isascii()
     assert "\x1b" not in shown
@@ -219,11 +226,11 @@ def test_quiet_leaves_out_the_account_and_keeps_results_and_errors(clips: Path, 
 
 def test_a_stage_of_less_than_a_second_leaves_one_line(tmp_path: Path) -> None:
     code = """
-    with console.progress("clip_text", 3) as advance:
+    with show_progress("clip_text", 3) as advance:
         for _ in range(3):
             time.sleep(0.05)
             advance(1)
-    console.note("clip_text: 3 classes")
+    print_note("clip_text: 3 classes")
     """
     done = run(*program(tmp_path, code), cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("clip_text: 3 classes\n", "")
@@ -235,7 +242,7 @@ def test_a_stage_of_less_than_a_second_leaves_one_line(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ progress
 
 RESUMED = """
-    with console.progress("extract_mv", 1000) as advance:
+    with show_progress("extract_mv", 1000) as advance:
         {found}
         for _ in range(15):
             time.sleep(0.1)
@@ -253,7 +260,7 @@ def test_the_rate_of_a_resumed_run_is_of_what_it_does_itself(tmp_path: Path, fou
 
 
 def test_piped_progress_comes_in_few_whole_lines(tmp_path: Path) -> None:
-    lines = "    console.LINE_EVERY = 0.5\n" + RESUMED.format(found="advance(900)")
+    lines = "    progress.LINE_INTERVAL = 0.5\n" + RESUMED.format(found="advance(900)")
     done = run(*program(tmp_path, lines), cwd=tmp_path)
     assert done.stdout == ""
     first, *_, last = done.stderr.splitlines()
@@ -264,14 +271,14 @@ def test_piped_progress_comes_in_few_whole_lines(tmp_path: Path) -> None:
 
 def test_words_while_a_bar_is_up_leave_no_garbage(tmp_path: Path) -> None:
     code = """
-    with console.progress("sweep", 4, "run") as advance:
+    with show_progress("sweep", 4, "run") as advance:
         for number in range(3):
             time.sleep(0.4)
             advance(1)
             if number == 0:
-                console.error("lr=1: it failed\\n  lower it")
+                print_error("lr=1: it failed\\n  lower it")
             if number == 1:
-                console.note("a note")
+                print_note("a note")
         raise KeyboardInterrupt
     """
     status, written = terminal(*program(tmp_path, code), cwd=tmp_path)
@@ -284,14 +291,14 @@ def test_words_while_a_bar_is_up_leave_no_garbage(tmp_path: Path) -> None:
 
 def test_verbose_logs_between_whole_lines(tmp_path: Path) -> None:
     code = """
-    console.speak(verbose=True)
-    console.guarded(loud)
+    set_verbosity(verbose=True)
+    run_guarded(loud)
 
 
 def loud():
     import logging
 
-    with console.progress("train", 2) as advance:
+    with show_progress("train", 2) as advance:
         logging.info("loading")
         time.sleep(1.1)
         advance(2)
@@ -364,7 +371,7 @@ def test_an_interrupt_ends_with_one_line_and_code_130(tmp_path: Path) -> None:
     )  # fmt: skip
     time.sleep(1.5)  # it loads PyTorch
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == "error: interrupted; run the same command again to go on from here\n"
+    assert process.communicate(timeout=60)[1] == "error: interrupted; run the same command again to resume\n"
     assert process.returncode == 130
 
 
@@ -441,9 +448,9 @@ def test_nothing_is_done_otherwise_on_windows_where_nothing_runs() -> None:
 
 def test_a_stage_says_whether_it_reads_parameters(tmp_path: Path) -> None:
     (tmp_path / "tool.py").write_text(
-        "from pipeline.params import Params\nfrom pipeline.stage import stage\n\n"
-        '@stage("fusion.lr")\ndef may(params: Params | None) -> None:\n    print(params and params.fusion.lr)\n\n'
-        "@stage()\ndef never() -> None:\n    print('none')\n\n"
+        "from pipeline.params import Params\nfrom pipeline.stage import command\n\n"
+        '@command("fusion.lr")\ndef may(params: Params | None) -> None:\n    print(params and params.fusion.lr)\n\n'
+        "@command()\ndef never() -> None:\n    print('none')\n\n"
         "import sys\n{'may': may, 'never': never}[sys.argv.pop(1)]()\n"
     )
     tool = (sys.executable, tmp_path / "tool.py")
