@@ -65,7 +65,7 @@ def key_option(key: str, current: Any) -> inspect.Parameter:
         help=f"{description + '; ' if description else ''}{allowed}  [{in_file}]",
         show_default=False,
         metavar=key.rsplit(".", 1)[-1].upper(),
-        autocompletion=lambda typed: [choice for choice in _choices(allowed) if choice.startswith(typed)],
+        autocompletion=lambda incomplete: [word for word in _choices(allowed) if word.startswith(incomplete)],
     )
     annotation = Annotated[str | None, option]
     return inspect.Parameter(key_argument(key), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

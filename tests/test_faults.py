@@ -409,7 +409,7 @@ def test_the_page_shows_names_as_text(project: Path) -> None:
 
 def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
     given, params = inputs(), parameters.load(paths.PARAMS, {})
-    rows = given.motion_rows("train")
+    rows, fields = given.motion_rows("train"), given.sampled_fields()
     clips = given.motion_clips("train"), given.motion_clips("val")
     model = MvTsn(MvTsnConfig("test_resnet", tuple("abcd"), 32, 0.5))
     wild = dataclasses.replace(training_recipe(params, 3), lr=1e30, batch=4)
@@ -419,7 +419,6 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
         ),
         loss_errors_name_clips(rows),
     ):
-        fields = given.sampled_fields()
         train_mv_tsn(model, fields, *clips, wild, torch.device("cpu"), tmp_path / "c", "", lambda row: None)
     train, val = given.fusion_data("train"), given.fusion_data("val")
     train.stills[5] = torch.nan
