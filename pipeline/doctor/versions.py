@@ -29,11 +29,11 @@ def check_versions() -> list[Finding]:
     return [*found, _check_ffmpeg()]
 
 
-def _check_package(name: str, absent: str, advice: str) -> Finding:
+def _check_package(name: str, state_if_missing: str, advice: str) -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", absent, advice)
+        return Finding(name, "not installed", state_if_missing, advice)
 
 
 def _check_loads(package: Finding) -> Finding:
