@@ -9,7 +9,7 @@ import typer
 from moclip.errors import StoreError
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_failures, print_table
+from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.options import RayAddress, Workers, connected_cluster, cpu_count
@@ -76,14 +76,11 @@ def extract_mv(
         )
     counts = _counts(index, table)
     write_json(paths.EXTRACT_COUNTS, counts)
-    rows = [
-        ("clips in the index", counts["indexed"]),
-        *((f"exact by {name}", count) for name, count in counts["exact_by"].items()),
-        ("not usable", counts["indexed"] - counts["extracted"]),
-        ("frames", counts["frames"]),
-        ("shards", counts["shards"]),
-    ]
-    print_table("extract_mv", ("", "count"), rows)
+    backends = ", ".join(f"{count} by {name}" for name, count in counts["exact_by"].items())
+    print_note(
+        f"extract_mv: {counts['extracted']} of {counts['indexed']} clips ({backends}), "
+        f"{counts['frames']} frames in {counts['shards']} shards"
+    )
     print_failures(table)
     if not counts["extracted"]:
         raise StoreError("no clip gave motion vectors", where=params.dataset.root)

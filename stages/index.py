@@ -84,7 +84,9 @@ def _print_summary(table: pd.DataFrame, counts: dict) -> None:
     if missing := counts["listed"] - counts["usable_of_listed"]:
         print_note(f"  {missing} of the {counts['listed']} clips in a split are missing or not usable")
     if counts["ignored_files"]:
-        print_note(f"  {counts['ignored_files']} other files ignored, {counts['hidden_files']} of them hidden")
+        print_note(
+            f"  {counts['ignored_files']} other files ignored, {counts['hidden_files']} of them hidden or a system's"
+        )
     print_failures(table)
     for row in table[table["damage"] != ""].itertuples():
         print_note(f"  damaged, used as far as it decodes: {row.id}: {row.damage}")
