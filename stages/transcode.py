@@ -28,10 +28,9 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
         from moclip.video.transcode import transcode_clips
 
     if params.index.transcode is False:
-        reason = "index.transcode is false: the clips are read as they are"
-        write_unused(paths.TRANSCODED, reason)
+        write_unused(paths.TRANSCODED, "index.transcode is false: the clips are read as they are")
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
-        print_note(f"transcode: nothing to do, {reason}")
+        print_note("transcode: nothing to do, index.transcode is false")
         return
     clips = scan_folder(params.dataset.root).clips
     with show_progress("transcode", len(clips)) as advance:

@@ -63,7 +63,7 @@ def test_outside_any_project_nobody_is_told_to_run_the_extraction_again(tmp_path
     assert "run: dvc repro" in run("moclip", "metrics", cwd=tmp_path, code=1).stderr
     (tmp_path / "sub").mkdir()
     said = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
-    assert f"this folder lies in another project, {tmp_path.resolve()}" in said
+    assert f"this folder is inside another project, {tmp_path.resolve()}" in said
 
 
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:
