@@ -107,7 +107,7 @@ def train(project: Path, precision: str) -> Outcome:
     """Run both trainings in a precision, and what follows them."""
     file = project / paths.PARAMS
     values = {"tsn.precision": precision, "fusion.precision": precision}
-    file.write_text(yaml.safe_dump(parameters.changed(yaml.safe_load(file.read_text()), values)))
+    file.write_text(yaml.safe_dump(parameters.with_values(yaml.safe_load(file.read_text()), values)))
     run(project, STAGES)
     return outcome(project)
 

@@ -88,7 +88,7 @@ def make_project(project: Path, clips: int) -> None:
         os.link(sources[turn % CONTENTS], folder / f"v_class{kind}_g{turn % 25 + 1:02d}_c{turn // 25:03d}.avi")
     (project / paths.TRANSCODED).mkdir(parents=True)
     with contextlib.chdir(project):
-        paths.PARAMS.write_text(presets.text("folder", "videos", None, None))
+        paths.PARAMS.write_text(presets.params_text("folder", "videos", None, None))
     git_and_dvc(project)
 
 

@@ -90,7 +90,7 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
     copy_product(project)
     (project / "videos").mkdir()
     with contextlib.chdir(project):
-        preset = yaml.safe_load(presets.text("ucf101", "videos", None, None))
+        preset = yaml.safe_load(presets.params_text("ucf101", "videos", None, None))
         params = {
             "fusion.lr": 3e-4,
             "fusion.epochs": size.epochs,
@@ -98,7 +98,7 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
             "baselines.image": False,
             "report.clips": 0,  # there are none to look at
         }
-        paths.PARAMS.write_text(yaml.safe_dump(parameters.changed(preset, params)))
+        paths.PARAMS.write_text(yaml.safe_dump(parameters.with_values(preset, params)))
         say("writing the features")
         parts = _write_features(size)
     git_and_dvc(project)
@@ -132,7 +132,7 @@ def _write_features(size: Size) -> dict[str, int]:
     write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0})
     network = MvTsn(MvTsnConfig("efficientnet_b0", tuple(names), 224, 0.5))
     params = parameters.load(paths.PARAMS)
-    network.save(paths.MV_TSN, Inputs.learning(params).trained_with(params, *FIELD_KEYS))
+    network.save(paths.MV_TSN, Inputs(params).artifacts.model_record(*FIELD_KEYS))
     attributes = {"model": file_md5(paths.MV_TSN), "field_bytes": 2400}
     logits = drawn(labels, size.classes, 3.0)
     train = table["split"].eq("train").to_numpy()

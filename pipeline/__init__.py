@@ -1,6 +1,6 @@
-"""How any stage runs: typed parameters, artifact paths, seeding, progress, writing, presets, the command line.
+"""How commands and stages run: parameters, artifact paths, inputs, progress, presets, the command line.
 
-Every command and stage imports it first, and is refused here on Windows.
+Every command imports this package first, so Windows is refused here.
 """
 
 import os
@@ -9,11 +9,12 @@ import sys
 if sys.platform == "win32":
     sys.exit("error: Windows: moclip runs on Linux and macOS\n  run it in WSL, the Windows Subsystem for Linux")
 
-# How long OpenMP's threads spin while they wait; read when torch is first imported, hence here. By default, long: on a
-# busy machine they then starve each other (the fusion head trained 15 x slower). Not at all costs an idle one a third.
+# How long OpenMP's threads spin while they wait. torch reads this when it is imported, so it must be set before. With
+# the default, threads on a busy machine starve each other (the fusion head trained 15 x slower). Without any spinning,
+# training on an idle machine takes a third longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-# Of several processes that train together, one that ends leaves pages of C++ frames in the others' output, beside the
-# one message that tells what went wrong.
+# When one of several training processes ends, PyTorch prints pages of C++ frames in the others. They would bury the
+# message that says what went wrong.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -1,4 +1,4 @@
-"""The console script `moclip`: every stage in DAG order, the tools beside the DAG, then `use`, `metrics`, `store`."""
+"""The console script `moclip`: every stage in DAG order, the other commands, then `use`, `metrics` and `store`."""
 
 from __future__ import annotations
 
@@ -15,40 +15,39 @@ from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
 from pipeline.console.output import print_note, print_result, print_scores, set_verbosity
-from pipeline.dag import STAGES, TOOLS
+from pipeline.dag import COMMANDS, STAGES
 
 if TYPE_CHECKING:
-    from pipeline.stage import Stage
+    from pipeline.stage import Command
 
-HERE = Path(__file__).parent
-PRESETS = sorted(path.stem for path in (HERE / "presets").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
 
 
 def main() -> None:
     """Run the command line."""
-    set_verbosity(verbose=not {"-v", "--verbose"}.isdisjoint(sys.argv))  # of what goes wrong before they are read
-    run_app(run_guarded(lambda: build(_called())))
+    set_verbosity(verbose=not {"-v", "--verbose"}.isdisjoint(sys.argv))  # for errors before options are read
+    run_app(run_guarded(lambda: build_app(_named_command())))
 
 
-def build(called: str | None) -> typer.Typer:
-    """The command line. Only the command `called` gets its options: reading all of them takes a second."""
+def build_app(named: str | None) -> typer.Typer:
+    """Build the command line. Only the command `named` gets its options: reading those of all takes a second."""
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback(invoke_without_command=True)(moclip_)
-    for name, summary in (STAGES | TOOLS).items():
-        if name == called:
-            _command(name).add_to(app)
+    app.callback(invoke_without_command=True)(show_version_or_help)
+    for name, summary in (STAGES | COMMANDS).items():
+        if name == named:
+            _load_command(name).add_to(app)
         else:
-            app.command(name, help=summary)(_uncalled)
+            app.command(name, help=summary)(_placeholder)
     app.command()(as_command(use))
     app.command()(as_command(metrics))
     app.add_typer(store_app, name="store")
     return app
 
 
-def _called() -> str | None:
-    """The command's name, on the command line or in the one that a shell asks to complete."""
+def _named_command() -> str | None:
+    """Return the command's name on the command line, or on the line that a shell asks to complete."""
     words = sys.argv[1:]
-    if "_MOCLIP_COMPLETE" in os.environ:  # bash, and the other shells
+    if "_MOCLIP_COMPLETE" in os.environ:  # bash or another shell
         line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
         words = line.split()[1:]
     return next((word for word in words if not word.startswith("-")), None)
@@ -57,13 +56,13 @@ def _called() -> str | None:
 # ------------------------------------------------------------------------------------------------- the commands
 
 
-def moclip_(
+def show_version_or_help(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """MoCLIP-Lite: action recognition from motion vectors and a frozen CLIP.
 
-    The stages, in the order of the DAG that `dvc repro` runs; each also runs alone.
+    The stages come first, in the order in which `dvc repro` runs them. Each also runs alone.
     """
     if version:
         print(f"moclip {moclip.__version__}")
@@ -82,7 +81,7 @@ def use(
     ],
     root: Annotated[str | None, typer.Option(help="Folder of videos: <root>/<class>/<clip>.")] = None,
     splits: Annotated[
-        str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...); without: a seeded split.")
+        str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a seeded split.")
     ] = None,
     split: Annotated[int | None, typer.Option(help="Which official split.")] = None,
 ) -> None:
@@ -93,7 +92,7 @@ def use(
     presets.write(preset, paths.PARAMS, root, splits, split)
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
     if above := parameters.project_above():
-        print_note(f"  this folder lies in another project, {above}")
+        print_note(f"  this folder is inside another project, {above}")
 
 
 def metrics() -> None:
@@ -105,14 +104,13 @@ def metrics() -> None:
     print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
 
 
-def _uncalled() -> None:
-    """Stands for a stage in the list of `moclip --help`."""
+def _placeholder() -> None:
+    """Stand for a command whose options are not needed, in the list of `moclip --help`."""
 
 
-def _command(name: str) -> Stage:
-    """A stage's or a command's function with its options; its module imports little before it runs."""
+def _load_command(name: str) -> Command:
     package = "stages" if name in STAGES else "pipeline.commands"
-    command: Stage = getattr(importlib.import_module(f"{package}.{name}"), name)
+    command: Command = getattr(importlib.import_module(f"{package}.{name}"), name)
     return command
 
 

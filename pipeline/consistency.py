@@ -1,6 +1,6 @@
-"""Whether the models, the text features, the class names and params.yaml belong together.
+"""Check that the models, text features, class names and params.yaml belong together.
 
-Called by `evaluate`, `predict`, `export`, `timing` and `report` before they use any of them.
+Used by `evaluate`, `predict`, `export`, `timing` and `report` before they use any of them.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from pipeline import paths
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
 from pipeline.params import Params
-from pipeline.provenance import check_made_from, stale_error
+from pipeline.provenance import check_digest, stale_error
 
 
 def check_consistent(params: Params) -> Inputs:
-    """The project's inputs, all of whose models go with each other, with the index and with params.yaml.
+    """Return the project's inputs after checking that its models fit each other, the index and params.yaml.
 
-    Raises MoclipError where a model is absent, or was trained with other parameters, clips, labels, splits, classes or
-    features than there are now. An index and stores that are gone are not missed: a prediction needs none.
+    Raises MoclipError if a model is missing, or was trained with other parameters, clips, labels, splits, classes or
+    features than there are now. The index and the feature stores may be gone: a prediction needs none of them.
     """
-    inputs = Inputs.learning(params)
+    inputs = Inputs(params)
+    artifacts = inputs.artifacts
     if paths.INDEX.exists():
-        inputs.index  # noqa: B018  which checks it
-    inputs.check_model(paths.MV_TSN, "train_mv")
-    head = inputs.check_model(paths.FUSION, "train_fusion")
-    check_made_from(file_md5(paths.MV_TSN), head["mv_tsn"], "another MV-TSN", paths.FUSION, "train_fusion")
-    text = inputs.clip_text
-    for now in (inputs.clip_here, text.attributes.get("clip")):
-        if now:
-            check_made_from(now, head["clip"], "another CLIP", paths.FUSION, "train_fusion")
-    _check_text(text.array("features"))
+        inputs.clips.index  # noqa: B018  reading the index checks it
+    artifacts.check_model(paths.MV_TSN, "train_mv")
+    head = artifacts.check_model(paths.FUSION, "train_fusion")
+    check_digest(file_md5(paths.MV_TSN), head["mv_tsn"], "another MV-TSN", paths.FUSION, "train_fusion")
+    text = artifacts.clip_text
+    for digest in (artifacts.clip_digest, text.attributes.get("clip")):
+        if digest:
+            check_digest(digest, head["clip"], "another CLIP", paths.FUSION, "train_fusion")
+    _check_text_features(text.array("features"))
     return inputs
 
 
 def check_scores(inputs: Inputs) -> None:
-    """Raise MoclipError where the metrics are not those of the index's test split and of the models."""
+    """Raise MoclipError if the metrics are of another test split or other models than there are now."""
     where = paths.STREAM_JSON["fusion"]
     scores = read_json(where, "evaluate")
-    check_made_from(inputs.fingerprint("test"), scores["fingerprint"], "other test clips", where, "evaluate")
-    check_made_from(inputs.models(), scores["models"], "other models", where, "evaluate")
+    check_digest(inputs.clips.fingerprint("test"), scores["fingerprint"], "other test clips", where, "evaluate")
+    check_digest(inputs.artifacts.models_digest(), scores["models"], "other models", where, "evaluate")
 
 
-def _check_text(text: np.ndarray) -> None:
-    """The head `text` holds the text features that it was trained with."""
-    own = load_weights(paths.FUSION, "train_fusion")[0].get("text")
-    if own is not None and not np.array_equal(own.numpy(), text):
+def _check_text_features(text: np.ndarray) -> None:
+    """Raise StoreError if the head `text`, which holds the text features it was trained with, has others."""
+    trained_with = load_weights(paths.FUSION, "train_fusion")[0].get("text")
+    if trained_with is not None and not np.array_equal(trained_with.numpy(), text):
         raise stale_error("it was trained with other text features", paths.FUSION, "train_fusion")

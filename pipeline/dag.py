@@ -1,9 +1,9 @@
-"""The stages in DAG order, with the line that `moclip --help` shows; each lives in `stages/<name>.py`."""
+"""The commands of `moclip` with the line that `moclip --help` shows for each."""
 
 from __future__ import annotations
 
 STAGES: dict[str, str] = {
-    "transcode": "Re-encode every clip to MPEG-4 Part 2, where index.transcode asks for it.",
+    "transcode": "Re-encode every clip to MPEG-4 Part 2, if index.transcode is set.",
     "index": "Find the clips, their classes and splits, and probe each file.",
     "extract_mv": "Read every clip's motion vectors into the feature store.",
     "clip_text": "Encode the class prompts with CLIP's text tower.",
@@ -16,13 +16,14 @@ STAGES: dict[str, str] = {
     "evaluate": "Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.",
     "report": "Write the results as one static page.",
 }
+"""The stages in the order of the DAG. Each is in `stages/<name>.py`."""
 
-TOOLS: dict[str, str] = {
+COMMANDS: dict[str, str] = {
     "timing": "Measure how long a clip takes from its file to its class, part by part.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
-    "predict": "Say which action a clip shows, with the models that `dvc repro` left.",
-    "draw": "Draw a clip's motion vectors: arrows, colours, animations.",
-    "export": "Put the trained models into one folder that works without DVC.",
-    "doctor": "Say what this machine has, and how exactly it reads motion vectors.",
+    "predict": "Say which action a clip shows, with the models that `dvc repro` trained.",
+    "draw": "Draw clips' motion vectors: arrows, colours, animations.",
+    "export": "Write the trained models to one folder that works without DVC.",
+    "doctor": "Check this machine and this project, and how exactly motion vectors are read here.",
 }
-"""Commands beside the DAG, built like the stages."""
+"""The commands that are not stages. Each is in `pipeline/commands/<name>.py`."""

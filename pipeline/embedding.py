@@ -1,6 +1,6 @@
-"""A trained MV-TSN, or the image baseline, over every clip under the test protocol, part by part.
+"""Run a trained MV-TSN, or the image baseline, over every clip under the test protocol.
 
-Called by the stages `embed_mv` and `embed_image`.
+Used by the stages `embed_mv` and `embed_image`. The work is done in parts, so a killed run resumes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from moclip.store.resumable import ResumableParts, part_slices, run_key
 from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.console.progress import show_progress
+from pipeline.options import connected_cluster
 from pipeline.params import Params
-from pipeline.stage import machines
 
 COLUMNS = ["id", "offset", "length", "slots", "shard", "codec", "label", "status"]
-"""Of a clip, what a worker needs to know."""
+"""The columns of a clip that a worker needs."""
 
 
-def views_of(
+def embedding_task(
     params: Params,
     model: Path,
     stage: str,
@@ -33,7 +33,7 @@ def views_of(
     scales: tuple[float, ...] = (),
     flip: bool = False,
 ) -> Views:
-    """How a model is to see the clips; `scales` and `flip` are of augmented views."""
+    """Return what workers need to run a model over clips. `scales` and `flip` are those of augmented views."""
     segments, crops = params.evaluate.views
     key = run_key(
         model=file_md5(model),
@@ -52,24 +52,24 @@ def views_of(
         flip=flip,
         batch=params.embed.batch,
         seed=params.seed,
-        place=paths.work(stage, params.store),
+        place=paths.parts_folder(stage, params.store),
         key=key,
         versions=library_versions(),
     )
 
 
 def protocol_parts(clips: pd.DataFrame) -> list[EncodingPart]:
-    """The parts of all clips under the test protocol."""
+    """Return all clips under the test protocol, in parts."""
     return [EncodingPart(f"protocol-{n:06d}", clips.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
 
 
-def encoded(stage: str, given: Views, every: list[EncodingPart], ray: str | None) -> ResumableParts:
-    """Do the parts that a killed run has not done; all of them lie in what is returned."""
-    parts = ResumableParts(given.place, given.key)
+def embed_parts(stage: str, task: Views, every: list[EncodingPart], ray: str | None) -> ResumableParts:
+    """Run the model over the parts that a killed run has not done. The returned folder then holds every part."""
+    parts = ResumableParts(task.place, task.key)
     done = parts.begin()
     todo = [part for part in every if part.name not in done]
     with show_progress(stage, sum(len(part.rows) for part in every)) as advance:
         advance(sum(len(part.rows) for part in every if part.name in done))
-        with machines(ray) as cluster:
-            encode_parts(ViewsWorker, given, todo, cluster, advance)
+        with connected_cluster(ray) as cluster:
+            encode_parts(ViewsWorker, task, todo, cluster, advance)
     return parts

@@ -1,7 +1,6 @@
-"""DVC experiments of the current commit: run one, and read what those have given that are done.
+"""DVC experiments of the current commit: run one, and read the results of finished ones.
 
-Experiments count as done only where they ran with the product's files as they are now, changes that are not committed
-among them.
+An experiment counts as finished only if it ran with the code and data as they are now, uncommitted changes included.
 """
 
 from __future__ import annotations
@@ -24,29 +23,29 @@ from pipeline import params as parameters
 from pipeline import paths
 from pipeline.provenance import made_with
 
-PRODUCT = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
-"""What git knows of that results come from, beside params.yaml: code, stages, prompts, the clips that DVC tracks."""
+SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
+"""Files in git that results depend on, beside params.yaml: code, stages, prompts, and which clips DVC tracks."""
 
-FILES = ("dataset.splits", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
-"""Keys of params.yaml that name what results come from, too, wherever it lies."""
+FILE_KEYS = ("dataset.splits", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
+"""Keys of params.yaml that name further files which results depend on."""
 
 METRICS = {**paths.STREAM_JSON, paths.COST_JSON.stem: paths.COST_JSON}
-"""The files of metrics that are read, by stream or part."""
+"""The metrics files to read, by name."""
 
-TOLD = 12
-"""Last lines of a failed run that are shown."""
+ERROR_LINES = 12
+"""How many of the last lines of a failed run are shown."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """An experiment that is done: its params.yaml, and its metrics by stream ("fusion") or part ("cost")."""
+class FinishedExperiment:
+    """The params.yaml of a finished experiment, and its metrics by file name ("fusion", "cost")."""
 
     params: dict[str, Any]
     metrics: dict[str, dict[str, Any]]
 
 
-def finished() -> list[Finished]:
-    """Every experiment on the current commit that ended well and ran with the product's files as they are now.
+def finished_experiments() -> list[FinishedExperiment]:
+    """Return every experiment on the current commit that succeeded with the code and data as they are now.
 
     Raises MoclipError outside of a git and DVC project.
     """
@@ -60,14 +59,14 @@ def finished() -> list[Finished]:
             folder = Path(repo.root_dir).relative_to(repo.scm.root_dir)
     except DvcException as error:
         raise MoclipError(str(error), where="dvc exp show") from None
-    # of others (queued, running, failed) DVC may show the commit's metrics
-    ended = [str(row["rev"]) for row in rows if row["typ"] != "baseline" and row["State"] in (None, "Success")]
-    found = [_results(revision, folder) for revision in ended if not changes(revision)]
-    return [one for one in found if one.metrics]
+    # for queued, running and failed experiments, DVC may show the metrics of the commit
+    succeeded = [str(row["rev"]) for row in rows if row["typ"] != "baseline" and row["State"] in (None, "Success")]
+    found = [_results(revision, folder) for revision in succeeded if not source_changes(revision)]
+    return [experiment for experiment in found if experiment.metrics]
 
 
-def _results(revision: str, folder: Path) -> Finished:
-    """The parameters and metrics of a commit. The project lies in this `folder` of the git repository."""
+def _results(revision: str, folder: Path) -> FinishedExperiment:
+    """Read the parameters and metrics of a commit. `folder` is the project's folder in the git repository."""
     from dvc.api import DVCFileSystem
 
     files = DVCFileSystem(rev=revision)
@@ -75,50 +74,50 @@ def _results(revision: str, folder: Path) -> Finished:
     for stem, path in METRICS.items():
         with suppress(FileNotFoundError):
             metrics[stem] = json.loads(files.read_text(str(folder / path)))
-    return Finished(yaml.safe_load(files.read_text(str(folder / paths.PARAMS))), metrics)
+    return FinishedExperiment(yaml.safe_load(files.read_text(str(folder / paths.PARAMS))), metrics)
 
 
-def changes(revision: str) -> str:
-    """How the product's files differ from those of a commit. Raises MoclipError where git cannot tell."""
-    named = [Path(place) for place in made_with(parameters.load(paths.PARAMS), *FILES).values()]
-    places = [str(place) for place in named if place.exists() and place.resolve().is_relative_to(Path.cwd())]
-    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *PRODUCT, *places]
+def source_changes(revision: str) -> str:
+    """Return the diff of the code and data from a commit. Raises MoclipError if git fails."""
+    named = [Path(place) for place in made_with(parameters.load(paths.PARAMS), *FILE_KEYS).values()]
+    in_project = [str(path) for path in named if path.exists() and path.resolve().is_relative_to(Path.cwd())]
+    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *SOURCES, *in_project]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         raise MoclipError(done.stderr.decode(errors="replace").strip(), where=f"git diff {revision}")
     return done.stdout.decode(errors="replace")
 
 
-def name_of(prefix: str, params: dict[str, Any]) -> str:
-    """A name that no experiment of this commit with other parameters, or other files of the product, has."""
-    digest = hashlib.sha256(f"{json.dumps(params, sort_keys=True)}{changes('HEAD')}".encode()).hexdigest()
+def experiment_name(prefix: str, params: dict[str, Any]) -> str:
+    """Return a name that is different for other parameters, code or data."""
+    digest = hashlib.sha256(f"{json.dumps(params, sort_keys=True)}{source_changes('HEAD')}".encode()).hexdigest()
     return f"{prefix}-{digest[:6]}"
 
 
-def run(name: str, values: dict[str, Any], verbose: bool = False) -> None:
-    """Run one experiment beside the workspace, which stays as it is. Raises MoclipError with the end of its output."""
+def run_experiment(name: str, values: dict[str, Any], verbose: bool = False) -> None:
+    """Run an experiment in a copy of the workspace. Raises MoclipError with the end of its output if it fails."""
     command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name]
     for key, value in values.items():
         command += ["--set-param", f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}"]
-    # src: the code of the folder that a run happens in, not that of the workspace, which may be edited meanwhile
-    search = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
-    # and this Python for the stages, whether or not its environment is activated
+    # "src" is relative: the run imports the code of its own copy, not of the workspace, which may be edited
+    python_path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
+    # stages run `python` from the PATH: this Python, even if its environment is not activated
     programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": search, "PATH": programs}
-    printed: list[str] = []
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path, "PATH": programs}
+    output: list[str] = []
     with (
-        tempfile.TemporaryFile("w+") as aside,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=aside, text=True, env=environment) as process,
+        tempfile.TemporaryFile("w+") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as process,
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            printed.append(line)
+            output.append(line)
             if verbose:
                 sys.stderr.write(line)
         process.wait()
-        aside.seek(0)
-        errors = [line for line in aside if line.strip()]
+        stderr.seek(0)
+        errors = [line for line in stderr if line.strip()]
     if process.returncode:
-        # a stage's own message comes before DVC's words on it
-        last = (errors or printed)[-TOLD:]
+        # the stage's own message comes before DVC's
+        last = (errors or output)[-ERROR_LINES:]
         raise MoclipError("\n  ".join(line.rstrip() for line in last), where="dvc exp run")

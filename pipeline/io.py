@@ -1,4 +1,4 @@
-"""Writing small results: JSON with sorted keys and fixed rounding, set down atomically."""
+"""Write and read small files: text, JSON and Parquet. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIGITS = 4
 
 
 def rounded(value: Any, digits: int = DIGITS) -> Any:
-    """`value` with every float in it rounded, mappings and sequences walked."""
+    """Return `value` with every float in it rounded, also within mappings and sequences."""
     if isinstance(value, dict):
         return {str(key): rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -29,25 +29,25 @@ def rounded(value: Any, digits: int = DIGITS) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic, UTF-8."""
+    """Write UTF-8 text atomically."""
     write_atomically(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Sorted keys, floats rounded to `DIGITS` decimals, atomic: the same value always gives the same bytes."""
+    """Write JSON with sorted keys and floats rounded to `DIGITS` decimals. The same value gives the same bytes."""
     write_text(path, json.dumps(rounded(value), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Atomic, without pandas' index; the same table always gives the same bytes."""
+    """Write a table without pandas' index. The same table gives the same bytes."""
     with atomic_file(path) as aside:
         table.to_parquet(aside, index=False)
 
 
 def write_unused(folder: Path, reason: str) -> None:
-    """Replace a stage's output folder by one that says why it is not used.
+    """Replace a stage's output folder with one that holds only unused.txt, which says why.
 
-    Not by an empty one: DVC warns of empty folders on each run, and remotes with cloud versioning lose them.
+    The folder is not left empty: DVC warns of empty folders on each run, and remotes with cloud versioning lose them.
     """
     with atomic_folder(folder) as aside:
         aside.mkdir()
@@ -55,24 +55,24 @@ def write_unused(folder: Path, reason: str) -> None:
 
 
 def read_parquet(path: Path, stage: str) -> pd.DataFrame:
-    """Raises MoclipError naming the `stage` that writes the file where it is not there."""
-    import pandas as pd  # who only predicts has none
+    """Read a table. Raises MoclipError that names the `stage` which writes the file, if it is missing."""
+    import pandas as pd  # not installed where only exported models run
 
     try:
         return pd.read_parquet(path)
     except FileNotFoundError:
-        raise _absent(path, stage) from None
+        raise _missing_file(path, stage) from None
 
 
 def read_json(path: Path, stage: str) -> dict[str, Any]:
-    """Raises MoclipError naming the `stage` that writes the file where it is not there."""
+    """Read a JSON object. Raises MoclipError that names the `stage` which writes the file, if it is missing."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise _absent(path, stage) from None
+        raise _missing_file(path, stage) from None
 
 
-def _absent(path: Path, stage: str) -> MoclipError:
-    """The error for a file that is not there. Raises ParamError where this is not a project's folder at all."""
-    parameters.check_folder()
+def _missing_file(path: Path, stage: str) -> MoclipError:
+    """Return the error for a missing artifact. Raises ParamError if this is not a project's folder at all."""
+    parameters.check_project_folder()
     return MoclipError("not found", where=path, fix=f"run: dvc repro (or: python -m stages.{stage})")

@@ -1,8 +1,8 @@
-"""The typed model of params.yaml: the one place that says which keys exist, their types, ranges, defaults and meaning.
+"""The typed model of params.yaml: which keys exist, their types, ranges, defaults and meaning.
 
-`pipeline.stage` makes the options of every stage from it, `moclip use` the comments of params.yaml, and `make sync`
-docs/parameters.md. The defaults are the paper's recipe for UCF-101 (arXiv 2509.17084); presets name what differs from
-them. A stage reads no default: every key must stand in params.yaml, because DVC only sees what stands there.
+Define a key here and nowhere else. Options of commands, the comments in params.yaml and docs/parameters.md follow from
+it. The defaults are the paper's recipe for UCF-101 (arXiv 2509.17084). Presets hold what differs from them. Stages
+use no defaults: every key must be in params.yaml, because DVC only sees what is there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from moclip.errors import MoclipError
 
 NO_FILE = "data/none"
-"""Named where an optional input is absent: DVC wants a dependency that exists."""
+"""The value of an optional path that is not used: DVC needs a dependency that exists."""
 
 
 class ParamError(MoclipError):
@@ -29,7 +29,7 @@ class ParamError(MoclipError):
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text: take it as the number it is. Leave `true` and other text to be refused."""
+    """Convert text such as `1e-4`, which YAML 1.1 does not read as a number. pydantic refuses other text."""
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
@@ -270,20 +270,20 @@ class Params(Group):
 
 
 def load(path: Path = Path("params.yaml"), overrides: dict[str, Any] | None = None) -> Params:
-    """Read and check params.yaml; `overrides` maps full keys ("fusion.lr") to values that go before it.
+    """Read and check params.yaml. `overrides` maps full keys ("fusion.lr") to values that replace those in the file.
 
-    Raises ParamError for a missing file, one of another pipeline, or for the first unknown, missing, ill-typed or
+    Raises ParamError if the file is missing or belongs to another pipeline, and for unknown, missing, ill-typed or
     out-of-range keys.
     """
     raw = read_raw(path)
-    _check_ours(raw, path)
+    _check_is_project(raw, path)
     model = validate(raw, source=str(path))
     _check_watched(model, source=str(path))
-    return validate(changed(raw, overrides), source="option") if overrides else model
+    return validate(with_values(raw, overrides), source="option") if overrides else model
 
 
-def changed(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a parameter tree with full keys ("tsn.size") set."""
+def with_values(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a parameter tree with full keys ("tsn.size") set."""
     tree = copy.deepcopy(raw)
     for key, value in values.items():
         *parents, leaf = key.split(".")
@@ -295,10 +295,11 @@ def changed(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_raw(path: Path) -> dict[str, Any]:
+    """Read params.yaml as a tree, unchecked. Raises ParamError if it is missing or not a YAML mapping."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_file_error(path) from None
     except yaml.YAMLError as error:
         raise ParamError(f"not valid YAML: {' '.join(str(error).split())}", where=path) from None
     if not isinstance(raw, dict):
@@ -306,8 +307,8 @@ def read_raw(path: Path) -> dict[str, Any]:
     return raw
 
 
-def missing(path: Path, otherwise: str = "") -> ParamError:
-    """The error that says how to come by a params.yaml, or what to do without."""
+def missing_file_error(path: Path, otherwise: str = "") -> ParamError:
+    """Return the error for a missing params.yaml: how to get one, or what to do `otherwise`."""
     what = "not found"
     fix = "run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)"
     if above := project_above():
@@ -315,80 +316,77 @@ def missing(path: Path, otherwise: str = "") -> ParamError:
     return ParamError(what, where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
 
 
-def check_folder(path: Path = Path("params.yaml")) -> None:
-    """Raise ParamError where this is not a project's folder, so that nothing can be found in it."""
-    _check_ours(read_raw(path), path)
+def check_project_folder(path: Path = Path("params.yaml")) -> None:
+    """Raise ParamError if this is not a project's folder."""
+    _check_is_project(read_raw(path), path)
 
 
 def project_above() -> Path | None:
-    """The nearest of the folders above this one that is a project's."""
-    return next((folder for folder in Path.cwd().parents if _is_project(folder)), None)
+    """Return the nearest project folder above this one."""
+    return next((folder for folder in Path.cwd().parents if _is_project_folder(folder)), None)
 
 
-def _is_project(folder: Path) -> bool:
+def _is_project_folder(folder: Path) -> bool:
     path = folder / "params.yaml"
     try:
-        return path.is_file() and is_ours(read_raw(path))
+        return path.is_file() and is_project(read_raw(path))
     except (ParamError, OSError, UnicodeDecodeError):
         return False
 
 
-def is_ours(raw: dict[str, Any]) -> bool:
-    """Whether parameters are of this pipeline: the demo's clips are made by one with a params.yaml of its own."""
+def is_project(raw: dict[str, Any]) -> bool:
+    """Whether parameters are of this pipeline. The pipeline in data/demo has a params.yaml of its own."""
     return not raw.keys().isdisjoint(("dataset", "mv"))
 
 
-def _check_ours(raw: dict[str, Any], path: Path) -> None:
-    if not is_ours(raw) and (above := project_above()):
+def _check_is_project(raw: dict[str, Any], path: Path) -> None:
+    if not is_project(raw) and (above := project_above()):
         what = "of another pipeline: this is not the project's folder"
         raise ParamError(what, where=path, fix=f"run it there: cd {above}")
 
 
 def validate(raw: dict[str, Any], source: str) -> Params:
-    """Check a raw mapping that holds every key.
-
-    Raises ParamError naming each wrong key in full, its value and what is allowed.
-    """
+    """Check a tree that holds every key. Raises ParamError that names each wrong key, its value and what is allowed."""
     model = validate_partial(raw, source)
-    if lines := [f"{key}: missing; {_allowed(key)}; the default is {default}" for key, default in _left_out(model)]:
+    if lines := [f"{key}: missing; {_allowed(key)}; the default is {default}" for key, default in _missing_keys(model)]:
         raise ParamError("\n  ".join(lines), where=source)
     return model
 
 
 def validate_partial(raw: dict[str, Any], source: str) -> Params:
-    """Check a raw mapping that may leave out keys that have a default."""
+    """Check a tree that may leave out keys with a default. Raises ParamError as `validate` does."""
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        # a union reports once per alternative: one line a key is enough
+        # pydantic reports a union once per alternative; one line per key is enough
         lines = list(dict.fromkeys(_explain(dict(item)) for item in error.errors()))
         raise ParamError("\n  ".join(lines), where=source) from None
 
 
-def _left_out(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys that a mapping left out, each with its default."""
+def _missing_keys(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys that a tree left out, each with its default."""
     for name, value in group:
         if isinstance(value, BaseModel):
-            yield from _left_out(value, f"{prefix}{name}.")
+            yield from _missing_keys(value, f"{prefix}{name}.")
         elif name not in group.model_fields_set:
             yield f"{prefix}{name}", value
 
 
-def option_value(text: str) -> Any:
-    """The value of a command-line option, read as YAML would be, so that `64`, `true` and `[1, .875]` mean the same."""
+def parse_value(text: str) -> Any:
+    """Parse the value of an option as YAML, so that `64`, `true` and `[1, .875]` mean the same as in params.yaml."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
 
 
-def every_key() -> list[str]:
-    """Every key in full, in the order of the model: "seed", "dataset.root", ..."""
-    return list(_walk(Params))
+def all_keys() -> list[str]:
+    """Return every key in full, in the order of the model: "seed", "store", "dataset.root", ..."""
+    return list(_fields(Params))
 
 
-def unknown(key: str) -> ParamError:
-    """The error that names a key which does not exist, with one near to it."""
+def unknown_key_error(key: str) -> ParamError:
+    """Return the error for a key that does not exist, with a similar key."""
     parts, model = key.split("."), Params
     for depth, part in enumerate(parts[:-1]):
         if part not in model.model_fields or not hasattr(model.model_fields[part].annotation, "model_fields"):
@@ -398,44 +396,46 @@ def unknown(key: str) -> ParamError:
 
 
 def describe(key: str) -> tuple[str, str]:
-    """A key's description and what it allows, in words."""
-    field = _walk(Params).get(key)
+    """Return a key's description and the values it allows, in words."""
+    field = _fields(Params).get(key)
     return (field.description or "") if field else "", _allowed(key)
 
 
 def default_of(key: str) -> Any:
-    """A key's default; None where it has none."""
-    field = _walk(Params)[key]
+    """Return a key's default, None if it has none."""
+    field = _fields(Params)[key]
     return None if field.is_required() else field.default
 
 
 def group_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a group of keys; None for a key."""
+    """Return the model of a field that is a group of keys, None for a key."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def value_at(tree: dict[str, Any], key: str) -> Any:
-    """The value of a full key ("tsn.size") in a parameter tree; None where it has none."""
+    """Return the value of a full key ("tsn.size") in a parameter tree, None if it has none."""
     value: Any = tree
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
-def _walk(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Return the field of every key in full."""
     found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         if group := group_of(field):
-            found |= _walk(group, f"{prefix}{name}.")
+            found |= _fields(group, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = field
     return found
 
 
 def _explain(error: dict[str, Any]) -> str:
+    """Return a line on one of pydantic's errors: the key, its value and what is allowed."""
     names = [str(part) for part in error["loc"]]
-    key = _longest_known(names)
+    key = _known_key(names)
     if error["type"] == "extra_forbidden":
         return f"{'.'.join(names)} = {error['input']!r}: unknown key{_suggest(names)}"
     if error["type"] == "missing":
@@ -443,14 +443,14 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"{'.'.join(names)}: {error['ctx']['error']}"
     if not _allowed(key):
-        return f"{'.'.join(names)} = {error['input']!r}: a group of keys is wanted here"
-    place = ".".join(names) if key.startswith("mv.canvas") or names[-1].isdigit() else key
-    return f"{place} = {error['input']!r}: allowed is {_allowed(key)}"
+        return f"{'.'.join(names)} = {error['input']!r}: this must be a group of keys"
+    where = ".".join(names) if names[-1].isdigit() else key
+    return f"{where} = {error['input']!r}: allowed is {_allowed(key)}"
 
 
-def _longest_known(names: list[str]) -> str:
-    """The key within pydantic's location, which goes on into list items and the branches of a union."""
-    known = _walk(Params)
+def _known_key(names: list[str]) -> str:
+    """Return the key in pydantic's location, which may continue with a list item or a branch of a union."""
+    known = _fields(Params)
     for end in range(len(names), 0, -1):
         if ".".join(names[:end]) in known:
             return ".".join(names[:end])
@@ -458,6 +458,7 @@ def _longest_known(names: list[str]) -> str:
 
 
 def _suggest(names: list[str]) -> str:
+    """Return the end of an "unknown key" message: a similar key, or all keys of the group."""
     prefix = ".".join(names[:-1])
     model: Any = Params
     for part in names[:-1]:
@@ -474,6 +475,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _allowed(key: str) -> str:
+    """Return the values that a key allows, in words; "" for a group of keys."""
     node = _schema()
     definitions = node.get("$defs", {})
     for part in key.split("."):
@@ -484,6 +486,7 @@ def _allowed(key: str) -> str:
 
 
 def _words(node: dict[str, Any]) -> str:
+    """Return the values that a JSON schema allows, in words."""
     if "allowed" in node:
         return str(node["allowed"])
     if "anyOf" in node:
@@ -507,7 +510,7 @@ def _words(node: dict[str, Any]) -> str:
             ("exclusiveMinimum", ">"),
             ("maximum", "<="),
             ("exclusiveMaximum", "<"),
-            ("ge", ">="),  # pydantic writes an item's bounds so
+            ("ge", ">="),  # pydantic's names for the bounds of list items
             ("gt", ">"),
             ("le", "<="),
         )
@@ -519,15 +522,12 @@ def _words(node: dict[str, Any]) -> str:
 
 
 def _check_watched(params: Params, source: str) -> None:
-    """A local folder that a stage reads must also be the dependency that DVC watches, or `dvc repro` would lie.
-
-    And it has no revisions.
-    """
+    """Check that DVC watches every local folder that a stage reads, and that a local CLIP has no revision."""
     if params.clip.revision and Path(params.clip.model).exists():
         raise ParamError(
             f"clip.revision = {params.clip.revision!r}, but clip.model = {params.clip.model!r} is a local folder",
             where=source,
-            fix="set clip.revision to false: revisions are of hub models",
+            fix="set clip.revision to false: only hub models have revisions",
         )
     for group, read, watched in (
         ("clip", params.clip.model, params.clip.files),

@@ -1,4 +1,4 @@
-"""Where each artifact lies, relative to the project's root. dvc.yaml names the same paths; a test compares them."""
+"""The path of each artifact, relative to the project's root. A test compares them with dvc.yaml."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ TRAIN_FUSION_LOG = METRICS / "train_fusion"
 PLOTS = METRICS / "plots"
 
 WORK = Path("data/work")
-"""Checkpoints of what is running: not an artifact, removed when the stage has ended."""
+"""Checkpoints and locks of running stages. Removed when the stage ends."""
 
 
-def work(stage: str, store: str | bool) -> str:
-    """Where a stage puts the parts of what it makes, for all machines that work on it."""
+def parts_folder(stage: str, store: str | bool) -> str:
+    """Return the folder or URL where all workers of a stage put the parts that they have done."""
     return f"{store}/work/{stage}" if store else str((WORK / stage).absolute())

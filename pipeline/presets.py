@@ -1,6 +1,6 @@
-"""Presets for the demo, your own folder, HMDB-51 and UCF-101; `moclip use` writes one out as params.yaml.
+"""Presets for the demo, your own folder, HMDB-51 and UCF-101. `moclip use` writes one as params.yaml.
 
-A preset's file holds only what differs from the defaults in `pipeline.params`, so a new key needs no edit there.
+A preset holds only what differs from the defaults in `pipeline.params`, so a new key needs no edit there.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def names() -> list[str]:
     )
 
 
-def text(preset: str, root: str | None = None, splits: str | None = None, split: int | None = None) -> str:
-    """The preset's params.yaml with the data set filled in. Raises MoclipError for bad arguments."""
+def params_text(preset: str, root: str | None = None, splits: str | None = None, split: int | None = None) -> str:
+    """Return a preset's params.yaml for a data set. Raises MoclipError for bad arguments."""
     if preset not in names():
         raise MoclipError(f"no such preset; there are {', '.join(names())}", where=preset)
     values = differences(preset)
     dataset = values.setdefault("dataset", {})
     if root is not None:
-        dataset["root"] = _folder(root, "--root")
+        dataset["root"] = _checked_folder(root, "--root")
     if splits is not None:
-        dataset["splits"] = _folder(splits, "--splits")
+        dataset["splits"] = _checked_folder(splits, "--splits")
     elif root is not None:
-        dataset["splits"] = dataset["root"]  # it holds no lists, so `index` splits by group
+        dataset["splits"] = dataset["root"]  # which holds no lists, so `index` splits by group
     if split is not None:
         dataset["split"] = split
     if "root" not in dataset:
@@ -51,7 +51,7 @@ def text(preset: str, root: str | None = None, splits: str | None = None, split:
 
 
 def differences(preset: str) -> dict[str, Any]:
-    """What a preset sets differently from the defaults, as a tree."""
+    """Return the values that a preset sets, as a tree."""
     return dict(yaml.safe_load(_source(preset)) or {})
 
 
@@ -60,12 +60,12 @@ def _source(preset: str) -> str:
 
 
 def heading(source: str) -> str:
-    """The comment lines that a YAML file begins with."""
+    """Return the comment lines at the top of a YAML file."""
     return "".join(itertools.takewhile(lambda line: line.startswith("#"), source.splitlines(keepends=True)))
 
 
 def complete(values: dict[str, Any], heading: str, source: str) -> str:
-    """The text of a params.yaml with every key: those of `values`, the rest at their defaults, each described."""
+    """Return the text of a params.yaml with every key and its description. Keys not in `values` have their default."""
     parameters.validate_partial(values, source)
     text = heading + "\n".join(_lines(parameters.Params, values)) + "\n"
     parameters.validate(yaml.safe_load(text), source)
@@ -84,26 +84,27 @@ def _lines(group: type[BaseModel], values: dict[str, Any], indent: str = "") -> 
 
 
 def yaml_value(value: Any) -> str:
-    """A value as it stands in params.yaml."""
+    """Return a value as YAML text on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
-    return text.removesuffix("...\n").strip()  # the end of a document that is one plain value
+    return text.removesuffix("...\n").strip()  # YAML ends a single value with "..."
 
 
 def write(preset: str, target: Path, root: str | None, splits: str | None, split: int | None) -> None:
-    """Write a preset's params.yaml. Raises MoclipError where `target` is of another pipeline, the demo's clips' say."""
-    if target.exists() and not parameters.is_ours(parameters.read_raw(target)):
+    """Write a preset's params.yaml. Raises MoclipError if `target` belongs to another pipeline, such as data/demo's."""
+    if target.exists() and not parameters.is_project(parameters.read_raw(target)):
         raise MoclipError(
             "of another pipeline", where=target, fix="run `moclip use` in the project's folder, or a new one"
         )
-    write_text(target, text(preset, root, splits, split))
+    write_text(target, params_text(preset, root, splits, split))
 
 
-def _folder(path: str, option: str) -> str:
+def _checked_folder(path: str, option: str) -> str:
+    """Return a folder as params.yaml names it: relative if it is in the project, else absolute."""
     if is_url(path):
         return path
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DatasetError("no such folder", where=path, fix=f"{option} takes a folder that exists")
-    inside = folder.resolve()
-    here = Path.cwd().resolve()
-    return inside.relative_to(here).as_posix() if inside.is_relative_to(here) and inside != here else str(inside)
+    folder, project = folder.resolve(), Path.cwd().resolve()
+    in_project = folder.is_relative_to(project) and folder != project
+    return folder.relative_to(project).as_posix() if in_project else str(folder)

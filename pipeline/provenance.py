@@ -1,4 +1,7 @@
-"""What an artifact was made with and from: kept in it, and compared when it is read, so that a stale one is refused."""
+"""What an artifact was made with and from. It is recorded in the artifact and compared when it is read.
+
+An artifact whose record no longer fits is stale, and refused.
+"""
 
 from __future__ import annotations
 
@@ -18,113 +21,120 @@ from pipeline import paths
 from pipeline.params import Params
 
 FIELD_KEYS = ("mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "index.transcode")
-"""What motion fields are made with; a network knows the fields that it was trained on, and no others."""
+"""What motion fields are made with. A network can only read fields that were made as those it was trained on."""
 
-MANY = 200  # clips of the index that are looked for in dataset.root
-FEW = 100  # clips younger than the index, at most, whose content is compared; more are a new copy of them all
+MAX_REHASHED = 100
+"""Most clips newer than the index whose content is compared. If more are newer, all were copied again."""
 
 
 def made_with(params: Params, *keys: str) -> dict[str, Any]:
-    """The values of keys of params.yaml, as an artifact's attribute of this name keeps them."""
+    """Return the values of keys of params.yaml, as JSON holds them, for an artifact's attribute `made_with`."""
     return {key: json.loads(json.dumps(reduce(getattr, key.split("."), params))) for key in keys}
 
 
 def clips_digest(clips: pd.DataFrame) -> str:
-    """16 hexadecimal digits for the contents of clips (columns id, md5)."""
-    return _digest(clips, "md5")
+    """Return 16 hexadecimal digits that stand for the contents of clips (columns id, md5)."""
+    return _column_digest(clips, "md5")
 
 
-def _digest(clips: pd.DataFrame, column: str) -> str:
-    """16 hexadecimal digits for what a column says of each clip."""
+def _column_digest(clips: pd.DataFrame, column: str) -> str:
     text = "\n".join(f"{name} {value}" for name, value in zip(clips["id"], clips[column], strict=True))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def learnt_from(rows: pd.DataFrame, usable: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """What a training learns from: its clips (`rows` of the index, train and val), their labels and splits.
+def training_record(rows: pd.DataFrame, usable: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what a model records of its training data: clips, labels, splits and classes.
 
-    `usable` are the index's rows of all clips that can be used, `classes` the names in label order.
+    `rows` are the index's rows of train and val, `usable` those of all usable clips, `classes` the names in label
+    order.
     """
     return {
         "classes": list(classes),
         "clips": clips_digest(rows),
-        "labels": _digest(rows, "label"),
-        "split": _digest(rows, "split"),
+        "labels": _column_digest(rows, "label"),
+        "split": _column_digest(rows, "split"),
         "usable": clips_digest(usable),
     }
 
 
-def check_learnt(then: Mapping[str, Any], now: Mapping[str, Any], where: str | Path, stage: str) -> None:
-    """Raise StoreError where a model was trained on other clips, labels, splits or classes than there are now."""
-    if differing := _differing(then, now):
-        raise stale_error(f"it was trained on {' and '.join(differing)} than the index has now", where, stage)
+def check_training_record(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], where: str | Path, stage: str
+) -> None:
+    """Raise StoreError if a model was trained on other clips, labels, splits or classes than there are now."""
+    if differences := _record_differences(recorded, current):
+        raise stale_error(f"it was trained on {' and '.join(differences)} than the index has now", where, stage)
 
 
-def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _record_differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     found = []
-    if then["classes"] != now["classes"]:
-        same = sorted(then["classes"]) == sorted(now["classes"])
-        found.append("another class order" if same else "other classes")
-    elif then["labels"] != now["labels"] and then["clips"] == now["clips"]:
+    if recorded["classes"] != current["classes"]:
+        found.append(class_difference(recorded["classes"], current["classes"]))
+    elif recorded["labels"] != current["labels"] and recorded["clips"] == current["clips"]:
         found.append("other labels")
-    if then["clips"] != now["clips"]:
-        # the same clips on the whole: others of them are in train and val
-        found.append("another split" if then["usable"] == now["usable"] else "other clips")
-    elif then["split"] != now["split"]:
+    if recorded["clips"] != current["clips"]:
+        # with the same usable clips, only the choice of those in train and val differs
+        found.append("another split" if recorded["usable"] == current["usable"] else "other clips")
+    elif recorded["split"] != current["split"]:
         found.append("another split")
     return found
 
 
-def check_made_with(made: Mapping[str, Any], params: Params, where: str | Path, stage: str) -> None:
-    """Raise StoreError where params.yaml no longer says what the artifact was made with."""
-    for key, then in made.items():
-        if (now := made_with(params, key)[key]) != then:
-            what = f"it was made with {key}: {json.dumps(then)}, and params.yaml says {json.dumps(now)}"
+def class_difference(recorded: Sequence[str], current: Sequence[str]) -> str:
+    """Return how two different lists of classes differ."""
+    return "another class order" if sorted(recorded) == sorted(current) else "other classes"
+
+
+def check_made_with(recorded: Mapping[str, Any], params: Params, where: str | Path, stage: str) -> None:
+    """Raise StoreError if params.yaml now has other values than the artifact was made with."""
+    for key, value in recorded.items():
+        if (current := made_with(params, key)[key]) != value:
+            what = f"it was made with {key}: {json.dumps(value)}, and params.yaml says {json.dumps(current)}"
             raise stale_error(what, where, stage)
 
 
-def check_made_from(now: str, then: str | None, what: str, where: str | Path, stage: str) -> None:
-    """Raise StoreError where a digest is not the one that the artifact was made from."""
-    if then is not None and now != then:
-        raise stale_error(f"it was made from {what}", where, stage)
+def check_digest(current: str, recorded: str | None, other: str, where: str | Path, stage: str) -> None:
+    """Raise StoreError if an artifact records another digest: "it was made from `other`". No record passes."""
+    if recorded is not None and current != recorded:
+        raise stale_error(f"it was made from {other}", where, stage)
 
 
 def stale_error(what: str, where: str | Path, stage: str) -> StoreError:
-    """The error for an artifact that no longer fits; `stage` makes it anew."""
+    """Return the error for a stale artifact, which `stage` makes again."""
     return StoreError(what, where=where, fix=f"run: dvc repro {stage} (or: python -m stages.{stage})")
 
 
-def check_clips(clips: pd.DataFrame, root: str) -> None:
-    """Raise MoclipError where clips (columns id, path, bytes, md5) have changed since they were indexed.
+def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
+    """Raise MoclipError if clips (columns id, path, bytes, md5) have changed since they were indexed.
 
-    Those that are not there are not missed. Sizes are compared; and contents, where a few clips are younger than the
-    index: if many are, all have been copied anew.
+    Clips that are gone are skipped. Sizes are compared. Contents are compared only if few clips are newer than the
+    index: if many are, all were copied again.
     """
     if is_url(root):
         return
-    written = paths.INDEX.stat().st_mtime
-    young: list[Any] = []
+    indexed_at = paths.INDEX.stat().st_mtime
+    newer: list[Any] = []
     changed: list[str] = []
     for row in clips[["id", "path", "bytes", "md5"]].itertuples():
         try:
-            found = Path(root, str(row.path)).stat()
+            file = Path(root, str(row.path)).stat()
         except OSError:
             continue
-        if found.st_size != row.bytes:
+        if file.st_size != row.bytes:
             changed.append(str(row.id))
-        elif found.st_mtime > written:
-            young.append(row)
-    changed += [row.id for row in young if file_md5(Path(root, row.path)) != row.md5] if len(young) <= FEW else []
+        elif file.st_mtime > indexed_at:
+            newer.append(row)
+    if len(newer) <= MAX_REHASHED:
+        changed += [row.id for row in newer if file_md5(Path(root, row.path)) != row.md5]
     if changed:
         raise MoclipError(
-            f"{name_some(changed)} changed since the index was written",
+            f"{shorten_list(changed)} changed since the index was written",
             where=root,
             fix="run: dvc repro (or first: index)",
         )
 
 
-def name_some(ids: Iterable[str], most: int = 3) -> str:
-    """A few of many ids: "a, b, c and 7 more"."""
-    every = list(ids)
+def shorten_list(names: Iterable[str], most: int = 3) -> str:
+    """Return the first of many names: "a, b, c and 7 more"."""
+    every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more

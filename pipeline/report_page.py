@@ -1,4 +1,4 @@
-"""The report page: its parts, from predictions and clips to HTML."""
+"""The parts of the report page, made from predictions, metrics and clips."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from pipeline.inputs import Inputs
 from pipeline.io import read_json
 
 STANDALONE = ("zero_shot", "mv_tsn", "fusion")
-"""The streams whose answers the gallery shows."""
+"""The streams that the summary and the gallery show."""
 
 
-def template() -> jinja2.Template:
+def page_template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["title_of"] = lambda kind: GALLERY_KINDS[kind]
     environment.filters["breakable"] = _breakable
@@ -39,7 +39,7 @@ def template() -> jinja2.Template:
 
 
 def _breakable(name: str) -> Markup:
-    """A class name that may go on in the next line where a word begins: "ApplyEyeMakeup", "brush_hair"."""
+    """Return a class name that may wrap where a word begins: "ApplyEyeMakeup", "brush_hair"."""
     return Markup("<wbr>").join(re.findall(r"[A-Z]?[^A-Z_]*_?", name))
 
 
@@ -55,23 +55,23 @@ def stream_row(name: str, cost: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def lead_over_others(top1: dict[str, float]) -> str:
-    """The result in a sentence."""
+def summary_sentence(top1: dict[str, float]) -> str:
+    """Return the result in one sentence."""
     still, motion, both = (f"{100 * top1[name]:.1f} %" for name in STANDALONE)
     return f"Correct on the test split: zero-shot CLIP {still}, motion alone {motion}, fusion {both}."
 
 
-SIDE, LARGEST, LABELLED = 22, 640, 40
-"""Of the confusion matrix: px of a cell, px of the whole, and the most classes that are named."""
+CELL_SIDE, MATRIX_SIDE, MAX_LABELS = 22, 640, 40
+"""Of the confusion matrix: a cell's side in px, its own side without labels in px, and the most classes with labels."""
 
 
-def matrix(confused: Confusion) -> dict[str, Any]:
-    """The confusion matrix as rectangles; only cells with clips in them."""
+def matrix_drawing(confused: Confusion) -> dict[str, Any]:
+    """Return the confusion matrix as rectangles in px. Cells without clips are left out."""
     classes = len(confused.names)
-    named = classes <= LABELLED
-    side = SIDE if named else LARGEST / classes
+    labelled = classes <= MAX_LABELS
+    side = CELL_SIDE if labelled else MATRIX_SIDE / classes
     longest = max(map(len, confused.names))
-    left, top = (round(12 + 6.4 * longest), round(16 + 5.2 * longest)) if named else (1, 1)  # room for the names
+    left, top = (round(12 + 6.4 * longest), round(16 + 5.2 * longest)) if labelled else (1, 1)  # room for the labels
     totals = np.maximum(1, confused.counts.sum(axis=1))
     cells = [
         {
@@ -84,16 +84,16 @@ def matrix(confused: Confusion) -> dict[str, Any]:
         for (row, column), count in np.ndenumerate(confused.counts)
         if count
     ]
-    labels = [{"name": name, "at": top + (place + 0.5) * side} for place, name in enumerate(confused.names)]
+    labels = [{"name": name, "at": top + (position + 0.5) * side} for position, name in enumerate(confused.names)]
     extent = round(classes * side, 2)
     return {
         "side": side,
         "left": left,
         "top": top,
         "extent": extent,
-        "width": left + extent + (round(4 * longest) if named else 1),
+        "width": left + extent + (round(4 * longest) if labelled else 1),
         "height": top + extent + 1,
-        "labels": labels if named else [],
+        "labels": labels if labelled else [],
         "cells": cells,
     }
 
@@ -107,17 +107,17 @@ def gallery(
     root: str,
     workers: int,
 ) -> list[dict[str, Any]]:
-    """A card for each chosen clip: why it is there, its pictures, the streams' three best classes."""
+    """Return a card for each chosen clip: why it was chosen, its pictures, the three best classes of each stream."""
     if not chosen:
         return []
-    reader, seen = FieldReader(paths.MV_STORE, inputs.mv_table), inputs.clip_image
-    files = inputs.index.set_index("id")["path"]
+    reader, stills = FieldReader(paths.MV_STORE, inputs.clips.mv_table), inputs.artifacts.clip_image
+    files = inputs.clips.index.set_index("id")["path"]
 
     def card(choice: GalleryClip) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
         label = int(row["label"])
         fields = dequantise(reader.read_video(row["id"]), reader.attributes["clip"])
-        frames = seen.rows("frame", [row["id"]])[0]
+        frames = stills.rows("frame", [row["id"]])[0]
         with local_copy(join_path(root, files[row["id"]])) as file:
             pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
         return {
@@ -127,36 +127,36 @@ def gallery(
             "gain": choice.gain,
             "error": choice.error,
             "streams": [
-                {"title": STREAM_LABELS[name], "top": _top(shares[name][choice.row], label, names)}
+                {"title": STREAM_LABELS[name], "top": _top_classes(shares[name][choice.row], label, names)}
                 for name in STANDALONE
             ],
         } | pictures
 
     cards = []
     with show_progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
-        for one in pool.map(card, chosen):  # decoding and encoding release the interpreter's lock
-            cards.append(one)
+        for finished in pool.map(card, chosen):  # threads suffice: decoding and encoding release the interpreter lock
+            cards.append(finished)
             advance(1)
     return cards
 
 
 def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
-    """The still and the motion of a clip, or why there are none."""
+    """Return a clip's still and motion as pictures, or the reason why there are none."""
     try:
         return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
-    except Exception as problem:  # an extreme shape, say: whatever is wrong with one clip, it costs no other
+    except Exception as problem:  # one clip that cannot be drawn must not stop the others
         return {"still": None, "reason": as_video_error(problem, path).what}
 
 
-def _top(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:
+def _top_classes(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:
     return [
-        {"name": names[one], "share": float(shares[one]), "right": one == label}
-        for one in np.argsort(-shares, kind="stable")[:3].tolist()
+        {"name": names[number], "share": float(shares[number]), "right": number == label}
+        for number in np.argsort(-shares, kind="stable")[:3].tolist()
     ]
 
 
-def chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
-    """Two curves over the epochs as points of an SVG of 320 x 180."""
+def curve_chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
+    """Return the curves of train and val over the epochs, as points in an SVG of 320 x 180."""
     curves = {}
     for part in ("train", "val"):
         path = folder / "plots" / "metrics" / f"{part}_{metric}.tsv"
@@ -172,7 +172,7 @@ def chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
     return {"title": title, "top": f"{top:.2g}", "epochs": epochs, "lines": lines}
 
 
-def facts(counts: dict[str, Any], extracted: dict[str, Any]) -> list[tuple[str, Any]]:
+def data_facts(counts: dict[str, Any], extracted: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("clips indexed", counts["clips"]),
         *((f"split: {name}", count) for name, count in counts["splits"].items()),

@@ -1,4 +1,4 @@
-"""One run of a stage at a time in a project, and what a killed one left aside."""
+"""Allow one run of a stage at a time in a project, and remove the temporary files of killed runs."""
 
 from __future__ import annotations
 
@@ -12,52 +12,54 @@ from moclip.errors import MoclipError
 from moclip.files.atomic import remove_leftovers
 from pipeline import paths
 
-FEW = ("data", "data/features", "data/models", "data/report", "data/work", "data/baselines", "metrics")
 MV = paths.MV_STORE
-PLACES = [*map(Path, FEW), MV, MV / "field", MV / "frame_type", MV / "frame_type/c"]
-"""Where a run sets files aside. Among a store's shards, extraction cleans up by itself."""
+TEMPORARY_FILE_FOLDERS = [
+    *map(Path, ("data", "data/features", "data/models", "data/report", "data/work", "data/baselines", "metrics")),
+    *(MV, MV / "field", MV / "frame_type", MV / "frame_type/c"),
+]
+"""Folders that a run writes temporary files to. Extraction itself cleans up among a store's shards."""
 
 
 @contextmanager
 def run_lock(stage: str) -> Iterator[None]:
-    """Keep a second run of a stage out of this project meanwhile; at the end nothing is left that was set aside.
+    """Hold the lock of a stage in this project, and remove leftover temporary files when the block ends well.
 
-    The lock is the kernel's, so it goes with the process that holds it. Of processes launched together, the first has
-    it. Raises MoclipError where another run has it.
+    The kernel releases the lock when the process dies. Of several processes that train together, the first one holds
+    it. Raises MoclipError if another run holds it.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
         return
     path = paths.WORK / f"{stage}.lock"
-    lock = _locked(path, stage)
+    lock = _open_locked(path, stage)
     try:
         yield
-        for place in [*PLACES, *(path for path in paths.METRICS.rglob("*") if path.is_dir())]:
-            remove_leftovers(place)
+        for folder in [*TEMPORARY_FILE_FOLDERS, *(path for path in paths.METRICS.rglob("*") if path.is_dir())]:
+            remove_leftovers(folder)
     finally:
         path.unlink(missing_ok=True)
         os.close(lock)
 
 
-def _locked(path: Path, stage: str) -> int:
-    """Open the file and lock it; it holds the number of the process."""
+def _open_locked(path: Path, stage: str) -> int:
+    """Open the lock file, lock it, and write the process id to it. Return the file descriptor."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _lock(file):
-            number = os.read(file, 20).decode()
+        if not _try_lock(file):
+            process = os.read(file, 20).decode()
             os.close(file)
-            what = f"another run of this stage is at work in this folder{f' (process {number})' if number else ''}"
-            raise MoclipError(what, where=stage, fix="wait for its end, or stop it")
+            what = f"another run of this stage is at work in this folder{f' (process {process})' if process else ''}"
+            raise MoclipError(what, where=stage, fix="wait until it ends, or stop it")
         if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
             os.truncate(file, 0)
             os.write(file, str(os.getpid()).encode())
             return file
-        os.close(file)  # the run that had it has ended since, and removed it
+        os.close(file)  # the run that held it has ended, and removed the file
 
 
-def _lock(file: int) -> bool:
-    """Lock an open file, if nobody else has."""
+def _try_lock(file: int) -> bool:
+    """Lock an open file. Return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What the stage `evaluate` computes and writes: each stream's logits and scores, and what a video costs."""
+"""Compute and write what the stage `evaluate` reports: logits, a summary, costs and plots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moclip.evaluation.metrics import class_accuracy, score_sum
+from moclip.data.selection import base_classes
+from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, score_sum, stream_scores
 from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
 from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import load_mv_tsn
@@ -21,7 +22,7 @@ from pipeline.params import Params
 
 
 def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
-    """The few figures to compare experiments by: what `dvc metrics diff` and `dvc exp show` show."""
+    """Return the few figures that `dvc metrics diff` and `dvc exp show` compare experiments by."""
     fusion = scores["fusion"]
     return {
         "clips": fusion["n"],
@@ -32,62 +33,93 @@ def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -
     } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
 
 
-def stills_text(params: Params) -> str:
-    return f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
-
-
 def compute_logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarray]:
-    """Logits of the streams, each (clips, classes) float32."""
-    text, temperature = inputs.text()
-    motion = inputs.mv_embed.rows("features", ids)
+    """Return the logits of each stream, (clips, classes) float32."""
+    text, temperature = inputs.text_features()
+    motion = inputs.artifacts.mv_embed.rows("features", ids)
     with torch.inference_mode():
-        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.stills(ids))).numpy()
-    zero_shot = temperature * inputs.picture(ids) @ text.T
-    alone = inputs.mv_embed.rows("logits", ids)
-    image = inputs.image_baseline
+        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.still_features(ids))).numpy()
+    zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
+    mv_tsn = inputs.artifacts.mv_embed.rows("logits", ids)
+    image = inputs.artifacts.image_baseline
     return {
         "zero_shot": zero_shot,
         **({"mv_image": image.rows("logits", ids)} if image else {}),
-        "mv_tsn": alone,
-        "score_sum": score_sum(zero_shot, alone),
+        "mv_tsn": mv_tsn,
+        "score_sum": score_sum(zero_shot, mv_tsn),
         "fusion": fused,
     }
 
 
-def cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict:
-    """Parameters, multiply-adds in millions and bytes read: of a component, and of a mean video of `rows`."""
+def score_streams(
+    inputs: Inputs, params: Params, rows: pd.DataFrame, logits: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Return what the metrics file of each stream holds. `rows` are the index's rows of the scored clips."""
+    labels = rows["label"].to_numpy()
+    sources = (rows["class"] + "/" + rows["group"]).to_numpy()
+    skipped = inputs.skipped_counts("test")
+    shared = {
+        "n": len(rows),
+        "coverage": len(rows) / (len(rows) + sum(skipped.values())),
+        "skipped": skipped,
+        "fingerprint": inputs.clips.fingerprint("test"),
+        "models": inputs.artifacts.models_digest(),
+    }
+    protocols = _protocols(params)
+    scores = {
+        name: score | shared | {"protocol": protocols[name]}
+        for name, score in stream_scores(logits, labels, sources, params.seed).items()
+    }
+    if params.dataset.base_to_new:
+        for name, values in logits.items():
+            scores[name]["base_to_new"] = base_to_new(values, labels, base_classes(len(inputs.clips.classes)))
+    predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
+    scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
+    return scores
+
+
+def _protocols(params: Params) -> dict[str, str]:
+    """Return what each stream sees of a clip."""
+    stills = f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
+    views = params.evaluate.protocol
+    both = f"{views} + {stills}"
+    return {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
+
+
+def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
+    artifacts, frames = inputs.artifacts, params.clip.frames
     segments, crops = params.evaluate.views
-    tower = picture_cost(inputs.clip_image.attributes["vision"])
-    network = segment_cost(load_mv_tsn(paths.MV_TSN))
-    head = fusion_cost(model, params.clip.frames)
-    stills, views = params.clip.frames * tower["multiply_adds"], segments * crops * network["multiply_adds"]
-    trained = {"mv_tsn": network["parameters"], "fusion": count_parameters(model)}
-    parts = {"clip_frame": tower["multiply_adds"], "mv_segment": network["multiply_adds"], "fusion_head": head}
+    clip = picture_cost(artifacts.clip_image.attributes["vision"])
+    mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))
+    image = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if artifacts.image_baseline else None
+    head = fusion_cost(model, frames)
+    stills, views = frames * clip["multiply_adds"], segments * crops * mv_tsn["multiply_adds"]
+    component = {"clip_frame": clip["multiply_adds"], "mv_segment": mv_tsn["multiply_adds"], "fusion_head": head}
     video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
-    picture = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if inputs.image_baseline else None
-    if picture:
-        parts["image_segment"] = picture["multiply_adds"]
-        video["mv_image"] = segments * crops * picture["multiply_adds"]
-    field = inputs.mv_embed.attributes["field_bytes"]
-    features = 4 * (params.clip.frames * model.config.picture + model.config.motion)
+    trained = {"mv_tsn": mv_tsn["parameters"], "fusion": count_parameters(model)}
+    total = sum(trained.values())
+    parameters = trained | {"clip_image": clip["parameters"], "trained": total, "total": total + clip["parameters"]}
+    if image:
+        component["image_segment"] = image["multiply_adds"]
+        video["mv_image"] = segments * crops * image["multiply_adds"]
+        parameters["image_baseline"] = image["parameters"]
     return {
-        "parameters": trained
-        | {
-            "clip_image": tower["parameters"],
-            "trained": sum(trained.values()),
-            "total": sum(trained.values()) + tower["parameters"],
-        }
-        | ({"image_baseline": picture["parameters"]} if picture else {}),
-        "multiply_adds_m": {name: count / 1e6 for name, count in parts.items()}
+        "parameters": parameters,
+        "multiply_adds_m": {name: count / 1e6 for name, count in component.items()}
         | {"video": {name: count / 1e6 for name, count in video.items()}},
-        "bytes_read": {"file": rows["bytes"].mean(), "fields": segments * field, "cached_features": features},
-        "protocol": f"{params.evaluate.protocol} + {stills_text(params)}",
+        "bytes_read": {
+            "file": rows["bytes"].mean(),
+            "fields": segments * artifacts.mv_embed.attributes["field_bytes"],
+            "cached_features": 4 * (frames * model.config.picture + model.config.motion),
+        },
+        "protocol": _protocols(params)["fusion"],
     }
 
 
 def write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray], models: str) -> None:
     table = rows[["id", "class", "label"]].copy()
-    table.attrs["models"] = models  # which Parquet keeps
+    table.attrs["models"] = models  # Parquet keeps it
     for name, values in logits.items():
         table[name] = list(values.astype(np.float32))
     write_parquet(paths.PREDICTIONS, table)

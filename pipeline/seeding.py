@@ -9,12 +9,13 @@ import numpy as np
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch, and ask PyTorch for deterministic kernels."""
-    import torch  # stages without a network never pay for this import
+    """Seed Python, NumPy and PyTorch, and make PyTorch use deterministic kernels."""
+    import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) without importing a compiler
+    # As use_deterministic_algorithms(True), but without importing torch.compile.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False

@@ -1,9 +1,9 @@
-"""`make sync`: write what follows from the code into the files that repeat it, so that a change is made in one place.
+"""`make sync`: update the files that follow from the code, so that you make a change in one place.
 
-- dvc.yaml: each stage's list `params:`, from the keys that the stage declares (`@stage("fusion.lr")`), and the `.py`
-  files in its `deps:`, from what the stage imports. The rest is written by hand and stays.
-- params.yaml: new keys at their defaults, and the comments. Values stay.
-- docs/parameters.md.
+- dvc.yaml: each stage's `params:`, from the keys that the stage declares (`@stage("fusion.lr")`), and the `.py` files
+  in its `deps:`, from what the stage imports. The rest is written by hand and stays as it is.
+- params.yaml: new keys with their defaults, and the comments. Values stay as they are.
+- docs/parameters.md: the whole page.
 """
 
 from __future__ import annotations
@@ -32,42 +32,43 @@ PARAMETERS_PAGE = Path("docs/parameters.md")
 
 UNWATCHED = {
     "moclip": "the library's public names; no stage calls them",
-    "moclip.workers.cluster": "where work is done; the results do not depend on it",
-    "moclip.errors": "words of messages",
-    "moclip.files.atomic": "how a file gets into its place, not what is in it",
+    "moclip.workers.cluster": "where work runs; the results do not depend on it",
+    "moclip.errors": "error messages",
+    "moclip.files.atomic": "how a file is written, not what is in it",
     "moclip.workers.processes": "worker processes, and how long to wait for one that hangs",
-    "pipeline": "empty",
-    "pipeline.run_lock": "keeps a second run out",
-    "moclip.workers.time_limit": "how long to wait for a decoder that gives nothing",
+    "pipeline": "environment variables that change no result",
+    "pipeline.run_lock": "prevents a second run at the same time",
+    "moclip.workers.time_limit": "how long to wait for a decoder that hangs",
     "pipeline.console.command": "how a command ends",
     "pipeline.console.output": "what the terminal shows",
     "pipeline.console.progress": "what the terminal shows",
-    "pipeline.consistency": "refuses to work, or changes nothing",
+    "pipeline.consistency": "refuses stale artifacts; changes no result",
     "pipeline.dag": "the list of stages",
     "pipeline.params": "checks params.yaml, whose values DVC watches",
-    "pipeline.paths": "where artifacts lie, which dvc.yaml says too",
-    "pipeline.stage": "makes commands of stages",
+    "pipeline.options": "makes command-line options",
+    "pipeline.paths": "paths of artifacts, which dvc.yaml also names",
+    "pipeline.stage": "makes commands of functions",
 }
-"""Modules that cannot change what a stage writes, and why: DVC need not run a stage again when they change."""
+"""Modules that cannot change what a stage writes, and why. DVC does not run a stage again when they change."""
 
 
 def sync(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit with 1 and name the files that are not current.")
+        bool, typer.Option("--check", help="Write nothing. Exit with 1 and name the files that are out of date.")
     ] = False,
 ) -> None:
-    """Write dvc.yaml's lists, docs/parameters.md, and new keys of params.yaml, from the code."""
-    texts = generated()
-    stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
-    if check and stale:
-        raise MoclipError("not current", where=", ".join(map(str, stale)), fix="run: make sync")
-    for path in stale:
+    """Update dvc.yaml, docs/parameters.md and params.yaml from the code."""
+    texts = generated_texts()
+    outdated = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    if check and outdated:
+        raise MoclipError("out of date", where=", ".join(map(str, outdated)), fix="run: make sync")
+    for path in outdated:
         write_text(path, texts[path])
         print_note(f"{path} written")
 
 
-def generated() -> dict[Path, str]:
-    """What each generated file must hold."""
+def generated_texts() -> dict[Path, str]:
+    """Return the text that each generated file must have."""
     dvc = _yaml().load(DVC_YAML.read_text(encoding="utf-8"))
     keys = {name: declared_keys(name) for name in dvc["stages"]}
     return {
@@ -78,18 +79,18 @@ def generated() -> dict[Path, str]:
 
 
 def declared_keys(stage: str) -> list[str]:
-    """The keys of params.yaml that a stage reads, in the order of the model."""
+    """Return the keys of params.yaml that a stage declares, in the order of the model."""
     keys = getattr(importlib.import_module(f"stages.{stage}"), stage).keys
-    return [key for key in parameters.every_key() if key in keys]
+    return [key for key in parameters.all_keys() if key in keys]
 
 
 def inserted_keys(stage: Any) -> list[str]:
-    """The keys whose values dvc.yaml inserts in a stage's dependencies: `${clip.files}`."""
+    """Return the keys whose values dvc.yaml inserts in a stage's dependencies: `${clip.files}`."""
     return [path[2:-1] for path in stage["deps"] if path.startswith("${")]
 
 
 def params_yaml(text: str) -> str:
-    """The text of params.yaml with its values and heading as they are, new keys at their defaults, comments anew."""
+    """Return the text of params.yaml with new keys at their defaults and current comments."""
     return presets.complete(parameters.read_raw(paths.PARAMS), presets.heading(text), source=str(paths.PARAMS))
 
 
@@ -97,13 +98,14 @@ def params_yaml(text: str) -> str:
 
 
 def dvc_yaml(tree: Any, keys: dict[str, list[str]]) -> str:
-    """The text of dvc.yaml with each stage's parameters and code set anew."""
+    """Return the text of dvc.yaml with current parameters and code files of each stage."""
     graph = import_graph()
     for name, stage in tree["stages"].items():
-        code = code_of(f"stages.{name}", graph)
-        first = next((place for place, path in enumerate(stage["deps"]) if path.endswith(".py")), len(stage["deps"]))
-        data = [path for path in stage["deps"] if not path.endswith(".py")]
-        stage["deps"][:] = [*data[:first], *code, *data[first:]]
+        code = code_files(f"stages.{name}", graph)
+        dependencies = stage["deps"]
+        first = next((n for n, path in enumerate(dependencies) if path.endswith(".py")), len(dependencies))
+        data = [path for path in dependencies if not path.endswith(".py")]
+        dependencies[:] = [*data[:first], *code, *data[first:]]
         if keys[name]:
             stage["params"] = keys[name]
     out = io.StringIO()
@@ -112,7 +114,7 @@ def dvc_yaml(tree: Any, keys: dict[str, list[str]]) -> str:
 
 
 def _yaml() -> YAML:
-    """Reads and writes YAML with its comments, in the style of dvc.yaml."""
+    """Return a reader and writer of YAML that keeps comments, in the style of dvc.yaml."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -122,7 +124,7 @@ def _yaml() -> YAML:
 
 
 def import_graph() -> ImportGraph:
-    """Which module of the product imports which, within functions too; not for types alone, not by `UNWATCHED`."""
+    """Return which module imports which, without imports for type checkers and without those of `UNWATCHED`."""
     import grimp
 
     graph = grimp.build_graph("moclip", "pipeline", "stages", exclude_type_checking_imports=True, cache_dir=None)
@@ -134,14 +136,14 @@ def import_graph() -> ImportGraph:
     return graph
 
 
-def code_of(module: str, graph: ImportGraph) -> list[str]:
-    """The files that a module's results depend on: its own first, then those of all that it imports."""
+def code_files(module: str, graph: ImportGraph) -> list[str]:
+    """Return the code files that a module's results depend on: its own, then those of all that it imports."""
     imported = graph.find_upstream_modules(module) - UNWATCHED.keys()
     return [_file(module), *sorted(map(_file, imported))]
 
 
 def _file(module: str) -> str:
-    """Where a module's code lies, relative to the project's root."""
+    """Return the path of a module's code, relative to the project's root."""
     spec: Any = importlib.util.find_spec(module)
     path, root = Path(spec.origin), Path.cwd()
     if not path.is_relative_to(root):
@@ -165,8 +167,8 @@ COLUMNS = ("key", "default", "presets that differ", "allowed", "what it is", "re
 
 
 def parameters_page(keys: dict[str, list[str]]) -> str:
-    """The text of docs/parameters.md: a table per group of keys. `keys` are those that each stage depends on."""
-    every = parameters.every_key()
+    """Return the text of docs/parameters.md: a table per group. `keys` are those that each stage depends on."""
+    every = parameters.all_keys()
     parts = [INTRODUCTION, _table([key for key in every if "." not in key], keys)]
     for name, field in parameters.Params.model_fields.items():
         if group := parameters.group_of(field):
@@ -184,8 +186,8 @@ def _table(members: list[str], keys: dict[str, list[str]]) -> str:
         differ = [f"{preset}: {presets.yaml_value(value)}" for preset, value in values.items() if value is not None]
         readers = [stage for stage, read in keys.items() if key in read]
         default = parameters.default_of(key)
-        shown = "" if default is None else presets.yaml_value(default)
-        cells = (shown, ", ".join(differ), allowed, description, ", ".join(readers))
+        default_text = "" if default is None else presets.yaml_value(default)
+        cells = (default_text, ", ".join(differ), allowed, description, ", ".join(readers))
         rows.append((f"`{key}`", *(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

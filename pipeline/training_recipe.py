@@ -1,4 +1,4 @@
-"""From params.yaml's group `tsn` to the recipe of MV-TSN and of the image baseline, which share it."""
+"""The training recipe of MV-TSN and of the image baseline, from the group `tsn` of params.yaml."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ RECIPE_KEYS = (
     "tsn.compile",
     "evaluate.crop",
 )
-"""What a stage that trains by `recipe` reads, network and all."""
+"""The keys that `training_recipe` and the network depend on, for a stage to declare."""
 
 CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints."""
 
 
 def training_recipe(params: Params, segments: int) -> MvTsnRecipe:
-    """The recipe for clips of so many segments."""
-    from moclip.training.mv_recipe import MvTsnRecipe  # and with it torch, which not every caller needs
+    """Return the recipe for clips of so many segments."""
+    from moclip.training.mv_recipe import MvTsnRecipe  # imports torch
 
     tsn = params.tsn
     return MvTsnRecipe(
@@ -71,21 +71,21 @@ def training_recipe(params: Params, segments: int) -> MvTsnRecipe:
 
 def run_fingerprint(
     params: Params,
-    wanted: MvTsnRecipe,
+    recipe: MvTsnRecipe,
     network: MvTsnConfig,
     pretrained: bool | str,
     inputs: Inputs,
     fields: SampledFields,
 ) -> str:
-    """A text that is equal exactly when a training may go on from the checkpoint of another."""
+    """Return a text that is the same for two runs if one may resume from the checkpoint of the other."""
     from moclip.training.mv_recipe import recipe_fingerprint
     from moclip.video.clip_files import file_md5
 
     return recipe_fingerprint(
-        wanted,
+        recipe,
         network=asdict(network),
         pretrained=[pretrained, file_md5(Path(str(pretrained))) if Path(str(pretrained)).is_file() else ""],
-        clips=inputs.fingerprint(),
+        clips=inputs.clips.fingerprint(),
         shots=params.dataset.shots,
         base_to_new=params.dataset.base_to_new,
         store=fields.reader.attributes["recipe"],

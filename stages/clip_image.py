@@ -12,8 +12,9 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_parquet
+from pipeline.options import RayAddress, Workers, connected_cluster, cpu_count
 from pipeline.params import Params
-from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
+from pipeline.stage import stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     "clip.choice",
     "clip.batch",
 )
-def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = None) -> None:
+def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress = None) -> None:
     """Encode one or a few frames of each clip with CLIP's image tower.
 
     A frame from each of clip.frames equal parts of the clip. Goes on where a killed run stood.
@@ -59,7 +60,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: OnCluster = 
     todo = [part for part in every if part.name not in done]
     with show_progress("clip_image", len(clips)) as advance:
         advance(len(clips) - sum(len(part.rows) for part in todo))
-        with machines(ray) as cluster:
+        with connected_cluster(ray) as cluster:
             encode_parts(ImageEncoderWorker, given, todo, cluster, advance)
     names = [part.name for part in every]
     notes = list(parts.notes(names))
@@ -119,7 +120,7 @@ def _stills(params: Params, clips: pd.DataFrame, workers: int) -> StillsTask:
         seed=params.seed,
         batch=clip.batch,
         threads=workers,
-        place=paths.work("clip_image", params.store),
+        place=paths.parts_folder("clip_image", params.store),
         key=key,
         versions=library_versions(),
         revision=revision,

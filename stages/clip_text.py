@@ -15,8 +15,8 @@ from pipeline.stage import stage
 def clip_text(params: Params) -> None:
     """Encode the class prompts with CLIP's text tower.
 
-    Every template with every phrase of a class, averaged, of unit length. Writes data/features/clip_text.zarr;
-    with a URL in `store` it goes there, and clip_text.zarr is a link to it.
+    A class's feature is the mean over every template with every phrase, of unit length. Writes
+    data/features/clip_text.zarr. If `store` is a URL, the features go there and clip_text.zarr is a link.
     """
     with while_importing():
         from moclip.data.selection import class_names
@@ -31,8 +31,8 @@ def clip_text(params: Params) -> None:
 
     classes = class_names(read_index(params))
     templates = read_prompts(Path(params.clip.prompts))
-    own = params.dataset.phrases
-    phrases = read_phrases(None if own == NO_FILE else Path(own), classes)
+    phrases_file = params.dataset.phrases
+    phrases = read_phrases(None if phrases_file == NO_FILE else Path(phrases_file), classes)
     revision = params.clip.revision or None
     clip = ClipEncoder(params.clip.model, pick_device(), revision)
     features = text_features(clip, classes, phrases, templates)
@@ -42,7 +42,7 @@ def clip_text(params: Params) -> None:
         {"features": (features, ("feature",))},
         {
             "made_with": made_with(params, "clip.model", "clip.revision", "clip.prompts", "dataset.phrases"),
-            "files": {path: file_md5(Path(path)) for path in (params.clip.prompts, own) if path != NO_FILE},
+            "files": {path: file_md5(Path(path)) for path in (params.clip.prompts, phrases_file) if path != NO_FILE},
             "clip": files_digest(params.clip.model, revision),
             "model": params.clip.model,
             "logit_scale": clip.logit_scale,

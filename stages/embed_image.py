@@ -5,8 +5,9 @@ from __future__ import annotations
 from pipeline import paths
 from pipeline.console.output import print_note
 from pipeline.io import write_unused
+from pipeline.options import RayAddress
 from pipeline.params import Params
-from pipeline.stage import OnCluster, stage
+from pipeline.stage import stage
 
 
 @stage(
@@ -19,7 +20,7 @@ from pipeline.stage import OnCluster, stage
     "evaluate.protocol",
     "evaluate.crop",
 )
-def embed_image(params: Params, ray: OnCluster = None) -> None:
+def embed_image(params: Params, ray: RayAddress = None) -> None:
     """Run the image baseline over every clip and keep its logits.
 
     Goes on where a killed run stood. Writes data/baselines/image_logits with `logits` (clips, classes) of every clip
@@ -38,24 +39,24 @@ def _embed(params: Params, ray: str | None) -> None:
     from moclip.files.links import folder_to_fill
     from moclip.store.features import ArrayLayout, write_group_in_pieces
     from moclip.video.clip_files import file_md5
-    from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
+    from pipeline.embedding import COLUMNS, embed_parts, embedding_task, protocol_parts
     from pipeline.inputs import Inputs
     from pipeline.provenance import clips_digest, made_with
     from pipeline.seeding import seed_everything
 
     seed_everything(params.seed)
-    inputs = Inputs.learning(params)
-    inputs.check_model(paths.IMAGE_MODEL, "train_image")
+    inputs = Inputs(params)
+    inputs.artifacts.check_model(paths.IMAGE_MODEL, "train_image")
     clips = inputs.motion_rows()[COLUMNS]
-    given = views_of(params, paths.IMAGE_MODEL, "embed_image", inputs.reader(), [clips])
+    given = embedding_task(params, paths.IMAGE_MODEL, "embed_image", inputs.artifacts.field_reader(), [clips])
     every = protocol_parts(clips)
-    parts = encoded("embed_image", given, every, ray)
+    parts = embed_parts("embed_image", given, every, ray)
     about = {
         "made_with": made_with(params, "baselines.image", "evaluate.protocol", "evaluate.crop"),
-        "clips": clips_digest(inputs.usable),
+        "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.IMAGE_MODEL),
     }
-    rows = {"logits": ArrayLayout((len(inputs.classes),), "<f4", ("class",))}
+    rows = {"logits": ArrayLayout((len(inputs.clips.classes),), "<f4", ("class",))}
     pieces = ({"logits": arrays["logits"]} for arrays in parts.arrays([part.name for part in every]))
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
         write_group_in_pieces(store, list(clips["id"]), rows, pieces, about)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
+from pipeline.options import RayAddress
 from pipeline.params import Params
-from pipeline.stage import OnCluster, stage
+from pipeline.stage import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     "evaluate.protocol",
     "evaluate.crop",
 )
-def embed_mv(params: Params, ray: OnCluster = None) -> None:
+def embed_mv(params: Params, ray: RayAddress = None) -> None:
     """Run the trained MV-TSN over every clip and keep its features and logits.
 
     Goes on where a killed run stood. Writes data/features/mv_embed.zarr: group `protocol` with `features` (clips,
@@ -46,27 +47,27 @@ def embed_mv(params: Params, ray: OnCluster = None) -> None:
         from moclip.store.features import ArrayLayout, write_group_in_pieces
         from moclip.store.resumable import part_slices
         from moclip.video.clip_files import file_md5
-        from pipeline.embedding import COLUMNS, encoded, protocol_parts, views_of
+        from pipeline.embedding import COLUMNS, embed_parts, embedding_task, protocol_parts
         from pipeline.inputs import Inputs
         from pipeline.provenance import clips_digest
         from pipeline.seeding import seed_everything
 
     seed_everything(params.seed)
-    inputs = Inputs.learning(params)
-    inputs.check_model(paths.MV_TSN, "train_mv")
-    model, reader = load_mv_tsn(paths.MV_TSN), inputs.reader()
+    inputs = Inputs(params)
+    inputs.artifacts.check_model(paths.MV_TSN, "train_mv")
+    model, reader = load_mv_tsn(paths.MV_TSN), inputs.artifacts.field_reader()
     everyone, train = (rows[COLUMNS] for rows in (inputs.motion_rows(), inputs.motion_rows("train")))
     scales = tuple(params.tsn.crops)
-    given = views_of(params, paths.MV_TSN, "embed_mv", reader, [everyone, train], scales, params.tsn.flip)
+    given = embedding_task(params, paths.MV_TSN, "embed_mv", reader, [everyone, train], scales, params.tsn.flip)
     protocol = protocol_parts(everyone)
     views = [
         [EncodingPart(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
         for n, rows in enumerate(part_slices(len(train)))
     ]
-    parts = encoded("embed_mv", given, [*protocol, *(part for several in views for part in several)], ray)
+    parts = embed_parts("embed_mv", given, [*protocol, *(part for several in views for part in several)], ray)
     keys = ("embed.views", "evaluate.protocol", "evaluate.crop", "tsn.crops", "tsn.flip")
-    about = inputs.trained_with(params, *keys) | {
-        "clips": clips_digest(inputs.usable),
+    about = inputs.artifacts.model_record(*keys) | {
+        "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.MV_TSN),
         "field_bytes": 2 * int(np.prod(reader.grid)),
     }

@@ -9,11 +9,12 @@ import typer
 from moclip.errors import StoreError
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_failures, print_table
+from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
+from pipeline.options import RayAddress, Workers, connected_cluster, cpu_count
 from pipeline.params import Params
-from pipeline.stage import OnCluster, Workers, cpu_count, machines, stage
+from pipeline.stage import stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 def extract_mv(
     params: Params,
     workers: Workers = cpu_count(),
-    ray: OnCluster = None,
+    ray: RayAddress = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Begin anew, with the clips laid out afresh.")] = False,
 ) -> None:
     """Read every clip's motion vectors into the feature store.
@@ -58,18 +59,15 @@ def extract_mv(
         root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcoded_name))
     recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard)
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
-    with show_progress("extract_mv", len(clips)) as advance, machines(ray) as cluster:
+    with show_progress("extract_mv", len(clips)) as advance, connected_cluster(ray) as cluster:
         table = extract(clips, root, output, recipe, workers=workers, cluster=cluster, rebuild=rebuild, advance=advance)
     counts = _counts(index, table)
     write_json(paths.EXTRACT_COUNTS, counts)
-    rows = [
-        ("clips in the index", counts["indexed"]),
-        *((f"exact by {name}", count) for name, count in counts["exact_by"].items()),
-        ("not usable", counts["indexed"] - counts["extracted"]),
-        ("frames", counts["frames"]),
-        ("shards", counts["shards"]),
-    ]
-    print_table("extract_mv", ("", "count"), rows)
+    backends = ", ".join(f"{count} by {name}" for name, count in counts["exact_by"].items())
+    print_note(
+        f"extract_mv: {counts['extracted']} of {counts['indexed']} clips ({backends}), "
+        f"{counts['frames']} frames in {counts['shards']} shards"
+    )
     print_failures(table)
     if not counts["extracted"]:
         raise StoreError("no clip gave motion vectors", where=params.dataset.root)

@@ -32,37 +32,36 @@ if TYPE_CHECKING:
 def train_fusion(params: Params) -> None:
     """Train the fusion head on the cached features.
 
-    The best epoch is chosen on the validation part of train. Writes data/models/fusion.safetensors and the curves in
+    Chooses the best epoch on the validation split. Writes data/models/fusion.safetensors, and curves to
     metrics/train_fusion.
     """
     with while_importing():
-        from moclip.data.selection import class_names
         from moclip.models.device import pick_device
         from moclip.models.fusion import FusionConfig
         from moclip.training.fusion import FusionRecipe
         from moclip.training.fusion import train_fusion as train_head
         from pipeline.inputs import Inputs
         from pipeline.seeding import seed_everything
-        from pipeline.training_log import live_log
+        from pipeline.training_log import live_log, loss_errors_name_clips
 
     seed_everything(params.seed)
-    inputs = Inputs.learning(params)
+    inputs = Inputs(params)
     train, val = inputs.fusion_data("train"), inputs.fusion_data("val")
     fusion = params.fusion
     config = FusionConfig(
         motion=train.motion.shape[-1],
         picture=train.stills.shape[-1],
         hidden=fusion.hidden,
-        classes=len(class_names(inputs.index)),
+        classes=len(inputs.clips.classes),
         dropout=fusion.dropout,
         pooling=fusion.pooling,
     )
-    model = _head(fusion.head, config, inputs)
+    model = _build_head(fusion.head, config, inputs)
     recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed, fusion.precision)
-    naming = inputs.naming(inputs.fused_rows("train"))
-    with naming, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
+    naming_clips = loss_errors_name_clips(inputs.fused_rows("train"))
+    with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_head(model, train, val, recipe, pick_device(), log)
-    model.save(paths.FUSION, _made(params, inputs))
+    model.save(paths.FUSION, _head_record(params, inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
     print_note(
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
@@ -70,22 +69,23 @@ def train_fusion(params: Params) -> None:
     )
 
 
-def _made(params: Params, inputs: Inputs) -> dict[str, Any]:
-    """What the head keeps of its making: what it learnt from, and whose features those were."""
-    drawn = ("seed",) if params.clip.choice == "random" else ()
-    keys = ("clip.model", "clip.revision", "clip.frames", "clip.choice", *drawn)
-    clip = inputs.clip_image.attributes.get("clip")
-    return inputs.trained_with(params, *keys) | {"mv_tsn": inputs.mv_embed.attributes["model"], "clip": clip}
+def _head_record(params: Params, inputs: Inputs) -> dict[str, Any]:
+    """Return what the head records: its training data, parameters, and the models whose features it was trained on."""
+    seed = ("seed",) if params.clip.choice == "random" else ()
+    keys = ("clip.model", "clip.revision", "clip.frames", "clip.choice", *seed)
+    artifacts = inputs.artifacts
+    models = {"mv_tsn": artifacts.mv_embed.attributes["model"], "clip": artifacts.clip_image.attributes.get("clip")}
+    return artifacts.model_record(*keys) | models
 
 
-def _head(name: str, config: FusionConfig, inputs: Inputs) -> Fusion:
+def _build_head(name: str, config: FusionConfig, inputs: Inputs) -> Fusion:
     import torch
 
     from moclip.models.fusion import ConcatFusion, TextFusion
 
     if name == "concat":
         return ConcatFusion(config)
-    text, temperature = inputs.text()
+    text, temperature = inputs.text_features()
     return TextFusion(config, torch.from_numpy(text), temperature)
 
 

@@ -27,7 +27,6 @@ def train_image(params: Params) -> None:
 
 
 def _train(params: Params, backbone: str) -> None:
-    from moclip.data.selection import class_names
     from moclip.files.atomic import atomic_folder
     from moclip.models.device import pick_device
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -38,13 +37,13 @@ def _train(params: Params, backbone: str) -> None:
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything
-    from pipeline.training_log import live_log
+    from pipeline.training_log import live_log, loss_errors_name_clips
 
     seed_everything(params.seed)
     tsn = params.tsn
-    inputs = Inputs.learning(params)
-    data = MotionData(inputs.fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
-    config = MvTsnConfig(backbone, tuple(class_names(inputs.index)), tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
+    inputs = Inputs(params)
+    data = MotionData(inputs.sampled_fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
+    config = MvTsnConfig(backbone, tuple(inputs.clips.classes), tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
     pretrained = "hub" if tsn.pretrained == "hub" else False
     model = MvTsn(config, pretrained)
     wanted, world = training_recipe(params, 1), World(pick_device())
@@ -56,10 +55,10 @@ def _train(params: Params, backbone: str) -> None:
         run_fingerprint(params, wanted, config, pretrained, inputs, data.fields),
         CHECKPOINT_SECONDS,
     )
-    with inputs.naming(inputs.motion_rows("train")), atomic_folder(paths.IMAGE_BASELINE) as folder:
+    with loss_errors_name_clips(inputs.motion_rows("train")), atomic_folder(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
             best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
-        model.save(folder / paths.IMAGE_MODEL.name, inputs.trained_with(params, "baselines.image", *FIELD_KEYS))
+        model.save(folder / paths.IMAGE_MODEL.name, inputs.artifacts.model_record("baselines.image", *FIELD_KEYS))
     checkpoint.path.unlink(missing_ok=True)  # the model is in its place
     print_note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 

@@ -38,7 +38,6 @@ def train_mv(
 
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
-    from moclip.data.selection import class_names
     from moclip.models.mv_tsn import MvTsn, MvTsnConfig
     from moclip.training.mv_batches import MotionData
     from moclip.training.mv_checkpoint import Checkpoint
@@ -46,15 +45,15 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     from pipeline.inputs import Inputs
     from pipeline.provenance import FIELD_KEYS
     from pipeline.seeding import seed_everything
-    from pipeline.training_log import live_log
+    from pipeline.training_log import live_log, loss_errors_name_clips
 
     if not world.main:
         set_verbosity(quiet=True)
     seed_everything(params.seed)
     tsn = params.tsn
-    inputs = Inputs.learning(params)
-    data = MotionData(inputs.fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
-    config = MvTsnConfig(tsn.backbone, tuple(class_names(inputs.index)), tsn.size, tsn.dropout, tsn.stem_stride)
+    inputs = Inputs(params)
+    data = MotionData(inputs.sampled_fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
+    config = MvTsnConfig(tsn.backbone, tuple(inputs.clips.classes), tsn.size, tsn.dropout, tsn.stem_stride)
     model = MvTsn(config, tsn.pretrained)
     wanted = training_recipe(params, tsn.segments)
     where = world.device.type if world.size == 1 else f"{world.size} processes on {world.device.type}"
@@ -64,11 +63,11 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
         run_fingerprint(params, wanted, config, tsn.pretrained, inputs, data.fields),
         checkpoint_seconds,
     )
-    naming = inputs.naming(inputs.motion_rows("train"))
+    naming = loss_errors_name_clips(inputs.motion_rows("train"))
     with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
         best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
     if world.main:
-        model.save(paths.MV_TSN, inputs.trained_with(params, *FIELD_KEYS))
+        model.save(paths.MV_TSN, inputs.artifacts.model_record(*FIELD_KEYS))
         checkpoint.path.unlink(missing_ok=True)  # the model is in its place
     print_note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 

@@ -1,23 +1,24 @@
-"""Stage `transcode`: where index.transcode asks for it, every clip re-encoded as CoViAR did -> data/transcoded/."""
+"""Stage `transcode`: if index.transcode is set, re-encode every clip as CoViAR did -> data/transcoded/."""
 
 from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_failures, print_note, print_table
+from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json, write_unused
+from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
-from pipeline.stage import Workers, cpu_count, stage
+from pipeline.stage import stage
 
 
 @stage("dataset.root", "index.transcode")
 def transcode(params: Params, workers: Workers = cpu_count()) -> None:
-    """Re-encode every clip to MPEG-4 Part 2, where index.transcode asks for it.
+    """Re-encode every clip to MPEG-4 Part 2, if index.transcode is set.
 
-    340 x 256 px, a key frame every 12 frames, no B-frames, qscale 1: the motion vectors of all clips then come from one
-    encoder. Goes on where a killed run stood. A clip that cannot be decoded gets a reason. Writes data/transcoded (with
-    false only unused.txt) and metrics/counts/transcode.json.
+    The motion vectors of all clips then come from one encoder: 340 x 256 px, a key frame every 12 frames, no B-frames,
+    qscale 1. Resumes a killed run. Reports the reason for each clip that cannot be decoded. Writes data/transcoded,
+    with only unused.txt if index.transcode is false, and metrics/counts/transcode.json.
     """
     with while_importing():
         import pandas as pd
@@ -27,10 +28,9 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
         from moclip.video.transcoded_folder import transcode_clips
 
     if params.index.transcode is False:
-        unused = "index.transcode is false: the clips are read as they are"
-        write_unused(paths.TRANSCODED, unused)
+        write_unused(paths.TRANSCODED, "index.transcode is false: the clips are read as they are")
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
-        print_note(unused)
+        print_note("transcode: nothing to do, index.transcode is false")
         return
     clips = scan_folder(params.dataset.root).clips
     with show_progress("transcode", len(clips)) as advance:
@@ -41,8 +41,7 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
         paths.TRANSCODE_COUNTS,
         {"clips": len(clips), "encoded": encoded, "failed": tally(reasons["reason"])},
     )
-    rows = [("clips", len(clips)), ("transcoded", encoded), ("not usable", len(failed))]
-    print_table("transcode", ("", "count"), rows)
+    print_note(f"transcode: {encoded} of {len(clips)} clips re-encoded")
     print_failures(reasons)
 
 

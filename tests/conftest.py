@@ -107,7 +107,7 @@ def surroundings(fresh: bool = False) -> dict[str, str]:
 
 def set_keys(path: Path, values: dict[str, Any]) -> None:
     """Change keys ("fusion.lr") of a YAML file."""
-    tree = parameters.changed(yaml.safe_load(path.read_text()), values)
+    tree = parameters.with_values(yaml.safe_load(path.read_text()), values)
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 

@@ -141,8 +141,8 @@ def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Pat
     os.chdir(folder)
     with join() as world:
         params = parameters.load(paths.PARAMS, change)
-        inputs = Inputs.learning(params)
-        stored = inputs.fields()
+        inputs = Inputs(params)
+        stored = inputs.sampled_fields()
         fields = Recorded(stored.reader, stored.motion_frame, stored.first)
         fields.seen = []
         data = MotionData(fields, inputs.motion_clips("train"), inputs.motion_clips("val"))

@@ -19,7 +19,7 @@ import pytest
 
 from moclip.video.decoding import MOTION_CODECS
 from moclip.video.vectors import has_mvextractor, read_vectors
-from pipeline.doctor.codecs import SILENT, check_codecs
+from pipeline.doctor.codecs import WITHOUT_VECTORS, check_codecs
 from pipeline.doctor.exactness import check_exactness, equal_blocks, error_px
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 from pipeline.doctor.machine import check_disk
@@ -78,7 +78,7 @@ def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
         "params.yaml ok valid",
         "dataset.root ok videos: 2 clips",
         "clip.model ok data/demo/clip: not made yet dvc repro makes it",
-        "data/index.parquet ok there",
+        "data/index.parquet ok exists",
         "data/features/mv.zarr ok not made yet",
     ):
         assert wanted in said
@@ -139,7 +139,7 @@ def test_every_codec_is_tried() -> None:
     found = by_name(check_codecs())
     assert MOTION_CODECS | {"hevc", "vp9", "av1", "encoder mpeg4", "encoder libx264"} == set(found)
     assert {found[name].found for name in MOTION_CODECS} == {"decoder; exports motion vectors"}
-    assert {found[name].found for name in SILENT} == {"decoder; no motion vectors in any frame"}
+    assert {found[name].found for name in WITHOUT_VECTORS} == {"decoder; no motion vectors in any frame"}
     assert {one.state for one in found.values()} == {OK}
 
 

@@ -44,6 +44,7 @@ from pipeline import params as parameters
 from pipeline import paths
 from pipeline.inputs import Inputs
 from pipeline.run_lock import run_lock
+from pipeline.training_log import loss_errors_name_clips
 from pipeline.training_recipe import training_recipe
 from tests import audit, dying
 from tests.clips import encode, moving_texture
@@ -264,7 +265,7 @@ def _flip(path: Path, at: int = -100) -> None:
 def inputs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inputs]:
     """What stages read in the project, anew; values for keys of params.yaml."""
     monkeypatch.chdir(project)
-    return lambda **values: Inputs.learning(parameters.load(paths.PARAMS, values))
+    return lambda **values: Inputs(parameters.load(paths.PARAMS, values))
 
 
 def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None:
@@ -313,7 +314,7 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
     clip.write_bytes(clip.read_bytes() + b"0")
     os.utime(clip, (0, 0))
     with pytest.raises(MoclipError, match=f"{name} changed since the index was written"):
-        inputs().fields()
+        inputs().sampled_fields()
     run("moclip", "extract_mv", "--rebuild", cwd=project)
     table = pd.read_parquet(project / "data/features/mv.parquet").set_index("id")
     assert table.loc[name, "reason"] == "it has changed since it was indexed"
@@ -327,10 +328,10 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
 @pytest.mark.parametrize(
     ("key", "value", "read", "maker"),
     [
-        ("mv.clip", 10.0, Inputs.fields, "extract_mv"),
-        ("mv.accumulate", "grid", Inputs.fields, "extract_mv"),
+        ("mv.clip", 10.0, Inputs.sampled_fields, "extract_mv"),
+        ("mv.accumulate", "grid", Inputs.sampled_fields, "extract_mv"),
         ("clip.frames", 2, lambda given: given.fusion_data("train"), "clip_image"),
-        ("clip.prompts", "data/other.json", Inputs.text, "clip_text"),
+        ("clip.prompts", "data/other.json", Inputs.text_features, "clip_text"),
         ("evaluate.protocol", "2x1", lambda given: given.fusion_data("val"), "embed_mv"),
     ],
 )
@@ -414,7 +415,7 @@ def test_the_page_shows_names_as_text(project: Path) -> None:
 def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
     given, params = inputs(), parameters.load(paths.PARAMS, {})
     rows = given.motion_rows("train")
-    data = MotionData(given.fields(), given.motion_clips("train"), given.motion_clips("val"))
+    data = MotionData(given.sampled_fields(), given.motion_clips("train"), given.motion_clips("val"))
     model = MvTsn(MvTsnConfig("test_resnet", tuple("abcd"), 32, 0.5))
     wild, checkpoint = (
         dataclasses.replace(training_recipe(params, 3), lr=1e30, batch=4),
@@ -424,7 +425,7 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
         pytest.raises(
             ModelError, match=r"no longer a number in epoch 1, step 2, with (\w+/v_\w+\.\w+(, )?){4}\n  lower tsn.lr"
         ),
-        given.naming(rows),
+        loss_errors_name_clips(rows),
     ):
         train_mv_tsn(model, data, wild, World(torch.device("cpu")), checkpoint, lambda row: None)
     train, val = given.fusion_data("train"), given.fusion_data("val")
@@ -432,7 +433,7 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
     head = ConcatFusion(FusionConfig(train.motion.shape[-1], train.stills.shape[-1], 8, 4, 0.0, "mean"))
     with (
         pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as told,
-        given.naming(rows),
+        loss_errors_name_clips(rows),
     ):
         train_fusion(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
     assert f"with {rows['id'][5]}\n" in str(told.value)

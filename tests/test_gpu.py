@@ -147,7 +147,8 @@ RECIPE = dataclasses.replace(test_training.RECIPE, epochs=2, batch=5, lr_mult_st
 def data(finished: Path) -> Iterator[MotionData]:
     """Motion fields of the demo, ten clips to train on and four to choose the epoch on."""
     with contextlib.chdir(finished):
-        yield MotionData(Inputs().fields(), Inputs().motion_clips("train")[:10], Inputs().motion_clips("val")[:4])
+        inputs = Inputs(parameters.load(paths.PARAMS))
+        yield MotionData(inputs.sampled_fields(), inputs.motion_clips("train")[:10], inputs.motion_clips("val")[:4])
 
 
 def network(backbone: str = "test_resnet", channels: int = 2) -> MvTsn:

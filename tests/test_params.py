@@ -42,7 +42,7 @@ def raw() -> dict[str, Any]:
 )
 def test_a_bad_value_is_named_in_full(raw: dict[str, Any], key: str, value: object, told: list[str]) -> None:
     with pytest.raises(ParamError) as caught:
-        params.validate(params.changed(raw, {key: value}), "params.yaml")
+        params.validate(params.with_values(raw, {key: value}), "params.yaml")
     for part in told:
         assert part in str(caught.value)
 
@@ -61,34 +61,34 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
 
 def test_1e_4_is_a_float_however_yaml_reads_it(raw: dict[str, Any]) -> None:
     assert isinstance(yaml.safe_load("lr: 1e-4")["lr"], str), "YAML 1.1, as PyYAML has it"
-    assert params.validate(params.changed(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
+    assert params.validate(params.with_values(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
 
 
 def test_every_key_is_read_by_a_stage_or_watched_by_dvc() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     read = {key for stage in stages.values() for key in stage.get("params", [])}
-    watched = {key for key in params.every_key() if "${" + key + "}" in (ROOT / "dvc.yaml").read_text()}
+    watched = {key for key in params.all_keys() if "${" + key + "}" in (ROOT / "dvc.yaml").read_text()}
     beside_the_dag = {"dataset.seeds"}  # of `moclip sweep`
-    assert set(params.every_key()) - read - watched == beside_the_dag
+    assert set(params.all_keys()) - read - watched == beside_the_dag
 
 
 def test_the_committed_params_are_the_demo_preset() -> None:
-    assert (ROOT / "params.yaml").read_text() == presets.text("demo")
+    assert (ROOT / "params.yaml").read_text() == presets.params_text("demo")
 
 
 @pytest.mark.parametrize("preset", ["demo", "folder", "hmdb51", "ucf101"])
 def test_a_preset_with_a_folder_is_valid(preset: str, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    text = presets.text(preset, root=str(tmp_path / "videos"), split=2)
+    text = presets.params_text(preset, root=str(tmp_path / "videos"), split=2)
     model = Params.model_validate(yaml.safe_load(text))
     assert model.dataset.root == str(tmp_path / "videos")
     assert model.dataset.split == 2
-    for key in params.every_key():
+    for key in params.all_keys():
         assert params.describe(key)[0] in text
 
 
 def test_the_ucf101_preset_is_the_papers_recipe() -> None:
-    model = Params.model_validate(yaml.safe_load(presets.text("ucf101", root=str(ROOT))))
+    model = Params.model_validate(yaml.safe_load(presets.params_text("ucf101", root=str(ROOT))))
     assert (model.fusion.lr, model.fusion.epochs, model.fusion.batch, model.fusion.hidden) == (
         1e-4,
         100,

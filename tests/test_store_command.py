@@ -26,7 +26,7 @@ def test_show_finds_a_clip_by_a_part_of_its_name(finished: Path) -> None:
     assert " I " in shown
     assert " P " in shown
     several = run("moclip", "store", "show", "Ball", cwd=finished, code=1)
-    assert "clips are called so" in several.stderr
+    assert "clips have this in their id" in several.stderr
     assert "Traceback" not in several.stderr
 
 
@@ -63,7 +63,7 @@ def test_outside_any_project_nobody_is_told_to_run_the_extraction_again(tmp_path
     assert "run: dvc repro" in run("moclip", "metrics", cwd=tmp_path, code=1).stderr
     (tmp_path / "sub").mkdir()
     said = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
-    assert f"this folder lies in another project, {tmp_path.resolve()}" in said
+    assert f"this folder is inside another project, {tmp_path.resolve()}" in said
 
 
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:

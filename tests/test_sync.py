@@ -1,4 +1,4 @@
-"""`make sync` writes dvc.yaml's lists from the code; `--check` names what is not current."""
+"""`make sync` writes dvc.yaml's lists from the code; `--check` names what is out of date."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_dvc_watches_a_file_once_a_stage_imports_it_through_others(product: Path
     io.write_text(f"{io.read_text()}\n\ndef later() -> None:\n    from pipeline import new_part  # noqa: F401\n")
     (product / "pipeline/of_types.py").write_text('"""New."""\n')
     edit(io, "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    from pipeline import of_types\n")
-    assert "dvc.yaml: not current" in sync(product, "--check", code=1).stderr
+    assert "dvc.yaml: out of date" in sync(product, "--check", code=1).stderr
     assert "pipeline/new_part.py" not in (product / "dvc.yaml").read_text(), "--check writes nothing"
     sync(product)
     for name, stage in stages_of(product).items():

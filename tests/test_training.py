@@ -189,7 +189,7 @@ def test_it_learns_which_way_things_move(data: MotionData, tmp_path: Path) -> No
 def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsnRecipe]:
     """The network and the recipe that preset ucf101 gives, without the weights of the hub."""
     root = tmp_path_factory.mktemp("UCF-101")
-    params = parameters.validate(yaml.safe_load(presets.text("ucf101", str(root), None, None)), "preset")
+    params = parameters.validate(yaml.safe_load(presets.params_text("ucf101", str(root), None, None)), "preset")
     tsn = params.tsn
     config = MvTsnConfig(tsn.backbone, tuple(map(str, range(101))), tsn.size, tsn.dropout, tsn.stem_stride)
     return MvTsn(config), training_recipe(params, tsn.segments)

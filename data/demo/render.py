@@ -1,7 +1,7 @@
-"""Render and encode the demo's clips into `videos/`, with UCF-101's split files in `splits/`.
+"""Render and encode the demo's clips into `videos/`, and write split files in UCF-101's format to `splits/`.
 
 Only the picture depends on the class. Size, background, codec, frame rate and number of frames depend on the group and
-the clip. The same params give the same bytes, for any number of workers.
+the clip. The same params give the same bytes for any number of workers.
 """
 
 import argparse
@@ -35,10 +35,7 @@ class Codec:
 # A fixed quantiser and fixed frame types, so that the lookahead decides nothing. With `crf` and B-frames, one libx264
 # encode in a hundred has other bytes, even with one thread and the same pixels.
 X264 = {"preset": "fast", "qp": "26", "x264-params": "threads=1:lookahead-threads=1:scenecut=0:b-adapt=0:weightp=0"}
-MPEG4 = {
-    "flags": "+qscale",
-    "global_quality": str(4 * 118),
-}  # 118 is FFmpeg's lambda for one step of the quantiser
+MPEG4 = {"flags": "+qscale", "global_quality": str(4 * 118)}  # 118 is FFmpeg's lambda for one step of the quantiser
 # A clip takes the codec at its number, modulo the length. Half of the clips are encoded like UCF-101's, and each group
 # has several codecs.
 CODECS = (
@@ -66,18 +63,18 @@ class Clip:
 
     @property
     def codec(self) -> Codec:
-        """Depends on the number only."""
+        """The codec; it depends on the number only."""
         return CODECS[self.number % len(CODECS)]
 
     @property
     def path(self) -> str:
-        """`Class/v_Class_g01_c01.ext`, relative to `videos/`."""
+        """The path relative to `videos/`: `Class/v_Class_g01_c01.ext`."""
         name = class_name(self.colour, self.motion)
         return f"{name}/v_{name}_g{self.group:02d}_c{self.index:02d}{self.codec.suffix}"
 
 
-def plan(settings: Settings) -> Iterator[Clip]:
-    """All clips. The test groups come first, as UCF-101's do."""
+def plan_clips(settings: Settings) -> Iterator[Clip]:
+    """Yield all clips. The test groups come first, as in UCF-101."""
     test_groups = -(-settings.test // settings.group)
     for colour in settings.colours:
         for motion in MOTIONS[: settings.motions]:
@@ -87,10 +84,10 @@ def plan(settings: Settings) -> Iterator[Clip]:
                     yield Clip(colour, motion, first + group, index + 1, number, test)
 
 
-def render(clip: Clip, settings: Settings, videos: Path) -> None:
-    """Draw and encode one clip from its own seeds."""
+def render_clip(clip: Clip, settings: Settings, videos: Path) -> None:
+    """Draw and encode one clip. Its random numbers depend on its own seeds only."""
     background = draw_background(np.random.default_rng([settings.seed, BACKGROUNDS, clip.group]))
-    # Without the motion: the middle frames of rising and falling differ in noise only.
+    # The motion is not part of this seed: the middle frames of rising and falling differ in noise only.
     seed = [settings.seed, CLIPS, clip.group, clip.index, list(COLOURS).index(clip.colour)]
     low, high = settings.frames
     scene = draw_scene(np.random.default_rng(seed), background, clip.colour, clip.motion, (low, high))
@@ -131,7 +128,7 @@ def main() -> None:
     workers = parser.parse_args().workers
     settings = load_settings()
     videos, splits = FOLDER / "videos", FOLDER / "splits"
-    clips = list(plan(settings))
+    clips = list(plan_clips(settings))
     for folder in (videos, splits):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -140,10 +137,11 @@ def main() -> None:
 
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # for NumPy in the workers: more threads would compete for the CPUs
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        work = pool.imap_unordered(partial(render, settings=settings, videos=videos), clips, chunksize=4)
-        for _ in tqdm(work, total=len(clips), desc="render", unit="clip", mininterval=1):
-            pass
+        work = pool.imap_unordered(partial(render_clip, settings=settings, videos=videos), clips, chunksize=4)
+        for _ in tqdm(work, total=len(clips), desc="render", unit="clip", mininterval=1, disable=None):
+            pass  # disable=None: no bar where stderr is not a terminal
     write_splits(clips, splits)
+    print(f"render: {len(clips)} clips")
 
 
 if __name__ == "__main__":

@@ -17,20 +17,20 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 # The angle of each pure colour, in degrees from Cb to Cr, about 120 apart so that all contrast equally.
 COLOURS = {"red": 108.6, "green": 231.6, "blue": 350.8}
-# All are symmetric to a mirror, because training flips clips.
+# A mirror changes none of them, because training flips clips.
 MOTIONS = ("rising", "falling", "swinging", "approaching")
 
 SIZES = ((120, 160), (144, 176), (144, 192), (150, 200))  # height, width in px
 CHROMA = 55.0  # of the ball, from grey
 MARGIN = 4  # px of background around the picture, room for camera shake
 
-# Follows the user's seed in every seed, so that stills and clips have separate random streams.
+# The second number of every seed, so that stills and clips have separate random streams.
 BACKGROUNDS, CLIPS, STILLS = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Background:
-    """Luma (h + 2 MARGIN, w + 2 MARGIN) and, at half of it, Cb and Cr; `shaky` means camera shake."""
+    """Luma (h + 2 MARGIN, w + 2 MARGIN), and Cb and Cr at half its size. `shaky` means camera shake."""
 
     luma: Floats
     chroma: Floats
@@ -63,16 +63,19 @@ class Scene:
 
 
 def draw_waves(rng: np.random.Generator, count: int, low: float, high: float) -> Floats:
-    """`count` plane waves (count, 3): ky, kx in radians a unit of length, and a phase; `low`..`high` cycles a unit."""
+    """Return random plane waves (count, 3): ky and kx in radians per unit of length, and a phase.
+
+    Their frequencies lie between `low` and `high` cycles per unit.
+    """
     angle = rng.uniform(0, 2 * np.pi, count)
     k = 2 * np.pi * rng.uniform(low, high, count)
     return np.stack([k * np.sin(angle), k * np.cos(angle), rng.uniform(0, 2 * np.pi, count)], 1).astype(np.float32)
 
 
 def texture(y: Floats, x: Floats, waves: Floats) -> Floats:
-    """A sum of waves of unit variance at rows y (h,) and columns x (w,): (h, w). Exact between the pixels.
+    """Return a sum of waves of unit variance at rows y (h,) and columns x (w,): (h, w). Exact between the pixels.
 
-    In double precision, rounded to single at the end, because rounding of the products depends on the processor.
+    Computed in double precision and rounded to single at the end: rounding of products depends on the processor.
     """
     rows = np.exp(1j * np.multiply.outer(y.astype(np.float64), waves[:, 0]))
     columns = np.exp(1j * (np.multiply.outer(x.astype(np.float64), waves[:, 1]) + waves[:, 2]))
@@ -80,7 +83,7 @@ def texture(y: Floats, x: Floats, waves: Floats) -> Floats:
 
 
 def draw_background(rng: np.random.Generator) -> Background:
-    """A background; it sets the size of the picture."""
+    """Return a random background, which sets the size of the picture."""
     height, width = SIZES[rng.integers(len(SIZES))]
     y = np.arange(height + 2 * MARGIN, dtype=np.float32) / height
     x = np.arange(width + 2 * MARGIN, dtype=np.float32) / height
@@ -92,7 +95,10 @@ def draw_background(rng: np.random.Generator) -> Background:
 def draw_scene(
     rng: np.random.Generator, background: Background, colour: str, motion: str, frames: tuple[int, int]
 ) -> Scene:
-    """A scene. No random value depends on the motion, so the same `rng` gives each motion the same middle frame."""
+    """Return a random scene.
+
+    No random value depends on the motion, so the same `rng` gives each motion the same middle frame.
+    """
     height, width = background.size
     length = int(rng.integers(frames[0], frames[1] + 1))
     steps = rng.choice([-1, 0, 1], size=(length, 2), p=[0.15, 0.7, 0.15]) if background.shaky else np.zeros((length, 2))
@@ -113,17 +119,17 @@ def draw_scene(
     )
 
 
-def place(scene: Scene, frame: int) -> tuple[float, float, float]:
-    """Centre (y, x) and radius in px of the ball in one frame."""
+def ball_position(scene: Scene, frame: int) -> tuple[float, float, float]:
+    """Return the ball's centre (y, x) and radius in one frame, in px."""
     height, width = scene.background.size
     y, x, radius = scene.y, scene.x, scene.radius
-    since = frame - scene.frames // 2
-    share = since / (scene.frames - 1)  # of the clip, from about -0.5 to 0.5
+    from_middle = frame - scene.frames // 2
+    share = from_middle / (scene.frames - 1)  # of the clip, from about -0.5 to 0.5
     if scene.motion in ("rising", "falling"):
         travel = height * (0.5 + 0.3 * scene.speed) * share
         y += travel if scene.motion == "falling" else -travel
     elif scene.motion == "swinging":
-        turn = 2 * np.pi * since / 22
+        turn = 2 * np.pi * from_middle / 22
         x += width * (0.09 + 0.05 * scene.speed) * (np.sin(turn + scene.phase) - np.sin(scene.phase))
     elif scene.motion == "approaching":
         radius *= (3.5 + 1.5 * scene.speed) ** share
@@ -133,10 +139,10 @@ def place(scene: Scene, frame: int) -> tuple[float, float, float]:
 
 
 def draw_frame(rng: np.random.Generator, scene: Scene, frame: int) -> Bytes:
-    """One frame as planar YCbCr 4:2:0, (3 h / 2, w) uint8, as FFmpeg's `yuv420p`."""
+    """Return one frame as planar YCbCr 4:2:0, (3 h / 2, w) uint8: FFmpeg's `yuv420p`."""
     height, width = scene.background.size
-    y, x, radius = place(scene, frame)
-    # Even, so that chroma shifts with luma.
+    y, x, radius = ball_position(scene, frame)
+    # Even numbers, so that chroma shifts with luma.
     dy, dx = MARGIN + 2 * (scene.shake[frame] // 2)
     luma = scene.background.luma[dy : dy + height, dx : dx + width].copy()
     chroma = scene.background.chroma[:, dy // 2 : (dy + height) // 2, dx // 2 : (dx + width) // 2].copy()
@@ -159,16 +165,16 @@ def draw_frame(rng: np.random.Generator, scene: Scene, frame: int) -> Bytes:
 
 
 def _inside(rows: Floats, columns: Floats, radius: float) -> Floats:
-    """How much of each pixel lies in the unit circle, (h, w); `radius` is the circle's in pixels."""
+    """Return each pixel's share (h, w) that lies in the unit circle. `radius` is the circle's radius in px."""
     return np.clip((1 - np.hypot(rows[:, None], columns[None, :])) * radius + 0.5, 0, 1)
 
 
 def to_rgb(planes: Bytes) -> Bytes:
-    """(3 h / 2, w) YCbCr to (h, w, 3) RGB by the converter that decoded clips pass through."""
+    """Convert (3 h / 2, w) YCbCr to (h, w, 3) RGB with the converter that decoded clips pass through."""
     # One thread: for so small a picture, starting more takes ten times as long as the conversion.
     return av.VideoFrame.from_ndarray(planes, format="yuv420p").to_ndarray(format="rgb24", threads=1)
 
 
 def class_name(colour: str, motion: str) -> str:
-    """`red`, `rising` -> `RedBallRising`."""
+    """Return a class name: `red`, `rising` -> `RedBallRising`."""
     return f"{colour.capitalize()}Ball{motion.capitalize()}"

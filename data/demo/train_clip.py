@@ -1,9 +1,10 @@
 """Train a tiny CLIP on stills and captions and write it to `clip/` in the hub's format.
 
-It replaces `openai/clip-vit-base-patch32` where nothing can be downloaded; the same code loads both. It is trained on
-stills rendered for it, not on clips. A still does not show the motion, so a caption names a random motion or none, and
-images and texts are matched by colour. A large CLIP also knows that "rising" and "falling" differ. This one learns it
-from captions: the features of two captions with the same colour and motion are pulled together, others apart.
+It stands in for `openai/clip-vit-base-patch32`, so that the demo downloads nothing. The same code loads both. It is
+trained on stills rendered for it, not on clips. A still does not show the motion, so a caption names a random motion or
+none, and images and texts are matched by colour. A large CLIP also knows that "rising" and "falling" differ. This one
+learns it from captions: training pulls the features of two captions with the same colour and motion together, and
+others apart.
 """
 
 import re
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 SIDE = 64  # px
 MAX_TOKENS = 77
@@ -46,12 +48,12 @@ TEMPLATES = (
     "there is {} in the scene.",
     "a clip: {}, in front of a texture.",
 )
-NAMED = ("", *MOTIONS)  # the motion in a caption, or none
+CAPTION_MOTIONS = ("", *MOTIONS)  # the motion that a caption names; "": none
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 
 
 def draw_caption(rng: np.random.Generator, colour: str, motion: str) -> str:
-    """A caption that names the colour, and the motion unless it is empty."""
+    """Return a random caption that names the colour and, unless it is empty, the motion."""
     words = [colour, "ball", motion]
     # Half of the captions contain random words, so that a user's own prompts work.
     if rng.random() < 0.5:
@@ -62,9 +64,9 @@ def draw_caption(rng: np.random.Generator, colour: str, motion: str) -> str:
 
 
 def draw_stills(settings: Settings, stream: int, count: int) -> tuple[list[Bytes], list[int]]:
-    """RGB stills (h, w, 3) at a random moment of a random motion, and the index of each one's colour."""
+    """Return RGB stills (h, w, 3) at random moments of random motions, and the index of each still's colour."""
     images, labels = [], []
-    for number in tqdm(range(count), desc="stills", unit="still", mininterval=1):
+    for number in tqdm(range(count), desc="stills", unit="still", mininterval=1, disable=None):
         rng = np.random.default_rng([settings.seed, STILLS, stream, number])
         if number % BACKGROUND_STILLS == 0:
             background = draw_background(rng)
@@ -76,9 +78,9 @@ def draw_stills(settings: Settings, stream: int, count: int) -> tuple[list[Bytes
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """CLIP's byte-level BPE: one token for each word of the captions, letters for any other text."""
+    """Return CLIP's byte-level BPE: one token for each word of the captions, letters for any other text."""
     texts = [*TEMPLATES, *SUBJECTS, *COLOURS, *MOTIONS, "ball"]
-    words = [[*word[:-1], f"{word[-1]}</w>"] for word in sorted({w for t in texts for w in re.findall(r"[a-z]+", t)})]
+    words = [[*word[:-1], f"{word[-1]}</w>"] for word in sorted(set(re.findall(r"[a-z]+", " ".join(texts))))]
     letters = sorted(ByteLevel.alphabet())
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     merges = learn_merges(words)
@@ -87,7 +89,10 @@ def make_tokenizer() -> CLIPTokenizer:
 
 
 def learn_merges(words: list[list[str]]) -> list[tuple[str, str]]:
-    """The merges that make each word one token. The library's own trainer breaks ties differently in each run."""
+    """Return the merges that make each word one token.
+
+    Written here because the library's trainer breaks ties differently in each run.
+    """
     merges = []
     while pairs := Counter(pair for word in words for pair in pairwise(word)):
         left, right = pair = min(pairs, key=lambda p: (-pairs[p], p))
@@ -100,7 +105,7 @@ def learn_merges(words: list[list[str]]) -> list[tuple[str, str]]:
 
 
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A CLIP with two layers per encoder."""
+    """Return a CLIP with two layers per encoder."""
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
         **tower,
@@ -116,21 +121,21 @@ def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """CLIP's symmetric loss over (B, B) logits; all pairs of the same label are positives."""
+    """Return CLIP's symmetric loss over (B, B) logits. All pairs with the same label are positives."""
     same = (labels[:, None] == labels[None, :]).float()
     target = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def zero_shot(model: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, colours: list[str]) -> Tensor:
-    """The colour index (B,) of the prompt nearest to each image."""
+    """Return the index (B,) of the colour whose prompt is nearest to each image."""
     tokens = tokenizer([f"a photo of a {colour} ball" for colour in colours], padding=True, return_tensors="pt")
     with torch.inference_mode():
         return model(pixel_values=pixels, **tokens).logits_per_image.argmax(1)
 
 
 def train(settings: Settings, folder: Path) -> None:
-    """Render, train, report on held-out stills, save."""
+    """Render stills, train on them, report on held-out ones, and save the model."""
     rng = np.random.default_rng([settings.seed, STILLS])
     torch.manual_seed(settings.seed)
     processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
@@ -142,18 +147,21 @@ def train(settings: Settings, folder: Path) -> None:
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.clip.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.clip.lr, total_steps=settings.clip.steps)
-    for _ in (bar := tqdm(range(settings.clip.steps), desc="train", unit="step", mininterval=1)):
+    bar = tqdm(range(settings.clip.steps), desc="train", unit="step", mininterval=1, disable=None)
+    for _ in bar:
         batch = rng.integers(len(images), size=settings.clip.batch)
-        motions = rng.choice(len(NAMED), len(batch), p=[0.2, *[0.8 / len(MOTIONS)] * len(MOTIONS)])
-        told = [(settings.colours[labels[i]], NAMED[motion]) for i, motion in zip(batch, motions, strict=True)]
-        captions = [draw_caption(rng, *words) for words in [*told, *told]]
+        motions = rng.choice(len(CAPTION_MOTIONS), len(batch), p=[0.2, *[0.8 / len(MOTIONS)] * len(MOTIONS)])
+        named = [
+            (settings.colours[labels[i]], CAPTION_MOTIONS[motion]) for i, motion in zip(batch, motions, strict=True)
+        ]
+        captions = [draw_caption(rng, *words) for words in [*named, *named]]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         output = model(pixel_values=pixels[batch], **tokens)
         first, second = output.logits_per_text.chunk(2)
-        texts, again = output.text_embeds.chunk(2)
+        texts, other_texts = output.text_embeds.chunk(2)
         loss = (contrastive_loss(first, colours[batch]) + contrastive_loss(second, colours[batch])) / 2
-        scenes = colours[batch] * len(NAMED) + torch.from_numpy(motions)
-        loss = loss + contrastive_loss(model.logit_scale.exp() * texts @ again.T, scenes)
+        scenes = colours[batch] * len(CAPTION_MOTIONS) + torch.from_numpy(motions)
+        loss = loss + contrastive_loss(model.logit_scale.exp() * texts @ other_texts.T, scenes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -163,7 +171,9 @@ def train(settings: Settings, folder: Path) -> None:
     images, labels = draw_stills(settings, 1, HELD_OUT)
     pixels = processor(images, return_tensors="pt")["pixel_values"]
     right = zero_shot(model.eval(), tokenizer, pixels, settings.colours) == torch.tensor(labels)
-    print(f"colour of held-out stills: {right.float().mean().item():.3f} right")
+    print(
+        f"train_clip: {settings.clip.steps} steps; colour of held-out stills: {right.float().mean().item():.3f} right"
+    )
 
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
@@ -175,4 +185,5 @@ if __name__ == "__main__":
     # The order of sums depends on the number of threads, and a model this small gains nothing from a second one.
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    disable_progress_bar()  # of `save_pretrained`, which takes no time
     train(load_settings(), FOLDER / "clip")

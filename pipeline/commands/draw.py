@@ -1,4 +1,4 @@
-"""`moclip draw`: pictures of clips' motion vectors, to look at. Not in the DAG, and needs no params.yaml."""
+"""`moclip draw`: pictures and animations of clips' motion vectors. It needs no params.yaml."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from moclip.errors import MoclipError, VideoError
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
 from pipeline.console.progress import show_progress
-from pipeline.stage import Workers, cpu_count, stage
+from pipeline.options import Workers, cpu_count
+from pipeline.stage import command
 
 if TYPE_CHECKING:
     from moclip.drawing.clip import DrawingResult, DrawJob
 
 
-@stage()
+@command()
 def draw(
     clips: Annotated[
         list[Path], typer.Argument(help="Clips, folders of clips, or patterns in quotes.", show_default=False)
@@ -33,7 +34,7 @@ def draw(
     out: Annotated[Path, typer.Option(help="Folder for the drawings.")] = Path("drawings"),
     over: Annotated[
         bool | None,
-        typer.Option("--over/--alone", help="Over the dimmed frame, or without.  [over; components alone]"),
+        typer.Option("--over/--alone", help="Over the dimmed frame, or without it.  [over; components alone]"),
     ] = None,
     stabilise: Annotated[
         bool, typer.Option("--stabilise", help="Subtract each frame's median motion, that of the camera.")
@@ -47,11 +48,11 @@ def draw(
 ) -> None:
     """Draw the motion vectors of clips.
 
-    mp4 is the default form: a fraction of a GIF's size, with all colours and the clip's own speed; gif and webp
-    loop by themselves in pages and slides. Arrows point where the content moves to. Each picture has a legend with the
-    px a frame at full strength, which are px of the clip, the same for all frames of a clip. Frames without vectors,
-    I-frames above all, show the motion before them in an animation; the legend says so. A clip that cannot be read is
-    reported, the others are drawn; the exit code is 1 where none could be.
+    The default form is mp4: a fraction of a GIF's size, with all colours and the clip's own speed. gif and webp loop by
+    themselves in pages and slides. Arrows point to where the content moves. The legend of each picture says how many px
+    of the clip per frame are drawn at full strength; it is the same for all frames of a clip. In an animation, frames
+    without vectors, mainly I-frames, show the motion before them, and the legend says so. A clip that cannot be read is
+    reported and the others are drawn. The exit code is 1 if none could be drawn.
     """
     with while_importing():
         from moclip.drawing.clip import drawing_paths
@@ -61,26 +62,26 @@ def draw(
     if limit is not None and not 0 < limit < float("inf"):
         raise MoclipError("must be above 0", where="--limit")
     if style == "components" and over:
-        raise MoclipError("components fill the whole picture: no frame is seen below", where="--over")
-    start, stop = _part(frames)
+        raise MoclipError("components fill the whole picture and hide the frame", where="--over")
+    start, stop = _parse_range(frames)
     drawing = Drawing(style, form, over is not False, stabilise, limit, start, stop)
     files = find_clips(clips)
     jobs = [(file, target, drawing) for file, target in zip(files, drawing_paths(files, out, style), strict=True)]
-    results = _alone(jobs[0]) if len(jobs) == 1 else _together(jobs, workers)
+    results = _draw_one(jobs[0]) if len(jobs) == 1 else _draw_many(jobs, workers)
     order = {job: number for number, job in enumerate(jobs)}
     results.sort(key=lambda result: order[result[0]])
-    for _, done in results:
-        if not isinstance(done, VideoError):
-            print_note(f"draw: {done.path}, {done.frames} frames, {done.limit:g} px a frame at full strength")
-    failed = [(file, done) for (file, *_), done in results if isinstance(done, VideoError)]
+    for _, result in results:
+        if isinstance(result, DrawingResult):
+            print_note(f"draw: {result.path}, {result.frames} frames, {result.limit:g} px a frame at full strength")
+    failed = [(file, result) for (file, *_), result in results if isinstance(result, VideoError)]
     for file, problem in failed:
         print_error(f"{file}: {problem.what}")
     if len(failed) == len(jobs):
         raise VideoError("no clip could be drawn", fix="see the reasons above")
 
 
-def _alone(job: DrawJob) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
-    """Draw one clip here, and tell of its frames."""
+def _draw_one(job: DrawJob) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
+    """Draw one clip in this process, and show the progress of its frames."""
     from moclip.drawing.clip import draw_or_reason
     from moclip.drawing.drawn_frames import count_frames
 
@@ -92,7 +93,7 @@ def _alone(job: DrawJob) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
         return [(job, draw_or_reason(job, advance))]
 
 
-def _together(jobs: list[DrawJob], workers: int) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
+def _draw_many(jobs: list[DrawJob], workers: int) -> list[tuple[DrawJob, DrawingResult | VideoError]]:
     from moclip.drawing.clip import draw_clips
 
     results = []
@@ -103,14 +104,14 @@ def _together(jobs: list[DrawJob], workers: int) -> list[tuple[DrawJob, DrawingR
     return results
 
 
-def _part(frames: str) -> tuple[int, int | None]:
-    """The ends of "A:B", either of which may be left out."""
+def _parse_range(frames: str) -> tuple[int, int | None]:
+    """Return the ends of "A:B". Either may be left out."""
     ends = re.fullmatch(r"(\d*):(\d*)", frames)
     if ends:
         start, stop = int(ends[1] or 0), int(ends[2]) if ends[2] else None
         if stop is None or start < stop:
             return start, stop
-    raise MoclipError(f"{frames} is no part of a clip", where="--frames", fix="for example 10:20, 10: or :20")
+    raise MoclipError(f"{frames} is not a range of frames", where="--frames", fix="for example 10:20, 10: or :20")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`moclip export`: the trained models in one folder that works without DVC. Not a stage of the DAG."""
+"""`moclip export`: write the trained models to one folder that works without DVC."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.io import read_json
 from pipeline.params import Params
-from pipeline.stage import stage
+from pipeline.stage import command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,21 +22,23 @@ if TYPE_CHECKING:
     from pipeline.inputs import Inputs
 
 CHECKED_CLIPS = 16
+"""Test clips that the ONNX graph is checked on."""
 
 
-@stage("dataset.root", *PREDICT_KEYS)
+@command("dataset.root", *PREDICT_KEYS)
 def export(
     params: Params,
-    folder: Annotated[Path, typer.Argument(help="Folder to write; an earlier bundle there makes way.")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="MV-TSN and the head also as an ONNX graph.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder to write. An earlier bundle there is replaced.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write MV-TSN and the head as an ONNX graph.")] = False,
     without_clip: Annotated[
-        bool, typer.Option("--without-clip", help="Name CLIP by its hub id instead of copying it.")
+        bool, typer.Option("--without-clip", help="Record CLIP's hub id instead of copying CLIP.")
     ] = False,
 ) -> None:
-    """Put the trained models into one folder that works without DVC.
+    """Write the trained models to one folder that works without DVC.
 
-    For `moclip predict --bundle DIR` and `moclip.load(DIR)`: weights, classes, text features, how a clip is looked at,
-    and a model card with the scores of the last run. The ONNX graph is run on test clips and must give the same logits.
+    Use it with `moclip predict --bundle DIR` or `moclip.load(DIR)`. It holds weights, classes, text features, the
+    settings for reading clips, and a model card with the scores of the last run. The ONNX graph is run on test clips
+    and must give the same logits.
     """
     with while_importing():
         from moclip.inference.bundle import save_bundle
@@ -44,29 +46,29 @@ def export(
 
     predictor, inputs = load_predictor(params), check_consistent(params)
     check_scores(inputs)
-    examples = _examples(predictor, inputs) if onnx else None
-    about, revision = _about(params, folder, inputs), params.clip.revision or None
-    gap = save_bundle(predictor, folder, params.clip.model, not without_clip, about, examples, revision)
-    if examples and gap is not None:
-        print_note(f"export: onnxruntime gives the networks' logits of {len(examples[0])} clips within {gap:.1e}")
+    examples = _example_batch(predictor, inputs) if onnx else None
+    about, revision = _card_content(params, folder, inputs), params.clip.revision or None
+    difference = save_bundle(predictor, folder, params.clip.model, not without_clip, about, examples, revision)
+    if examples and difference is not None:
+        print_note(f"export: the ONNX graph gives the same logits of {len(examples[0])} clips within {difference:.1e}")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print_note(f"export: {folder}, {size / 1e6:.1f} MB; try: moclip predict --bundle {folder} CLIP")
 
 
-def _about(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
-    """What config.json and the card say of scores and data."""
+def _card_content(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
+    """Return what config.json and the model card say about scores and data."""
     from moclip.data.selection import tally, usable_clips
 
     scores = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     fusion = scores["fusion"]
     return {
         "name": folder.resolve().name,
-        "streams": {name: {"title": STREAM_LABELS[name]} | one for name, one in scores.items() if one},
+        "streams": {name: {"title": STREAM_LABELS[name]} | score for name, score in scores.items() if score},
         "cost": read_json(paths.COST_JSON, "evaluate"),
         "data": {
             "name": "/".join(Path(params.dataset.root).resolve().parts[-2:]),
-            "fingerprint": inputs.fingerprint(),
-            "splits": tally(usable_clips(inputs.index)["split"]),
+            "fingerprint": inputs.clips.fingerprint(),
+            "splits": tally(usable_clips(inputs.clips.index)["split"]),
             "test": {
                 "clips": fusion["n"],
                 "left_out": sum(fusion["skipped"].values()),
@@ -77,17 +79,17 @@ def _about(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _examples(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Fields (B, S, 2, rows, columns) and stills (B, K, P) of some test clips, from the stores."""
+def _example_batch(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Return fields (B, S, 2, rows, columns) and still features (B, K, P) of some test clips, from the stores."""
     import numpy as np
 
     rows = inputs.fused_rows("test")
     chosen = set(rows["id"].iloc[np.linspace(0, len(rows) - 1, min(CHECKED_CLIPS, len(rows))).astype(int)])
-    moving = inputs.motion_rows("test")
-    picked = moving["id"].isin(chosen).to_numpy()
+    motion = inputs.motion_rows("test")
+    picked = motion["id"].isin(chosen).to_numpy()
     segments = predictor.views.segments
-    fields = inputs.fields().read_async(inputs.motion_clips("test")[picked], segments)()
-    stills = inputs.stills(list(moving["id"][picked]))
+    fields = inputs.sampled_fields().read_async(inputs.motion_clips("test")[picked], segments)()
+    stills = inputs.still_features(list(motion["id"][picked]))
     return fields.reshape(-1, segments, *fields.shape[1:]), np.ascontiguousarray(stills, np.float32)
 
 

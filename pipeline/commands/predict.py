@@ -1,4 +1,4 @@
-"""`moclip predict`: which action a clip shows, by the models that `dvc repro` left, or by a bundle of them."""
+"""`moclip predict`: say which action a clip shows, with the trained models or an exported bundle."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_error, print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import rounded
+from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
-from pipeline.stage import Workers, cpu_count, stage
+from pipeline.stage import command
 
 if TYPE_CHECKING:
     from moclip.inference.predictor import Prediction, Predictor
@@ -40,10 +41,10 @@ PREDICT_KEYS = (
     "evaluate.protocol",
     "evaluate.crop",
 )
-"""What it takes to look at a clip as the models were trained to."""
+"""The keys that decide how a clip is read for the models, for a command to declare."""
 
 
-@stage(*PREDICT_KEYS)
+@command(*PREDICT_KEYS)
 def predict(
     params: Params | None,
     clips: Annotated[
@@ -54,17 +55,16 @@ def predict(
         str | None, typer.Option(help='Choose from these instead, no training needed: "a, b, c".', show_default=False)
     ] = None,
     from_bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="A folder of `moclip export`.  [what dvc repro left]")
+        Path | None, typer.Option("--bundle", help="A folder written by `moclip export`.  [the models of dvc repro]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row a clip and rank.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row per clip and rank.")] = False,
     workers: Workers = cpu_count(),
 ) -> None:
-    """Say which action a clip shows.
+    """Say which action a clip shows, with the models that `dvc repro` trained.
 
-    Names the most probable classes by fusion, by motion alone and by zero-shot CLIP, side by side, with the models that
-    `dvc repro` left or those of a bundle. A clip that cannot be read is reported, the others are answered; the exit
-    code is 1 where none could be.
+    Shows the most probable classes of fusion, of motion alone and of zero-shot CLIP side by side. A clip that cannot be
+    read is reported and the others are answered. The exit code is 1 if none could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips
@@ -72,22 +72,22 @@ def predict(
     if as_json and as_csv:
         raise MoclipError("--json and --csv exclude each other")
     files = find_clips(clips)
-    predictor = _predictor(params, from_bundle)
+    predictor = _chosen_predictor(params, from_bundle)
     if labels is not None:
         predictor = predictor.with_labels([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
     with show_progress("predict", len(files)) as advance:
-        # a single clip has no other to protect, and is answered sooner without worker processes
+        # worker processes protect clips from a crash on another one; a single clip is faster without
         answers = predictor.predict(files) if len(files) == 1 else predictor.predict_in_processes(files, workers)
         for path, answer in zip(files, answers, strict=True):
-            results.append({"clip": str(path)} | _named(answer, top))
+            results.append({"clip": str(path)} | _top_classes(answer, top))
             advance(1)
     if as_json:
-        print(json.dumps(rounded(results), indent=2))  # ASCII: whatever the terminal can show
+        print(json.dumps(rounded(results), indent=2))  # ASCII, which every terminal can show
     elif as_csv:
-        print(_csv(results), end="")
+        print(_csv_text(results), end="")
     else:
-        _show(results)
+        _print_table(results)
     failed = [result for result in results if "error" in result]
     for result in failed:
         print_error(f"{result['clip']}: {result['error']}")
@@ -95,20 +95,20 @@ def predict(
         raise VideoError("no clip could be read", fix="see the reasons above")
 
 
-def _predictor(params: Params | None, folder: Path | None) -> Predictor:
+def _chosen_predictor(params: Params | None, folder: Path | None) -> Predictor:
     if folder:
         with while_importing():
             from moclip.inference.bundle import load_bundle
         return load_bundle(folder)
     if params is None:
-        raise parameters.missing(paths.PARAMS, "or name a bundle: --bundle DIR")
+        raise parameters.missing_file_error(paths.PARAMS, "or name a bundle: --bundle DIR")
     return load_predictor(params)
 
 
 def load_predictor(params: Params) -> Predictor:
-    """The models that `dvc repro` left. Raises MoclipError where they are absent, or do not belong together.
+    """Load the models that `dvc repro` trained. Raises MoclipError if they are missing or do not belong together.
 
-    PyTorch and CLIP, which take seconds to import, come after what can be told without them.
+    Missing models are reported before PyTorch and CLIP are imported, which takes seconds.
     """
     for path, maker in ((paths.MV_TSN, "train_mv"), (paths.FUSION, "train_fusion")):
         if not path.exists():
@@ -120,11 +120,11 @@ def load_predictor(params: Params) -> Predictor:
         from moclip.models.device import pick_device
         from moclip.models.fusion import load_fusion
         from moclip.models.mv_tsn import load_mv_tsn
-        from pipeline.consistency import check_consistent  # and with it zarr and pandas, which a bundle does without
+        from pipeline.consistency import check_consistent  # imports zarr and pandas, which bundles do not need
 
     inputs = check_consistent(params)
     device = pick_device()
-    mv_tsn, (text, logit_scale) = load_mv_tsn(paths.MV_TSN), inputs.text()
+    mv_tsn, (text, logit_scale) = load_mv_tsn(paths.MV_TSN), inputs.text_features()
     mv = params.mv
     fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate)
     segments, crops = params.evaluate.views
@@ -135,13 +135,13 @@ def load_predictor(params: Params) -> Predictor:
         tuple(mv_tsn.config.classes),
         text,
         logit_scale,
-        tuple(inputs.clip_text.attributes["prompts"]),
+        tuple(inputs.artifacts.clip_text.attributes["prompts"]),
         fields,
         ViewSettings(segments, crops, params.evaluate.crop, params.clip.frames, params.clip.choice, params.seed),
     )
 
 
-def _named(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
+def _top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     if isinstance(answer, VideoError):
         return {"error": answer.what}
     return {
@@ -150,12 +150,12 @@ def _named(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     }
 
 
-def _show(results: list[dict[str, Any]]) -> None:
+def _print_table(results: list[dict[str, Any]]) -> None:
     from moclip.inference.predictor import STREAMS
 
     streams = [stream for stream in STREAMS if any(stream in result for result in results)]
     rows = [
-        (result["clip"] if rank == 0 else "", *(_share(result[stream][rank]) for stream in streams))
+        (result["clip"] if rank == 0 else "", *(_class_text(result[stream][rank]) for stream in streams))
         for result in results
         if "error" not in result
         for rank in range(len(result["zero_shot"]))
@@ -164,12 +164,15 @@ def _show(results: list[dict[str, Any]]) -> None:
         print_result("which action?", ("clip", *(STREAM_LABELS[stream] for stream in streams)), rows)
 
 
-def _share(one: dict[str, Any]) -> str:
-    return f"{one['class']} {one['probability']:.2f}"
+def _class_text(answer: dict[str, Any]) -> str:
+    return f"{answer['class']} {answer['probability']:.2f}"
 
 
-def _csv(results: list[dict[str, Any]]) -> str:
-    """clip, rank, a class and its probability a stream, error: a row a clip and rank, one without rank for an error."""
+def _csv_text(results: list[dict[str, Any]]) -> str:
+    """Return CSV with a row per clip and rank, or one row with the error of a clip.
+
+    Columns: clip, rank, a class and its probability per stream, error.
+    """
     from moclip.inference.predictor import STREAMS
 
     text = io.StringIO()
@@ -184,8 +187,8 @@ def _csv(results: list[dict[str, Any]]) -> str:
             row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1}
             for stream in STREAMS:
                 if stream in result:
-                    one = result[stream][rank]
-                    row |= {stream: one["class"], f"{stream}_probability": rounded(one["probability"])}
+                    answer = result[stream][rank]
+                    row |= {stream: answer["class"], f"{stream}_probability": rounded(answer["probability"])}
             writer.writerow(row)
     return text.getvalue()
 

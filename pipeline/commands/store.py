@@ -1,4 +1,4 @@
-"""`moclip store`: look into the store of motion fields, and check it."""
+"""`moclip store`: show what the store of motion fields holds, and check it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Look into the store of motion fields, and check it.",
+    help="Show what the store of motion fields holds, and check it.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
 def info() -> None:
-    """What is in the store: clips, frames, size, and how the fields were made."""
+    """Show what is in the store: clips, frames, size, and how the fields were made."""
     from moclip.data.selection import tally
 
-    reader = _reader()
+    reader = _open_store()
     ok = reader.table[reader.table["status"] == "ok"]
     files = reader.folder.sizes()
     size, frames = sum(files.values()), int(ok["length"].sum())
@@ -51,36 +51,37 @@ def info() -> None:
 
 
 def verify() -> None:
-    """Recompute every clip's checksum; name each damaged clip and end with exit code 1 if there is one."""
+    """Recompute every clip's checksum. Name each damaged clip, and exit with 1 if there is one."""
     from moclip.store.verify import verify_store
 
-    _check_there()
+    _check_project_folder()
     problems = verify_store(paths.MV_STORE, paths.MV_TABLE)
     if problems:
         raise StoreError(
             f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
             where=paths.MV_STORE,
-            fix="make it anew: moclip extract_mv --rebuild",
+            fix="make it again: moclip extract_mv --rebuild",
         )
     print_note(f"{paths.MV_STORE}: every clip is as it was extracted")
 
 
 def show(
-    clip: Annotated[str, typer.Argument(help="The clip's id (class/file), or a part of it that no other has.")],
+    clip: Annotated[str, typer.Argument(help="The clip's id (class/file), or a part of it that no other clip has.")],
 ) -> None:
-    """Where a clip lies, its frame types, and how much moves in each frame."""
+    """Show where a clip is in the store, its frame types, and how much moves in each frame."""
     import numpy as np
 
     from moclip.motion.quantise import dequantise
 
-    reader = _reader()
+    reader = _open_store()
     ids = [str(name) for name in reader.table["id"]]
     found = [clip] if clip in ids else [name for name in ids if clip in name]
     if len(found) != 1:
-        near = "\n  ".join(found[:5])
-        raise StoreError(f"{len(found)} clips are called so", where=clip, fix=near or "see data/index.parquet")
+        matches = "\n  ".join(found[:5])
+        fix = matches or "see data/index.parquet"
+        raise StoreError(f"{len(found)} clips have this in their id", where=clip, fix=fix)
     row = reader.row(found[0])
-    moved = np.hypot(*np.moveaxis(dequantise(reader.read_video(found[0]), reader.attributes["clip"]), 1, 0))
+    lengths = np.hypot(*np.moveaxis(dequantise(reader.read_video(found[0]), reader.attributes["clip"]), 1, 0))
     print_result(
         found[0],
         ("", "value"),
@@ -88,34 +89,34 @@ def show(
     )
     print_result(
         "displacement in px of the canvas",
-        ("frame", "type", "mean", "99 % below", "cells that move"),
+        ("frame", "type", "mean", "99 % are below", "cells that move"),
         [
             (
                 number,
                 chr(kind),
-                f"{field.mean():.2f}",
-                f"{np.quantile(field, 0.99):.2f}",
-                f"{(field > 0).mean():.0%}",
+                f"{length.mean():.2f}",
+                f"{np.quantile(length, 0.99):.2f}",
+                f"{(length > 0).mean():.0%}",
             )
-            for number, (kind, field) in enumerate(zip(reader.frame_types(found[0]), moved, strict=True))
+            for number, (kind, length) in enumerate(zip(reader.frame_types(found[0]), lengths, strict=True))
         ],
     )
 
 
-def _reader() -> FieldReader:
+def _open_store() -> FieldReader:
     from moclip.store.reader import FieldReader
 
-    _check_there()
+    _check_project_folder()
     return FieldReader(paths.MV_STORE, paths.MV_TABLE)
 
 
-def _check_there() -> None:
-    """Where there is no store, say so if that is because this is not the project's folder."""
-    from pipeline import params as parameters  # and with it pydantic and yaml, which take longer than `moclip --help`
+def _check_project_folder() -> None:
+    """If there is no store because this is not the project's folder, say so."""
+    from pipeline import params as parameters  # imports pydantic and yaml, which `moclip --help` does not need
 
     if not paths.MV_STORE.exists():
-        parameters.check_folder()
+        parameters.check_project_folder()
 
 
-for shown in (info, verify, show):
-    app.command(shown.__name__)(as_command(shown))
+for subcommand in (info, verify, show):
+    app.command(subcommand.__name__)(as_command(subcommand))

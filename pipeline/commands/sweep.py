@@ -1,4 +1,4 @@
-"""`moclip sweep`: a grid of parameters, each with every seed, as DVC experiments -> a table and a plot of them."""
+"""`moclip sweep`: run a grid of parameters with several seeds as DVC experiments -> a table and a plot."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipeline import params as parameters
 from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import read_json, rounded, write_json, write_text
+from pipeline.options import value_text
 from pipeline.params import Params
-from pipeline.stage import shown, stage
+from pipeline.stage import command
 
 Grid = dict[str, list[Any]]
 
 
-@stage("dataset.seeds")
+@command("dataset.seeds")
 def sweep(
     params: Params,
     settings: Annotated[
@@ -29,78 +30,79 @@ def sweep(
         typer.Argument(help="KEY=VALUE,VALUE,... of params.yaml; several keys: every combination.", show_default=False),
     ],
     name: Annotated[str | None, typer.Option(help="Folder of the results in metrics/sweeps.  [from the keys]")] = None,
-    out: Annotated[Path, typer.Option(help="Where that folder lies.")] = paths.METRICS / "sweeps",
+    out: Annotated[Path, typer.Option(help="The folder that it is in.")] = paths.METRICS / "sweeps",
     show: Annotated[bool, typer.Option("--show", help="Print what the runs print.")] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="Say what would be run, and stop.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="List the runs, and stop.")] = False,
 ) -> None:
-    """Run a grid of parameters as DVC experiments, each with every seed of dataset.seeds, and compare them.
+    """Run a grid of parameters with several seeds as DVC experiments, and compare them.
 
-    Experiments of this commit that are done, with the code as it is now, are taken as they are, however they were
-    started; so an interrupted sweep goes on where it stood. Sweeps of one --name add up. Writes table.csv, table.json
-    and plot.png: top-1 as mean and standard deviation over the seeds, beside the multiply-adds of a video.
+    Each combination runs with every seed of dataset.seeds. Experiments of this commit that have finished with the
+    current code are not run again, however they were started, so an interrupted sweep resumes. Sweeps with the same
+    --name add up. Writes table.csv, table.json and plot.png: top-1 as mean and standard deviation over the seeds, and
+    the multiply-adds of a video.
     """
     raw = parameters.read_raw(paths.PARAMS)
-    grid = _grid(settings)
+    grid = _parse_grid(settings)
     label = name or "-".join(key.replace(".", "_") for key in grid)
     wanted = [
-        _checked(raw, dict(zip(grid, values, strict=True)) | {"seed": seed})  # all of them before anything runs
+        _checked_values(raw, dict(zip(grid, values, strict=True)) | {"seed": seed})  # all, before anything runs
         for values in itertools.product(*grid.values())
         for seed in params.dataset.seeds
     ]
-    contents = [_content(parameters.changed(raw, values)) for values in wanted]
-    done = _done()
-    missing = [values for values, content in zip(wanted, contents, strict=True) if content not in done]
+    identities = [_identity(parameters.with_values(raw, values)) for values in wanted]
+    done = _finished_by_identity()
+    missing = [values for values, identity in zip(wanted, identities, strict=True) if identity not in done]
     print_note(f"sweep {label}: {len(wanted)} runs, {len(wanted) - len(missing)} of them done, {len(missing)} to go")
     if dry:
         for values in missing:
             print_note("  " + " ".join(f"{key}={value}" for key, value in values.items()))
         return
-    failed = _run(label, raw, missing, show)
+    failed = _run_missing(label, raw, missing, show)
     folder = out / label
-    runs = _done() if missing else done
-    rows = _merged(folder / "table.json", _rows(grid, wanted, [runs.get(content) for content in contents]))
-    _write(folder, rows)
+    runs = _finished_by_identity() if missing else done
+    rows = _table_rows(grid, wanted, [runs.get(identity) for identity in identities])
+    _write_results(folder, _with_earlier_rows(folder / "table.json", rows))
     if failed:
         raise MoclipError(f"{len(failed)} of {len(missing)} runs failed; the first:\n  {failed[0]}", where=label)
 
 
-def _grid(settings: list[str]) -> Grid:
+def _parse_grid(settings: list[str]) -> Grid:
     grid: Grid = {}
     for setting in settings:
         key, sign, values = setting.partition("=")
         if not sign or not values:
             raise MoclipError("wanted KEY=VALUE,VALUE,...", where=setting, fix="for example: tsn.size=64,96,128")
-        if key not in parameters.every_key():
-            raise parameters.unknown(key)
+        if key not in parameters.all_keys():
+            raise parameters.unknown_key_error(key)
         if key == "seed":
-            raise MoclipError("seeds are those of dataset.seeds", where=setting, fix="--dataset-seeds '[0, 1, 2]'")
-        listed = parameters.option_value(f"[{values}]")
+            raise MoclipError("the seeds are those of dataset.seeds", where=setting, fix="--dataset-seeds '[0, 1, 2]'")
+        listed = parameters.parse_value(f"[{values}]")
         if not isinstance(listed, list):
-            raise MoclipError("cannot be read as values", where=setting)
+            raise MoclipError("the values are not valid YAML", where=setting)
         grid[key] = listed
     return grid
 
 
-def _checked(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values` as the model reads them: `1e-4` is a number, whatever YAML says."""
-    read = parameters.validate(parameters.changed(raw, values), source="sweep").model_dump(mode="json")
+def _checked_values(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return `values` as the model of params.yaml reads them: `1e-4` is a number."""
+    read = parameters.validate(parameters.with_values(raw, values), source="sweep").model_dump(mode="json")
     return {key: parameters.value_at(read, key) for key in values}
 
 
-def _content(params: dict[str, Any]) -> str:
-    """What makes two runs one: every parameter, whatever `dataset.seeds` says, which no run reads."""
-    plain = parameters.validate(params, source="experiment").model_dump()
-    plain["dataset"].pop("seeds")
-    return repr(plain)
+def _identity(params: dict[str, Any]) -> str:
+    """Return a text that is the same for two runs with the same parameters. No run reads `dataset.seeds`."""
+    values = parameters.validate(params, source="experiment").model_dump()
+    values["dataset"].pop("seeds")
+    return repr(values)
 
 
-def _run(label: str, raw: dict[str, Any], missing: list[dict[str, Any]], show: bool) -> list[str]:
+def _run_missing(label: str, raw: dict[str, Any], missing: list[dict[str, Any]], show: bool) -> list[str]:
     failed = []
     with show_progress(f"sweep {label}", len(missing), "run") as advance:
         for values in missing:
-            name = experiments.name_of(label, parameters.changed(raw, values))
+            name = experiments.experiment_name(label, parameters.with_values(raw, values))
             try:
-                experiments.run(name, values, show)
+                experiments.run_experiment(name, values, show)
             except MoclipError as problem:
                 failed.append(f"{' '.join(f'{key}={value}' for key, value in values.items())}: {problem}")
                 print_error(failed[-1])
@@ -108,23 +110,24 @@ def _run(label: str, raw: dict[str, Any], missing: list[dict[str, Any]], show: b
     return failed
 
 
-def _done() -> dict[str, experiments.Finished]:
-    """The experiments that are done, by content."""
-    return {_content(one.params): one for one in experiments.finished()}
+def _finished_by_identity() -> dict[str, experiments.FinishedExperiment]:
+    return {_identity(experiment.params): experiment for experiment in experiments.finished_experiments()}
 
 
-def _rows(grid: Grid, wanted: list[dict[str, Any]], found: list[experiments.Finished | None]) -> list[dict[str, Any]]:
-    """A row a combination: its values, how many seeds are done, and each stream's scores over them."""
-    rows: dict[str, tuple[dict[str, Any], list[experiments.Finished]]] = {}
+def _table_rows(
+    grid: Grid, wanted: list[dict[str, Any]], found: list[experiments.FinishedExperiment | None]
+) -> list[dict[str, Any]]:
+    """Return a row per combination: its values, the number of finished seeds, and each stream's scores over them."""
+    rows: dict[str, tuple[dict[str, Any], list[experiments.FinishedExperiment]]] = {}
     for values, run in zip(wanted, found, strict=True):
         own = {key: value for key, value in values.items() if key in grid}
         _, runs = rows.setdefault(repr(own), (own, []))
         if run:
             runs.append(run)
-    return [{"values": own, "runs": len(runs), "streams": _streams(runs)} for own, runs in rows.values() if runs]
+    return [{"values": own, "runs": len(runs), "streams": _stream_scores(runs)} for own, runs in rows.values() if runs]
 
 
-def _streams(runs: list[experiments.Finished]) -> dict[str, dict[str, Any]]:
+def _stream_scores(runs: list[experiments.FinishedExperiment]) -> dict[str, dict[str, Any]]:
     import numpy as np
 
     streams = {}
@@ -145,14 +148,14 @@ def _streams(runs: list[experiments.Finished]) -> dict[str, dict[str, Any]]:
     return streams
 
 
-def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with those of earlier sweeps of the same name, which have other values."""
+def _with_earlier_rows(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows after those of earlier sweeps with the same name and other values."""
     earlier = read_json(path, "sweep")["rows"] if path.exists() else []
     own = [row["values"] for row in rows]
     return [row for row in earlier if row["values"] not in own] + rows
 
 
-def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+def _write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
     import pandas as pd
 
     if not rows:
@@ -186,9 +189,9 @@ def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
         ),
         [
             (
-                *(shown(row["values"].get(key, "")) for key in keys),
+                *(value_text(row["values"].get(key, "")) for key in keys),
                 row["runs"],
-                *(_score(row["streams"].get(stream)) for stream in streams),
+                *(_score_text(row["streams"].get(stream)) for stream in streams),
                 f"{row['streams']['fusion']['multiply_adds_m']:,.1f}",
             )
             for row in rows
@@ -200,7 +203,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _score(part: dict[str, Any] | None) -> str:
+def _score_text(part: dict[str, Any] | None) -> str:
     if part is None:
         return ""
     spread = "" if part["top1_sd"] is None else f"±{part['top1_sd']:.3f}"

@@ -1,6 +1,6 @@
-"""`moclip timing`: how long a clip takes from file to class, part by part -> metrics/timing.json. Not in the DAG.
+"""`moclip timing`: measure how long a clip takes from file to class, part by part -> metrics/timing.json.
 
-Times differ on every run and machine: DVC does not watch the file, and git does not hold it.
+Times differ on every run and machine, so neither DVC nor git tracks the file.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pipeline.console.output import print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.params import Params
-from pipeline.stage import stage
+from pipeline.stage import command
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@stage("dataset.root", *PREDICT_KEYS)
+@command("dataset.root", *PREDICT_KEYS)
 def timing(
     params: Params,
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many test clips, evenly over the classes.")] = 40,
 ) -> None:
     """Measure how long a clip takes from its file to its class, part by part.
 
-    One clip at a time, after two for warming up, with the models that `dvc repro` left. Writes metrics/timing.json:
-    milliseconds a clip, median and 90th percentile.
+    Runs one clip at a time, after two to warm up, with the models that `dvc repro` trained. Writes metrics/timing.json:
+    milliseconds per clip, median and 90th percentile.
     """
     with while_importing():
         import numpy as np
@@ -49,9 +49,9 @@ def timing(
     if rows.empty:
         raise DatasetError("no usable test clip", where=paths.INDEX)
     chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]
-    with ExitStack() as fetching:
-        places = (join_path(params.dataset.root, path) for path in chosen["path"])
-        _measure(params, chosen, [fetching.enter_context(local_copy(place)) for place in places])
+    with ExitStack() as copies:
+        urls = (join_path(params.dataset.root, path) for path in chosen["path"])
+        _measure(params, chosen, [copies.enter_context(local_copy(url)) for url in urls])
 
 
 def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
@@ -67,11 +67,11 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
 
     @contextmanager
     def part(name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         yield
         if predictor.device.type == "cuda":
-            torch.cuda.synchronize()  # else the part that waits for the GPU would take the time of those before it
-        spent[name].append(time.perf_counter() - begun)
+            torch.cuda.synchronize()  # or the part that waits for the GPU would include the time of earlier parts
+        spent[name].append(time.perf_counter() - started)
 
     with show_progress("timing", len(files)) as advance:
         for path in files:
@@ -95,7 +95,7 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
         },
     )
     print_result(
-        f"ms a clip, {len(files)} clips of {chosen['frames'].mean():.0f} frames, {torch.get_num_threads()} threads",
+        f"ms per clip, {len(files)} clips of {chosen['frames'].mean():.0f} frames, {torch.get_num_threads()} threads",
         ("", "median", "90 % are below"),
         [(name.replace("_", " "), f"{ms['median']:.1f}", f"{ms['p90']:.1f}") for name, ms in milliseconds.items()],
     )

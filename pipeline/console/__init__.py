@@ -1,1 +1,1 @@
-"""What a command prints, how it shows progress, and how it ends."""
+"""What commands print, how they show progress, and how they end."""

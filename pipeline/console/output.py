@@ -1,7 +1,7 @@
-"""What a command prints: results, notes, tables and errors, in one style.
+"""Print results, notes, tables and errors in one style.
 
-Results and notes go to stdout, progress and errors to stderr. A result is what the command was asked for; notes and
-tables tell about a stage's work, and --quiet leaves them out.
+Results and notes go to stdout, progress and errors to stderr. A result is what the command was asked for. Notes and
+tables report on a stage's work, and --quiet silences them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
-
-BRIEF = 1.0
-"""Seconds below which progress leaves no line: the stage's own line says it all."""
 Value = TypeVar("Value")
 
 
 @dataclass
 class _Screen:
-    """How much this process prints, and the progress bar that is on the screen."""
+    """How much this process prints, and the progress bar on the screen."""
 
     quiet: bool = False
     verbose: bool = False
@@ -36,33 +33,33 @@ screen = _Screen()
 
 
 def set_verbosity(quiet: bool = False, verbose: bool = False) -> None:
-    """Set how much is said from here on."""
+    """Set how much this process prints."""
     screen.quiet, screen.verbose = quiet, verbose
 
 
 def print_note(text: str) -> None:
-    """A line for the reader, on stdout; silent under --quiet."""
+    """Print a line on stdout, unless --quiet is given."""
     if not screen.quiet:
-        say(text, sys.stdout)
+        print_lines(text, sys.stdout)
 
 
 def print_error(text: str) -> None:
-    """What went wrong, on stderr: "WHERE: WHAT", and what to do in an indented line below."""
-    if tells():
-        say(f"error: {text}", sys.stderr)
+    """Print an error on stderr: "WHERE: WHAT", then what to do in an indented line."""
+    if reports_errors():
+        print_lines(f"error: {text}", sys.stderr)
 
 
-def tells() -> bool:
-    """Whether it is up to this process to tell of an error: of several launched together, one does."""
+def reports_errors() -> bool:
+    """Whether this process prints errors. Of several processes that train together, only one does."""
     if "LOCAL_RANK" not in os.environ:
         return True
-    from moclip.training.distributed import first_to_fail  # and with it torch
+    from moclip.training.distributed import first_to_fail  # imports torch
 
     return first_to_fail()
 
 
-def say(text: str, stream: TextIO) -> None:
-    """Print whole lines; a bar on the screen steps aside for them."""
+def print_lines(text: str, stream: TextIO) -> None:
+    """Print whole lines, above the progress bar if there is one."""
     if screen.bar is None:
         print(text, file=stream, flush=True)
     else:
@@ -71,7 +68,7 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A stage's account of its work as a table; silent under --quiet."""
+    """Print a table about a stage's work on stdout, unless --quiet is given."""
     if not screen.quiet:
         print_result(title, columns, rows)
 
@@ -79,10 +76,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def print_result(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print a table that was asked for, on stdout: headers, columns of numbers to the right.
+    """Print a table on stdout, with headers, and with columns of numbers aligned right.
 
-    As wide as the terminal; where stdout is none, as wide as it takes, without colours. `styles` maps a cell's whole
-    text to rich's name of a style.
+    It fits the width of the terminal. If stdout is not a terminal, it is as wide as needed and has no colours. `styles`
+    maps the text of a cell to the name of one of rich's styles.
     """
     from rich.box import Box  # rich takes longer to import than `moclip --help` to run
     from rich.console import Console
@@ -90,13 +87,13 @@ def print_result(
     from rich.text import Text
 
     cells = [[str(cell) for cell in row] for row in rows]
-    ruled = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)  # a line below the headers, nothing else
-    shown = Table(box=ruled, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    rule_below_headers = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
+    table = Table(box=rule_below_headers, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     for number, column in enumerate(columns):
         right = all(_NUMBER.fullmatch(row[number]) for row in cells)
-        shown.add_column(column, justify="right" if right else "left", overflow="fold")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in cells:
-        shown.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))  # Text: no markup in [brackets]
+        table.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))  # Text: [brackets] are not markup
     terminal = sys.stdout.isatty()
     console = Console(
         color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
@@ -105,12 +102,12 @@ def print_result(
     )
     with console.capture() as captured:
         console.print(Text(title, "bold"), soft_wrap=True)
-        console.print(shown)
-    say("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n", sys.stdout)
+        console.print(table)
+    print_lines("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n", sys.stdout)
 
 
 _NO_WIDTH = 1 << 16  # characters: nothing is cut or wrapped
-_NUMBER = re.compile(r"-?|[-+]?\d[\d.,]*([-x±][\d.,]+)?( ?%)?")  # a range, "8x1", "0.91±0.02" too; or nothing
+_NUMBER = re.compile(r"-?|[-+]?\d[\d.,]*([-x±][\d.,]+)?( ?%)?")  # also a range, "8x1", "0.91±0.02", or an empty cell
 
 STREAM_LABELS = {
     "zero_shot": "zero-shot CLIP",
@@ -119,17 +116,17 @@ STREAM_LABELS = {
     "score_sum": "sum of both scores",
     "fusion": "fusion of both",
 }
-"""What the streams are called wherever they are shown."""
+"""The names of the streams in tables, plots and the report."""
 
 
 def print_scores(
     streams: dict[str, dict[str, Any]], cost: dict[str, float], show: Callable[..., None] = print_table
 ) -> None:
-    """The accuracies of the streams on the test split, and the multiply-adds of a video in millions."""
+    """Print the accuracies of the streams on the test split, and the multiply-adds of a video in millions."""
     first = next(iter(streams.values()))
-    left_out = sum(first["skipped"].values())
+    skipped = sum(first["skipped"].values())
     show(
-        f"test split: {first['n']} clips scored, {left_out} left out",
+        f"test split: {first['n']} clips scored, {skipped} left out",
         ("", "views", "top-1", "95 % interval", "top-5", "mean class", "M multiply-adds"),
         [
             (
@@ -146,9 +143,9 @@ def print_scores(
 
 
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:
-    """Name the rows (columns id, status, reason) that are not ok, the first `most` of them in full."""
-    bad = rows[rows["status"] != "ok"]
-    for row in bad.head(most).itertuples():
+    """Print the id and reason of rows (columns id, status, reason) that are not ok, at most `most`."""
+    failed = rows[rows["status"] != "ok"]
+    for row in failed.head(most).itertuples():
         print_note(f"  not usable: {row.id}: {row.reason}")
-    if len(bad) > most:
-        print_note(f"  ... and {len(bad) - most} more")
+    if len(failed) > most:
+        print_note(f"  ... and {len(failed) - most} more")

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, plain lines elsewhere."""
+"""Show progress: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-from pipeline.console.output import BRIEF, say, screen
+from pipeline.console.output import print_lines, screen
 
-LINE_EVERY = 10.0
+LINE_INTERVAL = 10.0
 """Seconds between plain progress lines."""
+
+SHORT_WORK = 1.0
+"""Work that takes fewer seconds leaves no progress line: the stage's own line is enough."""
 
 Advance = Callable[[int], None]
 Log = Callable[[dict[str, float]], None]
@@ -22,32 +23,31 @@ Log = Callable[[dict[str, float]], None]
 
 @contextmanager
 def show_progress(label: str, total: int, unit: str = "clip") -> Iterator[Advance]:
-    """Yield `advance(n)`: on a terminal a bar with rate and remaining time, elsewhere a line every 10 s.
+    """Yield `advance(count)`. On a terminal it moves a bar with rate and remaining time, elsewhere a line every 10 s.
 
-    Lines also under --verbose, where a bar and the log would run into each other.
+    With --verbose there are lines too, because a bar and log messages would mix.
     """
     if screen.quiet:
         yield lambda count: None
     elif sys.stderr.isatty() and not screen.verbose:
-        with _bar_on_screen(label, total, unit) as advance:
+        with _progress_bar(label, total, unit) as advance:
             yield advance
     else:
-        lines = _Lines(label, total, unit)
+        lines = _ProgressLines(label, total, unit)
         yield lines.advance
         lines.end()
 
 
-class _Pace:
-    """How fast work goes, by what was told of it.
+class _Rate:
+    """The rate of work, measured on the later half of the time so far, and never on the first step.
 
-    A run that was killed and goes on tells at its beginning, in one step or in many, what it finds done. That was not
-    done in this time: so only the later half of the time counts, nor ever the first step.
+    A run that resumes reports at its start, in one step or in many, what an earlier run did. That must not count.
     """
 
     def __init__(self) -> None:
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self.done = 0
-        self.steps = deque([(self.begun, 0)])
+        self.steps = deque([(self.started, 0)])
         self.first: tuple[float, int] | None = None
 
     def advance(self, count: int) -> None:
@@ -55,62 +55,62 @@ class _Pace:
         self.steps.append((time.monotonic(), self.done))
         self.first = self.first or self.steps[-1]
 
-    def rate(self) -> float:
-        """Units a second; 0 as long as it is not known."""
+    def per_second(self) -> float:
+        """Return units per second, 0 while it is unknown."""
         now = time.monotonic()
-        while len(self.steps) > 1 and self.steps[1][0] <= (self.begun + now) / 2:
+        while len(self.steps) > 1 and self.steps[1][0] <= (self.started + now) / 2:
             self.steps.popleft()
         if self.first is None or self.done == self.first[1]:
             return 0.0
         return min((self.done - done) / max(now - then, 1e-9) for then, done in (self.steps[0], self.first))
 
     def seconds(self) -> float:
-        return time.monotonic() - self.begun
+        return time.monotonic() - self.started
 
 
 @contextmanager
-def _bar_on_screen(label: str, total: int, unit: str) -> Iterator[Advance]:
+def _progress_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
     from tqdm import tqdm
 
-    pace = _Pace()
+    rate = _Rate()
 
     class Bar(tqdm):
         @property
         def format_dict(self) -> dict[str, Any]:
-            return {**super().format_dict, "rate": pace.rate()}
+            return {**super().format_dict, "rate": rate.per_second()}
 
     def advance(count: int) -> None:
-        pace.advance(count)
+        rate.advance(count)
         bar.update(count)
 
     with Bar(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True) as bar:
         screen.bar = bar
         try:
             yield advance
-            bar.leave = pace.seconds() >= BRIEF
+            bar.leave = rate.seconds() >= SHORT_WORK
         finally:
             screen.bar = None
 
 
-class _Lines:
-    """Progress for a log file: few lines, each whole."""
+class _ProgressLines:
+    """Progress as few whole lines, for a log file."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.pace = _Pace()
-        self.said = self.pace.begun
+        self.rate = _Rate()
+        self.printed_at = self.rate.started
 
     def advance(self, count: int) -> None:
-        self.pace.advance(count)
-        if time.monotonic() - self.said >= LINE_EVERY and self.pace.done < self.total:
-            self.said = time.monotonic()
-            rate = self.pace.rate()
-            left = f"{(self.total - self.pace.done) / rate:.0f} s left" if rate else "time left unknown"
-            self._say(f"{rate:.1f}/s, {left}")
+        self.rate.advance(count)
+        if time.monotonic() - self.printed_at >= LINE_INTERVAL and self.rate.done < self.total:
+            self.printed_at = time.monotonic()
+            rate = self.rate.per_second()
+            left = f"{(self.total - self.rate.done) / rate:.0f} s left" if rate else "time left unknown"
+            self._print(f"{rate:.1f}/s, {left}")
 
     def end(self) -> None:
-        if self.pace.seconds() >= BRIEF:
-            self._say(f"{self.pace.seconds():.0f} s")
+        if self.rate.seconds() >= SHORT_WORK:
+            self._print(f"{self.rate.seconds():.0f} s")
 
-    def _say(self, text: str) -> None:
-        say(f"{self.label}: {self.pace.done}/{self.total} {self.unit}s, {text}", sys.stderr)
+    def _print(self, text: str) -> None:
+        print_lines(f"{self.label}: {self.rate.done}/{self.total} {self.unit}s, {text}", sys.stderr)

@@ -1,4 +1,4 @@
-"""How exactly each backend reads clips whose motion is known."""
+"""Check how exactly each backend reads clips whose motion is known."""
 
 from __future__ import annotations
 
@@ -10,64 +10,70 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.doctor.finding import PROBLEM, WARNING, Finding
+from pipeline.doctor.sample_clips import STEP, encode, panning_pictures
+from pipeline.doctor.versions import INSTALL_PYAV, first_line
+
 if TYPE_CHECKING:
     from moclip.video.vector_records import Vectors
-from pipeline.doctor.finding import PROBLEM, WARNING, Finding
-from pipeline.doctor.sample_clips import STEP, encode, panning
-from pipeline.doctor.versions import PYAV, first_line
 
 READS = 10
-"""How often each reader reads each clip. Of ten reads by mvextractor, nine differed where it loses vectors."""
+"""How often each backend reads each clip. Where mvextractor loses vectors, nine of its ten reads differed."""
 TOLERANCE = 0.25
-"""Mean error in px, a codec's finest step, beyond which vectors are wrong."""
-_LOOK = {"preset": "veryfast", "crf": "20", "threads": "1"}
-_X264 = "ref=1:b-adapt=0:scenecut=0:weightp=0:"
+"""Vectors with a larger mean error, in px, are wrong. It is the finest step of a codec."""
+_X264 = {"preset": "veryfast", "crf": "20", "threads": "1"}
+_FIXED_FRAMES = "ref=1:b-adapt=0:scenecut=0:weightp=0:"
 CLIPS: dict[str, tuple[str, str, dict[str, str], int]] = {
     "MPEG-4": ("mpeg4", ".avi", {"flags": "+qscale", "global_quality": str(2 * 118), "threads": "1"}, 1),
-    "H.264": ("libx264", ".mp4", _LOOK | {"x264-params": _X264 + "bframes=0"}, 1),
-    # B-frames that others refer to are x264's habit, and those whose vectors frame threads lose
-    "H.264, B-frames": ("libx264", ".mp4", _LOOK | {"x264-params": _X264 + "bframes=2:b-pyramid=normal"}, 3),
+    "H.264": ("libx264", ".mp4", _X264 | {"x264-params": _FIXED_FRAMES + "bframes=0"}, 1),
+    # x264 uses B-frames as references by default; frame threads lose the vectors of those
+    "H.264, B-frames": (
+        "libx264",
+        ".mp4",
+        _X264 | {"x264-params": _FIXED_FRAMES + "bframes=2:b-pyramid=normal"},
+        3,
+    ),
 }
-"""Encoder, container, its options, and the most frames from a block to the one it is predicted from."""
+"""Encoder, suffix, options, and the largest distance in frames between a block and its reference."""
 
 
 def check_exactness(reads: int = READS) -> list[Finding]:
-    """How exactly each reader reads clips whose motion is known: encoded here, and read `reads` times by each.
+    """Encode clips with known motion and read each `reads` times with each backend.
 
-    Of each: whether all answers are the same, how many of the blocks are equal to those of PyAV on one thread, and how
-    far the vectors are from the known motion.
+    Each finding says whether all reads are the same, what share of the blocks equals those of PyAV on one thread, and
+    how far the vectors are from the known motion.
     """
     try:
         from moclip.video.vectors import has_mvextractor
-    except ImportError:  # said among the versions
+    except ImportError:  # the findings on versions say so
         return []
     backends = [name for name in ("pyav", "mvextractor") if name == "pyav" or has_mvextractor()]
     found = []
     with TemporaryDirectory(prefix="moclip-") as folder:
-        for name, (encoder, suffix, options, reach) in CLIPS.items():
+        for name, (encoder, suffix, options, max_distance) in CLIPS.items():
             path = Path(folder) / f"clip{suffix}"
             try:
-                encode(path, panning(48, (240, 320)), encoder, options)
+                encode(path, panning_pictures(48, (240, 320)), encoder, options)
             except Exception as problem:
-                found.append(Finding(name, f"not tried: {first_line(problem)}", WARNING, PYAV))
+                found.append(Finding(name, f"not tried: {first_line(problem)}", WARNING, INSTALL_PYAV))
                 continue
-            found += [_exactness(name, path, backend, reach, reads) for backend in backends]
+            found += [_check_backend(name, path, backend, max_distance, reads) for backend in backends]
     return found
 
 
-def _exactness(name: str, path: Path, backend: str, reach: int, reads: int) -> Finding:
+def _check_backend(name: str, path: Path, backend: str, max_distance: int, reads: int) -> Finding:
     from moclip.errors import VideoError
     from moclip.video.vectors import read_vectors
 
     what = f"{name}, {backend}"
     try:
         reference = read_vectors(path, "pyav")
-        answers = [read_vectors(path, backend) for _ in range(reads)]
+        results = [read_vectors(path, backend) for _ in range(reads)]
     except VideoError as problem:
-        return Finding(what, problem.what, PROBLEM, PYAV)
-    different = len({frozenset(_rows(answer).items()) for answer in answers})
-    equal = min(equal_blocks(answer, reference) for answer in answers)
-    error = max(error_px(answer, reach) for answer in answers)
+        return Finding(what, problem.what, PROBLEM, INSTALL_PYAV)
+    different = len({frozenset(_count_blocks(result).items()) for result in results})
+    equal = min(equal_blocks(result, reference) for result in results)
+    error = max(error_px(result, max_distance) for result in results)
     same = f"the same in {reads} reads" if different == 1 else f"{different} different answers in {reads} reads"
     finding = Finding(
         what,
@@ -78,32 +84,33 @@ def _exactness(name: str, path: Path, backend: str, reach: int, reads: int) -> F
         return finding
     if backend == "mvextractor":
         return replace(finding, state=WARNING, advice="nothing to do: such clips are always read with PyAV")
-    return replace(finding, state=PROBLEM, advice=PYAV)
+    return replace(finding, state=PROBLEM, advice=INSTALL_PYAV)
 
 
 def equal_blocks(vectors: Vectors, reference: Vectors) -> float:
-    """Share of blocks that two readings of a clip have in common, of those of the one that has more."""
-    one, other = _rows(vectors), _rows(reference)
-    return (one & other).total() / max(one.total(), other.total())
+    """Return the share of blocks that two reads of a clip have in common, relative to the read with more blocks."""
+    blocks, expected = _count_blocks(vectors), _count_blocks(reference)
+    return (blocks & expected).total() / max(blocks.total(), expected.total())
 
 
-def _rows(vectors: Vectors) -> Counter[bytes]:
-    """Each block with the number of its frame, and how often it occurs."""
+def _count_blocks(vectors: Vectors) -> Counter[bytes]:
+    """Return how often each block, with its frame number, occurs."""
     rows = np.ascontiguousarray(np.column_stack([vectors.frame, vectors.blocks]), np.int32)
     return Counter(rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist())
 
 
-def error_px(vectors: Vectors, reach: int) -> float:
-    """Mean absolute difference in px of the vectors' parts from the known motion, on blocks well inside the picture.
+def error_px(vectors: Vectors, max_distance: int) -> float:
+    """Return the mean absolute error in px of the vectors' components, on blocks well inside the picture.
 
-    Everything moves by `STEP` a frame; how many frames lie between a block and its source, up to `reach`, no file says.
+    Everything moves by `STEP` per frame. No file says how many frames lie between a block and its reference: up to
+    `max_distance`, and the number that fits best is taken.
     """
     blocks = vectors.blocks
     past, x, y = blocks[:, 0] < 0, blocks[:, 5], blocks[:, 6]
-    margin = 16 + reach * max(STEP)  # a block at the edge may have its source outside
+    margin = 16 + max_distance * max(STEP)  # the reference of a block near the edge may be outside
     inside = (x > margin) & (y > margin) & (x < vectors.width - margin) & (y < vectors.height - margin)
     if not inside.any():
         return float(np.mean(STEP))  # as if nothing moved
     moved = np.where(past, -1, 1)[:, None] * blocks[:, 7:9] / blocks[:, 9:]
-    known = np.arange(1, reach + 1)[:, None, None] * np.array(STEP)
+    known = np.arange(1, max_distance + 1)[:, None, None] * np.array(STEP)
     return float(np.abs(moved[inside] - known).mean(axis=2).min(axis=0).mean())

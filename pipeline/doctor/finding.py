@@ -1,23 +1,19 @@
-"""One fact that `moclip doctor` found, with its verdict and what to do."""
+"""A finding of `moclip doctor`: a fact, whether it is a problem, and what to do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-"""As it should be; something does not work that one may do without; nothing works until it is mended."""
+"""As it should be; an optional part does not work; the pipeline does not work until it is fixed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact: what was looked at, what was found, whether that is well, and what to do where it is not.
+    """What was checked, what was found, the state, and what to do if it is not ok.
 
-    `figures` holds the numbers behind `found`, for programs.
+    `figures` holds the numbers in `found`, for programs.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Processor, GPU, memory and disk."""
+"""Check processor, GPU, memory and disk."""
 
 from __future__ import annotations
 
@@ -7,78 +7,71 @@ import platform
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
+from pipeline.options import cpu_count
 
-ROOM = 2e9
-"""Bytes of memory, or of free disk, below which there is a warning."""
+MIN_BYTES = 2e9
+"""Less memory or free disk space than this is a warning."""
 
 
 def check_machine(folder: str | Path = ".") -> list[Finding]:
-    """Processor, GPU, memory, and the disk that `folder` lies on."""
+    """Check processor, GPU, memory, and the disk of `folder`."""
     return [
-        Finding("processor", _processor()),
-        Finding("cores for this process", str(_cores())),
-        *_torch(),
-        _memory(),
+        Finding("processor", _processor_name()),
+        Finding("cores for this process", str(cpu_count())),
+        *_check_torch(),
+        _check_memory(),
         check_disk("disk", folder),
     ]
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # macOS
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
-def _cores() -> int:
-    # macOS has no affinity
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _torch() -> list[Finding]:
+def _check_torch() -> list[Finding]:
     try:
         import torch
 
         from moclip.training.common import autocast_type
-    except Exception:  # said among the versions
+    except Exception:  # the findings on versions say so
         return []
-    native = autocast_type("auto", torch.device("cpu"), dense=True) == torch.bfloat16
+    has_bfloat16 = autocast_type("auto", torch.device("cpu"), dense=True) == torch.bfloat16
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return [
         Finding("threads of torch", str(torch.get_num_threads())),
-        Finding("bfloat16 in the processor", "yes" if native else "no"),
-        Finding("GPU", "; ".join(f"{gpu.name}, {size(gpu.total_memory)}" for gpu in gpus) or "none"),
+        Finding("bfloat16 in the processor", "yes" if has_bfloat16 else "no"),
+        Finding("GPU", "; ".join(f"{gpu.name}, {size_text(gpu.total_memory)}" for gpu in gpus) or "none"),
     ]
 
 
-def _memory() -> Finding:
-    """The machine's, or less where a container has a limit."""
+def _check_memory() -> Finding:
+    """Check the memory of the machine, or of the container if it has a lower limit."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no container, or "max"
+    with suppress(OSError, ValueError):  # not in a container, or no limit: "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return Finding("memory", size(total), *_enough(total, "lower tsn.batch, clip.batch, embed.batch"))
+    return Finding("memory", size_text(total), *_state_and_advice(total, "lower tsn.batch, clip.batch, embed.batch"))
 
 
 def check_disk(what: str, folder: str | Path, denied: str = PROBLEM) -> Finding:
-    """Free space where `folder` is or will be; `denied` is the verdict where this process may not write there."""
+    """Check free space where `folder` is or will be. `denied` is the state if this process may not write there."""
     folder = Path(folder).resolve()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if not os.access(there, os.W_OK):
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
         return Finding(what, f"{folder}: no permission to write", denied, "choose another folder")
-    return Finding(what, f"{folder}: {size(free)} free", *_enough(free, "make room"))
+    return Finding(what, f"{folder}: {size_text(free)} free", *_state_and_advice(free, "free disk space"))
 
 
-def _enough(size: float, advice: str) -> tuple[str, str]:
-    return (OK, "") if size >= ROOM else (WARNING, advice)
+def _state_and_advice(size: float, advice: str) -> tuple[str, str]:
+    return (OK, "") if size >= MIN_BYTES else (WARNING, advice)
 
 
-def size(size: float) -> str:
+def size_text(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,23 +1,19 @@
-"""Small clips with known motion, encoded here."""
+"""Encode small clips with known motion."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
-
 
 STEP = (3, 1)  # px a frame, right and down
 
 
-def panning(frames: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Pictures (height, width) uint8 of a smooth random texture that moves by `STEP` from each to the next."""
+def panning_pictures(frames: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield pictures (height, width) uint8 of a smooth random texture that moves by `STEP` per frame."""
     (height, width), (dx, dy) = size, STEP
     rng = np.random.default_rng(0)
     texture = rng.random((height + frames * dy, width + frames * dx))
@@ -25,11 +21,12 @@ def panning(frames: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
         texture = np.mean([np.roll(texture, shift, axis) for shift in range(-2, 3)], axis=0)
     low, high = texture.min(), texture.max()
     levels = ((texture - low) * (255 / (high - low))).astype(np.uint8)
-    for left in range(frames, 0, -1):
-        yield levels[left * dy :, left * dx :][:height, :width].copy()
+    for remaining in range(frames, 0, -1):
+        yield levels[remaining * dy :, remaining * dx :][:height, :width].copy()
 
 
 def encode(path: Path, pictures: Iterator[np.ndarray], encoder: str, options: Mapping[str, str] | None = None) -> None:
+    """Encode grey pictures (height, width) uint8 at 25 frames per second, without B-frames unless `options` ask."""
     import av
 
     with av.open(str(path), "w") as container:

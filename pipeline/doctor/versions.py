@@ -1,4 +1,4 @@
-"""Which packages are installed, and whether they load."""
+"""Check which packages are installed, and whether they load."""
 
 from __future__ import annotations
 
@@ -6,56 +6,53 @@ import importlib
 import importlib.metadata
 import platform
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 PIPELINE = ("dvc", "dvclive", "pandas", "tensorstore", "zarr")
-"""What exported models work without."""
+"""Packages that exported models do not need."""
 OPTIONAL = {
     "motion-vector-extractor": "not needed: PyAV reads every clip",
     "onnxruntime": "needed for ONNX models only",
 }
-PYAV = "install PyAV from PyPI: pip install av"
-_EXTRA = "pip install 'moclip[pipeline]'; without it only exported models work"
+INSTALL_PYAV = "install PyAV from PyPI: pip install av"
+_INSTALL_PIPELINE = "pip install 'moclip[pipeline]'; without it only exported models work"
 
 
 def check_versions() -> list[Finding]:
-    """Python, this package and those it is built on; of PyTorch and torchvision also whether they load."""
-    found = [Finding("python", platform.python_version()), _package("moclip", PROBLEM, "pip install .")]
-    found += [_loaded(_package(name, PROBLEM, f"pip install {name}")) for name in ("torch", "torchvision")]
-    found += [_package(name, PROBLEM, f"pip install {name}") for name in ("timm", "transformers", "av")]
-    found += [_package(name, WARNING, _EXTRA) for name in PIPELINE]
-    found += [_package(name, OK, advice) for name, advice in OPTIONAL.items()]
-    return [*found, _ffmpeg()]
+    """Check Python, this package and its dependencies, and whether PyTorch and torchvision load."""
+    found = [Finding("python", platform.python_version()), _check_package("moclip", PROBLEM, "pip install .")]
+    found += [_check_loads(_check_package(name, PROBLEM, f"pip install {name}")) for name in ("torch", "torchvision")]
+    found += [_check_package(name, PROBLEM, f"pip install {name}") for name in ("timm", "transformers", "av")]
+    found += [_check_package(name, WARNING, _INSTALL_PIPELINE) for name in PIPELINE]
+    found += [_check_package(name, OK, advice) for name, advice in OPTIONAL.items()]
+    return [*found, _check_ffmpeg()]
 
 
-def _package(name: str, absent: str, advice: str) -> Finding:
+def _check_package(name: str, state_if_missing: str, advice: str) -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "not installed", absent, advice)
+        return Finding(name, "not installed", state_if_missing, advice)
 
 
-def _loaded(package: Finding) -> Finding:
-    """A package that is installed may still not load: a torchvision built for another torch, say."""
+def _check_loads(package: Finding) -> Finding:
+    """Check that an installed package loads. A torchvision built for another torch does not, for example."""
     if package.state != OK:
         return package
     try:
         importlib.import_module(package.what)
     except Exception as problem:
         found = f"{package.found}, does not load: {first_line(problem)}"
-        return replace(package, found=found, state=PROBLEM, advice="install torch and torchvision as one pair")
+        return replace(package, found=found, state=PROBLEM, advice="install matching versions of torch and torchvision")
     return package
 
 
-def _ffmpeg() -> Finding:
+def _check_ffmpeg() -> Finding:
     try:
         import av
     except Exception as problem:
-        return Finding("FFmpeg of av", f"av does not load: {first_line(problem)}", PROBLEM, PYAV)
+        return Finding("FFmpeg of av", f"av does not load: {first_line(problem)}", PROBLEM, INSTALL_PYAV)
     libraries = ", ".join(
         f"{name} {'.'.join(map(str, number))}"
         for name, number in sorted(av.library_versions.items())

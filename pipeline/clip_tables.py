@@ -1,0 +1,99 @@
+"""The tables with a row per clip, refused if stale, and the choice of rows that a stage works on."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
+from moclip.models.weights import read_config
+from pipeline import paths
+from pipeline.index_file import read_index
+from pipeline.io import read_parquet
+from pipeline.params import Params
+from pipeline.provenance import check_clips_unchanged, stale_error, training_record
+
+
+class ClipTables:
+    """The index, and the tables of `extract_mv` and `clip_image` that say which clips they could read.
+
+    Each table is read when it is first needed.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self._files_checked = False
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        return read_index(self.params)
+
+    @cached_property
+    def usable(self) -> pd.DataFrame:
+        """The index's rows of all usable clips."""
+        return usable_clips(self.index)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names in label order: the index's, or MV-TSN's if the index is gone."""
+        if paths.INDEX.exists() or not paths.MV_TSN.exists():
+            return class_names(self.index)
+        return list(read_config(paths.MV_TSN, "train_mv")["classes"])
+
+    @cached_property
+    def mv_table(self) -> pd.DataFrame:
+        """The clips whose motion vectors could be read, and the others with the reason."""
+        return read_parquet(paths.MV_TABLE, "extract_mv")
+
+    @cached_property
+    def clip_table(self) -> pd.DataFrame:
+        """The clips whose stills could be read, and the others with the reason.
+
+        Raises StoreError if the table is of other clips than the index.
+        """
+        table = read_parquet(paths.CLIP_TABLE, "clip_image")
+        both = self.usable[["id", "md5"]].merge(table[["id", "md5"]], on=["id", "md5"])
+        if len(both) < len(self.usable):
+            raise stale_error("it was made from other clips", paths.CLIP_TABLE, "clip_image")
+        return table
+
+    def rows(self, *splits: str) -> pd.DataFrame:
+        """Return the index's rows of the usable clips in the named splits, or in all splits if none is named.
+
+        For train and val, dataset.base_to_new keeps the first half of the classes, and dataset.shots that many clips
+        per class. The seed draws those among the clips that both streams can read, so every stage gets the same clips.
+        """
+        rows = usable_clips(self.index, *splits)
+        if not splits or not set(splits) <= {"train", "val"}:
+            return rows
+        dataset = self.params.dataset
+        if dataset.base_to_new:
+            rows = rows[rows["label"] < base_classes(len(class_names(self.index)))].reset_index(drop=True)
+        if dataset.shots is False:
+            return rows
+        return few_shot(rows[rows["id"].isin(self._readable_by_both)], dataset.shots, self.params.seed)
+
+    @cached_property
+    def _readable_by_both(self) -> set[str]:
+        motion, stills = (set(table.loc[table["status"] == "ok", "id"]) for table in (self.mv_table, self.clip_table))
+        return motion & stills
+
+    def check_files_unchanged(self) -> None:
+        """Raise MoclipError if the files of clips have changed since they were indexed. They are checked once."""
+        if not self._files_checked and not self.params.index.transcode:
+            check_clips_unchanged(self.usable, self.params.dataset.root)
+        self._files_checked = True
+
+    def training_record(self) -> dict[str, Any]:
+        """Return what a model records of its training data (`pipeline.provenance.training_record`)."""
+        rows = pd.concat([self.rows("train"), self.rows("val")])
+        return training_record(rows, self.usable, class_names(self.index))
+
+    def fingerprint(self, *splits: str) -> str:
+        """Return a digest of the contents and labels of the clips in the named splits, or all if none is named."""
+        rows = usable_clips(self.index, *splits)
+        text = "\n".join(f"{row.id} {row.md5} {row.label} {row.split}" for row in rows.itertuples())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
