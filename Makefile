@@ -30,7 +30,7 @@ test: $(READY)  ## run every test, on up to four processes
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-fast: $(READY)  ## run the tests that take seconds
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, formatting, types, generated files, known holes in the locked packages
 	ruff check .

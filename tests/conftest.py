@@ -66,21 +66,26 @@ LONG = (
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(
-    *command: str | Path, cwd: Path, code: int | None = 0, fresh: bool = False, **environment: Any
-) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would; `code` is the exit code to expect (None: any).
 
-    `python`, `moclip` and `dvc` run in a fork of a warm process (see warm.py), or in a `fresh` one.
+    `python`, `moclip` and `dvc` run in a fork of a warm process (see warm.py).
     """
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=surroundings(fresh) | environment,
-        capture_output=True,
-        text=True,
-        timeout=580,
-    )
+    return _run(command, cwd, code, surroundings() | environment)
+
+
+def run_fresh(
+    *command: str | Path, cwd: Path, code: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a fresh process: to test the start itself, or what is imported."""
+    return _run(command, cwd, code, surroundings(fresh=True) | environment)
+
+
+def _run(
+    command: tuple[str | Path, ...], cwd: Path, code: int | None, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    words = [str(part) for part in command]
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=580)
     if code is not None:
         assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -178,6 +178,7 @@ def hub(tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
+@pytest.mark.slow
 def test_a_revision_of_a_hub_model_is_taken(hub: Path, tmp_path: Path) -> None:
     program = """if True:
         import sys

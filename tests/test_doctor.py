@@ -54,6 +54,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 # -------------------------------------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
     run("git", "init", "-q", cwd=tmp_path)
     run("dvc", "init", "-q", cwd=tmp_path)
@@ -85,6 +86,7 @@ def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("0 problem(s), ")
 
 
+@pytest.mark.slow
 def test_what_stops_the_pipeline_is_named_as_json_with_exit_code_1(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     set_keys(tmp_path / "params.yaml", {"clip.model": "openai/nothing", "clip.files": "data/none"})
@@ -96,6 +98,7 @@ def test_what_stops_the_pipeline_is_named_as_json_with_exit_code_1(tmp_path: Pat
     assert "name its folder in clip.model" in project["clip.model"]["advice"]
 
 
+@pytest.mark.slow
 def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
     for name in ("a/v.avi", "a/._v.avi", ".ipynb_checkpoints/v.avi", "UCF-101/b/v.avi"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +198,7 @@ def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: 
     ):
         (tmp_path / "hub").mkdir(exist_ok=True)
         (tmp_path / "hub/blob").write_bytes(bytes(2_000_000))
-        done = run(sys.executable, "-c", code, cwd=tmp_path, code=0, HF_HOME=str(tmp_path), fresh=False, **environment)
+        done = run(sys.executable, "-c", code, cwd=tmp_path, code=0, HF_HOME=str(tmp_path), **environment)
         answer, cache = (Finding(**one) for one in json.loads(done.stdout))
         assert answer.state == WARNING
         assert told in answer.found

@@ -275,6 +275,7 @@ def test_the_scale_is_the_clips_own_and_can_be_read(moving: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- forms
 
 
+@pytest.mark.slow
 def test_animations_have_every_frame_in_time(moving: Path) -> None:
     for form in ("mp4", "gif", "webp"):
         drawn("clips/right.avi", "--as", form, "--frames", ":9", "--out", "forms", cwd=moving)
@@ -342,6 +343,7 @@ print(int(about["VmHWM"].split()[0]) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     peaks = []

@@ -140,6 +140,7 @@ def exact_backends(info: VideoInfo) -> list[str]:
 TURNS = {90: 1, 180: 2, -90: 3}  # degrees counterclockwise: quarter turns of numpy's rot90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", TURNS)
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 def test_a_rotated_video_is_read_as_it_is_shown(codec: str, degrees: int, tmp_path: Path) -> None:

@@ -341,6 +341,7 @@ class Killed(BaseException):
     """What stands for a kill between two file operations."""
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_is_mended_by_the_next_run(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +397,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_killed_run_continues_where_it_stood(
     workers: int, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

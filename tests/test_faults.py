@@ -59,7 +59,7 @@ __all__ = ["clean", "clips"]  # fixtures
 
 def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
     """What a command says on stderr that fails as it should: one message, no traceback."""
-    said = run(*command, cwd=cwd, code=1, fresh=False, **environment).stderr
+    said = run(*command, cwd=cwd, code=1, **environment).stderr
     assert "error: " in said
     assert "Traceback" not in said
     assert "a fault in the program" not in said
@@ -85,6 +85,7 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
     assert digests(tmp_path / "hurt", ".") == digests(tmp_path / "well", ".")
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = index_of(clean).set_index("id")
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
@@ -112,6 +113,7 @@ def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> Non
 # ------------------------------------------------------------------------------------------- names, lists and links
 
 
+@pytest.mark.slow
 def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     shutil.copytree(clean, root)

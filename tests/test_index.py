@@ -39,10 +39,17 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def index_of(
-    root: Path, splits: Path | None = None, seed: int = 0, val: float = 0.3, test: float = 0.3
+    root: Path | str, splits: Path | None = None, seed: int = 0, val: float = 0.3, test: float = 0.3
 ) -> pd.DataFrame:
     lists = read_splits(splits, 1) if splits else None
     return build_index(root, scan_folder(root), lists, val, test, seed)
+
+
+def refusal(root: Path | str, splits: Path | None = None, val: float = 0.3, test: float = 0.3) -> str:
+    """The message of an index that cannot be made."""
+    with pytest.raises(DatasetError) as caught:
+        index_of(root, splits, val=val, test=test)
+    return str(caught.value)
 
 
 def write_lists(folder: Path, train: list[str], test: list[str], classes: list[str] | None = None) -> Path:
@@ -162,7 +169,7 @@ def test_lists_that_cannot_be_read_are_refused_by_file_and_line(
     root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
     lists = write_lists(tmp_path / "s", ["A/a.avi", "B/a.avi"], ["A/d.avi", "B/d.avi"], ["A", "B"])
     (lists / f"{name}.txt").write_bytes(content)
-    assert re.search(told, failing(tmp_path, root, "--dataset-splits", str(lists)))
+    assert re.search(told, refusal(root, lists))
 
 
 def test_a_number_of_another_class_is_told_and_the_folder_counts(tmp_path: Path) -> None:
@@ -303,7 +310,7 @@ def test_clips_one_folder_too_deep_or_too_high_are_told_of(
     tmp_path: Path, scheme: str, names: list[str], told: str
 ) -> None:
     root = f"{scheme}{placed(tmp_path / 'v', *names)}"
-    message = failing(tmp_path, root)
+    message = refusal(root)
     assert f"{root}: no clips found; 2 clips do not lie in <class>/<clip>, such as " in message
     assert told.format(root) in message
 
@@ -331,17 +338,16 @@ def test_lists_that_are_asked_for_and_not_there_are_told_of(clean: Path, tmp_pat
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_a_fraction_too_small_for_the_groups_is_told_with_one_that_does(clean: Path, tmp_path: Path, part: str) -> None:
-    def given(fraction: float) -> list[str]:
-        shares = {"test": 0.3, "val": 0.3} | {part: fraction}
-        return [word for name, share in shares.items() for word in (f"--dataset-{name}-fraction", str(share))]
+def test_a_fraction_too_small_for_the_groups_is_told_with_one_that_does(clean: Path, part: str) -> None:
+    def shares(fraction: float) -> tuple[float, float]:
+        return (fraction, 0.3) if part == "val" else (0.3, fraction)
 
-    message = failing(tmp_path, clean, *given(0.01))
+    message = refusal(clean, None, *shares(0.01))
     assert f"dataset.{part}_fraction = 0.01 is too small to hold out a group" in message
     enough = re.search(rf"set dataset.{part}_fraction to ([0-9.]+) or more", message)
     assert enough
-    failing(tmp_path, clean, *given(float(enough[1]) - 0.002))
-    run("moclip", "index", *given(float(enough[1])), cwd=tmp_path)
+    refusal(clean, None, *shares(float(enough[1]) - 0.002))
+    assert (index_of(clean, None, 0, *shares(float(enough[1])))["split"] == part).any()
 
 
 def held_out_plainly(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -> pd.Series:
@@ -479,7 +485,7 @@ def test_a_root_that_is_not_there(tmp_path: Path) -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "no clips found" in failing(tmp_path, tmp_path / "empty")
+    assert "no clips found" in refusal(tmp_path / "empty")
 
 
 def test_a_folder_with_one_class(clean: Path, tmp_path: Path) -> None:
@@ -491,7 +497,7 @@ def test_a_folder_of_one_source_cannot_be_split_by_group(tmp_path: Path) -> None
     for name in ("Run", "Jump"):
         for number in (1, 2):
             add_clip(tmp_path / "v", f"{name}/v_{name}_g01_c0{number}.avi")
-    assert "no usable clip to test on" in failing(tmp_path, tmp_path / "v")
+    assert "no usable clip to test on" in refusal(tmp_path / "v")
 
 
 def test_the_split_that_is_asked_for_must_be_there(clean: Path, tmp_path: Path) -> None:
@@ -500,6 +506,7 @@ def test_the_split_that_is_asked_for_must_be_there(clean: Path, tmp_path: Path) 
     assert "no trainlist02.txt; there is trainlist01.txt" in message
 
 
+@pytest.mark.slow
 def test_real_clips_are_all_indexed(real_data: Path) -> None:
     folder = real_data / "fight_surv"
     table = index_of(folder / "videos", folder / "splits", val=0.2)

@@ -97,7 +97,7 @@ def submit(tmp_path: Path) -> Submit:
             (programs / name).chmod(0o755)
         path = os.pathsep.join((str(programs), str(BIN), os.environ["PATH"]))
         variables |= {"PATH": path, "LOG": str(log), "SLURM_SUBMIT_DIR": str(folder), "TMPDIR": str(tmp_path)}
-        done = run("bash", SLURM / script, *arguments, cwd=tmp_path, code=code, fresh=False, **variables)
+        done = run("bash", SLURM / script, *arguments, cwd=tmp_path, code=code, **variables)
         return log.read_text().splitlines(), done.stdout
 
     return submitted

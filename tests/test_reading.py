@@ -429,6 +429,7 @@ def mutants(folder: Path, count: int) -> list[Path]:
     return made
 
 
+@pytest.mark.slow
 def test_damaged_clips_are_read_alike_or_refused_alike(tmp_path: Path) -> None:
     files = mutants(tmp_path, 200)
     rows, refused = [], set()
@@ -524,6 +525,7 @@ def test_names_that_look_like_addresses_are_files(tmp_path: Path, monkeypatch: p
         assert len(read_vectors(name, "mvextractor").frame_types) == len(FILM)
 
 
+@pytest.mark.slow
 def test_a_folder_and_a_clip_with_colons_go_through_the_commands(tmp_path: Path) -> None:
     for name in ("walk", "run"):
         (tmp_path / "data:v1" / name).mkdir(parents=True)

@@ -83,6 +83,7 @@ def test_the_pipeline_with_clips_and_features_in_s3(finished: Path, project: Pat
 # ----------------------------------------------------------------------------------------------------- extraction
 
 
+@pytest.mark.slow
 def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
@@ -100,6 +101,7 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
     np.testing.assert_array_equal(reader.frame_types("v1"), local.frame_types("v1"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
@@ -128,6 +130,7 @@ def _parts(url: str) -> list[str]:
     return [name for name in names(url) if f"/{PARTS_FOLDER}/" in name and name.endswith(".json")]
 
 
+@pytest.mark.slow
 def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
@@ -185,7 +188,7 @@ def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) 
     assert "Traceback" not in said
     set_keys(project / "params.yaml", {"store": "s3://bucket/x"})
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
-    said = run("moclip", "clip_text", cwd=project, code=1, fresh=False, **nowhere).stderr
+    said = run("moclip", "clip_text", cwd=project, code=1, **nowhere).stderr
     assert "cannot be reached" in said
     assert "Traceback" not in said
     set_keys(project / "params.yaml", {"store": "ftp://host/x"})

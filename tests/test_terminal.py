@@ -141,7 +141,6 @@ def completed(shell: str, line: str, cwd: Path) -> tuple[str, set[str]]:
         code=None,
         _MOCLIP_COMPLETE=f"complete_{shell}",
         PYTHONPROFILEIMPORTTIME="1",
-        fresh=False,
         **asked,
     )
     return done.stdout, imported(done.stderr)

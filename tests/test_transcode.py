@@ -340,6 +340,7 @@ def transcoding(project: Path, root: Path) -> None:
     set_keys(project / "params.yaml", small)
 
 
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_where_it_stood(tmp_path: Path) -> None:
     root, folder = tmp_path / "long", tmp_path
     for number in range(8):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run, surroundings
+from tests.conftest import run, run_fresh, surroundings
 
 TOLD = """
 import json, os, random, resource, signal, sys, tempfile
@@ -34,8 +34,8 @@ def test_a_command_finds_what_a_fresh_one_finds(how: str, tmp_path: Path) -> Non
     command = ["python", *(["-c", TOLD] if how == "-c" else how.split()), "one", "two words"]
     script = 'umask 027; ulimit -S -f 1000; trap "" TERM; echo given | "$@"'
     warm, fresh = (
-        run("bash", "-c", script, "_", *command, cwd=tmp_path, code=3, fresh=fresh, KEY="välue", TMPDIR=str(tmp_path))
-        for fresh in (False, True)
+        start("bash", "-c", script, "_", *command, cwd=tmp_path, code=3, KEY="välue", TMPDIR=str(tmp_path))
+        for start in (run, run_fresh)
     )
     found = json.loads(warm.stdout)
     assert found == json.loads(fresh.stdout)
@@ -47,7 +47,7 @@ def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     code = "import sys; print('torch' in sys.modules)"
     assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
     assert run("bash", "-c", f'python -c "{code}"', cwd=tmp_path).stdout == "True\n"
-    assert run("python", "-c", code, cwd=tmp_path, fresh=True).stdout == "False\n"
+    assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
     assert run("python", "-c", code, cwd=tmp_path, OMP_NUM_THREADS="3").stdout == "False\n"
     assert run("python", "-S", "-c", code, cwd=tmp_path).stdout == "False\n"
 
@@ -63,10 +63,11 @@ def test_two_commands_draw_other_random_numbers(tmp_path: Path) -> None:
     [("raise KeyboardInterrupt", -signal.SIGINT), ("1 / 0", 1), ("import sys; sys.exit('why')", 1), ("", 0)],
 )
 def test_it_ends_as_the_command_ends(code: str, status: int, tmp_path: Path) -> None:
-    warm, fresh = (run("python", "-c", code, cwd=tmp_path, code=status, fresh=fresh).stderr for fresh in (False, True))
+    warm, fresh = (start("python", "-c", code, cwd=tmp_path, code=status).stderr for start in (run, run_fresh))
     assert warm.splitlines()[-1:] == fresh.splitlines()[-1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_reaches_the_command(number: signal.Signals, tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"

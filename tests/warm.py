@@ -11,7 +11,7 @@ process would find them (the folder of the project, for `python -m stages.X`).
 
 A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, and any
 environment in which a variable of `READ_AT_START` is not the session's. Tests of the start itself, of imports, and of
-process groups ask for it with `run(..., fresh=True)`. What differs in a warm command: its parent is the server, it has
+process groups ask for it with `run_fresh`. What differs in a warm command: its parent is the server, it has
 a process group of its own and no controlling terminal, and warnings given while the libraries are imported are absent.
 """
 
