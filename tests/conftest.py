@@ -23,6 +23,7 @@ from tests import warm
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by other tests: more threads would wait
+STARTED_WITH = frozenset(os.environ)
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -96,7 +97,11 @@ def surroundings(fresh: bool = False) -> dict[str, str]:
     folders = [str(BIN), os.environ["PATH"]]
     if not fresh and WARM in os.environ:
         folders.insert(0, os.environ[WARM])
-    env = os.environ | {
+    env = {  # without what libraries have set in this process for themselves
+        name: value
+        for name, value in os.environ.items()
+        if name in STARTED_WITH or not name.startswith(warm.READ_AT_START)
+    } | {
         "PATH": os.pathsep.join(folders),
         "DVC_NO_ANALYTICS": "1",
         "GIT_AUTHOR_NAME": "t",

@@ -36,7 +36,7 @@ from typing import NamedTuple, NoReturn
 COMMANDS = ("python", "moclip", "dvc")
 READ_AT_START = (
     "COLORTERM", "CUDA_", "FORCE_COLOR", "GITHUB_ACTIONS", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_",
-    "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PY_COLORS", "PYTHON", "RAY_", "TERMINAL_WIDTH", "TORCH",
+    "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PY_COLORS", "PYTHON", "TERMINAL_WIDTH", "TORCH",
     "TQDM_", "TRANSFORMERS_", "XDG_",
 )  # fmt: skip
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
