@@ -102,7 +102,7 @@ def _ask(address: str, arguments: list[str]) -> int:
         if number not in request.ignored:
             signal.signal(number, lambda got, _frame: connection.sendall(bytes([got])))
     request.send(connection)
-    answer = connection.recv(STATUS.size, socket.MSG_WAITALL)
+    answer = _read(connection, STATUS.size)
     if len(answer) < STATUS.size:
         sys.exit("the warm server ended while it ran this command")
     status: int = STATUS.unpack(answer)[0]
@@ -145,12 +145,19 @@ class Request(NamedTuple):
     @classmethod
     def received(cls, connection: socket.socket) -> Request:
         head, streams, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
-        content = connection.recv(LENGTH.unpack(head)[0], socket.MSG_WAITALL)
-        return cls(**json.loads(content) | {"streams": streams})
+        return cls(**json.loads(_read(connection, LENGTH.unpack(head)[0])) | {"streams": streams})
 
     def close(self) -> None:
         for stream in self.streams:
             os.close(stream)
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    """Read so many bytes, or less where the other side ends; a signal may cut one `recv` short."""
+    content = b""
+    while len(content) < length and (part := connection.recv(length - len(content))):
+        content += part
+    return content
 
 
 # ----------------------------------------------------------------------------------------------------- the server
