@@ -1,12 +1,14 @@
-"""The training recipe of MV-TSN and of the image baseline, from the group `tsn` of params.yaml."""
+"""Training recipes from params.yaml: of MV-TSN and the image baseline (group `tsn`), and of the fusion head."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.params import Params
+from pipeline.params import Group, Params
 
 if TYPE_CHECKING:
     from moclip.data.clip_batches import SampledFields
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from moclip.training.mv_recipe import MvTsnRecipe
     from pipeline.inputs import Inputs
 
+Recipe = TypeVar("Recipe")
 
 RECIPE_KEYS = (
     "seed",
@@ -43,30 +46,19 @@ CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints."""
 
 
+def recipe_from(kind: Callable[..., Recipe], group: Group, **others: Any) -> Recipe:
+    """Return a recipe, a dataclass: each field is the key of that name in `group`, or one of `others`."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in group} | others
+    return kind(**{name: values[name] for name in inspect.signature(kind).parameters})
+
+
 def training_recipe(params: Params, segments: int) -> MvTsnRecipe:
     """Return the recipe for clips of so many segments."""
-    from moclip.training.mv_recipe import MvTsnRecipe  # imports torch
+    from moclip.training.mv_recipe import MvTsnRecipe
 
-    tsn = params.tsn
-    return MvTsnRecipe(
-        segments=segments,
-        epochs=tsn.epochs,
-        batch=tsn.batch,
-        lr=tsn.lr,
-        eps=tsn.eps,
-        weight_decay=tsn.weight_decay,
-        lr_mult_head=tsn.lr_mult.head,
-        lr_mult_stem=tsn.lr_mult.stem,
-        lr_mult_rest=tsn.lr_mult.rest,
-        lr_steps=tuple(tsn.lr_steps),
-        crops=tuple(tsn.crops),
-        flip=tsn.flip,
-        precision=tsn.precision,
-        test_crop=params.evaluate.crop,
-        seed=params.seed,
-        accumulate=tsn.accumulate,
-        compile=tsn.compile,
-    )
+    lr_mult = {f"lr_mult_{part}": factor for part, factor in params.tsn.lr_mult}
+    others = {"segments": segments, "test_crop": params.evaluate.crop, "seed": params.seed}
+    return recipe_from(MvTsnRecipe, params.tsn, **lr_mult, **others)
 
 
 def run_fingerprint(

@@ -9,6 +9,7 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.params import Params
 from pipeline.stage import stage
+from pipeline.training_recipe import recipe_from
 
 if TYPE_CHECKING:
     from moclip.models.fusion import Fusion, FusionConfig
@@ -57,7 +58,7 @@ def train_fusion(params: Params) -> None:
         pooling=fusion.pooling,
     )
     model = _build_head(fusion.head, config, inputs)
-    recipe = FusionRecipe(fusion.lr, fusion.weight_decay, fusion.epochs, fusion.batch, params.seed, fusion.precision)
+    recipe = recipe_from(FusionRecipe, fusion, seed=params.seed)
     naming_clips = loss_errors_name_clips(inputs.fused_rows("train"))
     with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_head(model, train, val, recipe, pick_device(), log)
