@@ -9,10 +9,11 @@ shim passes signals on, ends as the command ended, and takes the command with it
 Imported ahead are the libraries and `moclip`; `pipeline` and `stages` are imported by each command, from where a fresh
 process would find them (the folder of the project, for `python -m stages.X`).
 
-A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, and any
-environment in which a variable of `READ_AT_START` is not the session's. Tests of the start itself, of imports, and of
-process groups ask for it with `run_fresh`. What differs in a warm command: its parent is the server, it has
-a process group of its own and no controlling terminal, and warnings given while the libraries are imported are absent.
+A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, closed
+standard streams, and any environment in which a variable of `READ_AT_START` is not the session's. Tests of the start
+itself, of imports, of memory and of process groups ask for it with `run_fresh`. What differs in a warm command: its
+parent is the server, it has a process group of its own and no controlling terminal, and warnings given while the
+libraries are imported are absent.
 """
 
 from __future__ import annotations
@@ -92,10 +93,12 @@ def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
 
 def _ask(address: str, arguments: list[str]) -> int:
     """Send the command, then signals as they come; its exit status, or minus the signal that ended it."""
-    connection = socket.socket(socket.AF_UNIX)
     try:
+        for stream in (0, 1, 2):
+            os.fstat(stream)
+        connection = socket.socket(socket.AF_UNIX)
         connection.connect(address)
-    except OSError:  # the session is over
+    except OSError:  # a stream is closed, or the session is over
         return NEEDS_FRESH
     request = Request.here(arguments)
     for number in FORWARDED:
