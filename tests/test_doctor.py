@@ -146,6 +146,7 @@ def test_every_codec_is_tried() -> None:
     assert {one.state for one in found.values()} == {OK}
 
 
+@pytest.mark.slow
 def test_pyav_is_exact_and_mvextractor_is_not_on_b_frames() -> None:
     found = by_name(check_exactness())
     assert len(found) == 6 if has_mvextractor() else 3

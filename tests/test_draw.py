@@ -372,6 +372,7 @@ def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> N
 # ------------------------------------------------------------------------------------------------------- clips
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_workers(moving: Path) -> None:
     for workers in ("1", "2"):
         drawn("clips", "-j", workers, "--frames", ":8", "--out", f"j{workers}", cwd=moving)
@@ -382,6 +383,7 @@ def test_the_result_does_not_depend_on_the_workers(moving: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_clips_of_the_same_name_do_not_collide(moving: Path, tmp_path: Path) -> None:
     for name in ("a/clip.avi", "b/clip.avi"):
         (tmp_path / name).parent.mkdir()
@@ -396,6 +398,7 @@ def test_clips_of_the_same_name_do_not_collide(moving: Path, tmp_path: Path) -> 
     assert names(tmp_path / "one_by_one") == ["a/clip.avi.components.mean.png", "b/clip.avi.components.mean.png"]
 
 
+@pytest.mark.slow
 def test_a_broken_clip_is_named_and_the_others_are_drawn(moving: Path, tmp_path: Path) -> None:
     shutil.copy(moving / "clips/right.avi", tmp_path / "good.avi")
     (tmp_path / "bad.mp4").write_text("no video")
@@ -419,6 +422,7 @@ def test_a_single_broken_clip_fails(tmp_path: Path) -> None:
     assert names(tmp_path) == ["bad.mp4"]
 
 
+@pytest.mark.slow
 def test_drawing_again_replaces(moving: Path) -> None:
     for part in (":6", ":3"):
         drawn("clips/up.avi", "--as", "png", "--frames", part, "--out", "again", cwd=moving)
@@ -443,6 +447,7 @@ def test_what_cannot_be_drawn_is_refused(moving: Path, words: tuple[str, ...], t
     assert "fault" not in stderr
 
 
+@pytest.mark.slow
 def test_a_real_clip(real_data: Path, tmp_path: Path) -> None:
     drawn(real_data / "codecs/v_Basketball_g01_c01.avi", "--style", "hsv", "--frames", "50:75", "--quiet", cwd=tmp_path)
     pictures = film(tmp_path / "drawings/codecs/v_Basketball_g01_c01.avi.hsv.mp4")

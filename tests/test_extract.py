@@ -320,6 +320,7 @@ def read_or_die(job: ShardJob, clip: ClipToExtract) -> tuple[np.ndarray, dict[st
     return read_clip(job, clip)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_clip_that_kills_its_process_gets_a_row(
     workers: int, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
 # --------------------------------------------------------------------------------- readers that die or never end
 
 
+@pytest.mark.slow
 def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatc
     assert found.loc[well, ["codec", "frames", "md5"]].equals(usual.loc[well, ["codec", "frames", "md5"]])
 
 
+@pytest.mark.slow
 def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
     given = StillsTask("", str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
     jobs = [_StillsJob(name, "", 8, False, given) for name in scan_folder(clean).clips]
@@ -460,6 +462,7 @@ def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project:
     run("moclip", "train_fusion", "--fusion-batch", "4096", "--fusion-epochs", "1", cwd=project)
 
 
+@pytest.mark.slow
 def test_one_class_is_refused_and_one_without_a_training_clip_is_scored(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "one"
     shutil.copytree(clean / "Run", root / "Run")

@@ -656,6 +656,7 @@ def test_sizes_may_change_where_clips_are_transcoded(tmp_path: Path) -> None:
     assert [still.shape for still in read_input(ClipJob(path, fields, views)).stills] == [(64, 96, 3), (48, 96, 3)]
 
 
+@pytest.mark.slow
 def test_extreme_shapes_and_long_names_cost_their_clip_alone(tmp_path: Path) -> None:
     (tmp_path / "clips/A").mkdir(parents=True)
     for name in ("a", "b", "x" * 251):
@@ -673,6 +674,7 @@ def test_extreme_shapes_and_long_names_cost_their_clip_alone(tmp_path: Path) -> 
     assert transcode_clips(tmp_path / "clips", [f"A/{near}.avi"], tmp_path / "near", 1) == {}
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_costs_draw_its_clip_alone(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     encode(tmp_path / "clips/a.mp4", FILM, "libx264")

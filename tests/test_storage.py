@@ -154,6 +154,7 @@ def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: 
     assert verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
 
 
+@pytest.mark.slow
 def test_from_a_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path)

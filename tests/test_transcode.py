@@ -269,6 +269,7 @@ def _transcode_or_die(job: Any) -> str:
     return _transcode_or_reason(job)
 
 
+@pytest.mark.slow
 def test_a_clip_that_kills_its_process_gets_a_reason(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +398,7 @@ def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Pa
     assert rows["codec"]["Run/v_Run_g01_c01.mp4"] == "h264"
 
 
+@pytest.mark.slow
 def test_a_real_clip_looks_like_the_papers_own(real_data: Path, tmp_path: Path) -> None:
     clip = real_data / "codecs/v_Basketball_g01_c01.avi"
     transcode_clip(clip, tmp_path / "out.avi")

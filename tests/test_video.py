@@ -243,6 +243,7 @@ def real_clips() -> list[Path]:
     return sorted(path for path in Path(root).rglob("*") if path.suffix in (*VIDEO_SUFFIXES, ".m4v"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not real_clips(), reason="MOCLIP_REAL_DATA names no folder of real clips")
 def test_real_clips_read_alike_whatever_the_way() -> None:
     rng = np.random.default_rng(0)
