@@ -77,8 +77,7 @@ def test_prediction_agrees_with_the_pipelines(finished: Path, said: dict[str, di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("frames", [1, 4])
-@pytest.mark.parametrize("choice", ["middle", "random"])
+@pytest.mark.parametrize(("choice", "frames"), [("middle", 1), ("random", 4)])
 def test_logits_are_those_of_the_pipeline(
     project: Path, monkeypatch: pytest.MonkeyPatch, choice: str, frames: int
 ) -> None:
