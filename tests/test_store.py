@@ -261,6 +261,6 @@ def test_interrupted_extraction_is_not_read(
 
 def test_folder_of_something_else_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         drop_store(tmp_path)
     assert (tmp_path / "thesis.txt").exists()

@@ -71,7 +71,7 @@ def draw(
     order = {job: number for number, job in enumerate(jobs)}
     results.sort(key=lambda result: order[result[0]])
     for _, result in results:
-        if isinstance(result, DrawingResult):
+        if not isinstance(result, VideoError):
             print_note(f"draw: {result.path}, {result.frames} frames, {result.limit:g} px a frame at full strength")
     failed = [(file, result) for (file, *_), result in results if isinstance(result, VideoError)]
     for file, problem in failed:
