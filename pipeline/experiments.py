@@ -21,7 +21,6 @@ import yaml
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
-from pipeline.provenance import made_with
 
 SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
 """Files in git that results depend on, beside params.yaml: code, stages, prompts, and which clips DVC tracks."""
@@ -79,6 +78,8 @@ def _results(revision: str, folder: Path) -> FinishedExperiment:
 
 def source_changes(revision: str) -> str:
     """Return the diff of the code and data from a commit. Raises MoclipError if git fails."""
+    from pipeline.provenance import made_with
+
     named = [Path(place) for place in made_with(parameters.load(paths.PARAMS), *FILE_KEYS).values()]
     in_project = [str(path) for path in named if path.exists() and path.resolve().is_relative_to(Path.cwd())]
     command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *SOURCES, *in_project]

@@ -57,9 +57,13 @@ def sync(
         bool, typer.Option("--check", help="Write nothing. Exit with 1 and name the files that are out of date.")
     ] = False,
 ) -> None:
-    """Update dvc.yaml, docs/parameters.md and params.yaml from the code."""
+    """Update dvc.yaml, docs/parameters.md and params.yaml from the code.
+
+    In params.yaml, values stay. Missing keys get their defaults, and the comment of each key becomes its description.
+    """
+    parameters.check_project_folder()
     texts = generated_texts()
-    outdated = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    outdated = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if check and outdated:
         raise MoclipError("out of date", where=", ".join(map(str, outdated)), fix="run: make sync")
     for path in outdated:
@@ -74,7 +78,7 @@ def generated_texts() -> dict[Path, str]:
     return {
         DVC_YAML: dvc_yaml(dvc, keys),
         PARAMETERS_PAGE: parameters_page({name: keys[name] + inserted_keys(dvc["stages"][name]) for name in keys}),
-        paths.PARAMS: params_yaml(paths.PARAMS.read_text(encoding="utf-8")),
+        paths.PARAMS: params_yaml(),
     }
 
 
@@ -89,9 +93,11 @@ def inserted_keys(stage: Any) -> list[str]:
     return [path[2:-1] for path in stage["deps"] if path.startswith("${")]
 
 
-def params_yaml(text: str) -> str:
+def params_yaml() -> str:
     """Return the text of params.yaml with new keys at their defaults and current comments."""
-    return presets.complete(parameters.read_raw(paths.PARAMS), presets.heading(text), source=str(paths.PARAMS))
+    values = parameters.read_raw(paths.PARAMS)
+    heading = presets.heading(paths.PARAMS.read_text(encoding="utf-8"))
+    return presets.complete(values, heading, source=str(paths.PARAMS))
 
 
 # --------------------------------------------------------------------------------------------------- dvc.yaml

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 
-PIPELINE = ("dvc", "dvclive", "pandas", "tensorstore", "zarr")
+PIPELINE = ("accelerate", "dvc", "dvclive", "matplotlib", "pandas", "pyarrow", "ruamel.yaml", "tensorstore", "zarr")
 """Packages that exported models do not need."""
 OPTIONAL = {
     "motion-vector-extractor": "not needed: PyAV reads every clip",
