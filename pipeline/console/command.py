@@ -105,7 +105,9 @@ def while_importing() -> Iterator[None]:
     Collecting garbage takes a quarter of the time and finds none. A KeyboardInterrupt while PyTorch is imported would
     crash the process.
     """
-    previous_handler = signal.signal(signal.SIGINT, _exit_at_once)
+    previous_handler = signal.getsignal(signal.SIGINT)
+    if previous_handler != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _exit_at_once)
     gc.disable()
     try:
         yield
