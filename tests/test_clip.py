@@ -71,7 +71,7 @@ def but_for_its_scale(tensors: Tensors) -> Tensors:
         (but_for_its_scale, r"missing weights \(\d\d\): (\S+, ){2}\S+ and \d\d more"),
     ],
 )
-def test_a_clip_that_is_not_whole_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
+def test_an_incomplete_clip_model_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
     change_weights(folder, change)
     with pytest.raises(ModelError, match=told) as caught:
         ClipEncoder(str(folder))

@@ -62,7 +62,7 @@ def fight(real_data: Path, finished: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost_while_real_clips_are_extracted(fight: Path, ray: Any) -> None:
+def test_losing_a_machine_during_extraction_loses_no_clip(fight: Path, ray: Any) -> None:
     right = digests(fight, *FEATURES)
     shutil.rmtree(fight / "data/features")
     log = fight / "log.txt"

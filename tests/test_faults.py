@@ -69,7 +69,7 @@ def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
 # --------------------------------------------------------------------------------- readers that die or never end
 
 
-def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
+def test_a_clip_whose_decoder_hangs_fails_alone(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = index(clips)
@@ -86,7 +86,7 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 
 
 @pytest.mark.slow
-def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_crashes_its_reader_gets_a_row_with_the_reason(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = index_of(clean).set_index("id")
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     monkeypatch.setattr(index_module, "probe_clip", dying.probe_or_die)
@@ -114,7 +114,7 @@ def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> Non
 
 
 @pytest.mark.slow
-def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None:
+def test_clips_with_odd_names_are_used(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     shutil.copytree(clean, root)
     source = clean / "Run/v_Run_g01_c01.avi"
@@ -138,7 +138,7 @@ def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None
     assert (table["status"] == "ok").all()
 
 
-def test_links_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path) -> None:
+def test_links_out_of_the_data_set_are_refused(clean: Path, tmp_path: Path) -> None:
     root, outside = tmp_path / "videos", tmp_path / "outside.avi"
     shutil.copytree(clean, root)
     shutil.copy(clean / "Run/v_Run_g01_c01.avi", outside)
@@ -157,7 +157,7 @@ def test_links_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["../outside.avi", "/outside.avi", "Run/..", "Run/../../outside.avi"])
-def test_lists_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path, name: str) -> None:
+def test_listed_paths_out_of_the_data_set_are_refused(clean: Path, tmp_path: Path, name: str) -> None:
     lists = write_lists(tmp_path / "lists", [name], ["Run/v_Run_g01_c01.avi"])
     with pytest.raises(DatasetError, match="wanted <Class>/<file>"):
         read_splits(lists, 1)
@@ -167,7 +167,7 @@ def test_lists_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path, nam
         read_splits(tmp_path / "hmdb", 1)
 
 
-def test_a_header_that_claims_a_giant_picture_gets_no_memory(tmp_path: Path) -> None:
+def test_a_header_that_claims_a_giant_picture_allocates_nothing(tmp_path: Path) -> None:
     clip = encode(tmp_path / "giant.avi", moving_texture(8, (48, 64)), "msmpeg4v2")  # whose pictures say no size
     assert probe(clip).width == 64
     content = bytearray(clip.read_bytes())
@@ -194,7 +194,7 @@ def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- one run at a time, no room
 
 
-def test_a_second_run_of_a_stage_says_that_the_first_is_at_work(project: Path) -> None:
+def test_a_second_run_of_a_stage_says_that_the_first_is_running(project: Path) -> None:
     command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
     first = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
@@ -234,7 +234,7 @@ STAGES = {
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes_with_room(project: Path) -> None:
     for name, outputs in STAGES.items():
         before = digests(project, *outputs)
         for output in outputs:
@@ -270,7 +270,7 @@ def inputs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inpu
     return lambda **values: Inputs(parameters.load(paths.PARAMS, values))
 
 
-def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None:
+def test_a_damaged_model_is_named_with_the_stage_to_run(project: Path) -> None:
     loaders: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
         ("mv_tsn", "train_mv", load_mv_tsn),
         ("fusion", "train_fusion", load_fusion),
@@ -289,7 +289,7 @@ def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None
     assert "fusion.safetensors: not a model file of this pipeline" in said
 
 
-def test_damaged_features_are_named_with_what_makes_them_anew(project: Path, inputs: Callable[..., Inputs]) -> None:
+def test_damaged_features_are_named_with_the_stage_to_run(project: Path, inputs: Callable[..., Inputs]) -> None:
     shutil.copytree(project / "data/features", project / "kept")
     for name, stage, array in (("clip_image", "clip_image", "features"), ("mv_embed", "embed_mv", "views/features")):
         folder = project / f"data/features/{name}.zarr/{array}"
@@ -337,7 +337,7 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
         ("evaluate.protocol", "2x1", lambda given: given.fusion_data("val"), "embed_mv"),
     ],
 )
-def test_nothing_is_read_that_was_made_with_other_parameters(
+def test_artifacts_made_with_other_parameters_are_refused(
     inputs: Callable[..., Inputs], key: str, value: Any, read: Callable[[Inputs], Any], maker: str
 ) -> None:
     said = re.escape(f"it was made with {key}: ") + ".*" + re.escape(f"and params.yaml says {json.dumps(value)}")
@@ -385,7 +385,7 @@ def test_nothing_loads_pickles_runs_a_shell_or_trusts_remote_code() -> None:
                 assert "torch.load(" not in code or "weights_only=True" in code, f"{path}: {line}"
 
 
-def test_known_holes_in_packages_are_named() -> None:
+def test_known_vulnerabilities_in_packages_are_named() -> None:
     good = {"name": "a", "version": "1", "vulns": []}
     bad = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
     unknown = {"name": "c", "version": "1", "skip_reason": "not found"}
@@ -396,7 +396,7 @@ def test_known_holes_in_packages_are_named() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_shows_names_as_text(project: Path) -> None:
+def test_the_report_shows_names_as_text(project: Path) -> None:
     evil = "<script>alert(1)<b>&\"'"
     shutil.copytree(project / "data/demo/videos", project / "clips")
     shutil.copytree(project / "data/demo/splits", project / "lists")
@@ -414,7 +414,7 @@ def test_the_page_shows_names_as_text(project: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- numerics
 
 
-def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_that_names_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
     given, params = inputs(), parameters.load(paths.PARAMS, {})
     rows = given.motion_rows("train")
     data = MotionData(given.sampled_fields(), given.motion_clips("train"), given.motion_clips("val"))
@@ -441,7 +441,7 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
     assert f"with {rows['id'][5]}\n" in str(told.value)
 
 
-def test_features_that_are_no_numbers_are_named(inputs: Callable[..., Inputs]) -> None:
+def test_features_that_are_not_finite_are_named(inputs: Callable[..., Inputs]) -> None:
     group = zarr.open_group(paths.CLIP_IMAGE, mode="r+")
     values = group["features"][:]
     values[3, 0, 7] = np.inf
@@ -460,7 +460,7 @@ def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project:
     run("moclip", "train_fusion", "--fusion-batch", "4096", "--fusion-epochs", "1", cwd=project)
 
 
-def test_one_class_is_refused_and_one_without_a_training_clip_is_scored(clean: Path, tmp_path: Path) -> None:
+def test_a_single_class_is_refused_and_an_untrained_class_is_scored(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "one"
     shutil.copytree(clean / "Run", root / "Run")
     with pytest.raises(DatasetError, match="only one class"):

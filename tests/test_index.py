@@ -163,7 +163,7 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
         ("testlist01", b"B/a\n", r"B/a.avi is in both lists: trainlist01.txt, line 2, and testlist01.txt, line 1"),
     ],
 )
-def test_lists_that_cannot_be_read_are_refused_by_file_and_line(
+def test_bad_split_lists_are_refused_by_file_and_line(
     tmp_path: Path, name: str, content: bytes, told: str
 ) -> None:
     root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
@@ -278,7 +278,7 @@ LEFT_BEHIND = (
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_what_systems_leave_behind_is_left_out_and_counted(clean: Path, tmp_path: Path, scheme: str) -> None:
+def test_hidden_and_system_files_are_ignored_and_counted(clean: Path, tmp_path: Path, scheme: str) -> None:
     root = tmp_path / ".data/videos"
     shutil.copytree(clean, root)
     placed(root, *LEFT_BEHIND)

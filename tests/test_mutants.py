@@ -36,7 +36,7 @@ def tortured(tmp_path_factory: pytest.TempPathFactory) -> Tortured:
     return Tortured(mutants, root, project, damaged_clips.run_over(root, project))
 
 
-def test_no_mutant_stops_a_run_and_each_gets_what_it_is_owed(tortured: Tortured) -> None:
+def test_damaged_or_odd_files_never_stop_a_run(tortured: Tortured) -> None:
     for done in tortured.runs.values():
         assert done.code == 0, done.said
         assert "Traceback" not in done.said
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
     ("stage", "other"),
     [("index", ("--dataset-val-fraction", "0.5")), ("extract_mv", ("--mv-clip", "10")), ("train_mv", ())],
 )
-def test_a_killed_stage_ends_with_the_same_bytes(
+def test_a_killed_stage_resumes_with_the_same_bytes(
     stage: str, other: tuple[str, ...], finished: Path, tmp_path: Path
 ) -> None:
     """From nothing, or with the outputs of other parameters in the way."""
@@ -122,7 +122,7 @@ def test_a_killed_stage_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("stage", ["index", "extract_mv"])
-def test_a_stage_that_may_not_write_says_so_and_goes_on_when_it_may(stage: str, finished: Path, tmp_path: Path) -> None:
+def test_a_missing_write_permission_is_reported_and_the_run_resumes(stage: str, finished: Path, tmp_path: Path) -> None:
     trial = killed_stages.trial(stage, finished, tmp_path)
     done = trial.without_right()
     assert done.code == 1

@@ -430,7 +430,7 @@ def mutants(folder: Path, count: int) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_damaged_clips_are_read_alike_or_refused_alike(tmp_path: Path) -> None:
+def test_damaged_clips_give_every_reader_the_same_result(tmp_path: Path) -> None:
     files = mutants(tmp_path, 200)
     rows, refused = [], set()
     for path in files:

@@ -217,7 +217,7 @@ def flip(file: Path, position: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
-def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
+def test_a_flipped_byte_in_the_store_is_an_error_that_names_the_clip(seed: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -371,7 +371,7 @@ def test_a_fault_in_the_program_is_one_line_and_verbose_shows_where(scored: Path
     assert done.stderr.splitlines()[-1].startswith("error: nothing: no such preset")
 
 
-def test_an_interrupt_ends_with_one_line_and_code_130(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_one_line_and_exit_code_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [BIN / "moclip", "doctor"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
