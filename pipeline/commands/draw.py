@@ -55,7 +55,7 @@ def draw(
     reported and the others are drawn. The exit code is 1 if none could be drawn.
     """
     with while_importing():
-        from moclip.drawing.clip import drawing_paths
+        from moclip.drawing.clip import DrawingResult, drawing_paths
         from moclip.drawing.drawn_frames import Drawing
         from moclip.video.clip_files import find_clips
 
