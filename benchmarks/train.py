@@ -34,7 +34,7 @@ from moclip.training.distributed import World
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import optimiser_for, train_mv_tsn
+from moclip.training.mv_tsn import make_optimiser, train_mv_tsn
 from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
 
 PICTURE, CLIP = 224, 20.0  # px: side of the network's input; largest displacement
@@ -101,7 +101,7 @@ def training_rate(part: Part) -> float:
     videos = 1 if part.quick else 8
     backbone = "test_resnet" if part.quick else "efficientnet_b0"
     network = MvTsn(MvTsnConfig(backbone, ("a", "b"), PICTURE, 0.5)).to(memory_format=torch.channels_last)
-    optimiser = optimiser_for(network.train(), RECIPE)
+    optimiser = make_optimiser(network.train(), RECIPE)
     shown, labels = torch.randn(videos, SEGMENTS, 2, PICTURE, PICTURE), torch.zeros(videos, dtype=torch.long)
 
     def step() -> None:
@@ -298,7 +298,7 @@ class Epoch:
 
     def plain_loop(self, loader: Any) -> None:
         network = self.network()
-        optimiser = optimiser_for(network.train(), self.recipe)
+        optimiser = make_optimiser(network.train(), self.recipe)
         for shown, labels in loader:
             optimiser.zero_grad(set_to_none=True)
             torch.nn.functional.cross_entropy(network(shown), labels).backward()

@@ -1,4 +1,4 @@
-"""Stage `train_fusion`: the fusion head on cached features -> data/models/fusion.safetensors and its curves."""
+"""Stage `train_fusion`: train the fusion head on cached features -> data/models/fusion.safetensors and its curves."""
 
 from __future__ import annotations
 

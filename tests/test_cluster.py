@@ -22,7 +22,7 @@ from moclip.store.layout import PARTS_FOLDER
 from moclip.store.reader import FieldReader
 from moclip.store.verify import verify_store
 from moclip.workers import cluster as cluster_module
-from moclip.workers.cluster import Cluster, ClusterError, check_seen, check_versions
+from moclip.workers.cluster import Cluster, ClusterError, check_same_versions, check_visible
 from moclip.workers.processes import DECODER_DIED
 from tests.cloud import two_machines
 from tests.conftest import BIN, run
@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, 
 
 
 def test_each_job_is_told_of_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "WAVE", 15)
+    monkeypatch.setattr(cluster_module, "JOBS_IN_RAY", 15)
     with Cluster(ray.address) as cluster:
         assert sorted(cluster.run(_nothing, list(range(40)))) == list(range(40))
         assert list(cluster.run(_nothing, [])) == []
@@ -140,7 +140,7 @@ def _nothing(number: int, lost: int) -> None:
 
 
 def test_a_job_that_always_loses_its_worker_ends_the_run(ray: Any) -> None:
-    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="5 workers were lost at the same job"):
+    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="5 workers were lost"):
         list(cluster.run(_kill, [1]))
 
 
@@ -150,14 +150,14 @@ def _kill(number: int, lost: int) -> None:
 
 def test_what_is_wrong_with_a_machine_or_a_model_ends_the_run(ray: Any) -> None:
     with Cluster(ray.address) as cluster:
-        with pytest.raises(ClusterError, match="has av 2, where the run began with 1"):
+        with pytest.raises(ClusterError, match="has av 2, but the run was started with 1"):
             list(cluster.run(_other_version, [1, 2]))
         with pytest.raises(ModelError, match="no such model"):
-            list(cluster.run_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
+            list(cluster.run_on_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
 
 
 def _other_version(number: int, lost: int) -> None:
-    check_versions({"av": "2"}, {"av": "1"})
+    check_same_versions({"av": "2"}, {"av": "1"})
 
 
 def _no_model(path: str) -> Any:
@@ -165,9 +165,9 @@ def _no_model(path: str) -> Any:
 
 
 def test_another_machine_must_see_and_compute_the_same() -> None:
-    check_versions({"av": "1", "x": "2"}, {"av": "1"})
+    check_same_versions({"av": "1", "x": "2"}, {"av": "1"})
     with pytest.raises(ClusterError, match="does not see /nowhere"):
-        check_seen(False, "/nowhere")
+        check_visible(False, "/nowhere")
 
 
 def test_where_no_cluster_is_that_is_said(project: Path) -> None:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
-from moclip.training.distributed import join, slices
+from moclip.training.distributed import equal_slices, join_processes
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
@@ -101,7 +101,7 @@ def curves(folder: Path) -> dict[str, np.ndarray]:
 
 @given(count=st.integers(0, 200), parts=st.integers(1, 9))
 def test_slices_cover_every_row_once_and_are_nearly_equal(count: int, parts: int) -> None:
-    found = slices(count, parts)
+    found = equal_slices(count, parts)
     assert len(found) == parts
     assert [row for part in found for row in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in found]
@@ -139,7 +139,7 @@ def without() -> MvTsn:
 def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Path, change: dict[str, Any]) -> None:
     """Train a network; leaves its weights, its rows and the clips it has read."""
     os.chdir(folder)
-    with join() as world:
+    with join_processes() as world:
         params = parameters.load(paths.PARAMS, change)
         inputs = Inputs(params)
         stored = inputs.sampled_fields()
@@ -243,7 +243,7 @@ def lose(rank: int, said: Path) -> None:
     os.dup2(os.open(said / f"{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
 
     def work() -> None:
-        with join() as world:
+        with join_processes() as world:
             if rank == 1:
                 os._exit(0)
             world.sum(torch.ones(1))

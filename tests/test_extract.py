@@ -73,12 +73,12 @@ def row_of(path: Path) -> dict[str, Any]:
 
 def run(videos: pd.DataFrame, root: Path, out: Path, **more: Any) -> pd.DataFrame:
     """Extract into `out`; options that a recipe knows go into that."""
-    elsewhere = more.pop("elsewhere", None)
+    storage = more.pop("storage", None)
     recipe = {field.name: more.pop(field.name) for field in dataclasses.fields(FieldRecipe) if field.name in more}
     return extract(
         videos,
         root,
-        Output(out / "mv.zarr", out / "mv.parquet", elsewhere),
+        Output(out / "mv.zarr", out / "mv.parquet", storage),
         FieldRecipe(**{"canvas": CANVAS, "shard_frames": SHARD, **recipe}),
         **more,
     )

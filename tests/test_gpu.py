@@ -279,7 +279,7 @@ def test_what_several_processes_exchange_is_on_the_gpu(gpu: torch.device, data: 
     world = World(gpu, Accelerator())
     assert world.agrees("the same")
     world.average_buffers(network().to(gpu))
-    row = MvTsnTraining(test_training.plain_network(CLASSES), data, RECIPE, world).epoch(0)
+    row = MvTsnTraining(test_training.plain_network(CLASSES), data, RECIPE, world).train_epoch(0)
     assert np.isfinite(list(row.values())).all()
 
 

@@ -163,9 +163,7 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
         ("testlist01", b"B/a\n", r"B/a.avi is in both lists: trainlist01.txt, line 2, and testlist01.txt, line 1"),
     ],
 )
-def test_bad_split_lists_are_refused_by_file_and_line(
-    tmp_path: Path, name: str, content: bytes, told: str
-) -> None:
+def test_bad_split_lists_are_refused_by_file_and_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
     root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
     lists = write_lists(tmp_path / "s", ["A/a.avi", "B/a.avi"], ["A/d.avi", "B/d.avi"], ["A", "B"])
     (lists / f"{name}.txt").write_bytes(content)

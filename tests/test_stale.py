@@ -62,7 +62,7 @@ def refusals(project: Path, *names: str) -> dict[str, str]:
         assert code == 1, text
         assert text.startswith("error: ")
         assert "Traceback" not in text
-        assert "a fault in the program" not in text
+        assert "internal error" not in text
     assert not (project / "bundle").exists()
     return said
 

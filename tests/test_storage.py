@@ -88,8 +88,8 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     extract(videos[:5], clips, tmp_path / "right")
-    extract(videos, clips, tmp_path / "out", elsewhere="s3://bucket/grown", workers=2)
-    extract(videos[:5], clips, tmp_path / "out", elsewhere="s3://bucket/grown")
+    extract(videos, clips, tmp_path / "out", storage="s3://bucket/grown", workers=2)
+    extract(videos[:5], clips, tmp_path / "out", storage="s3://bucket/grown")
     folder, _ = follow_link(tmp_path / "out/mv.zarr")
     there = objects(folder.url)
     assert there.pop("table.parquet") == (tmp_path / "out/mv.parquet").read_bytes()
@@ -117,7 +117,7 @@ def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[
     assert len(parts) >= 3, "the last of them may be at work yet"
     shards = {name: about for name, about in objects("s3://bucket/kill").items() if "/c/" in name}
     first = {name: s3().info(f"bucket/kill/{name}")["LastModified"] for name in shards}
-    extract(videos, clips, tmp_path / "out", elsewhere="s3://bucket/kill")
+    extract(videos, clips, tmp_path / "out", storage="s3://bucket/kill")
     kept = [name for name in first if s3().info(f"bucket/kill/{name}")["LastModified"] == first[name]]
     assert len(kept) >= 2, "what was finished is not written again"
     folder, _ = follow_link(tmp_path / "out/mv.zarr")
@@ -133,7 +133,7 @@ def _parts(url: str) -> list[str]:
 @pytest.mark.slow
 def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
-    extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
+    extract(videos, clips, tmp_path, storage="s3://bucket/hurt")
     shutil.copytree(tmp_path / "mv.zarr", tmp_path / "older.zarr")
     folder, _ = follow_link(tmp_path / "mv.zarr")
     name = shard_name(0)
@@ -147,10 +147,10 @@ def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: 
     reader = FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     with pytest.raises(StoreError, match="shard 0 is missing or damaged"):
         reader.read(np.arange(4))
-    extract(videos[1:], clips, tmp_path, elsewhere="s3://bucket/hurt")
+    extract(videos[1:], clips, tmp_path, storage="s3://bucket/hurt")
     with pytest.raises(StoreError, match="has changed since"):
         FieldReader(tmp_path / "older.zarr", tmp_path / "mv.parquet")
-    extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
+    extract(videos, clips, tmp_path, storage="s3://bucket/hurt")
     assert verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
 
 
@@ -158,7 +158,7 @@ def test_from_a_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[st
     videos = index(clips)
     extract(videos, clips, tmp_path)
     before = files(tmp_path / "mv.zarr")
-    extract(videos, clips, tmp_path, elsewhere="s3://bucket/moved")
+    extract(videos, clips, tmp_path, storage="s3://bucket/moved")
     assert list(files(tmp_path / "mv.zarr")) == ["link.json"]
     extract(videos, clips, tmp_path)
     assert files(tmp_path / "mv.zarr") == before

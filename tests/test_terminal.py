@@ -361,11 +361,11 @@ def test_a_fault_in_the_program_is_one_line_and_verbose_shows_where(scored: Path
     (scored / "metrics/cost.json").write_text("{}")
     done = run("moclip", "metrics", cwd=scored, code=1)
     assert done.stderr == (
-        "error: a fault in the program: KeyError: 'multiply_adds_m'\n  run it again with --verbose to see where\n"
+        "error: internal error: KeyError: 'multiply_adds_m'\n  run it again with --verbose for the traceback\n"
     )
     done = run("moclip", "metrics", "--verbose", cwd=scored, code=1)
     assert "Traceback (most recent call last)" in done.stderr
-    assert done.stderr.splitlines()[-1] == "error: a fault in the program: KeyError: 'multiply_adds_m'"
+    assert done.stderr.splitlines()[-1] == "error: internal error: KeyError: 'multiply_adds_m'"
     done = run("moclip", "use", "nothing", "-v", cwd=scored, code=1)
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: nothing: no such preset")

@@ -29,7 +29,7 @@ from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import MvTsnTraining, optimiser_for, step_schedule, train_mv_tsn
+from moclip.training.mv_tsn import MvTsnTraining, make_optimiser, make_scheduler, train_mv_tsn
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from pipeline import params as parameters
@@ -160,7 +160,7 @@ def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: P
         return training
 
     training, resumed = begun(), begun()
-    training.epoch(0)
+    training.train_epoch(0)
     assert training.scaler.get_scale() == 2048
     Checkpoint(tmp_path / "c", "same", 0.0).save(training)
     Checkpoint(tmp_path / "c", "same", 0.0).resume(resumed)
@@ -198,7 +198,7 @@ def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsn
 def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
     assert (wanted.segments, wanted.epochs, wanted.batch) == (3, 200, 80)
-    optimiser = optimiser_for(model, wanted)
+    optimiser = make_optimiser(model, wanted)
     assert type(optimiser) is torch.optim.Adam  # PyTorch's AdamW is one of its Adams, too
     group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
     assert len(group_of) == len(list(model.parameters()))
@@ -213,8 +213,8 @@ def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[M
 
 def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
-    optimiser = optimiser_for(model, wanted)
-    scheduler = step_schedule(optimiser, wanted)
+    optimiser = make_optimiser(model, wanted)
+    scheduler = make_scheduler(optimiser, wanted)
     first = [group["lr"] for group in optimiser.param_groups]
     seen = {}
     for epoch in range(wanted.epochs):
