@@ -17,7 +17,8 @@ INTRO = """# Performance
 
 `make bench` measures everything on this page in one run on one machine and writes the page. It compares each part of
 MoCLIP-Lite with other ways to do the same work. The other tools are installed into their own environment
-(`build/bench`). To try one part: `python -m benchmarks.extract --quick` (or `read`, `train`, `head`, `predict`, `growth`).
+(`build/bench`). To try one part, run `python -m benchmarks.extract --quick` (or `read`, `train`, `head`, `predict`,
+`growth`).
 
 The contenders take turns, round after round, until their ratios are steady (quartiles within 5 % of the median) or the
 time is over. **Trust the ratios**: medians over the rounds, with quartiles in brackets. Above 1, MoCLIP-Lite is better.
