@@ -78,7 +78,7 @@ def test_contenders_take_turns_until_their_ratio_is_steady() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_runs_by_itself(name: str, tmp_path: Path) -> None:
+def test_each_benchmark_part_runs_alone(name: str, tmp_path: Path) -> None:
     shown = bench(name, "--quick", "--out", tmp_path / "part.json")
     found = json.loads((tmp_path / "part.json").read_text())
     assert shown.strip() == "\n\n".join(page.tables(name, found))

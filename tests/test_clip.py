@@ -38,7 +38,7 @@ def change_json(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_whole_clip_is_loaded(folder: Path) -> None:
+def test_a_complete_clip_model_is_loaded(folder: Path) -> None:
     clip = ClipEncoder(str(folder))
     texts, pictures = ["a", "b"], [np.zeros((50, 60, 3), np.uint8)]
     assert clip.encode_text(texts).shape == (2, 64)
@@ -87,7 +87,7 @@ def test_layers_that_config_json_does_not_know_are_refused(folder: Path) -> None
         ClipEncoder(str(folder))
 
 
-def test_the_numbers_of_positions_that_old_clips_keep_are_no_matter(folder: Path) -> None:
+def test_position_buffers_of_old_clips_are_ignored(folder: Path) -> None:
     before = ClipEncoder(str(folder)).encode_text(["a"])
     positions = {f"{tower}_model.embeddings.position_ids": torch.arange(5)[None] for tower in ("text", "vision")}
     change_weights(folder, lambda tensors: tensors | positions)
@@ -132,7 +132,7 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- long texts
 
 
-def test_a_text_beyond_what_the_tower_reads_is_cut(folder: Path) -> None:
+def test_a_text_longer_than_the_tower_reads_is_cut(folder: Path) -> None:
     clip = ClipEncoder(str(folder))
     long = "a" * MAX_TOKENS
     found = clip.encode_text([long, long + " b", "a"])
@@ -258,7 +258,7 @@ def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrase
         read_phrases(tmp_path / "phrases.json", ["Run"])
 
 
-def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_features_of_two_classes_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, names = ClipEncoder(str(folder)), ["red", "green", "blue"]
     phrases = {name: [name] for name in names}
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.ones((len(texts), 4), np.float32))

@@ -90,7 +90,7 @@ def test_embeddings_of_a_cluster_are_those_of_one_machine(project: Path, ray: An
     assert not any((project / "data/work").glob("*")), "parts are left"
 
 
-def test_a_clip_that_kills_its_worker_costs_itself_alone(
+def test_a_clip_that_kills_its_worker_fails_alone(
     clips: Path, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = index(clips)
@@ -115,7 +115,7 @@ def _write_or_die_there(job: ShardJob, lost: int) -> None:
         write_shard_on_cluster(job, lost)
 
 
-def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
+def test_a_killed_run_resumes_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     extract(videos[:5], clips, tmp_path / "out")
@@ -128,7 +128,7 @@ def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, 
     assert contents(tmp_path / "new") == contents(tmp_path / "right")
 
 
-def test_each_job_is_told_of_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_is_reported_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "JOBS_IN_RAY", 15)
     with Cluster(ray.address) as cluster:
         assert sorted(cluster.run(_nothing, list(range(40)))) == list(range(40))
@@ -139,7 +139,7 @@ def _nothing(number: int, lost: int) -> None:
     pass
 
 
-def test_a_job_that_always_loses_its_worker_ends_the_run(ray: Any) -> None:
+def test_a_job_that_keeps_losing_its_worker_ends_the_run(ray: Any) -> None:
     with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="5 workers were lost"):
         list(cluster.run(_kill, [1]))
 
@@ -148,7 +148,7 @@ def _kill(number: int, lost: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_is_wrong_with_a_machine_or_a_model_ends_the_run(ray: Any) -> None:
+def test_errors_of_a_machine_or_model_end_the_run(ray: Any) -> None:
     with Cluster(ray.address) as cluster:
         with pytest.raises(ClusterError, match="has av 2, but the run was started with 1"):
             list(cluster.run(_other_version, [1, 2]))
@@ -170,7 +170,7 @@ def test_another_machine_must_see_and_compute_the_same() -> None:
         check_visible(False, "/nowhere")
 
 
-def test_where_no_cluster_is_that_is_said(project: Path) -> None:
+def test_a_missing_cluster_is_an_error(project: Path) -> None:
     for address, variable in (("auto", "127.0.0.1:1"), ("127.0.0.1:1", "")):
         said = run("moclip", "extract_mv", "--ray", address, cwd=project, code=1, RAY_ADDRESS=variable).stderr
         assert f"error: --ray {address}: no Ray cluster there" in said

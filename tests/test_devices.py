@@ -221,7 +221,7 @@ def said_by(ranks: int, folder: Path) -> str:
     return "".join((folder / f"{rank}.err").read_text() for rank in range(ranks))
 
 
-def test_an_error_that_all_meet_is_told_once(project: Path, launch: Launch, tmp_path: Path) -> None:
+def test_an_error_in_all_processes_is_printed_once(project: Path, launch: Launch, tmp_path: Path) -> None:
     (project / "data/features/mv.parquet").unlink()
     assert launch(2, stage, [project, project], tmp_path, []) == [1, 1]
     told = said_by(2, tmp_path).splitlines()
@@ -251,7 +251,7 @@ def lose(rank: int, said: Path) -> None:
     run_guarded(work)
 
 
-def test_a_process_that_is_left_alone_ends(launch: Launch, tmp_path: Path) -> None:
+def test_losing_one_process_ends_the_others(launch: Launch, tmp_path: Path) -> None:
     assert launch(2, lose, tmp_path) == [1, 0]
     told = said_by(2, tmp_path)
     assert told.startswith("error: training on 2 processes stopped: ")
@@ -289,7 +289,7 @@ def test_two_processes_train_as_one_does_with_the_batch_in_two_parts(project: Pa
     np.testing.assert_allclose(found["train_top1"], alone["train_top1"], atol=1e-6)
 
 
-def test_a_launch_that_was_ended_goes_on_with_another_number_of_processes(
+def test_a_stopped_launch_resumes_with_another_number_of_processes(
     project: Path, launch: Launch, tmp_path: Path
 ) -> None:
     options = ("--tsn-epochs", "12", "--tsn-batch", "7")

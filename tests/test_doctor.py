@@ -55,7 +55,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 
 @pytest.mark.slow
-def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
+def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
     run("git", "init", "-q", cwd=tmp_path)
     run("dvc", "init", "-q", cwd=tmp_path)
     for name in ("one", "two"):
@@ -87,7 +87,7 @@ def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_stops_the_pipeline_is_named_as_json_with_exit_code_1(tmp_path: Path) -> None:
+def test_problems_are_json_with_exit_code_1(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     set_keys(tmp_path / "params.yaml", {"clip.model": "openai/nothing", "clip.files": "data/none"})
     done = run("moclip", "doctor", "--json", "-q", cwd=tmp_path, code=1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
@@ -187,7 +187,7 @@ def textures() -> Iterator[np.ndarray]:
         yield np.roll(film, (dy * number, dx * number), (0, 1))
 
 
-def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     code = (
         "import json\nfrom pipeline.doctor.hub import check_hub\n"
         "print(json.dumps([vars(finding) for finding in check_hub()]))"

@@ -101,7 +101,7 @@ def coloured(moving: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_colours_say_where_to_as_the_legend_does(coloured: Path, way: str) -> None:
+def test_colours_match_the_legends_directions(coloured: Path, way: str) -> None:
     picture = image(coloured / f"{way}.avi.hsv/0004_P.png")
     seen = colour(picture)
     assert seen.max() > 60
@@ -437,10 +437,10 @@ def test_drawing_again_replaces(moving: Path) -> None:
         (("--out", "clips/right.avi"), "cannot be written"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(moving: Path, words: tuple[str, ...], told: str) -> None:
+def test_clips_that_cannot_be_drawn_are_refused(moving: Path, words: tuple[str, ...], told: str) -> None:
     stderr = run("moclip", "draw", "clips/right.avi", *words, cwd=moving, code=1).stderr
     assert told in stderr
-    assert "fault" not in stderr
+    assert "internal error" not in stderr
 
 
 def test_a_real_clip(real_data: Path, tmp_path: Path) -> None:

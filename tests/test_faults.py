@@ -177,7 +177,7 @@ def test_a_header_that_claims_a_giant_picture_allocates_nothing(tmp_path: Path) 
             probe(clip)
 
 
-def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
+def test_file_titles_in_any_encoding_are_accepted(tmp_path: Path) -> None:
     clip = encode(tmp_path / "clip.avi", moving_texture(8, (48, 64)))
     with av.open(str(clip)) as given, av.open(str(tmp_path / "titled.avi"), "w", metadata_encoding="latin-1") as made:
         made.metadata["title"] = "Ü"
@@ -205,7 +205,7 @@ def test_a_second_run_of_a_stage_says_that_the_first_is_running(project: Path) -
     assert list((project / "data/work").iterdir()) == []
 
 
-def test_what_killed_runs_set_aside_is_swept_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_of_killed_runs_are_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -246,7 +246,7 @@ def test_a_full_disk_is_reported_and_the_run_resumes_with_room(project: Path) ->
     assert not [path for path in project.rglob("*.tmp") if ".dvc" not in path.parts]
 
 
-def test_what_may_not_be_written_is_named(tmp_path: Path) -> None:
+def test_permission_errors_name_the_file(tmp_path: Path) -> None:
     told = write_error(PermissionError(13, "Permission denied", "data/index.parquet"))
     assert str(told).startswith("data/index.parquet: no access: Permission denied")
     assert write_error(OSError(5, "Input/output error")) is None
@@ -343,7 +343,7 @@ def test_artifacts_made_with_other_parameters_are_refused(
         read(inputs(**{key: value}))
 
 
-def test_features_of_another_model_are_not_taken(inputs: Callable[..., Inputs]) -> None:
+def test_features_of_another_model_are_refused(inputs: Callable[..., Inputs]) -> None:
     _flip(paths.MV_TSN)
     with pytest.raises(StoreError, match="it was made from another MV-TSN\n  run: dvc repro embed_mv"):
         inputs().fusion_data("train")

@@ -84,7 +84,7 @@ MEETINGS: dict[str, tuple[Callable[[Tensor, Tensor], Any], bool]] = {
 
 
 @pytest.mark.parametrize("name", MEETINGS)
-def test_tensors_may_meet_as_pytorch_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixing_devices_follows_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own fake tensors know the rules of a real GPU."""
     meeting, refused = MEETINGS[name]
     for machine in (FakeTensorMode(allow_non_fake_inputs=True), a_gpu(monkeypatch)):
@@ -220,7 +220,7 @@ def test_a_network_trains_in_every_precision(
         assert row["train_loss"] == pytest.approx(wanted["train_loss"], rel=0.05)
 
 
-def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
+def test_a_gradient_too_large_for_float16_skips_one_step(
     gpu: torch.device, data: MotionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scale of the loss begins too high and is halved."""
@@ -232,7 +232,7 @@ def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
     assert torch.equal(model.head.weight.cpu(), fresh.head.weight)
 
 
-def test_an_interrupted_training_goes_on_on_the_gpu(gpu: torch.device, data: MotionData, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_on_the_gpu(gpu: torch.device, data: MotionData, tmp_path: Path) -> None:
     whole, resumed = network(), network()
     expected = trained(whole, data, RECIPE, gpu, tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
@@ -274,7 +274,7 @@ class Accelerator:
         return torch.cat([tensor, tensor])
 
 
-def test_what_several_processes_exchange_is_on_the_gpu(gpu: torch.device, data: MotionData) -> None:
+def test_processes_exchange_gpu_tensors(gpu: torch.device, data: MotionData) -> None:
     """The network has no batch norms: PyTorch's would exchange by NCCL."""
     world = World(gpu, Accelerator())
     assert world.agrees("the same")

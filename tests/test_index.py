@@ -170,7 +170,7 @@ def test_bad_split_lists_are_refused_by_file_and_line(tmp_path: Path, name: str,
     assert re.search(told, refusal(root, lists))
 
 
-def test_a_number_of_another_class_is_told_and_the_folder_counts(tmp_path: Path) -> None:
+def test_a_label_of_another_class_is_noted_and_the_folder_decides(tmp_path: Path) -> None:
     root = placed(tmp_path / "v", *(f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(5)))
     train = [f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(4)]
     lists = write_lists(tmp_path / "s", train, ["A/4_g04.avi", "B/4_g04.avi"], ["A", "B"])
@@ -199,7 +199,7 @@ def test_a_listed_name_finds_its_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("numbered", [True, False])
-def test_a_class_in_another_case_is_found_and_said(tmp_path: Path, numbered: bool) -> None:
+def test_a_class_in_another_case_is_found_and_noted(tmp_path: Path, numbered: bool) -> None:
     own, other = "HandstandPushups", "HandStandPushups"
     root = placed(tmp_path / "v", *(f"{name}/v_{other}_g{g:02d}.avi" for name in (own, "YoYo") for g in range(4)))
     names = (other, "YoYo")
@@ -221,7 +221,7 @@ def test_a_class_in_another_case_is_found_and_said(tmp_path: Path, numbered: boo
     assert "such names: 2" in said
 
 
-def test_where_two_names_differ_in_case_alone_none_is_guessed(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_case_are_not_guessed(tmp_path: Path) -> None:
     every = [f"{name}/{n}.avi" for name in ("Run", "run", "Jump") for n in range(3)]
     root = placed(tmp_path / "v", *every)
     if len({path.name for path in root.iterdir()}) < 3:
@@ -304,7 +304,7 @@ def test_hidden_and_system_files_are_ignored_and_counted(clean: Path, tmp_path: 
         (["a.avi", "b.avi"], "put each into a folder named after its class"),
     ],
 )
-def test_clips_one_folder_too_deep_or_too_high_are_told_of(
+def test_clips_one_folder_too_deep_or_too_high_are_reported(
     tmp_path: Path, scheme: str, names: list[str], told: str
 ) -> None:
     root = f"{scheme}{placed(tmp_path / 'v', *names)}"
@@ -313,7 +313,7 @@ def test_clips_one_folder_too_deep_or_too_high_are_told_of(
     assert told.format(root) in message
 
 
-def test_a_class_unpacked_twice_beside_good_ones_is_told_of(clean: Path, tmp_path: Path) -> None:
+def test_a_class_folder_inside_itself_is_reported(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     shutil.copytree(clean, root)
     placed(root, "Sit/Sit/a.avi", "Sit/Sit/b.avi", "Sit/Sit/._c.avi")
@@ -325,7 +325,7 @@ def test_a_class_unpacked_twice_beside_good_ones_is_told_of(clean: Path, tmp_pat
     assert json.loads((tmp_path / "metrics/counts/index.json").read_text())["misplaced_clips"] == 2
 
 
-def test_lists_that_are_asked_for_and_not_there_are_told_of(clean: Path, tmp_path: Path) -> None:
+def test_missing_split_lists_are_reported(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     run("moclip", "use", "folder", "--root", clean, "--splits", "lists", cwd=tmp_path)
     said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
@@ -336,7 +336,7 @@ def test_lists_that_are_asked_for_and_not_there_are_told_of(clean: Path, tmp_pat
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_a_fraction_too_small_for_the_groups_is_told_with_one_that_does(clean: Path, part: str) -> None:
+def test_a_split_fraction_too_small_is_an_error_that_names_a_working_one(clean: Path, part: str) -> None:
     def shares(fraction: float) -> tuple[float, float]:
         return (fraction, 0.3) if part == "val" else (0.3, fraction)
 
@@ -363,7 +363,7 @@ def held_out_plainly(groups: pd.Series, labels: pd.Series, fraction: float, seed
     return groups.isin(chosen)
 
 
-def test_groups_held_out_one_by_one_are_those_of_a_whole_table() -> None:
+def test_hold_out_matches_a_plain_definition() -> None:
     rng = np.random.default_rng(0)
     for seed in range(200):
         clips, sources, classes = rng.integers(1, (80, 20, 8))
@@ -434,7 +434,7 @@ def broken(clean: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
-def test_a_broken_clip_gets_its_row_and_the_run_goes_on(broken: Path) -> None:
+def test_a_broken_clip_gets_a_row_and_the_run_continues(broken: Path) -> None:
     table = pd.read_parquet(broken / "project/data/index.parquet").set_index("id")
     assert len(table) == 17
     bad = table[table["status"] != "ok"]["reason"]
@@ -477,7 +477,7 @@ def failing(tmp_path: Path, root: Path | str, *more: str) -> str:
     return done.stderr
 
 
-def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_root(tmp_path: Path) -> None:
     assert "nowhere: no such folder" in failing(tmp_path, tmp_path / "nowhere")
 
 
@@ -498,7 +498,7 @@ def test_a_folder_of_one_source_cannot_be_split_by_group(tmp_path: Path) -> None
     assert "no usable clip to test on" in refusal(tmp_path / "v")
 
 
-def test_the_split_that_is_asked_for_must_be_there(clean: Path, tmp_path: Path) -> None:
+def test_a_missing_split_is_an_error(clean: Path, tmp_path: Path) -> None:
     lists = write_lists(tmp_path / "s", ["Run/v_Run_g02_c01.avi"], ["Run/v_Run_g01_c01.avi"])
     message = failing(tmp_path, clean, "--dataset-splits", str(lists), "--dataset-split", "2")
     assert "no trainlist02.txt; there is trainlist01.txt" in message

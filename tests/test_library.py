@@ -102,7 +102,7 @@ def test_an_i_frame_takes_the_motion_before_it() -> None:
     assert target.tolist() == [1, 1, 2, 2, 4, 5, 8, 8, 8, 9, 10, 11, 12]
 
 
-def test_b_frames_are_passed_over_where_they_have_no_vectors() -> None:
+def test_sampling_skips_b_frames_without_vectors() -> None:
     types = np.frombuffer(b"IBPBPIBPBP", dtype=np.uint8)
     target = motion_frames(types, np.array([0, 5]), np.array([5, 5]), np.array([True, False]))
     assert target.tolist() == [1, 1, 2, 3, 4, 7, 7, 7, 7, 9]
@@ -335,7 +335,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "resnet10t", "efficientnet_b0"])
-def test_a_stem_without_stride_sees_twice_as_finely(backbone: str) -> None:
+def test_a_stem_without_stride_doubles_the_resolution(backbone: str) -> None:
     torch.manual_seed(0)
     plain, fine = (MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5, stem_stride=stride)) for stride in (2, 1))
     assert fine.state_dict().keys() == plain.state_dict().keys(), "the same weights fit"

@@ -50,7 +50,7 @@ def test_damaged_or_odd_files_never_stop_a_run(tortured: Tortured) -> None:
     assert found.compared > 100
 
 
-def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
+def test_the_checks_of_damaged_clips_find_violations(tortured: Tortured, tmp_path: Path) -> None:
     project = shutil.copytree(tortured.project, tmp_path / "project")
     path = project / "data/features/mv.parquet"
     table = pd.read_parquet(path).set_index("id")
@@ -72,7 +72,7 @@ def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
     assert found.unasked == ["Walk/of nothing.avi"]
 
 
-def test_a_wrong_field_is_seen_wherever_it_is() -> None:
+def test_a_wrong_field_is_found_anywhere() -> None:
     fields, types = np.ones((3, 2, 4, 4), np.int8), np.frombuffer(b"IPP", np.uint8)
     read = damaged_clips.Fields(fields, types, (b"1", b"2", b"3"), (1, 2, 3), ())
     assert damaged_clips.is_right(fields, types, read, read, 3)
@@ -87,7 +87,7 @@ def test_a_wrong_field_is_seen_wherever_it_is() -> None:
         assert damaged_clips.is_right(other, types, changed, read, 2) == (frame == 2)  # the third one may be another
 
 
-def test_what_a_run_leaves_behind_is_seen(tmp_path: Path) -> None:
+def test_leftover_temporary_files_are_detected(tmp_path: Path) -> None:
     for folder in ("data/work", "data/features", "metrics"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "data/features/kept").touch()

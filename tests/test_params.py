@@ -59,7 +59,7 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
         params.validate(raw, "params.yaml")
 
 
-def test_1e_4_is_a_float_however_yaml_reads_it(raw: dict[str, Any]) -> None:
+def test_1e_4_is_read_as_a_float(raw: dict[str, Any]) -> None:
     assert isinstance(yaml.safe_load("lr: 1e-4")["lr"], str), "YAML 1.1, as PyYAML has it"
     assert params.validate(params.with_values(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
 
@@ -122,7 +122,7 @@ def test_a_stage_refuses_an_unknown_key_with_one_message(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_option_is_refused_with_one_message(finished: Path) -> None:
+def test_a_bad_option_is_one_error_message(finished: Path) -> None:
     done = run("python", "-m", "stages.train_fusion", "--fusion-lr", "fast", cwd=finished, code=1)
     assert "fusion.lr = 'fast'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -96,7 +96,7 @@ def test_logits_are_those_of_the_pipeline(
             )
 
 
-def test_a_clip_that_goes_wrong_costs_itself_alone(finished: Path, tmp_path: Path) -> None:
+def test_a_clip_that_fails_does_not_affect_others(finished: Path, tmp_path: Path) -> None:
     film = moving_texture(12, (64, 80))
     for degrees in (0, 90, 180, 270):
         encode(tmp_path / f"{degrees}.mp4", film, "libx264", rotation=degrees)
@@ -107,7 +107,7 @@ def test_a_clip_that_goes_wrong_costs_itself_alone(finished: Path, tmp_path: Pat
     assert len(found) == 6
 
 
-def test_a_decoder_that_crashes_costs_its_clip_alone(
+def test_a_decoder_crash_fails_only_its_clip(
     predictor: Predictor, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
@@ -123,7 +123,7 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
             np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
 
 
-def test_what_goes_wrong_while_answering_is_the_clips_reason(
+def test_an_error_while_classifying_is_the_clips_reason(
     predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = sorted((finished / "data/demo/videos").rglob("*.avi"))[:3]
@@ -167,7 +167,7 @@ def test_a_pattern_names_clips(finished: Path, tmp_path: Path) -> None:
         find_clips([finished / "data/models"])
 
 
-def test_hidden_clips_are_looked_at_where_they_are_named_alone(tmp_path: Path) -> None:
+def test_hidden_clips_are_used_only_if_you_name_them(tmp_path: Path) -> None:
     root = tmp_path / ".data/clips"
     names = [
         "Run/a.avi",
@@ -299,7 +299,7 @@ def test_a_clip_whose_first_frames_do_not_decode_is_cut_as_in_the_store(predicto
     _compare_with_store(predictor, without_first_packets(whole, tmp_path / "cut.mp4", 5), False)
 
 
-def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
+def test_a_file_too_large_to_buffer_is_read_twice_with_the_same_result(
     predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]

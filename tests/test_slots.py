@@ -77,7 +77,7 @@ VIDEOS = st.dictionaries(IDS, st.integers(0, 300), max_size=25)
 
 @settings(deadline=None)
 @given(st.lists(VIDEOS, min_size=1, max_size=5), SIZES, st.sampled_from([1, 2, WINDOW]))
-def test_a_store_that_changes_is_planned_as_plainly(history: list[Lengths], size: Any, window: int) -> None:
+def test_planning_a_changed_store_matches_a_plain_planner(history: list[Lengths], size: Any, window: int) -> None:
     (chunk, shard), previous = size, None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "WINDOW", window)  # how much is looked at at once: nothing may depend on it
@@ -86,7 +86,7 @@ def test_a_store_that_changes_is_planned_as_plainly(history: list[Lengths], size
 
 
 @pytest.mark.parametrize("longest", [64, 500, 4000])
-def test_thousands_of_videos_are_planned_as_plainly(longest: int) -> None:
+def test_planning_thousands_of_videos_matches_a_plain_planner(longest: int) -> None:
     rng = np.random.default_rng(longest)
     names = [f"{number:04d}" for number in rng.permutation(1500)]
     first = {name: int(rng.integers(1, longest)) for name in names}

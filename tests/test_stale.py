@@ -104,7 +104,7 @@ def run_as_told(project: Path, command: str) -> list[str]:
     return ran
 
 
-def test_what_the_messages_tell_to_run_makes_all_fit_again(project: Path) -> None:
+def test_running_what_the_messages_say_repairs_the_project(project: Path) -> None:
     rewrite_classes(project)
     run("moclip", "index", cwd=project)
     assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_fusion", "clip_text"]
@@ -291,7 +291,7 @@ def test_motion_fields_of_other_parameters_are_not_embedded(project: Path) -> No
     assert "data/features/mv.zarr: it was made with mv.clip: 10.0, and params.yaml says" in said
 
 
-def test_changed_clips_are_noticed_by_what_reads_no_clip(project: Path) -> None:
+def test_stages_that_read_no_clip_notice_changed_clips(project: Path) -> None:
     clip = sorted((project / "data/demo/videos").rglob("*.avi"))[0]
     content = clip.read_bytes()
     clip.unlink()
@@ -307,7 +307,7 @@ def test_another_pipelines_parameters_are_not_written_over(project: Path) -> Non
     assert (project / "data/demo/params.yaml").read_bytes() == before
 
 
-def test_clips_that_have_moved_are_the_same_clips(project: Path) -> None:
+def test_moved_clips_are_the_same_clips(project: Path) -> None:
     (project / "data/demo/videos").rename(project / "moved")
     set_keys(project / "params.yaml", {"dataset.root": str(project / "moved")})
     for command in (("moclip", "evaluate"), ("moclip", "predict", "moved")):

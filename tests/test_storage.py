@@ -102,7 +102,7 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_killed_run_into_s3_resumes(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     (tmp_path / "slow.py").write_text(SLOW)
@@ -154,7 +154,7 @@ def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: 
     assert verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
 
 
-def test_from_a_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_store_moves_from_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path)
     before = files(tmp_path / "mv.zarr")
@@ -181,7 +181,7 @@ def test_features_by_link(tmp_path: Path, server: dict[str, str]) -> None:
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
-def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) -> None:
+def test_an_unreachable_store_is_named(server: dict[str, str], project: Path) -> None:
     set_keys(project / "params.yaml", {"store": "s3://nobody/here"})
     said = run("moclip", "clip_text", cwd=project, code=1).stderr
     assert "there is no such bucket" in said
@@ -196,7 +196,7 @@ def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) 
     assert "store = 'ftp://host/x': allowed is false | s3://" in said
 
 
-def test_a_clip_that_has_gone_is_its_own_matter(tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_missing_clip_at_a_url_is_a_video_error(tmp_path: Path, server: dict[str, str]) -> None:
     with pytest.raises(VideoError, match="no longer exists"), local_copy("s3://bucket/none.mp4"):
         pass
     Folder("s3://bucket/one").write("clip.mp4", b"abc")

@@ -70,7 +70,7 @@ def test_a_wrong_grid_is_refused_before_anything_runs(finished: Path, setting: s
     assert "Traceback" not in done.stderr
 
 
-def test_a_dry_sweep_names_its_runs(finished: Path) -> None:
+def test_a_dry_sweep_lists_its_runs(finished: Path) -> None:
     done = run("moclip", "sweep", "fusion.lr=1e-3,1e-4", "tsn.lr_steps=[1],[1, 2]", "--dry", cwd=finished)
     assert "12 runs, 0 of them done, 12 to go" in done.stdout
     assert "fusion.lr=0.0001 tsn.lr_steps=[1, 2] seed=2" in done.stdout

@@ -151,7 +151,7 @@ def test_a_resumed_run_ends_with_the_same_weights(data: MotionData, tmp_path: Pa
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items()), "it holds the best epoch's, too"
 
 
-def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: Path) -> None:
+def test_a_checkpoint_stores_the_gradient_scale(data: MotionData, tmp_path: Path) -> None:
     """Of float16, which trains on a GPU alone; else a resumed run would begin at the first scale again."""
 
     def begun() -> MvTsnTraining:
@@ -168,7 +168,7 @@ def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: P
     assert resumed.history == training.history
 
 
-def test_a_checkpoint_of_another_run_is_not_taken_up(data: MotionData, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_ignored(data: MotionData, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "c.safetensors", stop_after=2, fingerprint="another recipe")
     _, rows = trained(data, tmp_path / "c.safetensors")
@@ -340,7 +340,7 @@ def test_a_protocol_is_the_mean_over_its_views(data: MotionData, protocol: tuple
 
 
 @pytest.mark.parametrize(("stem_stride", "at_once"), [(2, 8), (1, 2)])
-def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: int, at_once: int) -> None:
+def test_encoding_in_small_batches_on_a_cpu_keeps_every_picture(stem_stride: int, at_once: int) -> None:
     torch.manual_seed(0)
     network = MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 224, 0.5, stem_stride)).eval()
     fields, seen = torch.rand(19, 2, 224, 224), []
@@ -352,13 +352,13 @@ def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: 
         torch.testing.assert_close(found, network.features(fields))
 
 
-def test_a_diverging_run_says_so(data: MotionData, tmp_path: Path) -> None:
+def test_a_diverging_run_is_an_error(data: MotionData, tmp_path: Path) -> None:
     training_recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
     with pytest.raises(ModelError, match=r"lower tsn\.lr"):
         train_mv_tsn(network(), data, training_recipe, CPU, Checkpoint(tmp_path / "f", "", 0.0), lambda row: None)
 
 
-def test_the_best_epoch_is_kept_of_equals_the_one_with_the_lower_loss() -> None:
+def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     keeper = BestEpoch(model)
     rows = [(0.5, 0.9), (0.8, 0.7), (0.8, 0.4), (0.8, 0.4), (0.6, 0.1)]
