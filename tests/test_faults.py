@@ -388,8 +388,8 @@ def test_known_vulnerabilities_in_packages_are_named() -> None:
     bad = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
     unknown = {"name": "c", "version": "1", "skip_reason": "not found"}
     found = [audit.verdict(json.dumps({"dependencies": packages})) for packages in ([good, unknown], [good, bad])]
-    assert found[0] == (0, "1 of 2 locked packages looked up, 0 known holes")
-    assert found[1] == (1, "2 of 2 locked packages looked up, 1 known holes\nb 2: CVE-1, mended in 3")
+    assert found[0] == (0, "1 of 2 locked packages looked up, 0 known vulnerabilities")
+    assert found[1] == (1, "2 of 2 locked packages looked up, 1 known vulnerabilities\nb 2: CVE-1, fixed in 3")
     assert audit.verdict("")[0] == 0
 
 
