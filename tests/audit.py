@@ -13,16 +13,16 @@ COMMAND = (
 
 
 def verdict(report: str) -> tuple[int, str]:
-    """Return the exit code and the message for pip-audit's report: 1 if there is a vulnerability, 0 without a service."""
+    """Return the exit code and the message for pip-audit's report: 1 if it has a vulnerability."""
     try:
         packages = json.loads(report)["dependencies"]
     except ValueError:
         return 0, "no vulnerability service can be reached: nothing was looked up"
     asked = [package for package in packages if "skip_reason" not in package]
     found = [
-        f"{package['name']} {package['version']}: {entry['id']}, fixed in {' or '.join(entry['fix_versions']) or 'none'}"
+        f"{package['name']} {package['version']}: {hole['id']}, fixed in {' or '.join(hole['fix_versions']) or 'none'}"
         for package in asked
-        for entry in package["vulns"]
+        for hole in package["vulns"]
     ]
     summary = f"{len(asked)} of {len(packages)} locked packages looked up, {len(found)} known vulnerabilities"
     return min(1, len(found)), "\n".join([summary, *found])
