@@ -32,7 +32,7 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
 from moclip.training.distributed import World
-from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
@@ -434,7 +434,7 @@ def test_a_loss_that_is_not_finite_names_step_and_clips(inputs: Callable[..., In
         pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as told,
         loss_errors_name_clips(rows),
     ):
-        train_fusion(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
+        train_fusion_head(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
     assert f"with {rows['id'][5]}\n" in str(told.value)
 
 

@@ -31,7 +31,7 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.training.common import autocast_type
 from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
-from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
@@ -345,7 +345,7 @@ def test_a_fusion_head_trains_on_a_gpu_in_every_precision(
     for device, chosen in ((gpu, precision), (CPU, "fp32")):
         model = head(kind, pooling)
         rows: list[dict[str, float]] = []
-        train_fusion(model, train, val, dataclasses.replace(recipe, precision=chosen), device, rows.append)
+        train_fusion_head(model, train, val, dataclasses.replace(recipe, precision=chosen), device, rows.append)
         assert {tensor.device for tensor in model.state_dict().values()} == {device}
         with torch.inference_mode():
             ends.append((rows, model(val.motion[:, 0].to(device), val.stills.to(device)).cpu()))

@@ -30,7 +30,7 @@ from moclip.models.flops import count_parameters, picture_cost, segment_cost
 from moclip.models.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
 from moclip.models.mv_tsn import FieldToRgb, MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
 from moclip.store.features import Features, write_features
-from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.fusion import FusionRecipe, train_fusion_head
 
 GRID = (30, 40)
 
@@ -215,7 +215,7 @@ def test_a_head_learns_in_bfloat16_what_it_learns_in_float32(head: str) -> None:
     for precision in ("fp32", "bf16"):
         model = heads(8, 16, text)[head]
         recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=8, batch=32, seed=0, precision=precision)
-        best = train_fusion(model, data, data, recipe, torch.device("cpu"), lambda row: None)
+        best = train_fusion_head(model, data, data, recipe, torch.device("cpu"), lambda row: None)
         assert best["val_top1"] > 0.95
         ends[precision] = model.hidden.weight.detach()
     assert ends["bf16"].dtype == torch.float32, "the weights stay"
@@ -275,7 +275,7 @@ def test_the_text_head_scores_classes_that_it_never_saw() -> None:
     right = {}
     for name, head in heads(10, width, text).items():
         recipe = FusionRecipe(lr=0.003, weight_decay=0.01, epochs=40, batch=32, seed=0)
-        best = train_fusion(head, train, val, recipe, torch.device("cpu"), lambda row: None)
+        best = train_fusion_head(head, train, val, recipe, torch.device("cpu"), lambda row: None)
         assert best["val_top1"] > 0.95, name
         with torch.inference_mode():
             logits = head(new.motion[:, 0], new.stills)
@@ -294,7 +294,7 @@ def test_training_learns_nothing_of_classes_that_do_not_occur() -> None:
     for names in (text, other):
         head = heads(6, 12, names)["text"]
         recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=3, batch=16, seed=0)
-        train_fusion(head, data, data, recipe, torch.device("cpu"), lambda row: None)
+        train_fusion_head(head, data, data, recipe, torch.device("cpu"), lambda row: None)
         ends.append(head.state_dict())
     assert torch.equal(ends[0]["residual.weight"], ends[1]["residual.weight"])
     assert ends[0]["residual.weight"].abs().max() > 0
@@ -320,7 +320,7 @@ def test_attention_begins_as_the_mean_and_learns_which_still_matters() -> None:
     for pooling in ("mean", "attention"):
         recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=40, batch=64, seed=0)
         head = heads(6, 16, text, pooling)["concat"]
-        best = train_fusion(head, train, val, recipe, torch.device("cpu"), lambda row: None)
+        best = train_fusion_head(head, train, val, recipe, torch.device("cpu"), lambda row: None)
         top1[pooling] = best["val_top1"]
     assert top1["attention"] > top1["mean"] + 0.1
 

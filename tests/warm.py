@@ -63,7 +63,7 @@ NEEDS_FRESH = 1000  # in place of an exit status
 
 
 def write_shims(folder: Path, address: Path) -> None:
-    """Write the scripts that stand for `COMMANDS`; they start without site-packages, in 20 ms."""
+    """Write the scripts that replace `COMMANDS`. They start without site-packages, in 20 ms."""
     folder.mkdir(parents=True)
     python = Path(sys.executable)
     for name in COMMANDS:
@@ -91,7 +91,7 @@ def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
 
 
 def _ask(address: str, arguments: list[str]) -> int:
-    """Send the command, then signals as they come; its exit status, or minus the signal that ended it."""
+    """Send the command, then each signal. Return its exit status, or minus the number of the signal that ended it."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(address)
@@ -153,7 +153,7 @@ class Request(NamedTuple):
 
 
 def _read(connection: socket.socket, length: int) -> bytes:
-    """Read so many bytes, or less where the other side ends; a signal may cut one `recv` short."""
+    """Read this many bytes, or fewer if the other side closes. A signal may interrupt one `recv`."""
     content = b""
     while len(content) < length and (part := connection.recv(length - len(content))):
         content += part
@@ -164,7 +164,7 @@ def _read(connection: socket.socket, length: int) -> bytes:
 
 
 class Server:
-    """Forks a child for each request, passes signals on to it, and tells its shim how it ended."""
+    """Forks a child for each request, passes signals to it, and sends its exit status to the script."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -238,7 +238,7 @@ class Server:
         sys.exit()
 
     def _forget(self) -> None:
-        """Close in a child what belongs to the server."""
+        """Close the server's files in a child."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for connection in (self.listener, *self.children):
@@ -318,7 +318,7 @@ def run(request: Request) -> None:
 
 
 def end(status: list[int]) -> None:
-    """End the process without taking the interpreter apart, which would copy most of its memory."""
+    """Exit without the interpreter's clean-up, which would copy most of the process's memory."""
     if status:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -26,7 +26,7 @@ class FusionRecipe:
     precision: str = "fp32"
 
 
-def train_fusion(
+def train_fusion_head(
     model: Fusion, train: FusionData, val: FusionData, recipe: FusionRecipe, device: torch.device, log: Log
 ) -> dict[str, float]:
     """Train the head in place with AdamW, on one random view per clip and epoch. Return the row of the best epoch.
