@@ -233,10 +233,10 @@ def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b'["a {} of {size}"]', "wanted exactly one {}"),
-        (b'["{} }"]', "wanted exactly one {}"),
-        (b'["{} {0}"]', "wanted exactly one {}"),
-        (b'["no class"]', "wanted exactly one {}"),
+        (b'["a {} of {size}"]', "expected exactly one {}"),
+        (b'["{} }"]', "expected exactly one {}"),
+        (b'["{} {0}"]', "expected exactly one {}"),
+        (b'["no class"]', "expected exactly one {}"),
         ('["caf\u00e9 {}"]'.encode("latin-1"), "not text in UTF-8"),
     ],
 )
@@ -254,7 +254,7 @@ def test_prompts_that_cannot_be_used_are_refused_by_file(tmp_path: Path, content
 @pytest.mark.parametrize("phrases", [5, None, " ", [], {"a": 1}])
 def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrases: object) -> None:
     (tmp_path / "phrases.json").write_text(json.dumps({"Run": phrases}))
-    with pytest.raises(DatasetError, match="class 'Run': wanted one phrase or a list"):
+    with pytest.raises(DatasetError, match="class 'Run': expected one phrase or a list"):
         read_phrases(tmp_path / "phrases.json", ["Run"])
 
 

@@ -157,7 +157,7 @@ def test_links_out_of_the_data_set_are_refused(clean: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["../outside.avi", "/outside.avi", "Run/..", "Run/../../outside.avi"])
 def test_listed_paths_out_of_the_data_set_are_refused(clean: Path, tmp_path: Path, name: str) -> None:
     lists = write_lists(tmp_path / "lists", [name], ["Run/v_Run_g01_c01.avi"])
-    with pytest.raises(DatasetError, match="wanted <Class>/<file>"):
+    with pytest.raises(DatasetError, match="expected <Class>/<file>"):
         read_splits(lists, 1)
     (tmp_path / "hmdb").mkdir()
     (tmp_path / "hmdb/Run_test_split1.txt").write_text(f"{name} 1\n")

@@ -150,8 +150,8 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
     [
         ("classInd", b"1 A\n2 A\n3 B\n", r"classInd.txt: line 2, '2 A': line 1 has the same class"),
         ("classInd", b"1 A\n\n1 B\n", r"classInd.txt: line 3, '1 B': line 1 has the same number"),
-        ("classInd", b"A\n", r"classInd.txt: line 1, 'A': wanted a number and a class"),
-        ("classInd", "\u00b2 A\n".encode(), r"classInd.txt: line 1, .*: wanted a number and a class"),
+        ("classInd", b"A\n", r"classInd.txt: line 1, 'A': expected a number and a class"),
+        ("classInd", "\u00b2 A\n".encode(), r"classInd.txt: line 1, .*: expected a number and a class"),
         ("classInd", b"\n", r"classInd.txt: names no classes"),
         (
             "trainlist01",

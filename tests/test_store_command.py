@@ -31,7 +31,7 @@ def test_show_finds_a_clip_by_a_part_of_its_name(finished: Path) -> None:
 
 
 def test_verify_names_the_clip_with_a_flipped_byte(project: Path) -> None:
-    assert "as it was extracted" in run("moclip", "store", "verify", cwd=project).stdout
+    assert "all clips are intact" in run("moclip", "store", "verify", cwd=project).stdout
     table = pd.read_parquet(project / "data/features/mv.parquet")
     first = table[table["shard"] == 0].sort_values("offset").iloc[0]["id"]
     shard = project / "data/features/mv.zarr/field/c/0/0/0/0"

@@ -60,9 +60,9 @@ def verify() -> None:
         raise StoreError(
             f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
             where=paths.MV_STORE,
-            fix="make it again: moclip extract_mv --rebuild",
+            fix="extract it again: moclip extract_mv --rebuild",
         )
-    print_note(f"{paths.MV_STORE}: every clip is as it was extracted")
+    print_note(f"{paths.MV_STORE}: all clips are intact")
 
 
 def show(

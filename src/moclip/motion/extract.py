@@ -6,6 +6,7 @@ killed run resumes: its finished shards stay.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -172,10 +173,7 @@ def _run_in_processes(plan: Plan, jobs: list[PlannedJob], workers: int) -> Itera
     """Run jobs in worker processes. A job whose process died runs again, one clip at a time."""
     waiting = jobs[::-1]  # taken from the end
     suspects: list[PlannedJob] = []
-
-    def make_job(planned: PlannedJob) -> Any:
-        return make_shard_job(plan, planned)
-
+    make_job = functools.partial(make_shard_job, plan)
     with single_threaded_workers():
         while waiting:  # a new pool after each one that broke
             for planned, _ in run_jobs_on_pool(write_shard, waiting, suspects, workers, make_job):
