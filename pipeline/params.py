@@ -337,7 +337,7 @@ def _is_project_folder(folder: Path) -> bool:
 
 
 def is_project(raw: dict[str, Any]) -> bool:
-    """Whether parameters are of this pipeline. The pipeline in data/demo has a params.yaml of its own."""
+    """Return whether parameters are of this pipeline. The pipeline in data/demo has a params.yaml of its own."""
     return not raw.keys().isdisjoint(("dataset", "mv"))
 
 

@@ -168,7 +168,7 @@ def _usage_error_text(problem: Any, program: str) -> str:
 
 
 def _reader_closed_output() -> bool:
-    """Whether the reader of stdout or stderr closed it. If so, nothing more is written there, not even at exit."""
+    """Return whether the reader of stdout or stderr closed it. If so, redirect it, so that exiting writes nothing."""
     closed = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()

@@ -171,7 +171,7 @@ def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]
 
 
 def _is_clip(name: PurePosixPath) -> bool:
-    """Whether a name is "Class/file" and does not lead out of the folder."""
+    """Return whether a name is "Class/file" and does not lead out of the folder."""
     return len(name.parts) == 2 and not {"/", ".."} & set(name.parts)
 
 
