@@ -57,17 +57,17 @@ class Ran:
     """A finished command: its exit code, its output, and the peak memory of its processes together, MB."""
 
     code: int
-    said: str
+    printed: str
     peak_mb: float
 
 
 def watched(*command: str | Path, cwd: Path) -> Ran:
     """Run a command as a user who is not root, and sample the memory of its processes."""
     most = 0
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
         words = list(map(str, command))
         with psutil.Popen(
-            words, cwd=cwd, env=environment(), stdout=said, stderr=said, preexec_fn=like_any_user
+            words, cwd=cwd, env=environment(), stdout=printed, stderr=printed, preexec_fn=like_any_user
         ) as running:
             while running.poll() is None:
                 try:
@@ -75,8 +75,8 @@ def watched(*command: str | Path, cwd: Path) -> Ran:
                 except psutil.Error:  # one of them has just ended
                     continue
                 time.sleep(0.05)
-        said.seek(0)
-        return Ran(running.returncode, said.read(), most / 1e6)
+        printed.seek(0)
+        return Ran(running.returncode, printed.read(), most / 1e6)
 
 
 def environment() -> dict[str, str]:

@@ -63,7 +63,7 @@ class Trial:
     def run(self, *options: str) -> None:
         """Run the stage to its end, with further options if any."""
         done = watched(*self.command, *options, cwd=self.project)
-        assert done.code == 0, f"{self.stage} ends with {done.code}:\n{done.said}"
+        assert done.code == 0, f"{self.stage} ends with {done.code}:\n{done.printed}"
 
     def check(self, when: str) -> None:
         """Check that all outputs equal those of an undisturbed run, and that no temporary file is left."""

@@ -81,9 +81,9 @@ def test_the_model_card_has_the_scores_and_the_data(folder: Path, finished: Path
     assert card["pipeline_tag"] == "video-classification"
     model = card["model-index"][0]
     assert model["name"] == "ball motions"
-    told = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
+    scores = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
     fusion = json.loads((finished / "metrics/fusion.json").read_text())
-    assert told["top-1, fusion of both"] == fusion["top1"]
+    assert scores["top-1, fusion of both"] == fusion["top1"]
     assert f"| {fusion['top1']:.4f} |" in text
     assert fusion["fingerprint"] in text
     config = json.loads((folder / "config.json").read_text())

@@ -172,12 +172,12 @@ def test_another_machine_must_see_and_compute_the_same() -> None:
 
 def test_a_missing_cluster_is_an_error(project: Path) -> None:
     for address, variable in (("auto", "127.0.0.1:1"), ("127.0.0.1:1", "")):
-        said = run("moclip", "extract_mv", "--ray", address, cwd=project, code=1, RAY_ADDRESS=variable).stderr
-        assert f"error: --ray {address}: no Ray cluster there" in said
-        assert "ray start --head" in said
-        assert "Traceback" not in said
-    said = run("moclip", "extract_mv", "--ray", "ray://127.0.0.1:10001", cwd=project, code=1).stderr
-    assert "run the command on a machine of the cluster, with --ray auto" in said
+        printed = run("moclip", "extract_mv", "--ray", address, cwd=project, code=1, RAY_ADDRESS=variable).stderr
+        assert f"error: --ray {address}: no Ray cluster there" in printed
+        assert "ray start --head" in printed
+        assert "Traceback" not in printed
+    printed = run("moclip", "extract_mv", "--ray", "ray://127.0.0.1:10001", cwd=project, code=1).stderr
+    assert "run the command on a machine of the cluster, with --ray auto" in printed
 
 
 def _wait_for(so: Any, seconds: float = 90) -> None:

@@ -242,12 +242,12 @@ def test_few_shots_are_drawn_among_clips_that_both_streams_can_read(project: Pat
         table.loc[table["id"] == clip, ["status", "reason"]] = ["failed", "cannot be read"]
         table.to_parquet(path, index=False)
     set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
-    said = {
+    printed = {
         stage: run("moclip", stage, cwd=project).stdout
         for stage in ("train_mv", "train_image", "embed_mv", "train_fusion")
     }
     for stage in ("train_mv", "train_image", "train_fusion"):
-        assert re.search(rf"{stage}: .*, 8 clips[,;]", said[stage]), said[stage]
+        assert re.search(rf"{stage}: .*, 8 clips[,;]", printed[stage]), printed[stage]
     views = zarr.open_group(project / "data/features/mv_embed.zarr/views", mode="r")
     learnt = sorted(str(name) for name in views["id"][:])
     assert index.set_index("id").loc[learnt, "label"].value_counts().tolist() == [2, 2, 2, 2]

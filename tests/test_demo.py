@@ -114,8 +114,8 @@ def test_no_metadata_names_the_class(demo: Path) -> None:
 
     for path in sorted((demo / "data/demo/videos").rglob("v_*"))[::17]:
         with av.open(str(path)) as container:
-            told = str(container.metadata) + str(container.streams.video[0].metadata)
-        assert not re.search("ball|rising|falling|red|green|blue", told, re.IGNORECASE)
+            metadata = str(container.metadata) + str(container.streams.video[0].metadata)
+        assert not re.search("ball|rising|falling|red|green|blue", metadata, re.IGNORECASE)
 
 
 def test_renders_again_to_the_committed_bytes(demo: Path) -> None:

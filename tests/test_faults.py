@@ -59,11 +59,11 @@ __all__ = ["clean", "clips"]  # fixtures
 
 def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
     """What a command says on stderr that fails as it should: one message, no traceback."""
-    said = run(*command, cwd=cwd, code=1, **environment).stderr
-    assert "error: " in said
-    assert "Traceback" not in said
-    assert "internal error" not in said
-    return said
+    printed = run(*command, cwd=cwd, code=1, **environment).stderr
+    assert "error: " in printed
+    assert "Traceback" not in printed
+    assert "internal error" not in printed
+    return printed
 
 
 # --------------------------------------------------------------------------------- readers that die or never end
@@ -127,9 +127,9 @@ def test_clips_with_odd_names_are_used(clean: Path, tmp_path: Path) -> None:
     assert found.loc["Run/not\\xff.avi", "reason"] == "its name is not UTF-8"
     assert scan_folder(root).ignored == ["Run/round.avi"]
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
-    said = run("moclip", "index", cwd=tmp_path)
-    assert "not\\xff.avi: its name is not UTF-8" in said.stdout
-    assert "Traceback" not in said.stderr
+    printed = run("moclip", "index", cwd=tmp_path)
+    assert "not\\xff.avi: its name is not UTF-8" in printed.stdout
+    assert "Traceback" not in printed.stderr
     run("moclip", "extract_mv", cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "data/features/mv.parquet").set_index("id")
     assert set(table.index) == set(found.index[found["status"] == "ok"])
@@ -170,10 +170,13 @@ def test_a_header_that_claims_a_giant_picture_allocates_nothing(tmp_path: Path) 
     assert probe(clip).width == 64
     content = bytearray(clip.read_bytes())
     at = content.index(b"strf") + 12  # width and height in BITMAPINFOHEADER
-    for side, told in ((9000, "pictures of 9000x9000 px, more than 67,108,864 px"), (100_000, "no picture in it")):
+    for side, expected_text in (
+        (9000, "pictures of 9000x9000 px, more than 67,108,864 px"),
+        (100_000, "no picture in it"),
+    ):
         content[at : at + 8] = np.array([side, side], "<i4").tobytes()
         clip.write_bytes(content)
-        with pytest.raises(VideoError, match=told):
+        with pytest.raises(VideoError, match=expected_text):
             probe(clip)
 
 
@@ -197,8 +200,8 @@ def test_a_second_run_of_a_stage_says_that_the_first_is_running(project: Path) -
     first = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline().startswith("train_mv: ")
-    said = refused("moclip", "train_mv", cwd=project)
-    assert f"train_mv: this stage is already running in this folder (process {first.pid})" in said
+    printed = refused("moclip", "train_mv", cwd=project)
+    assert f"train_mv: this stage is already running in this folder (process {first.pid})" in printed
     first.kill()
     first.wait()
     run("moclip", "train_mv", cwd=project)  # the lock went with its process
@@ -238,17 +241,17 @@ def test_a_full_disk_is_reported_and_the_run_resumes_with_room(project: Path) ->
         for output in outputs:
             path = project / output
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        said = refused("bash", "-c", f"ulimit -f 1; exec python -m stages.{name}", cwd=project)
-        assert re.search("cannot be written: (File too large|disk I/O error)", said), (name, said)
-        assert "run the same command again" in said
+        printed = refused("bash", "-c", f"ulimit -f 1; exec python -m stages.{name}", cwd=project)
+        assert re.search("cannot be written: (File too large|disk I/O error)", printed), (name, printed)
+        assert "run the same command again" in printed
         run("python", "-m", f"stages.{name}", cwd=project)
         assert digests(project, *outputs) == before, name
     assert not [path for path in project.rglob("*.tmp") if ".dvc" not in path.parts]
 
 
 def test_permission_errors_name_the_file(tmp_path: Path) -> None:
-    told = write_error(PermissionError(13, "Permission denied", "data/index.parquet"))
-    assert str(told).startswith("data/index.parquet: no access: Permission denied")
+    error = write_error(PermissionError(13, "Permission denied", "data/index.parquet"))
+    assert str(error).startswith("data/index.parquet: no access: Permission denied")
     assert write_error(OSError(5, "Input/output error")) is None
 
 
@@ -283,8 +286,8 @@ def test_a_damaged_model_is_named_with_the_stage_to_run(project: Path) -> None:
                 load(path)
         path.write_bytes(whole)
     path.write_bytes(whole[:-9])
-    said = refused("moclip", "evaluate", cwd=project)
-    assert "fusion.safetensors: not a model file of this pipeline" in said
+    printed = refused("moclip", "evaluate", cwd=project)
+    assert "fusion.safetensors: not a model file of this pipeline" in printed
 
 
 def test_damaged_features_are_named_with_the_stage_to_run(project: Path, inputs: Callable[..., Inputs]) -> None:
@@ -298,9 +301,9 @@ def test_damaged_features_are_named_with_the_stage_to_run(project: Path, inputs:
             shutil.rmtree(project / "data/features")
             shutil.copytree(project / "kept", project / "data/features")
     next(path for path in (project / "data/features/mv.zarr/field/c").rglob("*") if path.is_file()).unlink()
-    said = refused("moclip", "train_mv", cwd=project)
-    assert "damaged" in said
-    assert "BallRising/v_" in said
+    printed = refused("moclip", "train_mv", cwd=project)
+    assert "damaged" in printed
+    assert "BallRising/v_" in printed
     assert "No such file" in refused("moclip", "store", "verify", cwd=project)
 
 
@@ -308,9 +311,9 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
     clip = next((project / "data/demo/videos").rglob("*.avi"))
     name = f"{clip.parent.name}/{clip.name}"
     _flip(clip)
-    said = refused("moclip", "train_mv", cwd=project)
-    assert f"{name} changed since the index was written" in said
-    assert "run: dvc repro" in said
+    printed = refused("moclip", "train_mv", cwd=project)
+    assert f"{name} changed since the index was written" in printed
+    assert "run: dvc repro" in printed
     clip.write_bytes(clip.read_bytes() + b"0")
     os.utime(clip, (0, 0))
     with pytest.raises(MoclipError, match=f"{name} changed since the index was written"):
@@ -338,8 +341,8 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
 def test_artifacts_made_with_other_parameters_are_refused(
     inputs: Callable[..., Inputs], key: str, value: Any, read: Callable[[Inputs], Any], maker: str
 ) -> None:
-    said = re.escape(f"it was made with {key}: ") + ".*" + re.escape(f"and params.yaml says {json.dumps(value)}")
-    with pytest.raises(StoreError, match=f"{said}\n  run: dvc repro {maker}"):
+    printed = re.escape(f"it was made with {key}: ") + ".*" + re.escape(f"and params.yaml says {json.dumps(value)}")
+    with pytest.raises(StoreError, match=f"{printed}\n  run: dvc repro {maker}"):
         read(inputs(**{key: value}))
 
 
@@ -431,11 +434,11 @@ def test_a_loss_that_is_not_finite_names_step_and_clips(inputs: Callable[..., In
     train.stills[5] = torch.nan
     head = ConcatFusion(FusionConfig(train.motion.shape[-1], train.stills.shape[-1], 8, 4, 0.0, "mean"))
     with (
-        pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as told,
+        pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as error,
         loss_errors_name_clips(rows),
     ):
         train_fusion_head(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
-    assert f"with {rows['id'][5]}\n" in str(told.value)
+    assert f"with {rows['id'][5]}\n" in str(error.value)
 
 
 def test_features_that_are_not_finite_are_named(inputs: Callable[..., Inputs]) -> None:
@@ -469,8 +472,8 @@ def test_a_single_class_is_refused_and_an_untrained_class_is_scored(clean: Path,
     tests = [clip for clip in every if "g03_c01" in clip] + ["Sit/v_Sit_g01_c01.avi"]
     lists = write_lists(tmp_path / "lists", sorted({*every} - {*tests}), tests, ["Run", "Sit", "Jump"])
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
-    said = run("moclip", "index", cwd=tmp_path).stdout
-    assert "no clip to train on: Sit" in said
+    printed = run("moclip", "index", cwd=tmp_path).stdout
+    assert "no clip to train on: Sit" in printed
 
 
 def test_fields_of_zeros_give_numbers() -> None:

@@ -100,14 +100,14 @@ def test_a_listed_clip_that_is_absent_has_a_row(clean: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "told"),
+    ("train", "test", "expected_text"),
     [
         (["Run/a.avi"], ["Run/a.avi"], "in both lists"),
         (["a.avi"], ["Run/b.avi"], "<Class>/<file>"),
     ],
 )
-def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[str], told: str) -> None:
-    with pytest.raises(DatasetError, match=told):
+def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[str], expected_text: str) -> None:
+    with pytest.raises(DatasetError, match=expected_text):
         read_splits(write_lists(tmp_path / "s", train, test), 1)
 
 
@@ -146,7 +146,7 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected_text"),
     [
         ("classInd", b"1 A\n2 A\n3 B\n", r"classInd.txt: line 2, '2 A': line 1 has the same class"),
         ("classInd", b"1 A\n\n1 B\n", r"classInd.txt: line 3, '1 B': line 1 has the same number"),
@@ -163,11 +163,13 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
         ("testlist01", b"B/a\n", r"B/a.avi is in both lists: trainlist01.txt, line 2, and testlist01.txt, line 1"),
     ],
 )
-def test_bad_split_lists_are_refused_by_file_and_line(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_bad_split_lists_are_refused_by_file_and_line(
+    tmp_path: Path, name: str, content: bytes, expected_text: str
+) -> None:
     root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
     lists = write_lists(tmp_path / "s", ["A/a.avi", "B/a.avi"], ["A/d.avi", "B/d.avi"], ["A", "B"])
     (lists / f"{name}.txt").write_bytes(content)
-    assert re.search(told, refusal(root, lists))
+    assert re.search(expected_text, refusal(root, lists))
 
 
 def test_a_label_of_another_class_is_noted_and_the_folder_decides(tmp_path: Path) -> None:
@@ -210,15 +212,15 @@ def test_a_class_in_another_case_is_found_and_noted(tmp_path: Path, numbered: bo
         [other, "YoYo"] if numbered else None,
     )
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.4", cwd=tmp_path).stdout
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.4", cwd=tmp_path).stdout
     table = pd.read_parquet(tmp_path / "data/index.parquet")
     assert class_names(table) == [other if numbered else own, "YoYo"]
     assert (table["status"] == "ok").all()
     assert (table["split"] != "none").all()
     assert set(table["id"].str.split("/").str[0]) == {own, "YoYo"}, "where the file lies"
     pair = (own, other) if numbered else (other, own)
-    assert "{} is taken for the class {}; they differ in upper and lower case".format(*pair) in said
-    assert "such names: 2" in said
+    assert "{} is taken for the class {}; they differ in upper and lower case".format(*pair) in printed
+    assert "such names: 2" in printed
 
 
 def test_names_that_differ_only_in_case_are_not_guessed(tmp_path: Path) -> None:
@@ -282,19 +284,19 @@ def test_hidden_and_system_files_are_ignored_and_counted(clean: Path, tmp_path: 
     placed(root, *LEFT_BEHIND)
     (root / "Run/notes.txt").write_text("x")
     run("moclip", "use", "folder", "--root", f"{scheme}{root}", cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
     table = pd.read_parquet(tmp_path / "data/index.parquet")
     assert set(table["id"]) == {path.relative_to(clean).as_posix() for path in clean.rglob("*.avi")}
     assert (table["status"] == "ok").all()
     counts = json.loads((tmp_path / "metrics/counts/index.json").read_text())
     assert (counts["clips"], counts["classes"]) == (12, 2)
     assert (counts["ignored_files"], counts["hidden_files"]) == (11, 10), "a folder once, whatever is in it"
-    assert "11 other files ignored, 10 of them hidden or a system's" in said
+    assert "11 other files ignored, 10 of them hidden or a system's" in printed
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "expected_text"),
     [
         (["Run/Run/a.avi", "Jump/Jump/b.avi"], "move what is in Jump/Jump up into Jump (and likewise for 1 more)"),
         (["UCF-101/Run/a.avi", "UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101"),
@@ -305,12 +307,12 @@ def test_hidden_and_system_files_are_ignored_and_counted(clean: Path, tmp_path: 
     ],
 )
 def test_clips_one_folder_too_deep_or_too_high_are_reported(
-    tmp_path: Path, scheme: str, names: list[str], told: str
+    tmp_path: Path, scheme: str, names: list[str], expected_text: str
 ) -> None:
     root = f"{scheme}{placed(tmp_path / 'v', *names)}"
     message = refusal(root)
     assert f"{root}: no clips found; 2 clips do not lie in <class>/<clip>, such as " in message
-    assert told.format(root) in message
+    assert expected_text.format(root) in message
 
 
 def test_a_class_folder_inside_itself_is_reported(clean: Path, tmp_path: Path) -> None:
@@ -319,17 +321,17 @@ def test_a_class_folder_inside_itself_is_reported(clean: Path, tmp_path: Path) -
     placed(root, "Sit/Sit/a.avi", "Sit/Sit/b.avi", "Sit/Sit/._c.avi")
     (root / "Run/again").symlink_to(root)
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
-    assert "2 clips do not lie in <class>/<clip>, such as Sit/Sit/a.avi: not read" in said
-    assert "move what is in Sit/Sit up into Sit\n" in said
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    assert "2 clips do not lie in <class>/<clip>, such as Sit/Sit/a.avi: not read" in printed
+    assert "move what is in Sit/Sit up into Sit\n" in printed
     assert json.loads((tmp_path / "metrics/counts/index.json").read_text())["misplaced_clips"] == 2
 
 
 def test_missing_split_lists_are_reported(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     run("moclip", "use", "folder", "--root", clean, "--splits", "lists", cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
-    assert "no split lists in lists: the clips are split by group" in said
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    assert "no split lists in lists: the clips are split by group" in printed
 
 
 # ---------------------------------------------------------------------------------------------------- holding out

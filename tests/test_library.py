@@ -380,15 +380,15 @@ def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "pretrained", "told"),
+    ("backbone", "pretrained", "expected_text"),
     [
         ("efficientnet_b99", False, "no such timm model"),
         ("test_resnet", "/nowhere.safetensors", "no such weights file"),
         ("test_resnet", __file__, "not a .safetensors file"),
     ],
 )
-def test_a_wrong_backbone_or_weights_are_named(backbone: str, pretrained: bool | str, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_a_wrong_backbone_or_weights_are_named(backbone: str, pretrained: bool | str, expected_text: str) -> None:
+    with pytest.raises(ModelError, match=expected_text):
         MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5), pretrained)
 
 

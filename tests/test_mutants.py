@@ -38,8 +38,8 @@ def tortured(tmp_path_factory: pytest.TempPathFactory) -> Tortured:
 
 def test_damaged_or_odd_files_never_stop_a_run(tortured: Tortured) -> None:
     for done in tortured.runs.values():
-        assert done.code == 0, done.said
-        assert "Traceback" not in done.said
+        assert done.code == 0, done.printed
+        assert "Traceback" not in done.printed
         assert done.peak_mb < damaged_clips.MOST_MB
     found = damaged_clips.judged(tortured.mutants, tortured.root, tortured.project)
     assert found.broken() == {}
@@ -126,7 +126,7 @@ def test_a_missing_write_permission_is_reported_and_the_run_resumes(stage: str, 
     trial = killed_stages.trial(stage, finished, tmp_path)
     done = trial.without_right()
     assert done.code == 1
-    assert re.search(r"^error: \S+: no access: Permission denied$", done.said, re.MULTILINE), done.said
-    assert "Traceback" not in done.said
+    assert re.search(r"^error: \S+: no access: Permission denied$", done.printed, re.MULTILINE), done.printed
+    assert "Traceback" not in done.printed
     trial.run()
     trial.check("once it may write")

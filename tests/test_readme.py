@@ -19,8 +19,8 @@ def test_the_results_are_those_in_git() -> None:
         row = next(line for line in README.splitlines() if line.strip().startswith(title))
         assert f"{scores['top1']:.4f}" in row
         assert f"{scores['top5']:.4f}" in row
-    said = run("moclip", "metrics", cwd=ROOT).stdout
-    assert "\n".join(line for line in said.splitlines() if line) in README
+    printed = run("moclip", "metrics", cwd=ROOT).stdout
+    assert "\n".join(line for line in printed.splitlines() if line) in README
 
 
 def test_the_demo_shows_what_it_should() -> None:

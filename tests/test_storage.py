@@ -183,17 +183,17 @@ def test_features_by_link(tmp_path: Path, server: dict[str, str]) -> None:
 
 def test_an_unreachable_store_is_named(server: dict[str, str], project: Path) -> None:
     set_keys(project / "params.yaml", {"store": "s3://nobody/here"})
-    said = run("moclip", "clip_text", cwd=project, code=1).stderr
-    assert "there is no such bucket" in said
-    assert "Traceback" not in said
+    printed = run("moclip", "clip_text", cwd=project, code=1).stderr
+    assert "there is no such bucket" in printed
+    assert "Traceback" not in printed
     set_keys(project / "params.yaml", {"store": "s3://bucket/x"})
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
-    said = run("moclip", "clip_text", cwd=project, code=1, **nowhere).stderr
-    assert "cannot be reached" in said
-    assert "Traceback" not in said
+    printed = run("moclip", "clip_text", cwd=project, code=1, **nowhere).stderr
+    assert "cannot be reached" in printed
+    assert "Traceback" not in printed
     set_keys(project / "params.yaml", {"store": "ftp://host/x"})
-    said = run("moclip", "clip_text", cwd=project, code=1).stderr
-    assert "store = 'ftp://host/x': allowed is false | s3://" in said
+    printed = run("moclip", "clip_text", cwd=project, code=1).stderr
+    assert "store = 'ftp://host/x': allowed is false | s3://" in printed
 
 
 def test_a_missing_clip_at_a_url_is_a_video_error(tmp_path: Path, server: dict[str, str]) -> None:

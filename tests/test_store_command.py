@@ -62,8 +62,8 @@ def test_outside_a_project_no_message_suggests_extracting(tmp_path: Path) -> Non
     assert "run the extraction again" in run("moclip", "store", "info", cwd=tmp_path, code=1).stderr
     assert "run: dvc repro" in run("moclip", "metrics", cwd=tmp_path, code=1).stderr
     (tmp_path / "sub").mkdir()
-    said = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
-    assert f"this folder is inside another project, {tmp_path.resolve()}" in said
+    printed = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
+    assert f"this folder is inside another project, {tmp_path.resolve()}" in printed
 
 
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:

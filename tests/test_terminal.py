@@ -131,7 +131,7 @@ def test_the_commands_of_the_store_can_be_quiet_and_verbose() -> None:
 
 
 def completed(shell: str, line: str, cwd: Path) -> tuple[str, set[str]]:
-    """What the shell is told to offer for a line, and the packages that took."""
+    """Return what the shell offers for a line, and the packages that were imported."""
     words = line.split(" ")
     asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)} if shell == "bash" else {}
     asked |= {} if shell == "bash" else {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
@@ -166,8 +166,8 @@ def test_a_shell_completes_a_stages_options_without_loading_torch(shell: str, tm
     ],
 )
 def test_a_shell_completes(line: str, offered: set[str], tmp_path: Path) -> None:
-    said, packages = completed("bash", line, tmp_path)
-    assert set(said.split()) == offered
+    printed, packages = completed("bash", line, tmp_path)
+    assert set(printed.split()) == offered
     assert not packages & HEAVY
 
 
@@ -219,7 +219,7 @@ def test_names_that_stdout_cannot_show_stop_nothing(clips: Path) -> None:
     assert r"B\xe4lle1/kaputt.avi" in written
 
 
-# ---------------------------------------------------------------------------------------------------- how much is said
+# ------------------------------------------------------------------------------------------------- verbosity
 
 
 def test_quiet_keeps_only_results_and_errors(clips: Path, scored: Path) -> None:
@@ -290,8 +290,8 @@ def test_text_above_a_progress_bar_leaves_no_garbage(tmp_path: Path) -> None:
     """
     status, written = terminal(*program(tmp_path, code), cwd=tmp_path)
     assert status == 130
-    *said, bar, interrupted, _ = screen(written)
-    assert said == ["error: lr=1: it failed", "  lower it", "a note"]
+    *printed, bar, interrupted, _ = screen(written)
+    assert printed == ["error: lr=1: it failed", "  lower it", "a note"]
     assert re.match(r"sweep:  75%\|.*\| 3/4 \[00:01<", bar)
     assert interrupted.startswith("error: interrupted")
 
@@ -321,7 +321,7 @@ def loud():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected_text"),
     [
         ("train_fuson", "error: moclip: no such command 'train_fuson'\n  did you mean 'train_fusion'"),
         (
@@ -338,12 +338,12 @@ def loud():
         ("store shw", "error: moclip store: no such command 'shw'\n  did you mean 'show'? see: moclip store --help\n"),
     ],
 )
-def test_wrong_usage_is_two_lines_with_exit_code_2(arguments: str, told: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_two_lines_with_exit_code_2(arguments: str, expected_text: str, tmp_path: Path) -> None:
     done = run("moclip", *arguments.split(), cwd=tmp_path, code=2, PYTHONPROFILEIMPORTTIME="1")
     assert not imported(done.stderr) & HEAVY, "nobody waits for it"
-    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert "\n".join([*said, ""]).startswith(told)
-    assert len(said) == 2
+    printed = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert "\n".join([*printed, ""]).startswith(expected_text)
+    assert len(printed) == 2
     assert done.stdout == ""
 
 
@@ -463,8 +463,8 @@ def test_a_command_reads_params_only_if_it_takes_them(tmp_path: Path) -> None:
     tool = (sys.executable, tmp_path / "tool.py")
     assert run(*tool, "never", cwd=tmp_path).stdout == "none\n"
     assert run(*tool, "may", cwd=tmp_path).stdout == "None\n"
-    told = run(*tool, "may", "--fusion-lr", "1", cwd=tmp_path, code=1).stderr
-    assert told.startswith("error: params.yaml: not found"), "there is nothing that the option could change"
+    stderr = run(*tool, "may", "--fusion-lr", "1", cwd=tmp_path, code=1).stderr
+    assert stderr.startswith("error: params.yaml: not found"), "there is nothing that the option could change"
     shutil.copy(ROOT / "params.yaml", tmp_path)
     assert run(*tool, "may", "--fusion-lr", "0.5", cwd=tmp_path).stdout == "0.5\n"
     (tmp_path / "params.yaml").write_text("fusion: 3\n")
