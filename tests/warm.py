@@ -91,7 +91,7 @@ def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
 
 
 def _ask(address: str, arguments: list[str]) -> int:
-    """Send the command, then each signal. Return its exit status, or minus the number of the signal that ended it."""
+    """Send the command, then signals as they come; its exit status, or minus the signal that ended it."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(address)
