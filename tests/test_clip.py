@@ -258,7 +258,7 @@ def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrase
         read_phrases(tmp_path / "phrases.json", ["Run"])
 
 
-def test_equal_features_of_two_classes_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, names = ClipEncoder(str(folder)), ["red", "green", "blue"]
     phrases = {name: [name] for name in names}
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.ones((len(texts), 4), np.float32))

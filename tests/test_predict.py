@@ -107,7 +107,7 @@ def test_a_clip_that_fails_does_not_affect_others(finished: Path, tmp_path: Path
     assert len(found) == 6
 
 
-def test_a_decoder_crash_fails_only_its_clip(
+def test_a_decoder_that_crashes_costs_its_clip_alone(
     predictor: Predictor, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
@@ -123,7 +123,7 @@ def test_a_decoder_crash_fails_only_its_clip(
             np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
 
 
-def test_an_error_while_classifying_is_the_clips_reason(
+def test_what_goes_wrong_while_answering_is_the_clips_reason(
     predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = sorted((finished / "data/demo/videos").rglob("*.avi"))[:3]
@@ -299,7 +299,7 @@ def test_a_clip_whose_first_frames_do_not_decode_is_cut_as_in_the_store(predicto
     _compare_with_store(predictor, without_first_packets(whole, tmp_path / "cut.mp4", 5), False)
 
 
-def test_a_file_too_large_to_buffer_is_read_twice_with_the_same_result(
+def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
     predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
