@@ -56,7 +56,7 @@ def draw(
     reported and the others are drawn. The exit code is 1 if none could be drawn.
     """
     with while_importing():
-        from moclip.drawing.clip import DrawingResult, drawing_paths
+        from moclip.drawing.clip import drawing_paths
         from moclip.drawing.drawn_frames import Drawing
         from moclip.video.clip_files import find_clips
 
@@ -72,7 +72,7 @@ def draw(
     order = {job: number for number, job in enumerate(jobs)}
     results.sort(key=lambda result: order[result[0]])
     for _, result in results:
-        if isinstance(result, DrawingResult):
+        if not isinstance(result, VideoError):
             print_note(f"draw: {result.path}, {result.frames} frames, {result.limit:g} px a frame at full strength")
     failed = [(file, result) for (file, *_), result in results if isinstance(result, VideoError)]
     for file, problem in failed:
