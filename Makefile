@@ -1,4 +1,4 @@
-# Two commands do all the set-up they need: `make demo` and `make test`. Only Python 3.11, make and git are assumed.
+# `make demo` and `make test` set up what they need. You only need Python 3.11, make and git.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 READY := $(VENV)/.ready
@@ -32,21 +32,21 @@ test: $(READY)  ## run every test, on up to four processes
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
-check: $(READY)  ## lint, formatting, types, generated files, known holes in the locked packages
+check: $(READY)  ## lint, formatting, types, generated files, known vulnerabilities of the locked packages
 	ruff check .
 	ruff format --check .
 	mypy
 	python -m pipeline.sync --check
 	python -m tests.audit
 
-sync: $(READY)  ## write what follows from the code: lists in dvc.yaml, docs/parameters.md, new keys in params.yaml
+sync: $(READY)  ## update files that follow from the code: lists in dvc.yaml, docs/parameters.md, new keys in params.yaml
 	python -m pipeline.sync
 
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
-lock:  ## resolve pyproject.toml anew into requirements.lock
+lock:  ## resolve pyproject.toml into requirements.lock again
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[pipeline,onnx,ray,s3,dev]" setuptools torch==2.14.1 torchvision==0.29.1
-	( echo "# Exact versions of everything \`make setup\` installs (Python 3.11). \`make lock\` writes it anew."; \
+	( echo "# Exact versions of everything \`make setup\` installs (Python 3.11). \`make lock\` writes it."; \
 	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude moclip | \
 	  sed -E "/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|motion-vector-extractor).*)/\1; $(LINUX)/" ) > requirements.lock
 	rm -rf build/lock
@@ -54,7 +54,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 structure: $(READY)  ## print the packages, what each imports, and the longest functions
 	@python -m tests.structure
 
-format: $(READY)  ## let ruff mend what it can
+format: $(READY)  ## fix lint and formatting with ruff
 	ruff check --fix .
 	ruff format .
 
@@ -68,7 +68,7 @@ $(PEERS): $(READY) pyproject.toml
 	  xargs $(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 	@touch $@
 
-bench: $(PEERS)  ## measure every part beside its peers, into benchmarks/results.json and docs/performance.md (25 min)
+bench: $(PEERS)  ## measure all parts and other tools, write benchmarks/results.json and docs/performance.md (25 min)
 	$(BENCH)/bin/python -m benchmarks.peers $(PART)
 
 bench-page: $(READY)  ## write docs/performance.md from benchmarks/results.json, without measuring
@@ -92,7 +92,7 @@ bench-predict: $(READY)  ## compare a prediction with zero-shot CLIP and X-CLIP 
 bench-growth: $(READY)  ## time the commands on 100 to 10,000 clips (8 min; prints only)
 	python -m benchmarks.growth
 
-gpu-check: $(READY)  ## run the demo on the GPU in every precision and compare it with the CPU's (5 minutes; nothing without one)
+gpu-check: $(READY)  ## run the demo on the GPU in every precision and compare it with the CPU (5 min; does nothing without a GPU)
 	python -m benchmarks.gpu_check
 
 ABLATION ?= size
@@ -100,5 +100,5 @@ ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's cli
 	moclip sweep tsn.size=64,96,128,224 tsn.stem_stride=2 --name $(ABLATION)
 	moclip sweep tsn.size=32,64,96 tsn.stem_stride=1 --name $(ABLATION)
 
-clean:  ## remove the environment; what DVC made stays
+clean:  ## remove the environment; outputs of DVC stay
 	rm -rf $(VENV)

@@ -35,7 +35,7 @@ UCF_SIZE, HD_SIZE = (240, 320), (720, 1280)  # (height, width), px
 
 
 def copy_product(folder: Path) -> None:
-    """Copy what a project of its own needs of the product, its data and parameters apart."""
+    """Copy the code and files that a new project needs, without data and parameters."""
     for name in PRODUCT:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,18 +45,18 @@ def copy_product(folder: Path) -> None:
             shutil.copy(source, target)
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def rounded(value: float | None) -> float | None:
-    """Four digits: what a result's file keeps."""
+    """Round to the four digits that the results file keeps."""
     return None if value is None else float(f"{value:.4g}")
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on, beside the code."""
+def describe_machine() -> dict[str, Any]:
+    """Describe what the figures depend on, except the code."""
     installed = {found.metadata["Name"].lower(): found.version for found in importlib.metadata.distributions()}
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -67,42 +67,42 @@ def machine() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """Its name, and the widest of the instructions that decide how quickly matrices are multiplied."""
-    told = Path("/proc/cpuinfo")
-    if not told.exists():
+def describe_processor() -> str:
+    """Return the processor's name, and its widest instructions for products of matrices."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
         return platform.processor() or platform.machine()
-    about = dict(re.findall(r"^(model name|flags)\s*: (.*)$", told.read_text(), re.MULTILINE))
-    flags = set(about.get("flags", "").split())
+    entries = dict(re.findall(r"^(model name|flags)\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE))
+    flags = set(entries.get("flags", "").split())
     widest = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags][:1]
-    return " with ".join([about.get("model name", platform.machine()), *widest])
+    return " with ".join([entries.get("model name", platform.machine()), *widest])
 
 
 # ----------------------------------------------------------------------------------------------------- clips
 
 
 def real_data() -> Path | None:
-    """The folder of real clips, if this machine has one."""
+    """Return the folder of real clips, if this machine has one."""
     folder = os.environ.get(REAL_DATA)
     return Path(folder) if folder else None
 
 
 def real_clips(folder: Path) -> list[Path]:
-    """The surveillance clips: H.264, most with B-frames."""
+    """Return the surveillance clips: H.264, most with B-frames."""
     return sorted(path for path in (folder / "fight_surv" / "videos").rglob("*") if path.suffix in VIDEO_SUFFIXES)
 
 
-def indexed(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
-    """Index clips as `extract` wants them, each under `times` names; reading them also warms the file cache."""
+def index_clips(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
+    """Return the table that `extract` needs, with each clip under `times` names. This also warms the file cache."""
     rows = []
     for path in paths:
-        about = probe(path)
+        info = probe(path)
         row = {
             "path": str(path.resolve()),
             "md5": file_md5(path),
-            "frames": about.frames,
-            "codec": about.codec,
-            "has_b": about.has_b,
+            "frames": info.frames,
+            "codec": info.codec,
+            "has_b": info.has_b,
         }
         rows += [{"id": f"{turn:03d}/{path.stem}", **row} for turn in range(times)]
     return pd.DataFrame(rows).sort_values("id", ignore_index=True)
@@ -111,7 +111,7 @@ def indexed(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
 def make_clips(
     folder: Path, codec: str, size: tuple[int, int], count: int, frames: int, *, b_frames: int = 0
 ) -> list[Path]:
-    """Encode `count` clips of at most `frames` frames, from the real clips where there are any, else rendered."""
+    """Encode `count` clips of at most `frames` frames, of real clips if there are any, else of a texture."""
     suffix = ".avi" if codec == "mpeg4" else ".mp4"
     sources = _sources(size, count)
     return [
@@ -123,7 +123,7 @@ def make_clips(
 def _sources(size: tuple[int, int], count: int) -> list[Iterator[av.VideoFrame]]:
     folder = real_data()
     if folder is None:
-        return [rendered(size, seed) for seed in range(count)]
+        return [rendered_pictures(size, seed) for seed in range(count)]
     fits = [path for path in real_clips(folder) if size[0] < 720 or probe(path).height >= 720]
     return [_decoded(itertools.islice(itertools.cycle(fits), number, None, count)) for number in range(count)]
 
@@ -134,8 +134,8 @@ def _decoded(paths: Iterable[Path]) -> Iterator[av.VideoFrame]:
             yield from container.decode(container.streams.video[0])
 
 
-def rendered(size: tuple[int, int], seed: int) -> Iterator[av.VideoFrame]:
-    """Pictures without end of a texture that sways, and a square that crosses it."""
+def rendered_pictures(size: tuple[int, int], seed: int) -> Iterator[av.VideoFrame]:
+    """Yield endless pictures of a swaying texture and a square that crosses it."""
     rng = np.random.default_rng(seed)
     height, width = size
     reach = 64
@@ -152,7 +152,7 @@ def rendered(size: tuple[int, int], seed: int) -> Iterator[av.VideoFrame]:
 def encode(
     path: Path, pictures: Iterable[av.VideoFrame], codec: str, size: tuple[int, int], b_frames: int, frames: int
 ) -> Path:
-    """Encode the first `frames` pictures, scaled to `size` (height, width), 25 a second, at a usual quality."""
+    """Encode the first `frames` pictures, scaled to `size` (height, width), at 25 per second and usual quality."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264" if codec == "h264" else codec, rate=25)
         stream.height, stream.width = size
@@ -169,8 +169,8 @@ def encode(
     return path
 
 
-def prolong(source: Path, path: Path, seconds: int) -> int:
-    """Write the packets of `source` again and again until the clip is that long; returns the frames."""
+def repeat_clip(source: Path, path: Path, seconds: int) -> int:
+    """Repeat the packets of `source` until the clip has this length. Return its number of frames."""
     with av.open(str(source)) as once, av.open(str(path), "w") as container:
         stream = once.streams.video[0]
         packets = [packet for packet in once.demux(stream) if packet.size]

@@ -1,7 +1,7 @@
-"""Compare contenders in one run: rounds until their ratio is steady, rows of figures, peers that may be missing.
+"""Time contenders against each other, and collect the figures. Other tools ("peers") may be missing.
 
-Each benchmark is a part: a module with `measure(part)`, run by itself with `python -m benchmarks.NAME` or with all
-others by `benchmarks.peers`.
+Each benchmark is a part: a module with `measure(part)`. `python -m benchmarks.NAME` runs one part, `benchmarks.peers`
+runs all.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import page
-from benchmarks.common import ROOT, processor, rounded, say
+from benchmarks.common import ROOT, describe_processor, print_progress, rounded
 from moclip.files.atomic import write_atomically
 
-SPREAD = 0.05  # of a ratio: from its first to its third quartile, as a share of its median
+SPREAD = 0.05  # of a steady ratio: the distance between its quartiles, as a share of its median
 LEAST, MOST = 3, 9  # rounds
 UCF_CLIPS, UCF_TRAIN = 13_320, 9_537  # of UCF-101, split 1
 Run = Callable[[], object]
@@ -42,7 +42,7 @@ Run = Callable[[], object]
 
 
 class Ratio(NamedTuple):
-    """How many times faster ours is than theirs: median, first and third quartile of the rounds."""
+    """How many times as fast ours is: median, first and third quartile over the rounds."""
 
     middle: float
     low: float
@@ -53,7 +53,7 @@ class Ratio(NamedTuple):
         return (self.high - self.low) / self.middle
 
     def times(self, factor: float) -> Ratio:
-        """The same ratio where ours did `factor` times as much work as theirs."""
+        """Return the ratio of rates, if ours did `factor` times as much work as theirs."""
         return Ratio(*(value * factor for value in self))
 
 
@@ -75,7 +75,7 @@ class Turns:
         return Ratio(float(middle), float(low), float(high))
 
 
-def interleaved(
+def run_interleaved(
     contenders: Mapping[str, Run],
     seconds: float,
     ours: Sequence[str] | None = None,
@@ -84,12 +84,12 @@ def interleaved(
     most: int = MOST,
     warm: bool = True,
 ) -> Turns:
-    """Run all contenders one after the other, in rounds, until the ratios are steady or the time is spent.
+    """Run all contenders in rounds, until the ratios are steady or `seconds` have passed.
 
-    All contenders finish a round before the next one begins, so a disturbance of the machine affects all of them. Every
-    other round runs in reverse order. With `warm`, each contender runs once before timing starts. A ratio is steady
-    when its quartiles over the rounds lie within `spread` of its median; that must hold for each of `ours` (default:
-    the first contender) against each other contender.
+    A round runs each contender once, so a disturbance of the machine affects all of them. Every other round runs in
+    reverse order. With `warm`, each contender runs once before timing starts. A ratio is steady if its quartiles over
+    the rounds are within `spread` of its median. All ratios of `ours` (default: the first contender) to the other
+    contenders must be steady.
     """
     names = list(contenders)
     took: dict[str, list[float]] = {name: [] for name in names}
@@ -106,12 +106,12 @@ def interleaved(
             start = time.perf_counter()
             contenders[name]()
             took[name].append(time.perf_counter() - start)
-    say(f"  {turns.rounds} rounds: " + ", ".join(f"{name} {turns.median(name):.3g} s" for name in names))
+    print_progress(f"  {turns.rounds} rounds: " + ", ".join(f"{name} {turns.median(name):.3g} s" for name in names))
     return turns
 
 
 def steady(turns: Turns, ours: Sequence[str], spread: float) -> bool:
-    """Whether every ratio's quartiles are near enough to each other."""
+    """Return whether all ratios of `ours` to other contenders are steady."""
     pairs = ((one, other) for one in ours for other in turns.seconds if other != one)
     return all(turns.ratio(one, other).spread <= spread for one, other in pairs)
 
@@ -121,10 +121,10 @@ def steady(turns: Turns, ours: Sequence[str], spread: float) -> bool:
 
 @dataclass
 class Part:
-    """What one benchmark measures. In a ratio, above 1 always means that ours is better."""
+    """The figures of one benchmark. A ratio above 1 always means that ours is better."""
 
     quick: bool
-    share: float  # of the time that a full run takes
+    share: float  # of the time of a full run that this run may take
     folder: Path
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -132,11 +132,11 @@ class Part:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def turns(self, contenders: Mapping[str, Run], seconds: float, **options: Any) -> Turns:
-        """`interleaved` for about so many seconds; with --quick, one round."""
+        """Call `run_interleaved` for about this many seconds. With --quick, run one round."""
         rounds = {"least": 1, "most": 1} if self.quick else {}
-        return interleaved(contenders, seconds * self.share, **(options | rounds))
+        return run_interleaved(contenders, seconds * self.share, **(options | rounds))
 
-    def versus(
+    def add_ratio(
         self,
         name: str,
         turns: Turns,
@@ -147,7 +147,7 @@ class Part:
         amounts: tuple[float, float] | None = None,
         **more: Any,
     ) -> None:
-        """Ours and theirs by turns: rates if each processed an amount in a turn, else the seconds (or ms) of a turn."""
+        """Add a ratio from timed rounds, as rates if both processed an amount per round, else as seconds or ms."""
         seconds = [turns.median(who) for who in (ours, theirs)]
         ratio = turns.ratio(ours, theirs)
         if amounts is None:
@@ -155,9 +155,9 @@ class Part:
         else:
             values = [amount / one for amount, one in zip(amounts, seconds, strict=True)]
             ratio = ratio.times(amounts[0] / amounts[1])
-        self.row(name, unit, values[0], values[1], who=(ours, theirs), ratio=ratio, rounds=turns.rounds, **more)
+        self.add_figure(name, unit, values[0], values[1], who=(ours, theirs), ratio=ratio, rounds=turns.rounds, **more)
 
-    def row(
+    def add_figure(
         self,
         name: str,
         unit: str,
@@ -180,7 +180,7 @@ class Part:
                 "name": name,
                 "unit": unit,
                 "who": who[0],
-                "beside": None if theirs is None else who[1],
+                "peer": None if theirs is None else who[1],
                 "ours": rounded(ours),
                 "theirs": rounded(theirs),
                 "ratio": None if ratio is None else rounded(ratio.middle),
@@ -192,11 +192,11 @@ class Part:
         )
 
     def leave_out(self, name: str, reason: str) -> None:
-        say(f"  left out: {name}: {reason}")
+        print_progress(f"  left out: {name}: {reason}")
         self.left_out.append({"name": name, "reason": reason})
 
     def peer(self, module: str, name: str, how: str) -> bool:
-        """Whether a peer is there; notes how it is set up, or that it is left out."""
+        """Return whether a peer is installed. Record how it is set up, or that it is left out."""
         if importlib.util.find_spec(module) is None:
             self.leave_out(name, f"{module} is not installed; `make bench` installs it")
             return False
@@ -204,7 +204,7 @@ class Part:
         return True
 
     def runs(self, name: str, run: Run) -> bool:
-        """Whether a contender runs at all; if not, it is left out with its error."""
+        """Return whether a contender runs. Leave it out with its error if it does not."""
         try:
             run()
         except Exception as problem:  # a peer may raise anything
@@ -219,21 +219,21 @@ class Part:
 
 def run_part(name: str, quick: bool, share: float = 1.0) -> dict[str, Any]:
     """Measure one part in a temporary folder."""
-    say(f"--- {name}")
+    print_progress(f"--- {name}")
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
         part = Part(quick, share, Path(folder))
-        load(f"benchmarks.{name}").measure(part)
+        importlib.import_module(f"benchmarks.{name}").measure(part)
     seconds = round(time.perf_counter() - begun)
-    say(f"--- {name}: {seconds} s")
+    print_progress(f"--- {name}: {seconds} s")
     return {
         "rows": part.rows, "left_out": part.left_out, "setup": part.setup, "facts": part.facts, "seconds": seconds,
-        "processor": processor(),
+        "processor": describe_processor(),
     }  # fmt: skip
 
 
-def run_alone(name: str, about: str | None) -> None:
-    """The command line of one part: measure it with the peers that are installed, and print its tables."""
+def run_as_program(name: str, about: str | None) -> None:
+    """Run one part as a program: measure it with the peers that are installed, and print its tables."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few clips, one round: only shows that it runs")
     parser.add_argument("--out", type=Path, help="JSON to write")
@@ -247,13 +247,13 @@ def run_alone(name: str, about: str | None) -> None:
 # ----------------------------------------------------------------------------------------------------- peers
 
 
-def load(module: str) -> Any:
-    """A peer's module, which need not be there when types are checked."""
+def import_peer(module: str) -> Any:
+    """Import a peer's module. It need not be installed when types are checked."""
     return importlib.import_module(module)
 
 
-def versions() -> dict[str, str]:
-    """The peers of the extra `bench` that are installed."""
+def peer_versions() -> dict[str, str]:
+    """Return the versions of the packages of the extra `bench` that are installed."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     found = {}
     for pin in extras["bench"]:
@@ -263,16 +263,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def ffmpeg() -> str | None:
-    """The program that imageio-ffmpeg brings along."""
+def find_ffmpeg() -> str | None:
+    """Return the path of the ffmpeg program in the package imageio-ffmpeg, or None."""
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         return None
-    return str(load("imageio_ffmpeg").get_ffmpeg_exe())
+    return str(import_peer("imageio_ffmpeg").get_ffmpeg_exe())
 
 
 @contextlib.contextmanager
-def pool(workers: int, warm: Callable[[], object]) -> Iterator[ProcessPoolExecutor]:
-    """Spawned processes that have started and run `warm` before they are timed."""
+def warm_pool(workers: int, warm: Callable[[], object]) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of spawned processes, each of which has run `warm`, so that start-up is not timed."""
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
         for future in [executor.submit(_started, warm) for _ in range(workers)]:
             future.result()
@@ -280,12 +280,12 @@ def pool(workers: int, warm: Callable[[], object]) -> Iterator[ProcessPoolExecut
 
 
 def _started(warm: Callable[[], object]) -> None:
-    time.sleep(0.3)  # so that each process gets one
+    time.sleep(0.3)  # so that each process gets one of these jobs
     warm()
 
 
-def peak(function: Callable[..., object], *given: Any) -> float:
-    """Peak memory of a process that does this and no more, MiB."""
+def peak_memory(function: Callable[..., object], *given: Any) -> float:
+    """Return the peak memory in MiB of a process that only runs this function."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         return executor.submit(_peak, function, *given).result()
 
@@ -296,8 +296,8 @@ def _peak(function: Callable[..., object], *given: Any) -> float:
     return int(found[1]) / 1024 if found else float("nan")
 
 
-def git_and_dvc(project: Path) -> None:
-    """Make a folder a git and DVC repository with a first commit of all its files."""
+def init_git_and_dvc(project: Path) -> None:
+    """Turn a folder into a git and DVC repository, and commit all its files."""
     who = ("-c", "user.name=bench", "-c", "user.email=bench@example.org")
     for words in (
         ("git", "init", "-q"),
@@ -308,29 +308,29 @@ def git_and_dvc(project: Path) -> None:
         subprocess.run(words, cwd=project, check=True, capture_output=True)
 
 
-class Ran(NamedTuple):
-    """A command that has ended: seconds, and the most memory that it and its children held at once, MiB."""
+class FinishedCommand(NamedTuple):
+    """A finished command: its seconds, and the peak memory in MiB of it and its children together."""
 
     seconds: float
     memory: float
 
 
-def command(*words: str, cwd: Path) -> Ran:
+def run_command(*words: str, cwd: Path) -> FinishedCommand:
     """Run a Python command, and sample the memory of its processes every 20 ms."""
     import psutil
 
     environment = os.environ | {"PYTHONPATH": str(cwd / "src"), "DVC_NO_ANALYTICS": "1", "COLUMNS": "120"}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
     most = 0
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
-        with psutil.Popen([sys.executable, *words], cwd=cwd, env=environment, stdout=said, stderr=said) as running:
+        with psutil.Popen([sys.executable, *words], cwd=cwd, env=environment, stdout=output, stderr=output) as running:
             while running.poll() is None:
                 with contextlib.suppress(psutil.Error):
                     most = max(most, sum(one.memory_info().rss for one in (running, *running.children(True))))
                 time.sleep(0.02)
         took = time.perf_counter() - begun
         if running.returncode:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(words)}:\n{said.read().decode(errors='replace')[-2000:]}")
-    return Ran(took, most / 2**20)
+            output.seek(0)
+            raise SystemExit(f"{' '.join(words)}:\n{output.read().decode(errors='replace')[-2000:]}")
+    return FinishedCommand(took, most / 2**20)

@@ -1,4 +1,4 @@
-"""Extraction: from file to store, beside loops that only decode; two workers; the share of each step; peak memory.
+"""Extraction: compare it with loops that only decode, on one and two workers; measure its steps and peak memory.
 
 python -m benchmarks.extract [--quick] [--out FILE]
 """
@@ -16,8 +16,18 @@ from typing import Any
 import av
 import pandas as pd
 
-from benchmarks.common import HD_SIZE, UCF_SIZE, encode, indexed, make_clips, prolong, real_data, rendered, say
-from benchmarks.comparison import Part, Run, ffmpeg, peak, pool, run_alone
+from benchmarks.common import (
+    HD_SIZE,
+    UCF_SIZE,
+    encode,
+    index_clips,
+    make_clips,
+    print_progress,
+    real_data,
+    rendered_pictures,
+    repeat_clip,
+)
+from benchmarks.comparison import Part, Run, find_ffmpeg, peak_memory, run_as_program, warm_pool
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import CODEC_CELL
@@ -45,33 +55,35 @@ SETUP = {
 
 
 def measure(part: Part) -> None:
-    """Every codec and size in one process; then on two workers; the share of each step; peak memory."""
+    """Measure every codec and size in one process, then two workers, the share of each step, and peak memory."""
     part.setup |= SETUP
     clips = subjects(part)
-    binary = ffmpeg()
+    binary = find_ffmpeg()
     if binary is None:
         part.leave_out(FLOOR, "imageio-ffmpeg is not installed; `make bench` installs it")
     else:
         part.setup[FLOOR] = "`ffmpeg -threads 1 -flags2 +export_mvs -i ... -f null -`, one process: the floor"
-    extracted(next(iter(clips.values())).head(2), part.folder / "store")  # pays for the imports
+    extract_clips(next(iter(clips.values())).head(2), part.folder / "store")  # pays for the imports
     for name, table in clips.items():
-        say(f"{name}: {len(table)} clips, {table['frames'].sum()} frames")
-        runs: dict[str, Run] = {OURS: functools.partial(extracted, table, part.folder / "store")}
+        print_progress(f"{name}: {len(table)} clips, {table['frames'].sum()} frames")
+        runs: dict[str, Run] = {OURS: functools.partial(extract_clips, table, part.folder / "store")}
         for who in loops(part, name, table):
-            runs[who] = functools.partial(one_by_one, LOOPS[who], list(table["path"]))
+            runs[who] = functools.partial(read_one_by_one, LOOPS[who], list(table["path"]))
         if binary is not None:
-            runs[FLOOR] = functools.partial(run_ffmpeg, binary, listed(list(table["path"]), part.folder / "floor.txt"))
+            runs[FLOOR] = functools.partial(
+                run_ffmpeg, binary, write_concat_list(list(table["path"]), part.folder / "floor.txt")
+            )
         add_rows(part, name, table, runs, 28, aims=("PyAV none",))  # the others decode on all cores, ours on one
     for name in [name for name in ON_WORKERS if name in clips][: 1 if part.quick else None]:
-        on_workers(part, name, clips[name], binary)
+        measure_on_workers(part, name, clips[name], binary)
     for name in list(clips)[: 1 if part.quick else None]:
-        part.facts.setdefault("shares", {})[name] = shares(part, clips[name])
+        part.facts.setdefault("shares", {})[name] = step_shares(part, clips[name])
     part.facts["contents"] = "rendered" if real_data() is None else "re-encoded from real clips"
-    long_clip(part)
+    measure_long_clip(part)
 
 
 def subjects(part: Part) -> dict[str, pd.DataFrame]:
-    """Clips of each codec and size, enough for about one second of work each."""
+    """Return clips of each codec and size, enough for about one second of work each."""
     frames, names = ({"320x240": 160}, {"320x240": 16}) if not part.quick else ({"320x240": 8}, {"320x240": 2})
     made = {}
     for size, shape in SIZES.items():
@@ -80,17 +92,17 @@ def subjects(part: Part) -> dict[str, pd.DataFrame]:
                 continue
             count = {"320x240": 4, "1280x720": 2, "1920x1080": 1}[size] if not part.quick else 1
             paths = make_clips(part.folder, encoder, shape, count, frames.get(size, 100), b_frames=b_frames)
-            made[f"{size} {codec}"] = indexed(paths, names.get(size, 4))
+            made[f"{size} {codec}"] = index_clips(paths, names.get(size, 4))
     real = real_data()
     if real is not None and not part.quick:
-        made = {"UCF-101 AVI": indexed(sorted((real / "codecs").glob("*.avi")), 60), **made}
+        made = {"UCF-101 AVI": index_clips(sorted((real / "codecs").glob("*.avi")), 60), **made}
     return made
 
 
 # ------------------------------------------------------------------------------------------------ contenders
 
 
-def extracted(clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = SHARD, **options: Any) -> None:
+def extract_clips(clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = SHARD, **options: Any) -> None:
     """Extract all clips into a new store, `folder`/mv.zarr with its table mv.parquet."""
     shutil.rmtree(folder, ignore_errors=True)
     table = extract(
@@ -105,8 +117,8 @@ def extracted(clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = 
         raise SystemExit(f"{len(failed)} clips failed, the first: {failed['reason'].iloc[0]}")
 
 
-def bare_mvextractor(path: str) -> int:
-    """Read all vectors as mvextractor's documentation shows; returns the frames."""
+def read_with_mvextractor(path: str) -> int:
+    """Read all vectors as mvextractor's documentation shows. Return the number of frames."""
     from mvextractor.videocap import VideoCap
 
     capture = VideoCap()
@@ -119,8 +131,8 @@ def bare_mvextractor(path: str) -> int:
     return frames
 
 
-def bare_pyav(path: str, thread_type: str) -> int:
-    """Read all vectors as PyAV's documentation shows; returns the frames."""
+def read_with_pyav(path: str, thread_type: str) -> int:
+    """Read all vectors as PyAV's documentation shows. Return the number of frames."""
     frames = 0
     with av.open(path) as container:
         stream = container.streams.video[0]
@@ -135,15 +147,15 @@ def bare_pyav(path: str, thread_type: str) -> int:
 
 
 LOOPS: dict[str, Callable[[str], int]] = {
-    "mvextractor": bare_mvextractor,
-    "PyAV auto": functools.partial(bare_pyav, thread_type="AUTO"),
-    "PyAV slice": functools.partial(bare_pyav, thread_type="SLICE"),
-    "PyAV none": functools.partial(bare_pyav, thread_type="NONE"),
+    "mvextractor": read_with_mvextractor,
+    "PyAV auto": functools.partial(read_with_pyav, thread_type="AUTO"),
+    "PyAV slice": functools.partial(read_with_pyav, thread_type="SLICE"),
+    "PyAV none": functools.partial(read_with_pyav, thread_type="NONE"),
 }
 
 
 def loops(part: Part, name: str, table: pd.DataFrame) -> Iterator[str]:
-    """The loops that run here."""
+    """Yield the names of the loops that run on this machine."""
     for who in LOOPS:
         if who == "mvextractor" and not has_mvextractor():
             part.leave_out(f"{name}: {who}", "it is not installed (wheels for x86-64 Linux only)")
@@ -151,17 +163,17 @@ def loops(part: Part, name: str, table: pd.DataFrame) -> Iterator[str]:
             yield who
 
 
-def one_by_one(loop: Callable[[str], int], paths: Sequence[str]) -> None:
+def read_one_by_one(loop: Callable[[str], int], paths: Sequence[str]) -> None:
     for path in paths:
         loop(path)
 
 
-def on_processes(executor: ProcessPoolExecutor, loop: Callable[[str], int], paths: Sequence[str]) -> None:
+def read_on_processes(executor: ProcessPoolExecutor, loop: Callable[[str], int], paths: Sequence[str]) -> None:
     sum(executor.map(loop, paths, chunksize=2))
 
 
-def listed(paths: Sequence[str], file: Path) -> Path:
-    """The clips as one input of ffmpeg, which then starts once for all."""
+def write_concat_list(paths: Sequence[str], file: Path) -> Path:
+    """Write a list of clips that ffmpeg reads as one input, so that it starts only once."""
     file.write_text("".join(f"file '{path}'\n" for path in paths))
     return file
 
@@ -179,26 +191,26 @@ def add_rows(
     for who in runs:
         if who != OURS:
             aim = 0.85 if who in aims else None
-            part.versus(name, turns, OURS, who, "frames/s", amounts=(frames, frames), target=aim)
+            part.add_ratio(name, turns, OURS, who, "frames/s", amounts=(frames, frames), target=aim)
 
 
-def on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str | None) -> None:
-    """The same on two processes. The loops' processes are already running; ours start anew each time."""
+def measure_on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str | None) -> None:
+    """Measure on two processes. The loops use running processes; ours starts its processes in each round."""
     table = pd.concat([clips.assign(id=[f"{turn}/{id_}" for id_ in clips["id"]]) for turn in range(4)])
     table = table.sort_values("id", ignore_index=True)
-    say(f"{name}, 2 workers: {len(table)} clips")
+    print_progress(f"{name}, 2 workers: {len(table)} clips")
     paths, folder = list(table["path"]), part.folder / "store"
     shard = max(64, -(-int(table["frames"].sum()) // 64) * 8)  # eight shards to share
     runs: dict[str, Run] = {
-        OURS: functools.partial(extracted, table, folder, 2, shard),
-        f"{OURS}, 1 worker": functools.partial(extracted, table, folder, 1, shard),
+        OURS: functools.partial(extract_clips, table, folder, 2, shard),
+        f"{OURS}, 1 worker": functools.partial(extract_clips, table, folder, 1, shard),
     }
-    with ThreadPoolExecutor(2) as threads, pool(2, functools.partial(LOOPS["PyAV none"], paths[0])) as executor:
+    with ThreadPoolExecutor(2) as threads, warm_pool(2, functools.partial(LOOPS["PyAV none"], paths[0])) as executor:
         for who in ("mvextractor", "PyAV auto", "PyAV none"):
             if who != "mvextractor" or has_mvextractor():
-                runs[who] = functools.partial(on_processes, executor, LOOPS[who], paths)
+                runs[who] = functools.partial(read_on_processes, executor, LOOPS[who], paths)
         if binary is not None:
-            halves = [listed(paths[half::2], part.folder / f"half{half}.txt") for half in (0, 1)]
+            halves = [write_concat_list(paths[half::2], part.folder / f"half{half}.txt") for half in (0, 1)]
             runs["two of ffmpeg"] = lambda: list(threads.map(functools.partial(run_ffmpeg, binary), halves))
         add_rows(part, f"{name}, 2 workers", table, runs, 34, aims=("mvextractor", "PyAV none"))
 
@@ -206,10 +218,10 @@ def on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str | None) -
 # --------------------------------------------------------------------------------------------- shares, memory
 
 
-def shares(part: Part, clips: pd.DataFrame) -> dict[str, float]:
-    """The share of each step in the time of an extraction in one process, each step run by itself."""
+def step_shares(part: Part, clips: pd.DataFrame) -> dict[str, float]:
+    """Return the share of each step in the time of an extraction in one process. Each step is timed alone."""
     folder, paths = part.folder / "store", list(clips["path"])
-    extracted(clips, folder)
+    extract_clips(clips, folder)
     fields = FieldReader(folder / "mv.zarr", folder / "mv.parquet").read_all()
 
     def windows(path: str) -> Iterator[Vectors]:
@@ -233,7 +245,7 @@ def shares(part: Part, clips: pd.DataFrame) -> dict[str, float]:
         for path in paths:
             file_md5(path)
 
-    whole = functools.partial(extracted, clips, folder)
+    whole = functools.partial(extract_clips, clips, folder)
     steps = {"decode": decode, "field": decode_and_field, "compress": compress, "MD5": digest}
     turns = part.turns({"whole": whole, **steps}, 8)
     took = {name: turns.median(name) for name in turns.seconds}
@@ -242,14 +254,16 @@ def shares(part: Part, clips: pd.DataFrame) -> dict[str, float]:
     return {**found, "rest": round(1 - sum(found.values()), 4)}
 
 
-def long_clip(part: Part) -> None:
-    """Peak memory of a process that extracts one long clip of 1080 lines with B-frames."""
+def measure_long_clip(part: Part) -> None:
+    """Measure the peak memory of a process that extracts one long 1080p clip with B-frames."""
     seconds = 1 if part.quick else LONG
-    short = encode(part.folder / "short.mp4", rendered(FULL_HD, 0), "h264", FULL_HD, 2, min(250, 25 * seconds))
-    say(f"a clip of {seconds} s at 1920x1080: {prolong(short, part.folder / 'long.mp4', seconds)} frames")
-    held = peak(extracted, indexed([part.folder / "long.mp4"]), part.folder / "store", 0, SHARD_FRAMES)
-    part.row(f"peak memory, {seconds} s of 1080p H.264 with B", "MiB", held, target=1024, at_most=True)
+    short = encode(part.folder / "short.mp4", rendered_pictures(FULL_HD, 0), "h264", FULL_HD, 2, min(250, 25 * seconds))
+    print_progress(
+        f"a clip of {seconds} s at 1920x1080: {repeat_clip(short, part.folder / 'long.mp4', seconds)} frames"
+    )
+    held = peak_memory(extract_clips, index_clips([part.folder / "long.mp4"]), part.folder / "store", 0, SHARD_FRAMES)
+    part.add_figure(f"peak memory, {seconds} s of 1080p H.264 with B", "MiB", held, target=1024, at_most=True)
 
 
 if __name__ == "__main__":
-    run_alone("extract", __doc__)
+    run_as_program("extract", __doc__)

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from benchmarks import page
-from benchmarks.common import ROOT, copy_product, machine, say
+from benchmarks.common import ROOT, copy_product, describe_machine, print_progress
 from benchmarks.comparison import Part
 from moclip.files.atomic import write_atomically
 from moclip.training.common import autocast_type
@@ -43,15 +43,15 @@ STAGES = ("train_mv", "train_image", "embed_mv", "train_fusion", "evaluate")
 CURVES = {"MV-TSN": paths.TRAIN_MV_LOG, "fusion": paths.TRAIN_FUSION_LOG}
 
 TOP1 = 0.15
-"""How far an accuracy may be from the CPU's: on the demo 14 clips, three standard errors."""
+"""Largest allowed difference of an accuracy from the CPU's: 14 clips of the demo, three standard errors."""
 LOSS = 0.3
-"""How far the last training loss may be from the CPU's, as a share of it: one thread or two make up to 0.2."""
+"""Largest allowed relative difference of the last training loss. One or two threads differ by up to 0.2."""
 MINUTES = 5
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: top-1 of each stream, and the last training loss of each training."""
+    """The results of a run: top-1 of each stream, and the last loss of each training."""
 
     top1: dict[str, float]
     loss: dict[str, float]
@@ -71,7 +71,7 @@ def main() -> None:
         run(project, BEFORE)
         found = {precision: train(project, precision) for precision in PRECISIONS}
     part = compared(found, expected)
-    part.row("all of it", "s", time.perf_counter() - begun, target=60 * MINUTES, at_most=True)
+    part.add_figure("all of it", "s", time.perf_counter() - begun, target=60 * MINUTES, at_most=True)
     part.facts |= {
         "GPU": torch.cuda.get_device_name(),
         "compute capability": ".".join(map(str, torch.cuda.get_device_capability())),
@@ -80,14 +80,14 @@ def main() -> None:
         **{precision: vars(one) for precision, one in found.items()},
     }
     print("\n\n".join(page.tables("gpu_check", vars(part))))
-    content = {"rows": part.rows, "facts": part.facts, "machine": machine()}
+    content = {"rows": part.rows, "facts": part.facts, "machine": describe_machine()}
     write_atomically(given.out, (json.dumps(content, indent=1) + "\n").encode())
     if any(row["met"] is False for row in part.rows):
         sys.exit(1)
 
 
 def make_project(project: Path) -> Path:
-    """The product as it is here, with the committed parameters and metrics, and the demo's clips and CLIP."""
+    """Copy the product with its committed parameters and metrics, and the demo's clips and CLIP."""
     copy_product(project)
     archive = subprocess.run(
         ["git", "archive", "HEAD", "params.yaml", "metrics", "data/demo"], cwd=ROOT, check=True, capture_output=True
@@ -104,7 +104,7 @@ def make_project(project: Path) -> Path:
 
 
 def train(project: Path, precision: str) -> Outcome:
-    """Run both trainings in a precision, and what follows them."""
+    """Run both trainings in a precision, and the stages after them."""
     file = project / paths.PARAMS
     values = {"tsn.precision": precision, "fusion.precision": precision}
     file.write_text(yaml.safe_dump(parameters.with_values(yaml.safe_load(file.read_text()), values)))
@@ -113,11 +113,11 @@ def train(project: Path, precision: str) -> Outcome:
 
 
 def run(project: Path, stages: Sequence[str]) -> None:
-    """Run stages one after the other, each in a process of its own."""
+    """Run stages one after the other, each in its own process."""
     for name in stages:
         begun = time.perf_counter()
         _run(project, "-m", f"stages.{name}", "--quiet")
-        say(f"  {name}: {time.perf_counter() - begun:.1f} s")
+        print_progress(f"  {name}: {time.perf_counter() - begun:.1f} s")
 
 
 def _run(folder: Path, *words: str) -> None:
@@ -130,7 +130,7 @@ def _run(folder: Path, *words: str) -> None:
 
 
 def outcome(project: Path) -> Outcome:
-    """What the metrics of a project say."""
+    """Read the results from the metrics of a project."""
     streams = {name: read_json(project / path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     return Outcome(
         {STREAM_LABELS[name]: scores["top1"] for name, scores in streams.items() if scores},
@@ -145,15 +145,15 @@ def _last(curve: Path) -> float:
 
 
 def compared(found: dict[str, Outcome], expected: Outcome) -> Part:
-    """How far each precision is from what was expected, and the most that it may be."""
+    """Return the difference of each precision from the expected results, and the largest allowed one."""
     part = Part(False, 1.0, Path())
     for precision, one in found.items():
         for name, top1 in expected.top1.items():
             gap = abs(one.top1[name] - top1)
-            part.row(f"{precision}: {name}, top-1, distance", "", gap, target=TOP1, at_most=True)
+            part.add_figure(f"{precision}: {name}, top-1, distance", "", gap, target=TOP1, at_most=True)
         for name, loss in expected.loss.items():
             gap = abs(one.loss[name] / loss - 1)
-            part.row(f"{precision}: {name}, last training loss, distance", "", gap, target=LOSS, at_most=True)
+            part.add_figure(f"{precision}: {name}, last training loss, distance", "", gap, target=LOSS, at_most=True)
     return part
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.growth [--quick] [--out FILE]
 
-A command's start hides how the rest grows. So what is compared is the time that 1,000 more clips take, between the
-smaller sizes and between the larger ones: equal for linear growth. A command's time is the least of a few runs, because
-disturbances only add time. The sizes take turns, so that a slow minute of the machine affects all of them.
+Start-up would hide how a command's time grows. So the time that 1,000 more clips take is compared: between the smaller
+sizes and between the larger ones. It is equal for linear growth. A command's time is the shortest of a few runs,
+because disturbances only add time. The sizes take turns, so that a slow minute of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import copy_product, encode, rendered, say
-from benchmarks.comparison import Part, Ran, command, git_and_dvc, run_alone
+from benchmarks.common import copy_product, encode, print_progress, rendered_pictures
+from benchmarks.comparison import FinishedCommand, Part, init_git_and_dvc, run_as_program, run_command
 from pipeline import paths, presets
 
 CLIPS = (100, 1_000, 3_000, 10_000)
@@ -35,22 +35,22 @@ COMMANDS = {
 TURNS = 3
 # These commands mostly start up, so they need more runs.
 MORE_TURNS = {"extract": 5, "verify": 9, "dvc commit": 9, "dvc status": 9}
-LINEAR = 0.9  # as fast a clip, at least, between the larger sizes as between the smaller ones
+LINEAR = 0.9  # least ratio of the time per clip between the smaller sizes to that between the larger ones
 
 
 def measure(part: Part) -> None:
     """Run the commands on projects of each size."""
     sizes = (40, 80, 120) if part.quick else CLIPS
     commands = {"index": COMMANDS["index"]} if part.quick else COMMANDS
-    found: dict[str, dict[int, list[Ran]]] = {name: {clips: [] for clips in sizes} for name in commands}
+    found: dict[str, dict[int, list[FinishedCommand]]] = {name: {clips: [] for clips in sizes} for name in commands}
     for clips in sizes:
         make_project(part.folder / f"growth{clips}", clips)
     for turn in range(1 if part.quick else max(MORE_TURNS.values())):
         for clips in sizes if turn % 2 == 0 else reversed(sizes):
             for name, words in commands.items():
                 if turn < MORE_TURNS.get(name, TURNS):
-                    found[name][clips].append(command(*words, cwd=part.folder / f"growth{clips}"))
-        say(f"  turn {turn + 1}")
+                    found[name][clips].append(run_command(*words, cwd=part.folder / f"growth{clips}"))
+        print_progress(f"  turn {turn + 1}")
     for name, values in found.items():
         add_rows(part, name, values)
     part.setup["growth"] = (
@@ -60,8 +60,8 @@ def measure(part: Part) -> None:
     )
 
 
-def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
-    """Seconds and memory of a command at each size, and what 1,000 more clips take."""
+def add_rows(part: Part, name: str, values: dict[int, list[FinishedCommand]]) -> None:
+    """Add the seconds and memory of a command at each size, and its growth."""
     sizes = list(values)
     seconds = [min(ran.seconds for ran in runs) for runs in values.values()]
     memory = [float(np.median([ran.memory for ran in runs])) for runs in values.values()]
@@ -71,14 +71,14 @@ def add_rows(part: Part, name: str, values: dict[int, list[Ran]]) -> None:
         "MiB": [round(value, 1) for value in memory],
     }
     before, last = (1_000 * np.diff(seconds) / np.diff(sizes))[-2:]
-    part.row(name, "", before / last, rounds=len(values[sizes[-1]]), target=LINEAR)
+    part.add_figure(name, "", before / last, rounds=len(values[sizes[-1]]), target=LINEAR)
 
 
 def make_project(project: Path, clips: int) -> None:
-    """A git and DVC repository with so many clips."""
+    """Make a git and DVC repository with this many clips."""
     copy_product(project)
     sources = [
-        encode(project / f"content{number}.avi", rendered(SMALL, number), "mpeg4", SMALL, 0, FRAMES)
+        encode(project / f"content{number}.avi", rendered_pictures(SMALL, number), "mpeg4", SMALL, 0, FRAMES)
         for number in range(CONTENTS)
     ]
     for number in range(clips):
@@ -89,8 +89,8 @@ def make_project(project: Path, clips: int) -> None:
     (project / paths.TRANSCODED).mkdir(parents=True)
     with contextlib.chdir(project):
         paths.PARAMS.write_text(presets.params_text("folder", "videos", None, None))
-    git_and_dvc(project)
+    init_git_and_dvc(project)
 
 
 if __name__ == "__main__":
-    run_alone("growth", __doc__)
+    run_as_program("growth", __doc__)

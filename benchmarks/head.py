@@ -1,11 +1,11 @@
-"""An experiment on the head at UCF-101's size, DVC included, beside what it would take without cached features.
+"""An experiment on the head at UCF-101's size, DVC included, compared with one without cached features.
 
     python -m benchmarks.head [--quick] [--out FILE]
 
-A project holds what the stages before the head would leave of 13,320 clips in 101 classes: an index and cached features
-(512 of CLIP, 1,280 of MV-TSN, 4 views), here random ones around a centre a class. Then `dvc exp run -S fusion.lr=1e-4`
-runs on the preset `ucf101`. The reference code instead runs both frozen backbones over every training clip in every
-epoch: measured on a few clips, and multiplied.
+The project has the outputs of the stages before the head, for 13,320 clips in 101 classes: an index and cached features
+(512 of CLIP, 1,280 of MV-TSN, 4 views), which here are random numbers around one centre per class. Then
+`dvc exp run -S fusion.lr=1e-4` runs on the preset `ucf101`. The reference code runs both frozen backbones on every
+training clip in every epoch instead; this is measured on a few clips and extrapolated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.common import copy_product, say
-from benchmarks.comparison import UCF_CLIPS, UCF_TRAIN, Part, command, git_and_dvc, run_alone
+from benchmarks.common import copy_product, print_progress
+from benchmarks.comparison import UCF_CLIPS, UCF_TRAIN, Part, init_git_and_dvc, run_as_program, run_command
 from moclip.data.index import INDEX_COLUMNS
 from moclip.data.selection import class_names, index_counts, tally
 from moclip.files.atomic import atomic_folder
@@ -45,7 +45,7 @@ LABEL = "an experiment on the head, 100 epochs, DVC included"
 
 @dataclass(frozen=True)
 class Size:
-    """Clips of train (validation among them) and test, classes, epochs, and clips in the sample."""
+    """Numbers of clips in train (with validation) and test, classes, epochs, and clips to time backbones on."""
 
     train: int
     test: int
@@ -59,25 +59,25 @@ QUICK = Size(train=120, test=40, classes=4, epochs=2, sample=2)
 
 
 def measure(part: Part) -> None:
-    """`dvc exp run` on the head, its stages, and both alternatives."""
+    """Measure `dvc exp run` on the head, its stages, and both alternatives."""
     size = QUICK if part.quick else FULL
     project = part.folder / "project"
     clips = make_project(project, size)
     took: list[float] = []
     for number in range(1 if part.quick else 2):
-        took.append(command(*DVC, "exp", "run", "-S", f"fusion.lr={number + 1}e-4", cwd=project).seconds)
-        say(f"  experiment on the head: {took[-1]:.1f} s")
+        took.append(run_command(*DVC, "exp", "run", "-S", f"fusion.lr={number + 1}e-4", cwd=project).seconds)
+        print_progress(f"  experiment on the head: {took[-1]:.1f} s")
     top1 = read_json(project / paths.STREAM_JSON["fusion"], "evaluate")["top1"]
     part.facts["clips"] = {**clips, "top-1 of the head on these features": top1}
     stages = () if part.quick else ("train_fusion", "evaluate", "report")
-    spent = {name: command("-m", f"stages.{name}", cwd=project).seconds for name in stages}
+    spent = {name: run_command("-m", f"stages.{name}", cwd=project).seconds for name in stages}
     part.facts["stages"] = {name: round(seconds, 1) for name, seconds in spent.items()}
     ours = float(np.median(took))
     without_cache = backbones(part, size) * clips["train"] * size.epochs
     backbone = f"frozen backbones in each epoch (extrapolated from {size.sample} clips)"
-    part.row(LABEL, "s", ours, target=60, at_most=True, rounds=len(took))
-    part.row(LABEL, "s", ours, products(part, size, clips["train"]), who=(CACHED, PRODUCTS), less=True)
-    part.row(LABEL, "s", ours, without_cache, who=(CACHED, backbone), less=True, rounds=len(took))
+    part.add_figure(LABEL, "s", ours, target=60, at_most=True, rounds=len(took))
+    part.add_figure(LABEL, "s", ours, products(part, size, clips["train"]), who=(CACHED, PRODUCTS), less=True)
+    part.add_figure(LABEL, "s", ours, without_cache, who=(CACHED, backbone), less=True, rounds=len(took))
     part.setup[CACHED] = f"`dvc exp run -S fusion.lr=...`, preset ucf101, {clips['train']:,} clips, 4 views, 100 epochs"
     part.setup[PRODUCTS] = "the products of a step's forward and backward pass, times the steps: the floor"
     part.setup[backbone] = (
@@ -86,7 +86,7 @@ def measure(part: Part) -> None:
 
 
 def make_project(project: Path, size: Size) -> dict[str, int]:
-    """A git and DVC project where everything before the head is done; the number of clips in each part."""
+    """Make a git and DVC project in which all stages before the head are done. Return the clips per split."""
     copy_product(project)
     (project / "videos").mkdir()
     with contextlib.chdir(project):
@@ -96,19 +96,19 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
             "fusion.epochs": size.epochs,
             "dataset.phrases": parameters.NO_FILE,
             "baselines.image": False,
-            "report.clips": 0,  # there are none to look at
+            "report.clips": 0,  # there are no files to draw
         }
         paths.PARAMS.write_text(yaml.safe_dump(parameters.with_values(preset, params)))
-        say("writing the features")
+        print_progress("writing the features")
         parts = _write_features(size)
-    git_and_dvc(project)
+    init_git_and_dvc(project)
     before = list(STAGES)[: list(STAGES).index("train_fusion")]
-    command(*DVC, "commit", "-f", "-q", *before, cwd=project)
+    run_command(*DVC, "commit", "-f", "-q", *before, cwd=project)
     return parts
 
 
 def _write_features(size: Size) -> dict[str, int]:
-    """What the stages before the head leave, in the current folder, of clips whose features lie around a class's."""
+    """Write the outputs of the stages before the head into the current folder. Return the clips per split."""
     generator = np.random.default_rng(0)
     table = _index(size)
     ids, labels = list(table["id"]), table["label"].to_numpy()
@@ -155,7 +155,7 @@ def _write_features(size: Size) -> dict[str, int]:
 
 
 def _index(size: Size) -> pd.DataFrame:
-    """An index of UCF-101's proportions: 25 sources a class, 7 of them to test on."""
+    """Return an index with UCF-101's proportions: 25 sources per class, 7 of them for testing."""
     count = size.train + size.test
     number = np.arange(count)
     label, turn = number % size.classes, number // size.classes
@@ -176,7 +176,7 @@ def _index(size: Size) -> pd.DataFrame:
 
 @torch.inference_mode()
 def backbones(part: Part, size: Size) -> float:
-    """Seconds a clip that the frozen backbones take: EfficientNet-B0 on three segments and ViT-B/32 on one frame."""
+    """Return the seconds per clip of the frozen backbones: EfficientNet-B0 on 3 segments, ViT-B/32 on one frame."""
     network = MvTsn(MvTsnConfig("efficientnet_b0", ("a", "b"), 224, 0.5)).eval().to(memory_format=torch.channels_last)
     tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)).eval()
     fields, pictures = torch.randn(size.sample, SEGMENTS, 2, 224, 224), torch.randn(size.sample, 3, 224, 224)
@@ -185,7 +185,7 @@ def backbones(part: Part, size: Size) -> float:
 
 
 def products(part: Part, size: Size, clips: int) -> float:
-    """Seconds for the matrix products alone of all the head's training steps: the floor on this machine."""
+    """Return the seconds of the matrix products in all training steps of the head: a lower bound on this machine."""
     dtype = autocast_type("auto", torch.device("cpu"), dense=True)
     width = MOTION + PICTURE
     shapes = ((BATCH, width), (HIDDEN, width), (BATCH, HIDDEN), (size.classes, HIDDEN), (BATCH, size.classes))
@@ -200,4 +200,4 @@ def products(part: Part, size: Size, clips: int) -> float:
 
 
 if __name__ == "__main__":
-    run_alone("head", __doc__)
+    run_as_program("head", __doc__)

@@ -1,4 +1,4 @@
-"""docs/performance.md, rendered from benchmarks/results.json and the text here."""
+"""Render docs/performance.md from benchmarks/results.json and the text in this module."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from benchmarks.common import ROOT
 
 PAGE = ROOT / "docs/performance.md"
 WHOLE = ("ours", "ours (tensorstore)")
-"""Contenders that do the whole work; other rows name theirs."""
+"""Names under "ours" that the tables do not repeat in each row."""
 Row = Mapping[str, Any]
 Part = Mapping[str, Any]
 
 INTRO = """# Performance
 
 `make bench` measures everything on this page in one run on one machine and writes the page. It compares each part of
-MoCLIP-Lite with other ways to do the same; the peers are installed into an environment of their own (`build/bench`).
-To try one part: `python -m benchmarks.extract --quick` (or `read`, `train`, `head`, `predict`, `growth`).
+MoCLIP-Lite with other ways to do the same work. The other tools are installed into their own environment
+(`build/bench`). To try one part, run `python -m benchmarks.extract --quick` (or `read`, `train`, `head`, `predict`,
+`growth`).
 
 The contenders take turns, round after round, until their ratios are steady (quartiles within 5 % of the median) or the
-time is over. **Trust the ratios**: medians over the rounds, with quartiles in brackets. Above 1 MoCLIP-Lite is better.
-Below 1 it is worse: **bold**, if the upper quartile is below 1 too. Rates and seconds hold for this machine only.
+time is over. **Trust the ratios**: medians over the rounds, with quartiles in brackets. Above 1, MoCLIP-Lite is better.
+Below 1, it is worse; the ratio is **bold** if the upper quartile is below 1 too. Rates and seconds hold for this
+machine only.
 """
 
 TITLES = {
@@ -34,42 +36,42 @@ TITLES = {
 }
 
 ABOUT = {
-    "extract": """Ours is everything from file to store: MD5, decode, field, compress, write, table. The others stop at
-the vectors, and ffmpeg does not even return them: it is the floor. In one process, ours and *PyAV none* decode on one
-core and the others on all. With *2 workers*, all use the same two cores; ours starts its processes anew each time.
-mvextractor loses vectors on H.264 with B-frames ([motion vectors](motion-vectors.md)).""",
+    "extract": """"Ours" does everything from file to store: MD5, decode, field, compress, write, table. The others only
+read the vectors; ffmpeg does not even return them, so it is a lower bound. In one process, ours and *PyAV none* decode
+on one core and the others on all cores. With *2 workers*, all use the same two cores, and ours starts its processes in
+each round. mvextractor loses vectors on H.264 with B-frames ([motion vectors](motion-vectors.md)).""",
     "read": """Every format is read in batches of 240 random fields (what a training step of 80 clips asks for) and
 without a cache. The slow ones read fewer batches.""",
-    "train": """A video is ready when the augmented pictures of three random frames lie in memory. An epoch is compared
+    "train": """A video is ready when the augmented pictures of three random frames are in memory. An epoch is compared
 with a plain loop over a DataLoader that decodes at each access, as in the reference code.""",
     "head": """`dvc exp run -S fusion.lr=...`, 100 epochs, on cached features of UCF-101's size.""",
     "predict": """From a clip's file to its label, one clip at a time, with the models in memory. The three give
 different answers; only their cost is compared.""",
-    "growth": """Commands as you run them, each in a process of its own. The figures below are the time that 1,000 more
-clips take from 1,000 to 3,000 clips, over that from 3,000 to 10,000: 1 is linear growth.""",
+    "growth": """Each command runs in its own process, as you run it. The figures below are ratios: the time that 1,000
+more clips take between 1,000 and 3,000 clips, divided by that between 3,000 and 10,000. Linear growth gives 1.""",
 }
 
 TRIED = """## What was tried
 
-* **mvextractor as the reader** was the default first. It returns 32-bit integers and always decodes with threads.
+* **mvextractor as the reader** was the first default. It returns 32-bit integers and always decodes with threads.
   PyAV's records, cut into columns once for many frames, are 1.2 to 1.7 times as fast end to end, and always exact.
 * **Vectors to fields.** Assigning each block to the cells that it covers, for many frames at once and without blocks
   that stand still, is 7 to 16 times as fast as numpy's averaging scatter (`np.add.at`). A product with a matrix of
   overlaps is as fast on one thread and ten times as slow on two, where threads of two processes wait for each other.
 * **`lowres=3`** in FFmpeg returns the same vectors from intact MPEG-4 at 1.5 to 2 times the speed at 720p and 1080p. It
-  conceals nothing in damaged frames, whose vectors are then arbitrary, so it is not used.
+  conceals nothing in damaged frames, whose vectors are then arbitrary. So it is not used.
 * **Compression.** zstd at level 1 takes 21 to 38 % fewer bytes than Blosc's bit shuffle with zstd at level 2, and a
   quarter less time to read. Level 5 saves 4 to 7 % more and takes twice as long to write.
 * **Chunks** of 4 frames read random fields 1.6 times as fast as chunks of 16, for 6 to 12 % more bytes. Chunks of 2
   read 1.1 times as fast as 4, but take up to 22 % more bytes.
-* **One request a batch** to tensorstore, in place of one a field, raises reads from a few thousand to tens of thousands
-  of fields a second. More threads, and files mapped into memory, change nothing.
+* **One request per batch** to tensorstore, instead of one per field, raises reads from a few thousand to tens of
+  thousands of fields a second. More threads and memory-mapped files change nothing.
 * **Inference on a CPU.** Eight pictures of 224 px at a time fit the processor's cache: 32 segments take 0.34 to 0.47 s
-  in place of 0.68 to 0.82. Folding batch norms into convolutions saves another fifth. bfloat16 changes the answers;
+  instead of 0.68 to 0.82 s. Folding batch norms into convolutions saves another fifth. bfloat16 changes the answers;
   `torch.jit` is slower.
 * **The head on a CPU.** Half of a step is matrix products, and AdamW a fifth. One flat tensor of all weights, other
-  BLAS libraries and one thread in place of two gain nothing. Threads that spin longer (`GOMP_SPINCOUNT`) train a third
-  faster on an idle machine and three times as slowly beside one other process.
+  BLAS libraries, and one thread instead of two gain nothing. Threads that spin longer (`GOMP_SPINCOUNT`) train a third
+  faster on an idle machine, and three times as slowly if one other process runs.
 """
 
 
@@ -77,7 +79,7 @@ TRIED = """## What was tried
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """The page's text."""
+    """Return the page's text."""
     parts = {name: results["parts"][name] for name in TITLES if name in results["parts"]}
     texts = [INTRO.strip(), about(results), targets(parts), losses(parts)]
     for name, part in parts.items():
@@ -88,12 +90,12 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def about(results: Mapping[str, Any]) -> str:
-    """The machine, the versions, and which parts were not measured together."""
+    """Describe the machine and the versions, and name the parts that were measured in later runs."""
     machine, parts = results["machine"], results["parts"]
     minutes = round(sum(part["seconds"] for part in parts.values()) / 60)
     processors = {part.get("processor", "unknown") for part in parts.values()}
     libraries = sorted({**machine["libraries"], **results["peers"]}.items())
-    later = [TITLES[name] for name, part in parts.items() if part.get("apart")]
+    later = [TITLES[name] for name, part in parts.items() if part.get("measured_separately")]
     texts = [
         f"The machine: {', '.join(sorted(processors))}, {machine['cores']} cores, {machine['memory_gib']:g} GiB, "
         f"{machine['gpu'] or 'no GPU'}, {machine['system']}, Python {machine['python']}, PyAV's FFmpeg "
@@ -111,18 +113,18 @@ def targets(parts: Mapping[str, Part]) -> str:
     text = f"{len(rows) - len(missed)} of {len(rows)} targets are met."
     if not missed:
         return text
-    table = [("part", "what", "beside", "target", "found")]
-    table += [(title, row["name"], row["beside"] or "", row["target"], found(row)) for title, row in missed]
+    table = [("part", "what", "compared with", "target", "found")]
+    table += [(title, row["name"], row["peer"] or "", row["target"], found(row)) for title, row in missed]
     return text + " Missed:\n\n" + markdown(table)
 
 
 def losses(parts: Mapping[str, Part]) -> str:
-    """Every comparison in which ours is worse."""
+    """Return the table of all comparisons in which ours is worse."""
     lost: dict[tuple[str, str], list[str]] = {}
     for name, part in parts.items():
         for row in part["rows"]:
             if is_loss(row):
-                lost.setdefault((TITLES[name], row["name"]), []).append(f"{row['beside']} {times(row['ratio'])}")
+                lost.setdefault((TITLES[name], row["name"]), []).append(f"{row['peer']} {times(row['ratio'])}")
     head = "## Where MoCLIP-Lite is slower or larger\n\n"
     if not lost:
         return head + "Nowhere in this run."
@@ -130,39 +132,39 @@ def losses(parts: Mapping[str, Part]) -> str:
 
 
 def tables(name: str, part: Part) -> list[str]:
-    """A part's facts and rows: comparisons a line a subject, then single figures."""
+    """Return the texts of a part: its facts, a table of ratios with a line per subject, and single figures."""
     texts = FACTS[name](part) if name in FACTS else []
     pairs: dict[tuple[str, str, str], list[Row]] = {}
     for row in part["rows"]:
-        if row["beside"]:
+        if row["peer"]:
             pairs.setdefault((row["name"], row["unit"], row["who"]), []).append(row)
     if pairs:
-        peers = list(dict.fromkeys(row["beside"] for rows in pairs.values() for row in rows))
+        peers = list(dict.fromkeys(row["peer"] for rows in pairs.values() for row in rows))
         table: list[Sequence[str]] = [("ratio to", "ours", *peers)]
         for (what, unit, who), rows in pairs.items():
-            cells = {row["beside"]: found(row) for row in rows}
+            cells = {row["peer"]: found(row) for row in rows}
             ours = f"{number(rows[0]['ours'])} {unit}" + ("" if who in WHOLE else f" ({who})")
             table.append((what, ours, *(cells.get(peer, "") for peer in peers)))
         texts.append(markdown(table))
-    if single := [figure(row) for row in part["rows"] if not row["beside"]]:
+    if single := [figure(row) for row in part["rows"] if not row["peer"]]:
         texts.append(f"Figures: {'; '.join(single)}.")
     return texts
 
 
 def figure(row: Row) -> str:
-    """A row without a peer, in words."""
+    """Describe a row that compares with nothing."""
     missed = "**missed** " if row["met"] is False else ""
     aim = f" ({missed}target {row['target']})" if row["target"] else ""
     return f"{row['name']} = {number(row['ours'])} {row['unit']}".strip() + aim
 
 
 def is_loss(row: Row) -> bool:
-    """Whether the upper quartile of a ratio is below 1, by more than rounding."""
+    """Return whether the upper quartile of a ratio is below 1, by more than rounding."""
     return bool(row["quartiles"]) and row["quartiles"][1] < 0.995
 
 
 def found(row: Row) -> str:
-    """A row's ratio with its quartiles, bold where ours is worse; or its figure."""
+    """Return a row's ratio with its quartiles, bold if ours is worse, or its figure if it has no ratio."""
     if row["ratio"] is None:
         return f"{number(row['ours'])} {row['unit']}".strip()
     mark = "**" if is_loss(row) else ""
@@ -186,11 +188,11 @@ def extract_facts(part: Part) -> list[str]:
 
 
 def read_facts(part: Part) -> list[str]:
-    """Bytes and random reads of each layout, a line a codec and a column a chunk length."""
+    """Return the bytes and random reads of each layout: a row per codec, a column per chunk length."""
     facts = part["facts"]
     layouts = {tuple(name.rsplit(", ", 1)): one for name, one in facts["layouts"].items()}
     chunks = list(dict.fromkeys(chunk for _, chunk in layouts))
-    table: list[Sequence[str]] = [("bytes a field, random fields/s; frames a chunk:", *chunks)]
+    table: list[Sequence[str]] = [("bytes per field, random fields/s; frames per chunk:", *chunks)]
     for codec in dict.fromkeys(codec for codec, _ in layouts):
         cells = []
         for chunk in chunks:
@@ -199,7 +201,7 @@ def read_facts(part: Part) -> list[str]:
             cells.append(f"{mark}{number(one['bytes'])} B, {number(one['random'])}{mark}")
         table.append((codec, *cells))
     text = (
-        f"The store's layout (bold) beside others, all read by tensorstore: {facts['fields']:,} fields of "
+        f"The store's layout (bold) and others, all read by tensorstore: {facts['fields']:,} fields of "
         f"{facts['contents']}, {facts['field_bytes']:,} B each."
     )
     return [text, markdown(table)]
@@ -213,7 +215,7 @@ def train_facts(part: Part) -> list[str]:
 
 def head_facts(part: Part) -> list[str]:
     spent = ", ".join(f"{name} {number(seconds)} s" for name, seconds in part["facts"]["stages"].items())
-    return [f"Its stages take {spent}; the rest is DVC and starting up."] if spent else []
+    return [f"Its stages take {spent}; the rest is DVC and start-up."] if spent else []
 
 
 def predict_facts(part: Part) -> list[str]:
@@ -227,7 +229,7 @@ def predict_facts(part: Part) -> list[str]:
             f"{name} {number(one['parameters'] / 1e6)} million, {number(one['multiply_adds'] / 1e9)} G"
             for name, one in facts["cost"].items()
         ]
-        texts.append(f"Parameters, and multiply-adds a clip: {'; '.join(costs)}.")
+        texts.append(f"Parameters, and multiply-adds per clip: {'; '.join(costs)}.")
     return texts
 
 
@@ -269,7 +271,7 @@ def markdown(table: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three digits, but large numbers whole: 0.993, 17.3, 1,730."""
+    """Format a number with three digits, but large numbers as whole ones: 0.993, 17.3, 1,730."""
     if value is None:
         return ""
     short = float(f"{value:.3g}")
@@ -281,7 +283,7 @@ def times(ratio: float) -> str:
 
 
 def between(pair: Sequence[float]) -> str:
-    """The quartiles of a ratio, in brackets."""
+    """Return the quartiles of a ratio, in brackets."""
     return "" if pair[0] == pair[1] else f"({times(pair[0])}–{times(pair[1])})"
 
 

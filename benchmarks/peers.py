@@ -1,10 +1,10 @@
-"""Measure every part beside its peers, write benchmarks/results.json and docs/performance.md: `make bench`.
+"""Measure all parts, and write benchmarks/results.json and docs/performance.md: `make bench`.
 
     python -m benchmarks.peers [PART...] [--quick] [--out FILE] [--minutes N]
     python -m benchmarks.peers --page
 
-A part that is not named keeps its figures in the file. A peer that is not installed is left out, with the reason.
-`--page` measures nothing: it renders the page from benchmarks/results.json.
+Parts that you do not name keep their figures in the file. A peer that is not installed is left out, with the reason.
+`--page` only renders the page from benchmarks/results.json.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import page
-from benchmarks.common import ROOT, machine
-from benchmarks.comparison import run_part, versions
+from benchmarks.common import ROOT, describe_machine
+from benchmarks.comparison import peer_versions, run_part
 from moclip.files.atomic import write_atomically
 
 PARTS = tuple(page.TITLES)
@@ -50,14 +50,16 @@ def write_page(results: dict[str, Any]) -> None:
 
 
 def measure(chosen: tuple[str, ...], quick: bool, share: float, out: Path | None) -> dict[str, Any]:
-    """Measure some parts, and write the file after each: a part that fails does not lose the others."""
+    """Measure parts, and write the file after each one, so that a part that fails does not cost the others."""
     some = set(chosen) != set(PARTS)
     parts = json.loads(out.read_text(encoding="utf-8"))["parts"] if some and out and out.exists() else {}
     results: dict[str, Any] = {
-        "quick": quick, "machine": machine() | {"memory_gib": memory(), "gpu": gpu()}, "peers": versions(),
-    }  # fmt: skip
+        "quick": quick,
+        "machine": describe_machine() | {"memory_gib": memory(), "gpu": gpu()},
+        "peers": peer_versions(),
+    }
     for name in chosen:
-        parts[name] = run_part(name, quick, share) | {"apart": some}
+        parts[name] = run_part(name, quick, share) | {"measured_separately": some}
         results["parts"] = {name: parts[name] for name in PARTS if name in parts}
         if out is not None:
             write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())

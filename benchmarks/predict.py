@@ -1,4 +1,4 @@
-"""Prediction: one clip to its label, beside zero-shot CLIP on 8 frames and X-CLIP: latency, compute, memory.
+"""Prediction of one clip: compare latency, compute and memory with zero-shot CLIP on 8 frames and with X-CLIP.
 
     python -m benchmarks.predict [--quick] [--out FILE]
 
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import UCF_SIZE, make_clips, real_clips, real_data, say
-from benchmarks.comparison import Part, Run, peak, run_alone
+from benchmarks.common import UCF_SIZE, make_clips, print_progress, real_clips, real_data
+from benchmarks.comparison import Part, Run, peak_memory, run_as_program
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.clip_encoder import ClipEncoder
@@ -42,7 +42,7 @@ Answer = Callable[[str], object]
 
 
 def measure(part: Part) -> None:
-    """All three on the same clips, one clip at a time, in turns."""
+    """Measure all three on the same clips, one clip at a time, in turns."""
     part.setup |= SETUP
     real = real_data()
     if real is None or part.quick:
@@ -62,22 +62,22 @@ def measure(part: Part) -> None:
         makers = {OURS: makers[OURS]}
         part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
     latency(part, makers, clips)
-    shares(part, clips)
+    step_shares(part, clips)
     if not part.quick:
         part.facts["cost"] = costs()
         gmacs = {name: cost["multiply_adds"] / 1e9 for name, cost in part.facts["cost"].items()}
-        held = {name: peak(hold, maker, clips[0]) for name, maker in makers.items()}
-        idle = peak(hold, nothing, clips[0])
+        held = {name: peak_memory(hold, maker, clips[0]) for name, maker in makers.items()}
+        idle = peak_memory(hold, nothing, clips[0])
         for name in (ZERO_SHOT, X_CLIP):
-            part.row("multiply-adds a clip", "G", gmacs[OURS], gmacs[name], who=(OURS, name), less=True)
-            part.row("peak memory of a process", "MiB", held[OURS], held[name], who=(OURS, name), less=True)
-        part.row("peak memory with the imports alone", "MiB", idle)
+            part.add_figure("multiply-adds a clip", "G", gmacs[OURS], gmacs[name], who=(OURS, name), less=True)
+            part.add_figure("peak memory of a process", "MiB", held[OURS], held[name], who=(OURS, name), less=True)
+        part.add_figure("peak memory with the imports alone", "MiB", idle)
 
 
 def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence[str]) -> None:
-    """In a round, every contender labels the same clip."""
+    """Time rounds in which every contender labels the same clip."""
     answers = {name: make() for name, make in makers.items()}
-    say(f"{len(answers)} ways from a clip to its label")
+    print_progress(f"{len(answers)} ways from a clip to its label")
     turn = dict.fromkeys(answers, 0)
 
     def one(name: str) -> None:
@@ -89,14 +89,14 @@ def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence
     for name, seconds in turns.seconds.items():
         for share in (90, 99):
             value = 1e3 * float(np.percentile(seconds, share))
-            part.row(f"{name}: {share}th percentile", "ms a clip", value, rounds=turns.rounds)
+            part.add_figure(f"{name}: {share}th percentile", "ms a clip", value, rounds=turns.rounds)
     for name in runs:
         if name != OURS:
-            part.versus("a clip to its label", turns, OURS, name, "ms a clip")
+            part.add_ratio("a clip to its label", turns, OURS, name, "ms a clip")
 
 
-def shares(part: Part, clips: Sequence[str]) -> None:
-    """The share of each step in a prediction's time."""
+def step_shares(part: Part, clips: Sequence[str]) -> None:
+    """Return the share of each step in a prediction's time."""
     predictor = models(part.quick)
     spent: dict[str, float] = {}
 
@@ -119,7 +119,7 @@ def shares(part: Part, clips: Sequence[str]) -> None:
 
 
 def models(tiny: bool = False) -> Predictor:
-    """A predictor with untrained models of the paper's shapes, or with tiny ones."""
+    """Return a predictor with untrained models of the paper's shapes, or with tiny ones."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     torch.manual_seed(0)
@@ -199,7 +199,7 @@ def hold(make: Callable[[], Answer], path: str) -> None:
 
 
 class _Video(torch.nn.Module):
-    """X-CLIP's video side alone."""
+    """The video side of X-CLIP, without its text side."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class _Video(torch.nn.Module):
 
 
 def costs() -> dict[str, dict[str, int]]:
-    """Multiply-adds a clip and parameters of each, without the text side."""
+    """Return the multiply-adds per clip and the parameters of each contender, without the text side."""
     from transformers import XCLIPConfig, XCLIPModel
 
     tower = picture_cost({"patch_size": 32, "projection_dim": 512})
@@ -233,4 +233,4 @@ def costs() -> dict[str, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    run_alone("predict", __doc__)
+    run_as_program("predict", __doc__)

@@ -1,4 +1,4 @@
-"""Reading random fields: the store's layout beside other codecs and chunks, and the store beside other formats.
+"""Reading random fields: compare the store's layout with other codecs and chunks, and the store with other formats.
 
 python -m benchmarks.read [--quick] [--out FILE]
 """
@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import UCF_SIZE, indexed, make_clips, real_clips, real_data, rounded, say
-from benchmarks.comparison import Part, Run, load, run_alone
-from benchmarks.extract import extracted
+from benchmarks.common import UCF_SIZE, index_clips, make_clips, print_progress, real_clips, real_data, rounded
+from benchmarks.comparison import Part, Run, import_peer, run_as_program
+from benchmarks.extract import extract_clips
 from moclip.store.layout import CHUNK_FRAMES, DESCRIPTION_FILE, MISSING, SHARD_FRAMES
 from moclip.store.reader import FieldReader
 from moclip.store.table import rows_of
@@ -34,16 +34,16 @@ CODECS: dict[str, list[dict[str, Any]]] = {
 }
 OURS = "ours (tensorstore)"
 SHARD = 4096  # frames, of the layouts compared
-OFTEN = 8  # times as many batches for formats that read one in a few ms, so that their turns are long enough too
+OFTEN = 8  # times as many batches for fast formats, so that their rounds are long enough to time
 Format = tuple[Run, int, Path]
-"""Reads its batches; how many fields those are; where the fields lie."""
+"""A function that reads batches, the number of fields that it reads, and the path of the stored fields."""
 
 
 def measure(part: Part) -> None:
-    """Fields of real clips, written in every way and read in batches: three random frames of each of 80 clips."""
+    """Write fields of real clips in each format and read them in batches: three random frames of each of 80 clips."""
     folder = part.folder / "chosen"
     clips = subjects(part)
-    extracted(clips, folder, 0 if part.quick else 2, SHARD_FRAMES)
+    extract_clips(clips, folder, 0 if part.quick else 2, SHARD_FRAMES)
     reader = FieldReader(folder / "mv.zarr", folder / "mv.parquet", 0)
     whole = reader.read_all()[stored_frames(reader.table)]
     part.facts |= {
@@ -62,17 +62,17 @@ def subjects(part: Part) -> pd.DataFrame:
     real = real_data()
     if part.quick or real is None:
         paths = make_clips(part.folder, "mpeg4", UCF_SIZE, 1 if part.quick else 8, 24 if part.quick else 160)
-        return indexed(paths, 4 if part.quick else 6)
-    return indexed(real_clips(real))
+        return index_clips(paths, 4 if part.quick else 6)
+    return index_clips(real_clips(real))
 
 
 def stored_frames(table: pd.DataFrame) -> np.ndarray:
-    """The absolute numbers of all frames in a store: int64 (frames,)."""
+    """Return the absolute numbers of all frames in a store: int64 (frames,)."""
     return np.concatenate([np.arange(row.offset, row.offset + row.length) for row in rows_of(table)])
 
 
 def drawn(reader: FieldReader, batches: int) -> np.ndarray:
-    """Three random frames of random clips, in batches: (batches, 240) absolute frames."""
+    """Draw three random frames of random clips, in batches: (batches, 240) absolute frame numbers."""
     generator = np.random.default_rng(0)
     rows = reader.table.iloc[generator.integers(len(reader.table), size=batches * BATCH)]
     within = generator.random((len(rows), SEGMENTS)) * rows["length"].to_numpy()[:, None]
@@ -95,7 +95,7 @@ def layouts(part: Part, whole: np.ndarray, batches: int) -> None:
             name, path = f"{codec}, {chunk}", part.folder / f"layout-{len(runs)}"
             runs[name] = functools.partial(read_batches, written(path, given, codec, chunk, shard), random)
             sizes[name] = bytes_of(path) / count
-    say(f"{len(runs)} layouts of {count} fields")
+    print_progress(f"{len(runs)} layouts of {count} fields")
     turns = part.turns(runs, 60, spread=1.0)
     part.facts["layouts"] = {
         name: {"bytes": rounded(sizes[name]), "random": rounded(random.size / turns.median(name))} for name in runs
@@ -103,7 +103,7 @@ def layouts(part: Part, whole: np.ndarray, batches: int) -> None:
 
 
 def chosen(path: Path) -> str:
-    """The layout that a store is written in, named as in `layouts`: "codec, frames a chunk"."""
+    """Return the layout of a store, named as in `layouts`: "codec, frames per chunk"."""
     about: Any = json.loads((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     sharding = next(codec for codec in about["codecs"] if codec["name"] == "sharding_indexed")["configuration"]
     codec = [one for one in sharding["codecs"] if one["name"] not in ("bytes", "crc32c")]
@@ -111,7 +111,7 @@ def chosen(path: Path) -> str:
 
 
 def written(path: Path, given: np.ndarray, codec: str, chunk: int, shard: int) -> Any:
-    """The fields in a Zarr array of this layout, opened without a cache."""
+    """Write fields to a Zarr array of this layout, and open it without a cache."""
     import tensorstore
 
     sharding = {
@@ -149,7 +149,7 @@ def read_batches(array: Any, places: np.ndarray) -> None:
 
 
 def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarray) -> None:
-    """The same batches of the same fields from each format; the slow ones read fewer of them."""
+    """Compare formats on the same batches of the same fields. Slow formats read fewer batches."""
     path = Path(reader.path)
     place = np.full(reader.frames, -1)
     place[stored_frames(reader.table)] = np.arange(len(whole))  # of a frame among all that are stored
@@ -181,20 +181,20 @@ def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarra
     made: dict[str, Format] = {OURS: (functools.partial(read_ours, reader, places), places.size, path)}
     for name, write in formats.items():
         part.runs(name, functools.partial(_add, made, name, write))
-    say(f"{len(whole)} fields in {len(made)} formats")
-    # Each reads as many fields as take it about as long as the others, so rates are compared.
+    print_progress(f"{len(whole)} fields in {len(made)} formats")
+    # formats read different numbers of fields, so that each takes about as long: compare rates
     turns = part.turns({name: one[0] for name, one in made.items()}, 40)
     amount = made[OURS][1]
-    part.row(
+    part.add_figure(
         f"random fields, batches of {BATCH * SEGMENTS}", "fields/s", amount / turns.median(OURS), target=40_000,
         rounds=turns.rounds,
     )  # fmt: skip
     for name in list(made)[1:]:
-        part.versus("random fields", turns, OURS, name, "fields/s", amounts=(amount, made[name][1]))
+        part.add_ratio("random fields", turns, OURS, name, "fields/s", amounts=(amount, made[name][1]))
     for name in list(made)[1:]:
         if made[name][2] != path:
             each = [bytes_of(made[who][2]) / len(whole) for who in (OURS, name)]
-            part.row("size of a field", "B", *each, who=(OURS, name), less=True)
+            part.add_figure("size of a field", "B", *each, who=(OURS, name), less=True)
 
 
 def _add(made: dict[str, Format], name: str, write: Callable[[], Format]) -> None:
@@ -235,7 +235,7 @@ def _memmap(folder: Path, whole: np.ndarray, packed: np.ndarray) -> Format:
 
 
 def _hdf5(folder: Path, whole: np.ndarray, packed: np.ndarray) -> Format:
-    h5py = load("h5py")
+    h5py = import_peer("h5py")
     file = folder / "fields.h5"
     with h5py.File(file, "w") as made:
         chunks = (CHUNK_FRAMES, *whole.shape[1:])
@@ -259,7 +259,7 @@ def _files(
     save: Callable[[np.ndarray, Path], object],
     opened: Callable[[Path], Any],
 ) -> Format:
-    """A file a clip, each numbered in the order of places."""
+    """Write a file per clip, numbered in the order of their places in the store."""
     folder.mkdir()
     clips = reader.table.sort_values("offset")
     for number, row in enumerate(rows_of(clips)):
@@ -280,4 +280,4 @@ def _save_pt(fields: np.ndarray, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_alone("read", __doc__)
+    run_as_program("read", __doc__)

@@ -1,4 +1,4 @@
-"""MV-TSN's training: its input read from the store or decoded at each access, and an epoch with either input.
+"""Training MV-TSN: compare input from the store with decoding at each access, and epochs with either input.
 
 python -m benchmarks.train [--quick] [--out FILE]
 """
@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import UCF_SIZE, indexed, make_clips, real_clips, real_data, say
-from benchmarks.comparison import UCF_TRAIN, Part, Run, load, pool, run_alone
-from benchmarks.extract import CANVAS, extracted
+from benchmarks.common import UCF_SIZE, index_clips, make_clips, print_progress, real_clips, real_data
+from benchmarks.comparison import UCF_TRAIN, Part, Run, import_peer, run_as_program, warm_pool
+from benchmarks.extract import CANVAS, extract_clips
 from benchmarks.read import SEGMENTS
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import crop_and_resize, random_crops
@@ -34,7 +34,7 @@ from moclip.training.distributed import World
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import optimiser_for, train_mv_tsn
+from moclip.training.mv_tsn import make_optimiser, train_mv_tsn
 from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
 
 PICTURE, CLIP = 224, 20.0  # px: side of the network's input; largest displacement
@@ -52,7 +52,7 @@ RECIPE = MvTsnRecipe(
     lr_mult_rest=0.01, lr_steps=(80, 160), crops=SCALES, flip=True, precision="fp32", test_crop=0.875, seed=0,
 )  # fmt: skip
 SETUP = {
-    OURS: f"`FieldReader.read` of {BATCH} x {SEGMENTS} random frames, no cache; `augment.pictures`: multi-scale crop, "
+    OURS: f"`FieldReader.read` of {BATCH} x {SEGMENTS} random frames, no cache; `crop_and_resize`: multi-scale crop, "
     f"flip, {PICTURE} px on PyTorch's threads",
     READ: "the same without the pictures, which are made on the GPU if there is one",
     "PyAV + OpenCV": "decodes from the last key frame on, one thread each on two processes; fields traced back as in "
@@ -67,7 +67,7 @@ Sample = tuple[str, list[int]]
 
 
 def measure(part: Part) -> None:
-    """Input and training step for MPEG-4 clips of UCF-101's size and real H.264; then an epoch of each network."""
+    """Measure the input for MPEG-4 clips of UCF-101's size and real H.264, then an epoch of each network."""
     real = real_data()
     part.setup |= SETUP
     if not has_cv2():
@@ -75,21 +75,21 @@ def measure(part: Part) -> None:
     training = training_rate(part)
     if real is None or part.quick:
         count, frames = (1, 24) if part.quick else (8, 160)
-        clips = {"MPEG-4 320x240": indexed(make_clips(part.folder, "mpeg4", UCF_SIZE, count, frames), 16)}
+        clips = {"MPEG-4 320x240": index_clips(make_clips(part.folder, "mpeg4", UCF_SIZE, count, frames), 16)}
     else:
-        ucf = indexed(sorted((real / "codecs").glob("*.avi")), 128)
-        clips = {"UCF-101 AVI": ucf, "real H.264": indexed(real_clips(real))}
+        ucf = index_clips(sorted((real / "codecs").glob("*.avi")), 128)
+        clips = {"UCF-101 AVI": ucf, "real H.264": index_clips(real_clips(real))}
     for title, table in clips.items():
-        say(f"{title}: {len(table)} clips")
+        print_progress(f"{title}: {len(table)} clips")
         inputs(part, title, table, training)
     table = next(iter(clips.values()))
     for name, (backbone, size, batch) in (QUICK_NETWORKS if part.quick else NETWORKS).items():
         epochs(part, name, Epoch(table, part.folder, backbone, size, batch))
 
 
-def opened(clips: pd.DataFrame, folder: Path, accumulate: bool | str, workers: int) -> FieldReader:
-    """A new store of the clips, read without a cache."""
-    extracted(clips, folder, workers, SHARD_FRAMES, accumulate=accumulate)
+def open_store(clips: pd.DataFrame, folder: Path, accumulate: bool | str, workers: int) -> FieldReader:
+    """Extract the clips into a new store, and open it without a cache."""
+    extract_clips(clips, folder, workers, SHARD_FRAMES, accumulate=accumulate)
     return FieldReader(folder / "mv.zarr", folder / "mv.parquet", 0)
 
 
@@ -97,11 +97,11 @@ def opened(clips: pd.DataFrame, folder: Path, accumulate: bool | str, workers: i
 
 
 def training_rate(part: Part) -> float:
-    """Videos a second through forward, backward and step of the paper's network, with the pictures in memory."""
+    """Return the videos per second of forward, backward and step of the paper's network, with pictures in memory."""
     videos = 1 if part.quick else 8
     backbone = "test_resnet" if part.quick else "efficientnet_b0"
     network = MvTsn(MvTsnConfig(backbone, ("a", "b"), PICTURE, 0.5)).to(memory_format=torch.channels_last)
-    optimiser = optimiser_for(network.train(), RECIPE)
+    optimiser = make_optimiser(network.train(), RECIPE)
     shown, labels = torch.randn(videos, SEGMENTS, 2, PICTURE, PICTURE), torch.zeros(videos, dtype=torch.long)
 
     def step() -> None:
@@ -111,13 +111,13 @@ def training_rate(part: Part) -> float:
 
     turns = part.turns({"training step": step}, 10)
     rate = videos / turns.median("training step")
-    part.row(f"forward, backward and step: {EFFICIENTNET}", "videos/s", rate, rounds=turns.rounds)
+    part.add_figure(f"forward, backward and step: {EFFICIENTNET}", "videos/s", rate, rounds=turns.rounds)
     return rate
 
 
 def inputs(part: Part, title: str, clips: pd.DataFrame, training: float) -> None:
-    """Videos a second whose input is ready, from the store and from each decoder."""
-    reader = opened(clips, part.folder / "store", "pixel", 0 if part.quick else WORKERS)
+    """Measure how many videos per second get their input ready, from the store and from each decoder."""
+    reader = open_store(clips, part.folder / "store", "pixel", 0 if part.quick else WORKERS)
     generator = np.random.default_rng(0)
     table = reader.table.set_index("id").loc[clips["id"]]
     batches = 1 if part.quick else 12
@@ -137,10 +137,10 @@ def inputs(part: Part, title: str, clips: pd.DataFrame, training: float) -> None
             runs[name], amount[name] = run, few
         turns = part.turns(runs, 45, ours=(OURS,))
     for name in list(runs)[2:]:
-        part.versus(title, turns, OURS, name, "videos/s", amounts=(amount[OURS], amount[name]), target=1.0)
-    part.row(f"{title}: {READ}", "videos/s", amount[READ] / turns.median(READ), rounds=turns.rounds)
+        part.add_ratio(title, turns, OURS, name, "videos/s", amounts=(amount[OURS], amount[name]), target=1.0)
+    part.add_figure(f"{title}: {READ}", "videos/s", amount[READ] / turns.median(READ), rounds=turns.rounds)
     if ALONE in runs:
-        part.versus(title, turns, READ, ALONE, "videos/s", amounts=(amount[READ], amount[ALONE]), target=100)
+        part.add_ratio(title, turns, READ, ALONE, "videos/s", amounts=(amount[READ], amount[ALONE]), target=100)
     part.facts.setdefault("input's share of a training step", {})[title] = {
         name: round(training * turns.median(name) / amount[name], 4) for name in runs
     }
@@ -159,12 +159,12 @@ def read_and_augment(reader: FieldReader, places: np.ndarray, generator: np.rand
 
 
 def decoders(wanted: Sequence[Sample], stack: ExitStack, quick: bool) -> dict[str, Run]:
-    """Each decodes these samples anew on processes that are already running."""
+    """Return the contenders that decode these samples in each round, on running processes."""
     if not has_cv2():
         return {}
     warm = functools.partial(warm_films, [path for path, _ in wanted])
-    one = stack.enter_context(pool(1, warm))
-    two = one if quick else stack.enter_context(pool(WORKERS, warm))
+    one = stack.enter_context(warm_pool(1, warm))
+    two = one if quick else stack.enter_context(warm_pool(WORKERS, warm))
     plain, pixel = (functools.partial(decode_fields, manner=manner) for manner in ("plain", "pixel"))
     return {
         "PyAV + OpenCV, plain": functools.partial(spread, two, plain, wanted),
@@ -186,12 +186,12 @@ def has_cv2() -> bool:
     return importlib.util.find_spec("cv2") is not None
 
 
-# -------------------------------------------------------------------------------------- motion, decoded anew
+# ------------------------------------------------------------------------- motion, decoded at each access
 
 
 @dataclass(frozen=True)
 class Film:
-    """Where to enter a video: time stamps of its frames in display order, and of its key frames with their dts."""
+    """The time stamps of a video's frames in display order, and those of its key frames with their dts, to seek."""
 
     path: str
     stamps: np.ndarray
@@ -200,8 +200,8 @@ class Film:
 
 
 @functools.cache
-def film(path: str) -> Film:
-    """Read a video's packets once; a data loader would keep such a list too."""
+def read_film(path: str) -> Film:
+    """List a video's time stamps from its packets, as a data loader would do once."""
     with av.open(path) as container:
         packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(video=0) if p.size]
     keys = np.array(sorted((pts, dts) for pts, dts, key in packets if key))
@@ -209,21 +209,21 @@ def film(path: str) -> Film:
 
 
 def warm_films(paths: Sequence[str]) -> None:
-    """What a loader keeps of each clip, and the imports that its first sample would pay for."""
+    """List the time stamps of all clips, and import libraries, before the timing starts."""
     torch.set_num_threads(1)
     for path in dict.fromkeys(paths):
-        film(path)
+        read_film(path)
 
 
 def decode_fields(sample: Sample, manner: str, size: int = PICTURE, seed: int | None = 0) -> np.ndarray:
-    """Pictures float32 (segments, 2, size, size) of a clip's frames."""
+    """Return pictures of a clip's frames: float32 (segments, 2, size, size)."""
     path, frames = sample
-    fields = np.stack([decoded_field(film(path), frame, manner == "pixel" and manner) for frame in frames])
+    fields = np.stack([decoded_field(read_film(path), frame, manner == "pixel" and manner) for frame in frames])
     return group_transform(fields, np.random.default_rng(seed), size)
 
 
 def decoded_field(clip: Film, frame: int, accumulate: bool | str) -> np.ndarray:
-    """The field of one frame, decoded from its key frame on one thread: float64 (2, rows, columns), px."""
+    """Decode the field of one frame from its key frame on, on one thread: float64 (2, rows, columns) in px."""
     wanted = clip.stamps[frame]
     entry = np.searchsorted(clip.keys, wanted, side="right") - 1
     raw, types, no_blocks = [], [], np.empty((0, len(VECTOR_COLUMNS)), np.int32)
@@ -247,13 +247,13 @@ def decoded_field(clip: Film, frame: int, accumulate: bool | str) -> np.ndarray:
 
 
 def columns_of(records: np.ndarray) -> np.ndarray:
-    """FFmpeg's records as int32 (n, 10)."""
+    """Convert FFmpeg's records to int32 (n, 10)."""
     return np.stack([records[name].astype(np.int32) for name in VECTOR_COLUMNS], axis=1)
 
 
 def group_transform(fields: np.ndarray, generator: np.random.Generator, size: int) -> np.ndarray:
-    """TSN's group transforms with OpenCV: (segments, 2, rows, columns) -> (segments, 2, size, size), one box a clip."""
-    cv2 = load("cv2")
+    """Apply TSN's group transforms with OpenCV: (segments, 2, rows, columns) -> (segments, 2, size, size)."""
+    cv2 = import_peer("cv2")
     rows, columns = fields.shape[2:]
     height, width = (round(scale * min(rows, columns)) for scale in generator.choice(SCALES, 2))
     top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
@@ -272,12 +272,12 @@ def group_transform(fields: np.ndarray, generator: np.random.Generator, size: in
 
 
 class Epoch:
-    """An epoch over the same clips with the same network and batch: ours, and a plain loop over a DataLoader."""
+    """Compare an epoch of ours with a plain loop over a DataLoader: same clips, network and batch."""
 
     def __init__(self, clips: pd.DataFrame, folder: Path, backbone: str, size: int, batch: int) -> None:
         self.clips = clips.iloc[: 3 * batch if size > 64 else batch]
         self.folder = folder / "train"
-        self.reader = opened(self.clips, self.folder, False, 0)
+        self.reader = open_store(self.clips, self.folder, False, 0)
         self.config = MvTsnConfig(backbone, ("a", "b"), size, 0.5)
         self.recipe: MvTsnRecipe = replace(RECIPE, batch=batch)
         self.rows = self.reader.table.set_index("id").loc[self.clips["id"]].reset_index()
@@ -298,7 +298,7 @@ class Epoch:
 
     def plain_loop(self, loader: Any) -> None:
         network = self.network()
-        optimiser = optimiser_for(network.train(), self.recipe)
+        optimiser = make_optimiser(network.train(), self.recipe)
         for shown, labels in loader:
             optimiser.zero_grad(set_to_none=True)
             torch.nn.functional.cross_entropy(network(shown), labels).backward()
@@ -315,7 +315,7 @@ class Epoch:
 
 
 class Decoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
-    """A clip's sample, decoded at each access."""
+    """A data set whose samples are decoded at each access."""
 
     def __init__(self, paths: list[str], lengths: np.ndarray, labels: np.ndarray, size: int) -> None:
         self.paths, self.lengths, self.labels, self.size = paths, lengths, labels, size
@@ -330,17 +330,17 @@ class Decoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
 
 def epochs(part: Part, name: str, epoch: Epoch) -> None:
     count = len(epoch.clips)
-    say(f"an epoch of {name}: {count} clips")
+    print_progress(f"an epoch of {name}: {count} clips")
     runs: dict[str, Run] = {OURS: epoch.ours}
     if has_cv2():
         runs[LOADER] = functools.partial(epoch.plain_loop, epoch.loader(0 if part.quick else WORKERS))
     turns = part.turns(runs, 100, least=2)
     each = turns.median(OURS) / count
     label = f"{name}: an epoch of UCF-101's {UCF_TRAIN:,} clips, from {count}"
-    part.row(label, "s", each * UCF_TRAIN, rounds=turns.rounds)
+    part.add_figure(label, "s", each * UCF_TRAIN, rounds=turns.rounds)
     if LOADER in runs:
-        part.versus(f"{name}: an epoch", turns, OURS, LOADER, "videos/s", amounts=(count, count), target=1.0)
+        part.add_ratio(f"{name}: an epoch", turns, OURS, LOADER, "videos/s", amounts=(count, count), target=1.0)
 
 
 if __name__ == "__main__":
-    run_alone("train", __doc__)
+    run_as_program("train", __doc__)

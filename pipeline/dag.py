@@ -5,13 +5,13 @@ from __future__ import annotations
 STAGES: dict[str, str] = {
     "transcode": "Re-encode every clip to MPEG-4 Part 2, if index.transcode is set.",
     "index": "Find the clips, their classes and splits, and probe each file.",
-    "extract_mv": "Read every clip's motion vectors into the feature store.",
+    "extract_mv": "Read every clip's motion vectors into the store of motion fields.",
     "clip_text": "Encode the class prompts with CLIP's text tower.",
     "clip_image": "Encode one or a few frames of each clip with CLIP's image tower.",
     "train_mv": "Train MV-TSN on the motion vectors.",
     "train_image": "Train the baseline: an image classifier on RGB pictures of the motion fields.",
-    "embed_mv": "Run the trained MV-TSN over every clip and keep its features and logits.",
-    "embed_image": "Run the image baseline over every clip and keep its logits.",
+    "embed_mv": "Run the trained MV-TSN on every clip and store its features and logits.",
+    "embed_image": "Run the image baseline on every clip and store its logits.",
     "train_fusion": "Train the fusion head on the cached features.",
     "evaluate": "Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.",
     "report": "Write the results as one static page.",
@@ -19,9 +19,9 @@ STAGES: dict[str, str] = {
 """The stages in the order of the DAG. Each is in `stages/<name>.py`."""
 
 COMMANDS: dict[str, str] = {
-    "timing": "Measure how long a clip takes from its file to its class, part by part.",
+    "timing": "Measure how long a clip takes from file to class, step by step.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
-    "predict": "Say which action a clip shows, with the models that `dvc repro` trained.",
+    "predict": "Predict the action in clips, with the models that `dvc repro` trained.",
     "draw": "Draw clips' motion vectors: arrows, colours, animations.",
     "export": "Write the trained models to one folder that works without DVC.",
     "doctor": "Check this machine and this project, and how exactly motion vectors are read here.",

@@ -1,6 +1,6 @@
-"""Run a trained MV-TSN, or the image baseline, over every clip under the test protocol.
+"""Run a trained MV-TSN, or the image baseline, on every clip: what the stages `embed_mv` and `embed_image` share.
 
-Used by the stages `embed_mv` and `embed_image`. The work is done in parts, so a killed run resumes.
+The work is done in parts, so a killed run resumes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from moclip.files.folders import absolute_path
-from moclip.inference.embed_views import Views, ViewsWorker
+from moclip.inference.embed_views import ViewsTask, ViewsWorker
 from moclip.inference.encode import EncodingPart, encode_parts, library_versions
 from moclip.store.reader import FieldReader
 from moclip.store.resumable import ResumableParts, part_slices, run_key
@@ -32,8 +32,8 @@ def embedding_task(
     clips: list[pd.DataFrame],
     scales: tuple[float, ...] = (),
     flip: bool = False,
-) -> Views:
-    """Return what workers need to run a model over clips. `scales` and `flip` are those of augmented views."""
+) -> ViewsTask:
+    """Return what workers need to run a model on clips. `scales` and `flip` are those of augmented views."""
     segments, crops = params.evaluate.views
     key = run_key(
         model=file_md5(model),
@@ -42,7 +42,7 @@ def embedding_task(
         given=[segments, crops, params.evaluate.crop, scales, flip, params.embed.batch, params.seed],
         versions=library_versions(),
     )
-    return Views(
+    return ViewsTask(
         model=model.read_bytes(),
         store=absolute_path(reader.folder.url),
         segments=segments,
@@ -52,7 +52,7 @@ def embedding_task(
         flip=flip,
         batch=params.embed.batch,
         seed=params.seed,
-        place=paths.parts_folder(stage, params.store),
+        parts_folder=paths.parts_folder(stage, params.store),
         key=key,
         versions=library_versions(),
     )
@@ -63,13 +63,13 @@ def protocol_parts(clips: pd.DataFrame) -> list[EncodingPart]:
     return [EncodingPart(f"protocol-{n:06d}", clips.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
 
 
-def embed_parts(stage: str, task: Views, every: list[EncodingPart], ray: str | None) -> ResumableParts:
-    """Run the model over the parts that a killed run has not done. The returned folder then holds every part."""
-    parts = ResumableParts(task.place, task.key)
-    done = parts.begin()
-    todo = [part for part in every if part.name not in done]
-    with show_progress(stage, sum(len(part.rows) for part in every)) as advance:
-        advance(sum(len(part.rows) for part in every if part.name in done))
+def embed_parts(stage: str, task: ViewsTask, parts: list[EncodingPart], ray: str | None) -> ResumableParts:
+    """Run the model on the parts that a killed run has not finished. Return the folder, which then has all parts."""
+    folder = ResumableParts(task.parts_folder, task.key)
+    finished = folder.start()
+    unfinished = [part for part in parts if part.name not in finished]
+    with show_progress(stage, sum(len(part.rows) for part in parts)) as advance:
+        advance(sum(len(part.rows) for part in parts if part.name in finished))
         with connected_cluster(ray) as cluster:
-            encode_parts(ViewsWorker, task, todo, cluster, advance)
-    return parts
+            encode_parts(ViewsWorker, task, unfinished, cluster, advance)
+    return folder

@@ -40,8 +40,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Write a table without pandas' index. The same table gives the same bytes."""
-    with atomic_file(path) as aside:
-        table.to_parquet(aside, index=False)
+    with atomic_file(path) as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 def write_unused(folder: Path, reason: str) -> None:
@@ -49,9 +49,9 @@ def write_unused(folder: Path, reason: str) -> None:
 
     The folder is not left empty: DVC warns of empty folders on each run, and remotes with cloud versioning lose them.
     """
-    with atomic_folder(folder) as aside:
-        aside.mkdir()
-        write_text(aside / "unused.txt", f"{reason}\n")
+    with atomic_folder(folder) as temporary:
+        temporary.mkdir()
+        write_text(temporary / "unused.txt", f"{reason}\n")
 
 
 def read_parquet(path: Path, stage: str) -> pd.DataFrame:

@@ -66,7 +66,7 @@ class Dataset(Group):
     )
     shots: Literal[False] | Annotated[Whole, Field(ge=1, le=1000)] = Field(
         default=False,
-        description="few-shot: clips per class in train and in val; 2 shots contain the 1; false: all clips",
+        description="few-shot: clips per class in train and in val; larger sets contain smaller ones; false: all clips",
     )
     seeds: list[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] = Field(
         default=[0, 1, 2], min_length=1, description="seeds that `moclip sweep` repeats each run with"
@@ -130,7 +130,7 @@ class Clip(Group):
         default="data/prompts.json", description="JSON file: a list of prompt templates that contain {}"
     )
     frames: Whole = Field(
-        default=1, ge=1, le=64, description="RGB frames per video, one from each of as many equal parts"
+        default=1, ge=1, le=64, description="RGB frames per video, one from each of this many equal parts"
     )
     choice: Literal["middle", "random"] = Field(
         default="random", description="which frame of each part; random depends on the seed"
@@ -142,8 +142,10 @@ class LrMult(Group):
     """Learning-rate multipliers of the parts of MV-TSN."""
 
     head: Real = Field(default=1, ge=0, le=100, description="learning-rate multiplier of the classifier")
-    stem: Real = Field(default=0.1, ge=0, le=100, description="of the input BatchNorm and the first convolution")
-    rest: Real = Field(default=0.01, ge=0, le=100, description="of the rest of the backbone")
+    stem: Real = Field(
+        default=0.1, ge=0, le=100, description="the same for the input BatchNorm and the first convolution"
+    )
+    rest: Real = Field(default=0.01, ge=0, le=100, description="the same for the rest of the backbone")
 
 
 class Tsn(Group):
@@ -335,7 +337,7 @@ def _is_project_folder(folder: Path) -> bool:
 
 
 def is_project(raw: dict[str, Any]) -> bool:
-    """Whether parameters are of this pipeline. The pipeline in data/demo has a params.yaml of its own."""
+    """Return whether parameters are of this pipeline. The pipeline in data/demo has a params.yaml of its own."""
     return not raw.keys().isdisjoint(("dataset", "mv"))
 
 

@@ -39,5 +39,5 @@ WORK = Path("data/work")
 
 
 def parts_folder(stage: str, store: str | bool) -> str:
-    """Return the folder or URL where all workers of a stage put the parts that they have done."""
+    """Return the path or URL of the folder for the finished parts of a stage's run."""
     return f"{store}/work/{stage}" if store else str((WORK / stage).absolute())

@@ -49,7 +49,7 @@ def _open_locked(path: Path, stage: str) -> int:
         if not _try_lock(file):
             process = os.read(file, 20).decode()
             os.close(file)
-            what = f"another run of this stage is at work in this folder{f' (process {process})' if process else ''}"
+            what = f"this stage is already running in this folder{f' (process {process})' if process else ''}"
             raise MoclipError(what, where=stage, fix="wait until it ends, or stop it")
         if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
             os.truncate(file, 0)

@@ -1,4 +1,4 @@
-"""Stage `embed_image`: the trained image baseline over every clip, once -> data/baselines/image_logits."""
+"""Stage `embed_image`: run the trained image baseline on every clip -> data/baselines/image_logits."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pipeline.stage import stage
     "evaluate.crop",
 )
 def embed_image(params: Params, ray: RayAddress = None) -> None:
-    """Run the image baseline over every clip and keep its logits.
+    """Run the image baseline on every clip and store its logits.
 
-    Goes on where a killed run stood. Writes data/baselines/image_logits with `logits` (clips, classes) of every clip
-    under evaluate.protocol; with a URL in `store` they go there, and image_logits is a link to them. With
-    baselines.image false it has only unused.txt.
+    Resumes a killed run. Writes data/baselines/image_logits with `logits` (clips, classes) of every clip under
+    evaluate.protocol. If `store` is a URL, they go there and image_logits is a link. If baselines.image is false, the
+    folder has only unused.txt.
     """
     if params.baselines.image is False:
         write_unused(paths.IMAGE_LOGITS, "baselines.image is false")
@@ -35,7 +35,6 @@ def embed_image(params: Params, ray: RayAddress = None) -> None:
 
 
 def _embed(params: Params, ray: str | None) -> None:
-    # imported here: with nothing to do, nobody waits for torch
     from moclip.files.links import folder_to_fill
     from moclip.store.features import ArrayLayout, write_group_in_pieces
     from moclip.video.clip_files import file_md5
@@ -48,19 +47,19 @@ def _embed(params: Params, ray: str | None) -> None:
     inputs = Inputs(params)
     inputs.artifacts.check_model(paths.IMAGE_MODEL, "train_image")
     clips = inputs.motion_rows()[COLUMNS]
-    given = embedding_task(params, paths.IMAGE_MODEL, "embed_image", inputs.artifacts.field_reader(), [clips])
-    every = protocol_parts(clips)
-    parts = embed_parts("embed_image", given, every, ray)
-    about = {
+    task = embedding_task(params, paths.IMAGE_MODEL, "embed_image", inputs.artifacts.field_reader(), [clips])
+    parts = protocol_parts(clips)
+    folder = embed_parts("embed_image", task, parts, ray)
+    attributes = {
         "made_with": made_with(params, "baselines.image", "evaluate.protocol", "evaluate.crop"),
         "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.IMAGE_MODEL),
     }
-    rows = {"logits": ArrayLayout((len(inputs.clips.classes),), "<f4", ("class",))}
-    pieces = ({"logits": arrays["logits"]} for arrays in parts.arrays([part.name for part in every]))
+    layouts = {"logits": ArrayLayout((len(inputs.clips.classes),), "<f4", ("class",))}
+    pieces = ({"logits": arrays["logits"]} for arrays in folder.arrays([part.name for part in parts]))
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
-        write_group_in_pieces(store, list(clips["id"]), rows, pieces, about)
-    parts.end()
+        write_group_in_pieces(store, list(clips["id"]), layouts, pieces, attributes)
+    folder.remove()
     print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
 
 

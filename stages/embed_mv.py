@@ -1,4 +1,4 @@
-"""Stage `embed_mv`: the trained, frozen MV-TSN over every clip, once -> data/features/mv_embed.zarr."""
+"""Stage `embed_mv`: run the trained MV-TSN on every clip -> data/features/mv_embed.zarr."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     "evaluate.crop",
 )
 def embed_mv(params: Params, ray: RayAddress = None) -> None:
-    """Run the trained MV-TSN over every clip and keep its features and logits.
+    """Run the trained MV-TSN on every clip and store its features and logits.
 
-    Goes on where a killed run stood. Writes data/features/mv_embed.zarr: group `protocol` with `features` (clips,
-    width) and `logits` (clips, classes) of every clip under evaluate.protocol, and group `views` with `features` (train
-    clips, embed.views, width), augmented; with a URL in `store` they go there, and mv_embed.zarr is a link to them.
+    Resumes a killed run. Writes data/features/mv_embed.zarr: group `protocol` with `features` (clips, width) and
+    `logits` (clips, classes) of every clip under evaluate.protocol, and group `views` with `features` (train clips,
+    embed.views, width) of augmented views. If `store` is a URL, they go there and mv_embed.zarr is a link.
     """
     with while_importing():
         import numpy as np
@@ -56,41 +56,41 @@ def embed_mv(params: Params, ray: RayAddress = None) -> None:
     inputs = Inputs(params)
     inputs.artifacts.check_model(paths.MV_TSN, "train_mv")
     model, reader = load_mv_tsn(paths.MV_TSN), inputs.artifacts.field_reader()
-    everyone, train = (rows[COLUMNS] for rows in (inputs.motion_rows(), inputs.motion_rows("train")))
+    clips, train = (rows[COLUMNS] for rows in (inputs.motion_rows(), inputs.motion_rows("train")))
     scales = tuple(params.tsn.crops)
-    given = embedding_task(params, paths.MV_TSN, "embed_mv", reader, [everyone, train], scales, params.tsn.flip)
-    protocol = protocol_parts(everyone)
-    views = [
+    task = embedding_task(params, paths.MV_TSN, "embed_mv", reader, [clips, train], scales, params.tsn.flip)
+    protocol = protocol_parts(clips)
+    views = [  # for each slice of the clips, a part per view
         [EncodingPart(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
         for n, rows in enumerate(part_slices(len(train)))
     ]
-    parts = embed_parts("embed_mv", given, [*protocol, *(part for several in views for part in several)], ray)
+    folder = embed_parts("embed_mv", task, [*protocol, *(part for parts in views for part in parts)], ray)
     keys = ("embed.views", "evaluate.protocol", "evaluate.crop", "tsn.crops", "tsn.flip")
-    about = inputs.artifacts.model_record(*keys) | {
+    attributes = inputs.artifacts.model_record(*keys) | {
         "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.MV_TSN),
         "field_bytes": 2 * int(np.prod(reader.grid)),
     }
-    rows = {
+    layouts = {
         "features": ArrayLayout((model.width,), "<f4", ("feature",)),
         "logits": ArrayLayout((len(model.config.classes),), "<f4", ("class",)),
     }
-    stacked = {"features": ArrayLayout((params.embed.views, model.width), "<f4", ("view", "feature"))}
+    view_layouts = {"features": ArrayLayout((params.embed.views, model.width), "<f4", ("view", "feature"))}
     with folder_to_fill(paths.MV_EMBED, params.store or None) as store:
-        pieces = parts.arrays([part.name for part in protocol])
-        write_group_in_pieces(store / "protocol", list(everyone["id"]), rows, pieces, about)
-        write_group_in_pieces(store / "views", list(train["id"]), stacked, _stacked(parts, views), {})
-    parts.end()
-    print_note(f"embed_mv: {len(everyone)} clips under {params.evaluate.protocol}, {params.embed.views} views of train")
+        pieces = folder.arrays([part.name for part in protocol])
+        write_group_in_pieces(store / "protocol", list(clips["id"]), layouts, pieces, attributes)
+        write_group_in_pieces(store / "views", list(train["id"]), view_layouts, _stack_views(folder, views), {})
+    folder.remove()
+    print_note(f"embed_mv: {len(clips)} clips under {params.evaluate.protocol}, {params.embed.views} views of train")
 
 
-def _stacked(parts: ResumableParts, views: list[list[EncodingPart]]) -> Iterator[Mapping[str, np.ndarray]]:
-    """The views of each part's clips side by side: (clips, views, width)."""
+def _stack_views(folder: ResumableParts, views: list[list[EncodingPart]]) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield `features` (clips, views, width) for each slice of the clips."""
     import numpy as np
 
-    for several in views:
-        arrays = parts.arrays([part.name for part in several])
-        yield {"features": np.stack([one["features"] for one in arrays], axis=1)}
+    for parts in views:
+        arrays = folder.arrays([part.name for part in parts])
+        yield {"features": np.stack([part_arrays["features"] for part_arrays in arrays], axis=1)}
 
 
 if __name__ == "__main__":

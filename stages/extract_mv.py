@@ -1,4 +1,4 @@
-"""Stage `extract_mv`: motion vectors of every usable clip -> data/features/mv.zarr and its table mv.parquet."""
+"""Stage `extract_mv`: read the motion vectors of usable clips -> data/features/mv.zarr and its table mv.parquet."""
 
 from __future__ import annotations
 
@@ -35,15 +35,14 @@ def extract_mv(
     params: Params,
     workers: Workers = cpu_count(),
     ray: RayAddress = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Begin anew, with the clips laid out afresh.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Remove the store and extract everything again.")] = False,
 ) -> None:
-    """Read every clip's motion vectors into the feature store.
+    """Read every clip's motion vectors into the store of motion fields.
 
-    Goes on where a killed run stood, and extracts only the shards whose clips or parameters changed. The others keep
-    their places, so a store that has grown is laid out otherwise than one made at once, with the same fields; --rebuild
-    makes it at once. A clip that cannot be read keeps a row with its reason. Writes data/features/mv.zarr, its table
-    data/features/mv.parquet and metrics/counts/extract_mv.json; with a URL in `store` the arrays go there, and mv.zarr
-    is a link to them.
+    Resumes a killed run, and extracts only the shards whose clips or parameters changed. The other clips keep their
+    places, so a store that has grown has another layout than one that --rebuild writes, with the same fields. A clip
+    that cannot be read keeps a row with the reason. Writes data/features/mv.zarr, its table data/features/mv.parquet
+    and metrics/counts/extract_mv.json. If `store` is a URL, the arrays go there and mv.zarr is a link.
     """
     with while_importing():
         from moclip.data.selection import usable_clips

@@ -1,4 +1,4 @@
-"""Stage `train_fusion`: the fusion head on cached features -> data/models/fusion.safetensors and its curves."""
+"""Stage `train_fusion`: train the fusion head on cached features -> data/models/fusion.safetensors and its curves."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ def train_fusion(params: Params) -> None:
     with while_importing():
         from moclip.models.device import pick_device
         from moclip.models.fusion import FusionConfig
-        from moclip.training.fusion import FusionRecipe
-        from moclip.training.fusion import train_fusion as train_head
+        from moclip.training.fusion import FusionRecipe, train_fusion_head
         from pipeline.inputs import Inputs
         from pipeline.seeding import seed_everything
         from pipeline.training_log import live_log, loss_errors_name_clips
@@ -61,7 +60,7 @@ def train_fusion(params: Params) -> None:
     recipe = recipe_from(FusionRecipe, fusion, seed=params.seed)
     naming_clips = loss_errors_name_clips(inputs.fused_rows("train"))
     with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
-        best = train_head(model, train, val, recipe, pick_device(), log)
+        best = train_fusion_head(model, train, val, recipe, pick_device(), log)
     model.save(paths.FUSION, _head_record(params, inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
     print_note(

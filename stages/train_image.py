@@ -1,4 +1,4 @@
-"""Stage `train_image`: the baseline that sees motion as a photo -> data/baselines/image, its model and curves."""
+"""Stage `train_image`: train the image baseline on motion drawn as RGB -> data/baselines/image, model and curves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.training_recipe import CHECKPOINT_SECONDS, RECIPE_KEYS, run_finger
 def train_image(params: Params) -> None:
     """Train the baseline: an image classifier on RGB pictures of the motion fields.
 
-    One picture a clip and epoch; otherwise as MV-TSN is trained. ImageNet weights where tsn.pretrained is hub. Writes
-    data/baselines/image with `model.safetensors` and `curves`; with baselines.image false only unused.txt. An
-    interrupted run continues from its last checkpoint.
+    Trains like MV-TSN, but on one picture per clip and epoch. Starts from ImageNet weights if tsn.pretrained is hub. A
+    killed run resumes from its last checkpoint. Writes data/baselines/image with `model.safetensors` and `curves`, or
+    with only unused.txt if baselines.image is false.
     """
     backbone = params.baselines.image
     if backbone is False:
@@ -46,20 +46,20 @@ def _train(params: Params, backbone: str) -> None:
     config = MvTsnConfig(backbone, tuple(inputs.clips.classes), tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
     pretrained = "hub" if tsn.pretrained == "hub" else False
     model = MvTsn(config, pretrained)
-    wanted, world = training_recipe(params, 1), World(pick_device())
+    recipe, world = training_recipe(params, 1), World(pick_device())
     print_note(
         f"train_image: {backbone}, {len(data.train)} clips, {len(data.val)} to choose the epoch on, {world.device}"
     )
     checkpoint = Checkpoint(
         paths.WORK / "train_image.safetensors",
-        run_fingerprint(params, wanted, config, pretrained, inputs, data.fields),
+        run_fingerprint(params, recipe, config, pretrained, inputs, data.fields),
         CHECKPOINT_SECONDS,
     )
     with loss_errors_name_clips(inputs.motion_rows("train")), atomic_folder(paths.IMAGE_BASELINE) as folder:
         with live_log(folder / "curves", "train_image", tsn.epochs) as log:
-            best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
+            best = train_mv_tsn(model, data, recipe, world, checkpoint, log)
         model.save(folder / paths.IMAGE_MODEL.name, inputs.artifacts.model_record("baselines.image", *FIELD_KEYS))
-    checkpoint.path.unlink(missing_ok=True)  # the model is in its place
+    checkpoint.path.unlink(missing_ok=True)  # not before the model is saved
     print_note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 

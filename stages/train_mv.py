@@ -1,4 +1,4 @@
-"""Stage `train_mv`: MV-TSN on the store of motion fields -> data/models/mv_tsn.safetensors and its curves."""
+"""Stage `train_mv`: train MV-TSN on the store of motion fields -> data/models/mv_tsn.safetensors and its curves."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def train_mv(
 ) -> None:
     """Train MV-TSN on the motion vectors.
 
-    The best epoch is chosen on the validation part of train. An interrupted run continues from its last checkpoint.
-    Writes data/models/mv_tsn.safetensors and the curves in metrics/train_mv. Under `accelerate launch` or `torchrun`
-    several processes train it together, each on its own GPU.
+    Chooses the best epoch on the validation split. A killed run resumes from its last checkpoint. Writes
+    data/models/mv_tsn.safetensors, and curves to metrics/train_mv. With `accelerate launch` or `torchrun`, several
+    processes train it together, each on its own GPU.
     """
     with while_importing():
-        from moclip.training.distributed import join
+        from moclip.training.distributed import join_processes
 
-    with join() as world:
+    with join_processes() as world:
         _train(params, checkpoint_seconds, world)
 
 
@@ -47,7 +47,7 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     from pipeline.seeding import seed_everything
     from pipeline.training_log import live_log, loss_errors_name_clips
 
-    if not world.main:
+    if not world.is_main:
         set_verbosity(quiet=True)
     seed_everything(params.seed)
     tsn = params.tsn
@@ -55,20 +55,20 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     data = MotionData(inputs.sampled_fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
     config = MvTsnConfig(tsn.backbone, tuple(inputs.clips.classes), tsn.size, tsn.dropout, tsn.stem_stride)
     model = MvTsn(config, tsn.pretrained)
-    wanted = training_recipe(params, tsn.segments)
+    recipe = training_recipe(params, tsn.segments)
     where = world.device.type if world.size == 1 else f"{world.size} processes on {world.device.type}"
     print_note(f"train_mv: {tsn.backbone}, {len(data.train)} clips, {len(data.val)} to choose the epoch on, {where}")
     checkpoint = Checkpoint(
         paths.WORK / "train_mv.safetensors",
-        run_fingerprint(params, wanted, config, tsn.pretrained, inputs, data.fields),
+        run_fingerprint(params, recipe, config, tsn.pretrained, inputs, data.fields),
         checkpoint_seconds,
     )
-    naming = loss_errors_name_clips(inputs.motion_rows("train"))
-    with naming, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.main) as log:
-        best = train_mv_tsn(model, data, wanted, world, checkpoint, log)
-    if world.main:
+    naming_clips = loss_errors_name_clips(inputs.motion_rows("train"))
+    with naming_clips, live_log(paths.TRAIN_MV_LOG, "train_mv", tsn.epochs, world.is_main) as log:
+        best = train_mv_tsn(model, data, recipe, world, checkpoint, log)
+    if world.is_main:
         model.save(paths.MV_TSN, inputs.artifacts.model_record(*FIELD_KEYS))
-        checkpoint.path.unlink(missing_ok=True)  # the model is in its place
+        checkpoint.path.unlink(missing_ok=True)  # not before the model is saved
     print_note(f"train_mv: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
 
 

@@ -1,4 +1,4 @@
-"""Look the locked packages up among known holes, where a service can be reached: `python -m tests.audit`."""
+"""Look up known vulnerabilities of the locked packages, if a service can be reached: `python -m tests.audit`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ COMMAND = (
 
 
 def verdict(report: str) -> tuple[int, str]:
-    """The exit code and the words for what pip-audit wrote: 1 for a known hole, 0 where nobody could be asked."""
+    """Return the exit code and the message for pip-audit's report: 1 if it has a vulnerability."""
     try:
         packages = json.loads(report)["dependencies"]
     except ValueError:
-        return 0, "no service that knows of holes can be reached: nothing is looked up"
+        return 0, "no vulnerability service can be reached: nothing was looked up"
     asked = [package for package in packages if "skip_reason" not in package]
-    holes = [
-        f"{package['name']} {package['version']}: {hole['id']}, mended in {' or '.join(hole['fix_versions']) or 'none'}"
+    found = [
+        f"{package['name']} {package['version']}: {hole['id']}, fixed in {' or '.join(hole['fix_versions']) or 'none'}"
         for package in asked
         for hole in package["vulns"]
     ]
-    known = f"{len(asked)} of {len(packages)} locked packages looked up, {len(holes)} known holes"
-    return min(1, len(holes)), "\n".join([known, *holes])
+    summary = f"{len(asked)} of {len(packages)} locked packages looked up, {len(found)} known vulnerabilities"
+    return min(1, len(found)), "\n".join([summary, *found])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures: real git + DVC repositories in temporary folders, run as a user would, by command."""
+"""Fixtures: real git and DVC repositories in temporary folders, in which tests run commands as a user would."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ LONG = (
     "docs", "demo", "benchmarks", "cluster", "dag", "bundle", "devices", "predict", "storage", "sweep", "presets",
     "transcode", "queue", "mutants", "sharing", "faults", "extract", "gpu",
 )  # fmt: skip
-"""Test files that take minutes, which run first: a long one that comes last would leave the other cores idle."""
+"""Test files that take minutes. They run first: a long one at the end would leave the other cores idle."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -78,7 +78,7 @@ def run(*command: str | Path, cwd: Path, code: int | None = 0, **environment: st
 def run_fresh(
     *command: str | Path, cwd: Path, code: int | None = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a fresh process: to test the start itself, or what is imported."""
+    """Run a command in a fresh process, to test its start or its imports."""
     return _run(command, cwd, code, surroundings(fresh=True) | environment)
 
 
@@ -93,7 +93,7 @@ def _run(
 
 
 def surroundings(fresh: bool = False) -> dict[str, str]:
-    """The environment of a command."""
+    """Return the environment of a command."""
     folders = [str(BIN), os.environ["PATH"]]
     if not fresh and WARM in os.environ:
         folders.insert(0, os.environ[WARM])
@@ -122,7 +122,7 @@ def set_keys(path: Path, values: dict[str, Any]) -> None:
 
 
 def new_project(folder: Path) -> Path:
-    """The product's files in a git + DVC repository of its own, nothing run yet."""
+    """Create a git and DVC repository with the product's files, in which nothing has run yet."""
     folder.mkdir(parents=True)
     copy_product(folder)
     (folder / "data/demo").mkdir()
@@ -172,7 +172,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, four at most: tests wait for commands, and commands for the disk."""
+    """Return one more than the number of cores, at most four: tests wait for commands, and commands for the disk."""
     return min(4, (os.cpu_count() or 1) + 1)
 
 
@@ -214,7 +214,7 @@ def finished_project(folder: Path) -> Path:
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished project, to change at will."""
+    """A copy of the finished project, for a test to change."""
     folder = tmp_path / "project"
     shutil.copytree(finished, folder, symlinks=True)
     return folder
@@ -222,7 +222,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real clips; the test is skipped where there is none."""
+    """The folder of real clips. Without one the test is skipped."""
     given = os.environ.get(REAL_DATA)
     if not given:
         pytest.skip(f"{REAL_DATA} names no folder of real clips")

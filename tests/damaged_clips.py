@@ -1,4 +1,4 @@
-"""Run the commands over damaged clips, and compare what they left with what is promised of each clip.
+"""Run the commands on damaged clips, and check the guarantees for each clip.
 
 * Rows: each file with a clip's suffix has one in the index, each other file is counted as ignored, each clip that the
   index takes has one in the store's table, and there are no others. A row that is not ok says why.
@@ -54,20 +54,20 @@ MOST_MB = 2000.0  # of a command that reads damaged clips
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended: its exit code, its output, and the most memory that its processes held at once, MB."""
+    """A finished command: its exit code, its output, and the peak memory of its processes together, MB."""
 
     code: int
-    said: str
+    printed: str
     peak_mb: float
 
 
 def watched(*command: str | Path, cwd: Path) -> Ran:
     """Run a command as a user who is not root, and sample the memory of its processes."""
     most = 0
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
         words = list(map(str, command))
         with psutil.Popen(
-            words, cwd=cwd, env=environment(), stdout=said, stderr=said, preexec_fn=like_any_user
+            words, cwd=cwd, env=environment(), stdout=printed, stderr=printed, preexec_fn=like_any_user
         ) as running:
             while running.poll() is None:
                 try:
@@ -75,8 +75,8 @@ def watched(*command: str | Path, cwd: Path) -> Ran:
                 except psutil.Error:  # one of them has just ended
                     continue
                 time.sleep(0.05)
-        said.seek(0)
-        return Ran(running.returncode, said.read(), most / 1e6)
+        printed.seek(0)
+        return Ran(running.returncode, printed.read(), most / 1e6)
 
 
 def environment() -> dict[str, str]:
@@ -85,7 +85,7 @@ def environment() -> dict[str, str]:
 
 
 def like_any_user() -> None:
-    """Take root's right to read and write everything from this process (Linux: two capabilities)."""
+    """Drop root's permission to read and write everything (on Linux: two capabilities)."""
     if sys.platform == "linux":
         drop, override, search = 24, 1, 2
         for capability in (override, search):
@@ -93,7 +93,7 @@ def like_any_user() -> None:
 
 
 def run_over(root: Path, project: Path) -> dict[str, Ran]:
-    """Run `moclip index` and `moclip extract_mv` in a new project over the clips in a folder."""
+    """Run `moclip index` and `moclip extract_mv` in a new project on the clips in a folder."""
     project.mkdir()
     watched("moclip", "use", "folder", "--root", root, cwd=project)
     return {stage: watched("moclip", stage, cwd=project) for stage in ("index", "extract_mv")}
@@ -104,7 +104,7 @@ def run_over(root: Path, project: Path) -> dict[str, Ran]:
 
 @dataclass(frozen=True)
 class Fields:
-    """What a plain loop reads of a file.
+    """What a plain decoding loop reads from a file.
 
     fields : int8 (T, 2, rows, columns); types : uint8 (T,).
     packets : a digest of each, with whether it is to be dropped; given : how many frames were out after each.
@@ -119,7 +119,7 @@ class Fields:
 
 
 def plain_fields(path: Path) -> Fields | None:
-    """Read a file in the plainest way, on one thread; None where nothing in it decodes to pictures of one size.
+    """Read a file with a plain loop on one thread. Return None if it does not decode to pictures of one size.
 
     The arithmetic from vectors to fields is the library's, which other tests hold to a plain definition.
     """
@@ -151,7 +151,7 @@ def plain_fields(path: Path) -> Fields | None:
 
 
 def _demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets, at the end one that asks the decoder for what it still holds."""
+    """Yield the packets, and at the end one that flushes the decoder."""
     try:
         for packet in container.demux(stream):
             if packet.size:
@@ -162,7 +162,7 @@ def _demuxed(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _turned_alike(parts: Sequence[Vectors]) -> Iterator[Vectors]:
-    """All as the first picture is to be shown."""
+    """Turn all pictures as the first one is shown."""
     for part in parts:
         yield Vectors(part.blocks, part.frame, part.frame_types, part.width, part.height, parts[0].orientation)
 
@@ -181,14 +181,14 @@ def _vectors(picture: Any, blind: bool) -> Vectors:
 
 @functools.cache
 def clean_fields(path: Path) -> Fields:
-    """Those of a good clip."""
+    """The guarantees for an intact clip."""
     found = plain_fields(path)
     assert found is not None, path
     return found
 
 
 def intact(clean: Fields, changed: Fields) -> int:
-    """How many of the first frames of a changed clip must be those of the good one."""
+    """Return how many first frames of a changed clip must equal those of the intact one."""
     if clean.setting != changed.setting:
         return 0
     if clean.packets == changed.packets:
@@ -206,7 +206,7 @@ def intact(clean: Fields, changed: Fields) -> int:
 
 @dataclass
 class Findings:
-    """What became of damaged clips; lists name those of which a promise was broken."""
+    """The results on damaged clips. The lists name clips for which a guarantee was violated."""
 
     clips: int = 0  # files with a clip's suffix: each is owed a row
     others: int = 0  # other files
@@ -222,13 +222,13 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
     def broken(self) -> dict[str, list[str]]:
-        """The promises that were broken, and by which clips."""
+        """Return the guarantees that were violated, and the clips."""
         names = ("without_row", "unasked", "without_reason", "lost", "let_in", "wrong")
         return {name: ids for name in names if (ids := getattr(self, name))}
 
 
 def sources_in(folder: Path) -> list[Path]:
-    """Good clips to make mutants of: rendered ones of each container, the demo's, real ones."""
+    """Return intact clips to make mutants of: rendered ones of each container, the demo's, and real ones."""
     found = rendered(folder)
     found += small_enough(clips_below(ROOT / "data/demo/videos"), MOST_SOURCES)
     if real := real_data():
@@ -241,7 +241,7 @@ def clips_below(folder: Path) -> list[Path]:
 
 
 def judged(mutants: Sequence[Mutant], root: Path, project: Path) -> Findings:
-    """Compare what `moclip index` and `moclip extract_mv` left in a project with what the promises say."""
+    """Check the outputs of `moclip index` and `moclip extract_mv` against the guarantees."""
     found = Findings()
     index = pd.read_parquet(project / "data/index.parquet").set_index("id")
     table = pd.read_parquet(project / "data/features/mv.parquet").set_index("id")
@@ -287,7 +287,7 @@ def _plain_or_none(path: Path) -> Fields | None:
 
 
 def _outcome(id: str, index: pd.DataFrame, table: pd.DataFrame) -> tuple[str, str]:
-    """How far a clip came, and the reason why no further."""
+    """Return how far a clip was processed, and the reason why it was refused."""
     if id not in index.index:
         return "no row", ""
     row = index.loc[id]
@@ -300,7 +300,7 @@ def _outcome(id: str, index: pd.DataFrame, table: pd.DataFrame) -> tuple[str, st
 
 
 def _is_whole(mutant: Mutant, fields: Fields | None) -> bool:
-    """Whether a file has all that a good clip has, as far as a plain loop sees."""
+    """Return whether a plain loop reads everything from a file that an intact clip has."""
     if mutant.kind == "no permission" or (mutant.kind, mutant.done) == ("link", "to a clip outside"):
         return False
     if mutant.source is None or fields is None:

@@ -1,6 +1,6 @@
-"""Readers that die, hang or run out of memory on chosen clips, in place of the real ones within worker processes.
+"""Readers that crash, hang or run out of memory on chosen clips. They replace the real ones in worker processes.
 
-A module of its own, since each worker imports what its work is defined in.
+This is a separate module, because each worker imports the module of its function.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ ENDS: dict[str, tuple[Callable[[], None], str]] = {
     "Run/v_Run_g03_c01": (hang, "its decoder gave nothing for 2 s"),
     "Jump/v_Jump_g01_c01": (use_up_memory, "MemoryError: Unable to allocate 16.0 GiB"),
 }
-"""How the reader of each of these clips ends, and the reason that its row should give."""
+"""How the reader of each of these clips ends, and the reason that its row must have."""
 
 
 def probe_or_die(job: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Kill a stage of a small finished project at random moments, run it again, and compare all that it has written.
+"""Kill a stage of a small finished project at random moments, run it again, and compare everything it wrote.
 
-Its outputs were removed before, or are those of other parameters. A kill counts that hits a stage at work; where it
-comes too late it is tried again, sooner.
+Before, its outputs are removed, or made with other parameters. Only a kill of a running stage counts: one that comes
+too late is repeated earlier.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tests.damaged_clips import Ran, environment, watched
 OPTIONS: dict[str, tuple[str, ...]] = {
     "train_mv": ("--checkpoint-seconds", "0", "--tsn-epochs", "12"),  # with 2, hardly a kill finds a checkpoint
 }
-"""Options that leave something to go on from."""
+"""Options with which a killed stage leaves something to resume from."""
 PLACES = ("data", "metrics")
-LOADING = 0.3  # of a stage's time on a small project, when nothing is written yet
-SOONER = 0.85  # of the time that a stage was thought to take, when a kill came too late
+LOADING = 0.3  # share of a stage's time on a small project in which nothing is written yet
+SOONER = 0.85  # factor on the time of the next kill after one that came too late
 TOO_LATE = 5  # kills in a row
 
 
@@ -40,20 +40,20 @@ class Trial:
     project: Path
     state: Path  # what `PLACES` hold before the stage runs
     wanted: dict[str, str] = field(default_factory=dict)  # digests after an undisturbed run
-    seconds: float = 0.0  # of it
+    seconds: float = 0.0  # of the undisturbed run
 
     @property
     def command(self) -> list[str]:
         return [sys.executable, "-m", f"stages.{self.stage}", *OPTIONS.get(self.stage, ())]
 
     def reset(self) -> None:
-        """Put the state back."""
+        """Restore the state."""
         for place in PLACES:
             shutil.rmtree(self.project / place, ignore_errors=True)
             shutil.copytree(self.state / place, self.project / place, symlinks=True)
 
     def undisturbed(self) -> None:
-        """Run the stage as it should be, and keep what it left."""
+        """Run the stage without a kill, and keep the digests of its outputs."""
         self.reset()
         begun = time.perf_counter()
         self.run()
@@ -63,17 +63,17 @@ class Trial:
     def run(self, *options: str) -> None:
         """Run the stage to its end, with further options if any."""
         done = watched(*self.command, *options, cwd=self.project)
-        assert done.code == 0, f"{self.stage} ends with {done.code}:\n{done.said}"
+        assert done.code == 0, f"{self.stage} ends with {done.code}:\n{done.printed}"
 
     def check(self, when: str) -> None:
-        """Whether all is as after an undisturbed run, with nothing left over."""
+        """Check that all outputs equal those of an undisturbed run, and that no temporary file is left."""
         there = written(self.project)
         differ = [name for name in {*there, *self.wanted} if there.get(name) != self.wanted.get(name)]
         assert not differ, f"{self.stage}, {when}: differs in {sorted(differ)[:5]}"
         assert not leftovers(self.project), f"{self.stage}, {when}: leaves {leftovers(self.project)[:5]}"
 
     def without_right(self) -> Ran:
-        """Run the stage where it may not write to any folder."""
+        """Run the stage without write permission for any folder."""
         self.reset()
         places = [path for place in PLACES for path in [self.project / place, *(self.project / place).rglob("*")]]
         folders = [path for path in places if path.is_dir() and not path.is_symlink()]

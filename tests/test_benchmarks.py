@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks import comparison, gpu_check, page, train
-from benchmarks.common import indexed
+from benchmarks.common import index_clips
 from benchmarks.peers import PARTS, RESULTS
 from moclip.motion.quantise import quantise
 from tests.clips import encode, moving_texture
@@ -47,9 +47,9 @@ def test_the_page_is_rendered_from_the_results_without_measuring(tmp_path: Path)
 def test_the_page_says_where_ours_is_slower_and_what_is_missed() -> None:
     part = comparison.Part(False, 1.0, Path())
     turns = comparison.Turns({"ours": [2.0, 2.0, 2.1], "theirs": [1.0, 1.1, 1.0]})
-    part.versus("reading", turns, "ours", "theirs", "fields/s", amounts=(100, 100), target=0.85)
-    part.row("size", "B", 10, 30, less=True)
-    part.row("memory", "MiB", 99, target=98, at_most=True)
+    part.add_ratio("reading", turns, "ours", "theirs", "fields/s", amounts=(100, 100), target=0.85)
+    part.add_figure("size", "B", 10, 30, less=True)
+    part.add_figure("memory", "MiB", 99, target=98, at_most=True)
     found = vars(part)
     assert part.rows[0]["ratio"] == pytest.approx(0.5)
     assert part.rows[1]["ratio"] == 3
@@ -64,11 +64,11 @@ def test_the_page_says_where_ours_is_slower_and_what_is_missed() -> None:
 def test_contenders_take_turns_until_their_ratio_is_steady() -> None:
     order: list[str] = []
     runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    turns = comparison.interleaved(runs, 9, spread=1e9)
+    turns = comparison.run_interleaved(runs, 9, spread=1e9)
     assert "".join(order) == "ab" + "abbaab"  # once before timing starts, then three rounds
     assert turns.rounds == comparison.LEAST
     endless = itertools.count()
-    never = comparison.interleaved({"a": endless.__next__, "b": endless.__next__}, 9, spread=-1)
+    never = comparison.run_interleaved({"a": endless.__next__, "b": endless.__next__}, 9, spread=-1)
     assert never.rounds == comparison.MOST
     assert comparison.Turns({"a": [1, 1, 1], "b": [2, 2, 2]}).ratio("a", "b") == (2, 2, 2)
 
@@ -78,7 +78,7 @@ def test_contenders_take_turns_until_their_ratio_is_steady() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_runs_by_itself(name: str, tmp_path: Path) -> None:
+def test_each_benchmark_part_runs_alone(name: str, tmp_path: Path) -> None:
     shown = bench(name, "--quick", "--out", tmp_path / "part.json")
     found = json.loads((tmp_path / "part.json").read_text())
     assert shown.strip() == "\n\n".join(page.tables(name, found))
@@ -95,7 +95,7 @@ def test_a_part_that_is_measured_again_keeps_the_others(tmp_path: Path) -> None:
     after = json.loads((tmp_path / "results.json").read_text())
     assert "## 2. Reading the store" in shown
     assert after["parts"]["read"] != before["parts"]["read"]
-    assert after["parts"]["read"]["apart"]
+    assert after["parts"]["read"]["measured_separately"]
     assert {**after["parts"], "read": 0} == {**before["parts"], "read": 0}
     left_out = [one["name"] for one in after["parts"]["read"]["left_out"]]
     assert left_out == [name for name, module in (("zarrs", "zarrs"), ("HDF5", "h5py")) if module not in after["peers"]]
@@ -106,9 +106,9 @@ def test_a_part_that_is_measured_again_keeps_the_others(tmp_path: Path) -> None:
 def test_what_is_decoded_at_each_access_are_the_stores_fields(accumulate: bool | str, tmp_path: Path) -> None:
     """Else the two would not be compared at the same work."""
     path = encode(tmp_path / "clip.avi", moving_texture(20, (64, 80), (3, 1)), "mpeg4", options={"g": "6"})
-    reader = train.opened(indexed([path]), tmp_path / "store", accumulate, 0)
+    reader = train.open_store(index_clips([path]), tmp_path / "store", accumulate, 0)
     for frame in range(20):
-        decoded = quantise(train.decoded_field(train.film(str(path)), frame, accumulate)[None], train.CLIP)
+        decoded = quantise(train.decoded_field(train.read_film(str(path)), frame, accumulate)[None], train.CLIP)
         assert np.array_equal(decoded, reader.read(np.array([frame]))), frame
 
 

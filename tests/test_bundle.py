@@ -74,16 +74,16 @@ def test_it_predicts_elsewhere_without_the_projects_packages(folder: Path, finis
     assert "pandas" in refused.stderr
 
 
-def test_the_card_tells_the_scores_and_the_data(folder: Path, finished: Path) -> None:
+def test_the_model_card_has_the_scores_and_the_data(folder: Path, finished: Path) -> None:
     _, head, text = (folder / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
     assert card["library_name"] == "moclip"
     assert card["pipeline_tag"] == "video-classification"
     model = card["model-index"][0]
     assert model["name"] == "ball motions"
-    told = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
+    scores = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
     fusion = json.loads((finished / "metrics/fusion.json").read_text())
-    assert told["top-1, fusion of both"] == fusion["top1"]
+    assert scores["top-1, fusion of both"] == fusion["top1"]
     assert f"| {fusion['top1']:.4f} |" in text
     assert fusion["fingerprint"] in text
     config = json.loads((folder / "config.json").read_text())
@@ -111,7 +111,7 @@ def test_exporting_again_gives_the_same_bytes_and_never_takes_another_folder(
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
-def test_a_clip_model_that_no_hub_has_cannot_be_left_out(folder: Path, tmp_path: Path) -> None:
+def test_a_local_clip_model_cannot_be_left_out_of_a_bundle(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     about = {key: config[key] for key in ("name", "streams", "cost", "data", "params")}
     model = moclip.load(folder, "cpu")

@@ -38,7 +38,7 @@ def change_json(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_whole_clip_is_loaded(folder: Path) -> None:
+def test_a_complete_clip_model_is_loaded(folder: Path) -> None:
     clip = ClipEncoder(str(folder))
     texts, pictures = ["a", "b"], [np.zeros((50, 60, 3), np.uint8)]
     assert clip.encode_text(texts).shape == (2, 64)
@@ -71,7 +71,7 @@ def but_for_its_scale(tensors: Tensors) -> Tensors:
         (but_for_its_scale, r"missing weights \(\d\d\): (\S+, ){2}\S+ and \d\d more"),
     ],
 )
-def test_a_clip_that_is_not_whole_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
+def test_an_incomplete_clip_model_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
     change_weights(folder, change)
     with pytest.raises(ModelError, match=told) as caught:
         ClipEncoder(str(folder))
@@ -87,7 +87,7 @@ def test_layers_that_config_json_does_not_know_are_refused(folder: Path) -> None
         ClipEncoder(str(folder))
 
 
-def test_the_numbers_of_positions_that_old_clips_keep_are_no_matter(folder: Path) -> None:
+def test_position_buffers_of_old_clips_are_ignored(folder: Path) -> None:
     before = ClipEncoder(str(folder)).encode_text(["a"])
     positions = {f"{tower}_model.embeddings.position_ids": torch.arange(5)[None] for tower in ("text", "vision")}
     change_weights(folder, lambda tensors: tensors | positions)
@@ -132,7 +132,7 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- long texts
 
 
-def test_a_text_beyond_what_the_tower_reads_is_cut(folder: Path) -> None:
+def test_a_text_longer_than_the_tower_reads_is_cut(folder: Path) -> None:
     clip = ClipEncoder(str(folder))
     long = "a" * MAX_TOKENS
     found = clip.encode_text([long, long + " b", "a"])
@@ -233,10 +233,10 @@ def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b'["a {} of {size}"]', "wanted exactly one {}"),
-        (b'["{} }"]', "wanted exactly one {}"),
-        (b'["{} {0}"]', "wanted exactly one {}"),
-        (b'["no class"]', "wanted exactly one {}"),
+        (b'["a {} of {size}"]', "expected exactly one {}"),
+        (b'["{} }"]', "expected exactly one {}"),
+        (b'["{} {0}"]', "expected exactly one {}"),
+        (b'["no class"]', "expected exactly one {}"),
         ('["caf\u00e9 {}"]'.encode("latin-1"), "not text in UTF-8"),
     ],
 )
@@ -254,7 +254,7 @@ def test_prompts_that_cannot_be_used_are_refused_by_file(tmp_path: Path, content
 @pytest.mark.parametrize("phrases", [5, None, " ", [], {"a": 1}])
 def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrases: object) -> None:
     (tmp_path / "phrases.json").write_text(json.dumps({"Run": phrases}))
-    with pytest.raises(DatasetError, match="class 'Run': wanted one phrase or a list"):
+    with pytest.raises(DatasetError, match="class 'Run': expected one phrase or a list"):
         read_phrases(tmp_path / "phrases.json", ["Run"])
 
 

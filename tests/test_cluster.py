@@ -22,7 +22,7 @@ from moclip.store.layout import PARTS_FOLDER
 from moclip.store.reader import FieldReader
 from moclip.store.verify import verify_store
 from moclip.workers import cluster as cluster_module
-from moclip.workers.cluster import Cluster, ClusterError, check_seen, check_versions
+from moclip.workers.cluster import Cluster, ClusterError, check_same_versions, check_visible
 from moclip.workers.processes import DECODER_DIED
 from tests.cloud import two_machines
 from tests.conftest import BIN, run
@@ -62,7 +62,7 @@ def fight(real_data: Path, finished: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost_while_real_clips_are_extracted(fight: Path, ray: Any) -> None:
+def test_losing_a_machine_during_extraction_loses_no_clip(fight: Path, ray: Any) -> None:
     right = digests(fight, *FEATURES)
     shutil.rmtree(fight / "data/features")
     log = fight / "log.txt"
@@ -90,7 +90,7 @@ def test_embeddings_of_a_cluster_are_those_of_one_machine(project: Path, ray: An
     assert not any((project / "data/work").glob("*")), "parts are left"
 
 
-def test_a_clip_that_kills_its_worker_costs_itself_alone(
+def test_a_clip_that_kills_its_worker_fails_alone(
     clips: Path, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = index(clips)
@@ -115,7 +115,7 @@ def _write_or_die_there(job: ShardJob, lost: int) -> None:
         write_shard_on_cluster(job, lost)
 
 
-def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
+def test_a_killed_run_resumes_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     extract(videos[:5], clips, tmp_path / "out")
@@ -128,8 +128,8 @@ def test_a_run_that_is_killed_goes_on_on_a_cluster(clips: Path, tmp_path: Path, 
     assert contents(tmp_path / "new") == contents(tmp_path / "right")
 
 
-def test_each_job_is_told_of_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "WAVE", 15)
+def test_each_job_is_reported_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "JOBS_IN_RAY", 15)
     with Cluster(ray.address) as cluster:
         assert sorted(cluster.run(_nothing, list(range(40)))) == list(range(40))
         assert list(cluster.run(_nothing, [])) == []
@@ -139,8 +139,8 @@ def _nothing(number: int, lost: int) -> None:
     pass
 
 
-def test_a_job_that_always_loses_its_worker_ends_the_run(ray: Any) -> None:
-    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="5 workers were lost at the same job"):
+def test_a_job_that_keeps_losing_its_worker_ends_the_run(ray: Any) -> None:
+    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="5 workers were lost"):
         list(cluster.run(_kill, [1]))
 
 
@@ -148,16 +148,16 @@ def _kill(number: int, lost: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_is_wrong_with_a_machine_or_a_model_ends_the_run(ray: Any) -> None:
+def test_errors_of_a_machine_or_model_end_the_run(ray: Any) -> None:
     with Cluster(ray.address) as cluster:
-        with pytest.raises(ClusterError, match="has av 2, where the run began with 1"):
+        with pytest.raises(ClusterError, match="has av 2, but the run was started with 1"):
             list(cluster.run(_other_version, [1, 2]))
         with pytest.raises(ModelError, match="no such model"):
-            list(cluster.run_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
+            list(cluster.run_on_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
 
 
 def _other_version(number: int, lost: int) -> None:
-    check_versions({"av": "2"}, {"av": "1"})
+    check_same_versions({"av": "2"}, {"av": "1"})
 
 
 def _no_model(path: str) -> Any:
@@ -165,19 +165,19 @@ def _no_model(path: str) -> Any:
 
 
 def test_another_machine_must_see_and_compute_the_same() -> None:
-    check_versions({"av": "1", "x": "2"}, {"av": "1"})
+    check_same_versions({"av": "1", "x": "2"}, {"av": "1"})
     with pytest.raises(ClusterError, match="does not see /nowhere"):
-        check_seen(False, "/nowhere")
+        check_visible(False, "/nowhere")
 
 
-def test_where_no_cluster_is_that_is_said(project: Path) -> None:
+def test_a_missing_cluster_is_an_error(project: Path) -> None:
     for address, variable in (("auto", "127.0.0.1:1"), ("127.0.0.1:1", "")):
-        said = run("moclip", "extract_mv", "--ray", address, cwd=project, code=1, RAY_ADDRESS=variable).stderr
-        assert f"error: --ray {address}: no Ray cluster there" in said
-        assert "ray start --head" in said
-        assert "Traceback" not in said
-    said = run("moclip", "extract_mv", "--ray", "ray://127.0.0.1:10001", cwd=project, code=1).stderr
-    assert "run the command on a machine of the cluster, with --ray auto" in said
+        printed = run("moclip", "extract_mv", "--ray", address, cwd=project, code=1, RAY_ADDRESS=variable).stderr
+        assert f"error: --ray {address}: no Ray cluster there" in printed
+        assert "ray start --head" in printed
+        assert "Traceback" not in printed
+    printed = run("moclip", "extract_mv", "--ray", "ray://127.0.0.1:10001", cwd=project, code=1).stderr
+    assert "run the command on a machine of the cluster, with --ray auto" in printed
 
 
 def _wait_for(so: Any, seconds: float = 90) -> None:

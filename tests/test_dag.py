@@ -129,7 +129,7 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
         ("evaluate.protocol", "2x1", {"embed_mv", "embed_image", "evaluate"}),
     ],
 )
-def test_a_changed_parameter_concerns_the_stages_that_read_it(
+def test_a_changed_parameter_reruns_only_the_stages_that_read_it(
     project: Path, key: str, value: object, expected: set[str]
 ) -> None:
     set_keys(project / "params.yaml", {key: value})
@@ -153,7 +153,7 @@ def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None
     assert digests(project, *outputs) == before
 
 
-def test_rebuild_makes_the_store_anew(project: Path) -> None:
+def test_rebuild_writes_a_new_store(project: Path) -> None:
     before = digests(project, "data/features/mv.zarr", "data/features/mv.parquet")
     shard = next(file for file in (project / "data/features/mv.zarr/field/c").rglob("*") if file.is_file())
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
@@ -180,7 +180,7 @@ def test_help_of_every_stage_shows_the_values_of_params_yaml(finished: Path) -> 
     assert "[params.yaml: test_resnet]" in shown
 
 
-def test_an_option_goes_before_params_yaml(project: Path) -> None:
+def test_an_option_overrides_params_yaml(project: Path) -> None:
     run("python", "-m", "stages.train_fusion", "--fusion-epochs", "3", cwd=project)
     curve = (project / "metrics/train_fusion/plots/metrics/train_loss.tsv").read_text().splitlines()
     assert len(curve) == 1 + 3
@@ -201,7 +201,7 @@ def test_base_to_new_trains_on_half_of_the_classes_and_scores_both(project: Path
     assert len(json.loads(predicted.stdout)[0]["fusion"]) == 3
 
 
-def test_folders_that_are_not_used_say_why_and_dvc_does_not_warn_of_them(project: Path) -> None:
+def test_unused_output_folders_hold_the_reason(project: Path) -> None:
     stages = ("transcode", "index", "train_image", "embed_image")
     done = run("dvc", "repro", "--force", "--single-item", *stages, cwd=project)
     assert sorted(ran(done.stdout)) == sorted(stages)
@@ -242,12 +242,12 @@ def test_few_shots_are_drawn_among_clips_that_both_streams_can_read(project: Pat
         table.loc[table["id"] == clip, ["status", "reason"]] = ["failed", "cannot be read"]
         table.to_parquet(path, index=False)
     set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
-    said = {
+    printed = {
         stage: run("moclip", stage, cwd=project).stdout
         for stage in ("train_mv", "train_image", "embed_mv", "train_fusion")
     }
     for stage in ("train_mv", "train_image", "train_fusion"):
-        assert re.search(rf"{stage}: .*, 8 clips[,;]", said[stage]), said[stage]
+        assert re.search(rf"{stage}: .*, 8 clips[,;]", printed[stage]), printed[stage]
     views = zarr.open_group(project / "data/features/mv_embed.zarr/views", mode="r")
     learnt = sorted(str(name) for name in views["id"][:])
     assert index.set_index("id").loc[learnt, "label"].value_counts().tolist() == [2, 2, 2, 2]

@@ -56,7 +56,7 @@ def test_only_both_streams_together_name_the_class(demo: Path) -> None:
     assert top1["mv_tsn"] <= top1["fusion"] - 0.25
 
 
-def test_clip_sees_what_and_the_vectors_see_how(predictions: pd.DataFrame) -> None:
+def test_a_frame_shows_the_colour_and_the_vectors_the_motion(predictions: pd.DataFrame) -> None:
     assert right(predictions, "zero_shot", 0) >= 0.9
     assert right(predictions, "mv_tsn", 1) >= 0.9
     # chance is 1/4 for the motion and 1/3 for the appearance: 96 clips stay within three deviations of it
@@ -96,7 +96,7 @@ def test_the_text_head_names_classes_that_it_never_saw(demo: Path, tmp_path: Pat
     assert found["text"]["harmonic_mean"] >= found["concat"]["harmonic_mean"] + 0.4
 
 
-def test_it_is_as_large_and_as_varied_as_it_says(demo: Path) -> None:
+def test_the_demo_has_the_stated_size_and_variety(demo: Path) -> None:
     index = pd.read_parquet(demo / "data/index.parquet")
     assert index["class"].nunique() == 12
     tests = index[index["split"] == "test"]
@@ -114,8 +114,8 @@ def test_no_metadata_names_the_class(demo: Path) -> None:
 
     for path in sorted((demo / "data/demo/videos").rglob("v_*"))[::17]:
         with av.open(str(path)) as container:
-            told = str(container.metadata) + str(container.streams.video[0].metadata)
-        assert not re.search("ball|rising|falling|red|green|blue", told, re.IGNORECASE)
+            metadata = str(container.metadata) + str(container.streams.video[0].metadata)
+        assert not re.search("ball|rising|falling|red|green|blue", metadata, re.IGNORECASE)
 
 
 def test_renders_again_to_the_committed_bytes(demo: Path) -> None:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
-from moclip.training.distributed import join, slices
+from moclip.training.distributed import equal_slices, join_processes
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
@@ -76,10 +76,10 @@ def _rank(rank: int, size: int, port: int, work: Callable[..., None], args: Sequ
     work(rank, *args)
 
 
-def stage(rank: int, folders: Sequence[Path], said: Path, options: Sequence[str]) -> None:
-    """`python -m stages.train_mv` in a folder of this rank's own; what it says goes into files below `said`."""
+def stage(rank: int, folders: Sequence[Path], printed: Path, options: Sequence[str]) -> None:
+    """`python -m stages.train_mv` in a folder of this rank's own; what it says goes into files below `printed`."""
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(said / f"{rank}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+        os.dup2(os.open(printed / f"{rank}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
     os.chdir(folders[rank])
     sys.argv = ["train_mv", *options]
     train_mv()
@@ -101,7 +101,7 @@ def curves(folder: Path) -> dict[str, np.ndarray]:
 
 @given(count=st.integers(0, 200), parts=st.integers(1, 9))
 def test_slices_cover_every_row_once_and_are_nearly_equal(count: int, parts: int) -> None:
-    found = slices(count, parts)
+    found = equal_slices(count, parts)
     assert len(found) == parts
     assert [row for part in found for row in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in found]
@@ -139,7 +139,7 @@ def without() -> MvTsn:
 def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Path, change: dict[str, Any]) -> None:
     """Train a network; leaves its weights, its rows and the clips it has read."""
     os.chdir(folder)
-    with join() as world:
+    with join_processes() as world:
         params = parameters.load(paths.PARAMS, change)
         inputs = Inputs(params)
         stored = inputs.sampled_fields()
@@ -174,10 +174,10 @@ def test_processes_end_with_the_weights_of_one(
     fresh = plain_network(CLASSES).state_dict()
     assert max((alone[name] - fresh[name]).abs().max() for name in fresh) > 0.01, "it has learnt something"
     for rank in range(size):
-        found, said = load_weights(tmp_path / f"{size}-{rank}", "")
+        found, printed = load_weights(tmp_path / f"{size}-{rank}", "")
         for name in fresh:
             torch.testing.assert_close(found[name], alone[name], atol=1e-4, rtol=1e-3, msg=name)
-        for row, expected in zip(said["rows"], about["rows"], strict=True):
+        for row, expected in zip(printed["rows"], about["rows"], strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
 
 
@@ -208,25 +208,25 @@ def test_only_the_main_process_writes_and_speaks(finished: Path, project: Path, 
     assert launch(2, stage, [project, other], tmp_path, ["--checkpoint-seconds", "0"]) == [0, 0]
     assert digests(other, ".") == before
     assert (tmp_path / "1.out").read_text() + (tmp_path / "1.err").read_text() == ""
-    said = (tmp_path / "0.out").read_text().splitlines()
-    assert said[0] == "train_mv: test_resnet, 16 clips, 8 to choose the epoch on, 2 processes on cpu"
-    assert said[1].startswith("train_mv: best epoch")
-    assert len(said) == 2
+    printed = (tmp_path / "0.out").read_text().splitlines()
+    assert printed[0] == "train_mv: test_resnet, 16 clips, 8 to choose the epoch on, 2 processes on cpu"
+    assert printed[1].startswith("train_mv: best epoch")
+    assert len(printed) == 2
     own, usual = (load_mv_tsn(folder / "data/models/mv_tsn.safetensors") for folder in (project, finished))
     assert own.config == usual.config
     assert list(own.state_dict()) == list(usual.state_dict())
 
 
-def said_by(ranks: int, folder: Path) -> str:
+def printed_by(ranks: int, folder: Path) -> str:
     return "".join((folder / f"{rank}.err").read_text() for rank in range(ranks))
 
 
-def test_an_error_that_all_meet_is_told_once(project: Path, launch: Launch, tmp_path: Path) -> None:
+def test_an_error_in_all_processes_is_printed_once(project: Path, launch: Launch, tmp_path: Path) -> None:
     (project / "data/features/mv.parquet").unlink()
     assert launch(2, stage, [project, project], tmp_path, []) == [1, 1]
-    told = said_by(2, tmp_path).splitlines()
-    assert told[0] == "error: data/features/mv.parquet: not found"
-    assert len(told) == 2
+    message = printed_by(2, tmp_path).splitlines()
+    assert message[0] == "error: data/features/mv.parquet: not found"
+    assert len(message) == 2
 
 
 def test_ranks_that_read_different_parameters_do_not_train(
@@ -236,14 +236,14 @@ def test_ranks_that_read_different_parameters_do_not_train(
     shutil.copytree(finished, other, symlinks=True)
     set_keys(other / "params.yaml", {"tsn.lr": 0.1})
     assert launch(2, stage, [project, other], tmp_path, []) == [1, 1]
-    assert said_by(2, tmp_path).count("error: the processes read different parameters, clips or checkpoints") == 1
+    assert printed_by(2, tmp_path).count("error: the processes read different parameters, clips or checkpoints") == 1
 
 
-def lose(rank: int, said: Path) -> None:
-    os.dup2(os.open(said / f"{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
+def lose(rank: int, printed: Path) -> None:
+    os.dup2(os.open(printed / f"{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
 
     def work() -> None:
-        with join() as world:
+        with join_processes() as world:
             if rank == 1:
                 os._exit(0)
             world.sum(torch.ones(1))
@@ -251,16 +251,18 @@ def lose(rank: int, said: Path) -> None:
     run_guarded(work)
 
 
-def test_a_process_that_is_left_alone_ends(launch: Launch, tmp_path: Path) -> None:
+def test_losing_one_process_ends_the_others(launch: Launch, tmp_path: Path) -> None:
     assert launch(2, lose, tmp_path) == [1, 0]
-    told = said_by(2, tmp_path)
-    assert told.startswith("error: training on 2 processes stopped: ")
-    assert told.endswith("\n  if a process was lost, run the same command again to continue from the last checkpoint\n")
+    message = printed_by(2, tmp_path)
+    assert message.startswith("error: training on 2 processes stopped: ")
+    assert message.endswith(
+        "\n  if a process was lost, run the same command again to continue from the last checkpoint\n"
+    )
 
 
 def test_more_processes_than_a_batch_feeds_do_not_train(project: Path, launch: Launch, tmp_path: Path) -> None:
     assert launch(3, stage, [project] * 3, tmp_path, ["--tsn-batch", "5"]) == [1] * 3
-    assert said_by(3, tmp_path).splitlines() == [
+    assert printed_by(3, tmp_path).splitlines() == [
         "error: a batch of 5 clips is too small for 3 processes: each needs two",
         "  start fewer processes, or raise tsn.batch",
     ]
@@ -289,7 +291,7 @@ def test_two_processes_train_as_one_does_with_the_batch_in_two_parts(project: Pa
     np.testing.assert_allclose(found["train_top1"], alone["train_top1"], atol=1e-6)
 
 
-def test_a_launch_that_was_ended_goes_on_with_another_number_of_processes(
+def test_a_stopped_launch_resumes_with_another_number_of_processes(
     project: Path, launch: Launch, tmp_path: Path
 ) -> None:
     options = ("--tsn-epochs", "12", "--tsn-batch", "7")

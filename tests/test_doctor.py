@@ -55,7 +55,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 
 @pytest.mark.slow
-def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
+def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
     run("git", "init", "-q", cwd=tmp_path)
     run("dvc", "init", "-q", cwd=tmp_path)
     for name in ("one", "two"):
@@ -68,7 +68,7 @@ def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
     done = run("moclip", "doctor", cwd=tmp_path, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hub"), NO_PROXY="127.0.0.1")
     heads = [part.partition("\n")[0] for part in done.stdout.split("\n\n")]
     assert heads[:6] == ["versions", "device", "codecs", "exactness", "hub", "project"]
-    said = {" ".join(line.split()) for line in done.stdout.splitlines()}
+    printed = {" ".join(line.split()) for line in done.stdout.splitlines()}
     for wanted in (
         f"torch ok {importlib.metadata.version('torch')}",
         f"cores for this process ok {len(os.sched_getaffinity(0))}",
@@ -82,12 +82,12 @@ def test_a_project_in_order_gives_no_problem(hub: str, tmp_path: Path) -> None:
         "data/index.parquet ok exists",
         "data/features/mv.zarr ok not made yet",
     ):
-        assert wanted in said
+        assert wanted in printed
     assert done.stdout.splitlines()[-1].startswith("0 problem(s), ")
 
 
 @pytest.mark.slow
-def test_what_stops_the_pipeline_is_named_as_json_with_exit_code_1(tmp_path: Path) -> None:
+def test_problems_are_json_with_exit_code_1(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     set_keys(tmp_path / "params.yaml", {"clip.model": "openai/nothing", "clip.files": "data/none"})
     done = run("moclip", "doctor", "--json", "-q", cwd=tmp_path, code=1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
@@ -188,12 +188,12 @@ def textures() -> Iterator[np.ndarray]:
         yield np.roll(film, (dy * number, dx * number), (0, 1))
 
 
-def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     code = (
         "import json\nfrom pipeline.doctor.hub import check_hub\n"
         "print(json.dumps([vars(finding) for finding in check_hub()]))"
     )
-    for environment, told in (
+    for environment, expected_text in (
         ({"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, "refused"),
         ({"HF_HUB_OFFLINE": "1"}, "says offline"),
     ):
@@ -202,7 +202,7 @@ def test_a_hub_that_does_not_answer_is_a_warning_that_says_what_works(tmp_path: 
         done = run(sys.executable, "-c", code, cwd=tmp_path, code=0, HF_HOME=str(tmp_path), **environment)
         answer, cache = (Finding(**one) for one in json.loads(done.stdout))
         assert answer.state == WARNING
-        assert told in answer.found
+        assert expected_text in answer.found
         assert "a folder that clip.model" in answer.advice
         assert cache.state == OK
         assert cache.found.endswith("free, holds 2.0 MB")

@@ -115,7 +115,7 @@ def test_fields_are_the_definition(stream: Stream, accumulate: bool | str) -> No
 
 
 @pytest.mark.parametrize("accumulate", MANNERS)
-def test_what_is_stored_is_the_definition_in_int8(stream: Stream, accumulate: bool | str, tmp_path: Path) -> None:
+def test_stored_fields_are_the_definition_in_int8(stream: Stream, accumulate: bool | str, tmp_path: Path) -> None:
     row = {name: getattr(stream.info, name) for name in ("frames", "codec", "has_b")}
     videos = pd.DataFrame([row | {"id": "a", "path": stream.path.name, "md5": file_md5(stream.path)}])
     zarr_path, table_path, root = tmp_path / "mv.zarr", tmp_path / "mv.parquet", stream.path.parent

@@ -73,12 +73,12 @@ def row_of(path: Path) -> dict[str, Any]:
 
 def run(videos: pd.DataFrame, root: Path, out: Path, **more: Any) -> pd.DataFrame:
     """Extract into `out`; options that a recipe knows go into that."""
-    elsewhere = more.pop("elsewhere", None)
+    storage = more.pop("storage", None)
     recipe = {field.name: more.pop(field.name) for field in dataclasses.fields(FieldRecipe) if field.name in more}
     return extract(
         videos,
         root,
-        Output(out / "mv.zarr", out / "mv.parquet", elsewhere),
+        Output(out / "mv.zarr", out / "mv.parquet", storage),
         FieldRecipe(**{"canvas": CANVAS, "shard_frames": SHARD, **recipe}),
         **more,
     )
@@ -132,7 +132,7 @@ def test_bytes_do_not_depend_on_workers_order_or_repetition(clips: Path, tmp_pat
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_workers_know_what_was_set_after_the_first_ones_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_get_the_current_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as the credentials of an object store, in a notebook that has extracted before."""
     for setting in ("early", "late"):
         monkeypatch.setenv("MOCLIP_SET_LATER", setting)
@@ -212,7 +212,7 @@ def _everything(out: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     "change", [{"clip": 10.0}, {"canvas": (32, 32)}, {"accumulate": "pixel"}, {"shard_frames": 128}]
 )
-def test_other_parameters_mean_extracting_anew(
+def test_other_parameters_extract_again(
     change: Mapping[str, Any], clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = index(clips).iloc[:3]
@@ -275,7 +275,7 @@ def test_backends_fill_the_same_store(clips: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not has_mvextractor(), reason="mvextractor is not installed here")
-def test_pyav_reads_on_where_mvextractor_stops(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pyav_reads_past_where_mvextractor_stops(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = index(clips).iloc[[0]]
     windows = vector_windows
 
@@ -343,7 +343,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_is_mended_by_the_next_run(
+def test_after_a_kill_at_any_moment_the_next_run_completes(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From an older store (a clip less, another changed), killed before each write or rename in turn."""
@@ -400,7 +400,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_killed_run_continues_where_it_stood(
+def test_a_killed_extraction_resumes(
     workers: int, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = index(clips)

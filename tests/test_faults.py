@@ -25,14 +25,14 @@ from moclip.data.clip_folder import scan_folder
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
 from moclip.files.atomic import write_error
-from moclip.inference.encode import StillsTask, _stills_lost, _StillsJob, check_numbers
+from moclip.inference.encode import StillsTask, _StillsJob, _worker_died, check_finite
 from moclip.models.clip_encoder import ClipEncoder
 from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
 from moclip.training.distributed import World
-from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
@@ -59,20 +59,18 @@ __all__ = ["clean", "clips"]  # fixtures
 
 def refused(*command: str | Path, cwd: Path, **environment: str) -> str:
     """What a command says on stderr that fails as it should: one message, no traceback."""
-    said = run(*command, cwd=cwd, code=1, **environment).stderr
-    assert "error: " in said
-    assert "Traceback" not in said
-    assert "a fault in the program" not in said
-    return said
+    printed = run(*command, cwd=cwd, code=1, **environment).stderr
+    assert "error: " in printed
+    assert "Traceback" not in printed
+    assert "internal error" not in printed
+    return printed
 
 
 # --------------------------------------------------------------------------------- readers that die or never end
 
 
 @pytest.mark.slow
-def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clip_whose_decoder_hangs_fails_alone(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = index(clips)
     with monkeypatch.context() as patch:
         patch.setenv(TIME_LIMIT_VARIABLE, "1")
@@ -87,7 +85,7 @@ def test_a_clip_whose_decoder_never_ends_costs_itself_alone(
 
 
 @pytest.mark.slow
-def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_crashes_its_reader_gets_a_reason(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = index_of(clean).set_index("id")
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     monkeypatch.setattr(index_module, "probe_clip", dying.probe_or_die)
@@ -103,7 +101,7 @@ def test_a_file_that_takes_its_reader_along_gets_its_row(clean: Path, monkeypatc
 def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
     given = StillsTask("", str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
     jobs = [_StillsJob(name, "", 8, False, given) for name in scan_folder(clean).clips]
-    found = list(run_jobs_in_order(dying.read_or_die, jobs, 2, _stills_lost))
+    found = list(run_jobs_in_order(dying.read_or_die, jobs, 2, _worker_died))
     for job, (numbers, stills) in zip(jobs, found, strict=True):
         assert numbers.tolist() == [2, 6]
         if "g01_c01" in job.path:
@@ -116,7 +114,7 @@ def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> Non
 
 
 @pytest.mark.slow
-def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None:
+def test_clips_with_odd_names_are_used(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     shutil.copytree(clean, root)
     source = clean / "Run/v_Run_g01_c01.avi"
@@ -131,16 +129,16 @@ def test_odd_names_are_clips_like_any_other(clean: Path, tmp_path: Path) -> None
     assert found.loc["Run/not\\xff.avi", "reason"] == "its name is not UTF-8"
     assert scan_folder(root).ignored == ["Run/round.avi"]
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
-    said = run("moclip", "index", cwd=tmp_path)
-    assert "not\\xff.avi: its name is not UTF-8" in said.stdout
-    assert "Traceback" not in said.stderr
+    printed = run("moclip", "index", cwd=tmp_path)
+    assert "not\\xff.avi: its name is not UTF-8" in printed.stdout
+    assert "Traceback" not in printed.stderr
     run("moclip", "extract_mv", cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "data/features/mv.parquet").set_index("id")
     assert set(table.index) == set(found.index[found["status"] == "ok"])
     assert (table["status"] == "ok").all()
 
 
-def test_links_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path) -> None:
+def test_links_out_of_the_data_set_are_refused(clean: Path, tmp_path: Path) -> None:
     root, outside = tmp_path / "videos", tmp_path / "outside.avi"
     shutil.copytree(clean, root)
     shutil.copy(clean / "Run/v_Run_g01_c01.avi", outside)
@@ -159,9 +157,9 @@ def test_links_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["../outside.avi", "/outside.avi", "Run/..", "Run/../../outside.avi"])
-def test_lists_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path, name: str) -> None:
+def test_listed_paths_out_of_the_data_set_are_refused(clean: Path, tmp_path: Path, name: str) -> None:
     lists = write_lists(tmp_path / "lists", [name], ["Run/v_Run_g01_c01.avi"])
-    with pytest.raises(DatasetError, match="wanted <Class>/<file>"):
+    with pytest.raises(DatasetError, match="expected <Class>/<file>"):
         read_splits(lists, 1)
     (tmp_path / "hmdb").mkdir()
     (tmp_path / "hmdb/Run_test_split1.txt").write_text(f"{name} 1\n")
@@ -169,19 +167,22 @@ def test_lists_may_not_lead_out_of_the_data_set(clean: Path, tmp_path: Path, nam
         read_splits(tmp_path / "hmdb", 1)
 
 
-def test_a_header_that_claims_a_giant_picture_gets_no_memory(tmp_path: Path) -> None:
+def test_a_header_that_claims_a_giant_picture_allocates_nothing(tmp_path: Path) -> None:
     clip = encode(tmp_path / "giant.avi", moving_texture(8, (48, 64)), "msmpeg4v2")  # whose pictures say no size
     assert probe(clip).width == 64
     content = bytearray(clip.read_bytes())
     at = content.index(b"strf") + 12  # width and height in BITMAPINFOHEADER
-    for side, told in ((9000, "pictures of 9000x9000 px, more than 67,108,864 px"), (100_000, "no picture in it")):
+    for side, expected_text in (
+        (9000, "pictures of 9000x9000 px, more than 67,108,864 px"),
+        (100_000, "no picture in it"),
+    ):
         content[at : at + 8] = np.array([side, side], "<i4").tobytes()
         clip.write_bytes(content)
-        with pytest.raises(VideoError, match=told):
+        with pytest.raises(VideoError, match=expected_text):
             probe(clip)
 
 
-def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
+def test_file_titles_in_any_encoding_are_accepted(tmp_path: Path) -> None:
     clip = encode(tmp_path / "clip.avi", moving_texture(8, (48, 64)))
     with av.open(str(clip)) as given, av.open(str(tmp_path / "titled.avi"), "w", metadata_encoding="latin-1") as made:
         made.metadata["title"] = "Ü"
@@ -196,20 +197,20 @@ def test_a_title_in_any_encoding_is_no_matter(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- one run at a time, no room
 
 
-def test_a_second_run_of_a_stage_says_that_the_first_is_at_work(project: Path) -> None:
+def test_a_second_run_of_a_stage_says_that_the_first_is_running(project: Path) -> None:
     command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
     first = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline().startswith("train_mv: ")
-    said = refused("moclip", "train_mv", cwd=project)
-    assert f"train_mv: another run of this stage is at work in this folder (process {first.pid})" in said
+    printed = refused("moclip", "train_mv", cwd=project)
+    assert f"train_mv: this stage is already running in this folder (process {first.pid})" in printed
     first.kill()
     first.wait()
     run("moclip", "train_mv", cwd=project)  # the lock went with its process
     assert list((project / "data/work").iterdir()) == []
 
 
-def test_what_killed_runs_set_aside_is_swept_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_of_killed_runs_are_removed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -236,23 +237,23 @@ STAGES = {
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(project: Path) -> None:
+def test_a_full_disk_is_reported_and_the_run_resumes_with_room(project: Path) -> None:
     for name, outputs in STAGES.items():
         before = digests(project, *outputs)
         for output in outputs:
             path = project / output
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        said = refused("bash", "-c", f"ulimit -f 1; exec python -m stages.{name}", cwd=project)
-        assert re.search("cannot be written: (File too large|disk I/O error)", said), (name, said)
-        assert "run the same command again" in said
+        printed = refused("bash", "-c", f"ulimit -f 1; exec python -m stages.{name}", cwd=project)
+        assert re.search("cannot be written: (File too large|disk I/O error)", printed), (name, printed)
+        assert "run the same command again" in printed
         run("python", "-m", f"stages.{name}", cwd=project)
         assert digests(project, *outputs) == before, name
     assert not [path for path in project.rglob("*.tmp") if ".dvc" not in path.parts]
 
 
-def test_what_may_not_be_written_is_named(tmp_path: Path) -> None:
-    told = write_error(PermissionError(13, "Permission denied", "data/index.parquet"))
-    assert str(told).startswith("data/index.parquet: no access: Permission denied")
+def test_permission_errors_name_the_file(tmp_path: Path) -> None:
+    error = write_error(PermissionError(13, "Permission denied", "data/index.parquet"))
+    assert str(error).startswith("data/index.parquet: no access: Permission denied")
     assert write_error(OSError(5, "Input/output error")) is None
 
 
@@ -272,7 +273,7 @@ def inputs(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Inpu
     return lambda **values: Inputs(parameters.load(paths.PARAMS, values))
 
 
-def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None:
+def test_a_damaged_model_is_named_with_the_stage_to_run(project: Path) -> None:
     loaders: tuple[tuple[str, str, Callable[[Path], Any]], ...] = (
         ("mv_tsn", "train_mv", load_mv_tsn),
         ("fusion", "train_fusion", load_fusion),
@@ -287,11 +288,11 @@ def test_a_damaged_model_is_named_with_what_makes_it_anew(project: Path) -> None
                 load(path)
         path.write_bytes(whole)
     path.write_bytes(whole[:-9])
-    said = refused("moclip", "evaluate", cwd=project)
-    assert "fusion.safetensors: not a model file of this pipeline" in said
+    printed = refused("moclip", "evaluate", cwd=project)
+    assert "fusion.safetensors: not a model file of this pipeline" in printed
 
 
-def test_damaged_features_are_named_with_what_makes_them_anew(project: Path, inputs: Callable[..., Inputs]) -> None:
+def test_damaged_features_are_named_with_the_stage_to_run(project: Path, inputs: Callable[..., Inputs]) -> None:
     shutil.copytree(project / "data/features", project / "kept")
     for name, stage, array in (("clip_image", "clip_image", "features"), ("mv_embed", "embed_mv", "views/features")):
         folder = project / f"data/features/{name}.zarr/{array}"
@@ -302,9 +303,9 @@ def test_damaged_features_are_named_with_what_makes_them_anew(project: Path, inp
             shutil.rmtree(project / "data/features")
             shutil.copytree(project / "kept", project / "data/features")
     next(path for path in (project / "data/features/mv.zarr/field/c").rglob("*") if path.is_file()).unlink()
-    said = refused("moclip", "train_mv", cwd=project)
-    assert "damaged" in said
-    assert "BallRising/v_" in said
+    printed = refused("moclip", "train_mv", cwd=project)
+    assert "damaged" in printed
+    assert "BallRising/v_" in printed
     assert "No such file" in refused("moclip", "store", "verify", cwd=project)
 
 
@@ -312,9 +313,9 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
     clip = next((project / "data/demo/videos").rglob("*.avi"))
     name = f"{clip.parent.name}/{clip.name}"
     _flip(clip)
-    said = refused("moclip", "train_mv", cwd=project)
-    assert f"{name} changed since the index was written" in said
-    assert "run: dvc repro" in said
+    printed = refused("moclip", "train_mv", cwd=project)
+    assert f"{name} changed since the index was written" in printed
+    assert "run: dvc repro" in printed
     clip.write_bytes(clip.read_bytes() + b"0")
     os.utime(clip, (0, 0))
     with pytest.raises(MoclipError, match=f"{name} changed since the index was written"):
@@ -339,15 +340,15 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
         ("evaluate.protocol", "2x1", lambda given: given.fusion_data("val"), "embed_mv"),
     ],
 )
-def test_nothing_is_read_that_was_made_with_other_parameters(
+def test_artifacts_made_with_other_parameters_are_refused(
     inputs: Callable[..., Inputs], key: str, value: Any, read: Callable[[Inputs], Any], maker: str
 ) -> None:
-    said = re.escape(f"it was made with {key}: ") + ".*" + re.escape(f"and params.yaml says {json.dumps(value)}")
-    with pytest.raises(StoreError, match=f"{said}\n  run: dvc repro {maker}"):
+    printed = re.escape(f"it was made with {key}: ") + ".*" + re.escape(f"and params.yaml says {json.dumps(value)}")
+    with pytest.raises(StoreError, match=f"{printed}\n  run: dvc repro {maker}"):
         read(inputs(**{key: value}))
 
 
-def test_features_of_another_model_are_not_taken(inputs: Callable[..., Inputs]) -> None:
+def test_features_of_another_model_are_refused(inputs: Callable[..., Inputs]) -> None:
     _flip(paths.MV_TSN)
     with pytest.raises(StoreError, match="it was made from another MV-TSN\n  run: dvc repro embed_mv"):
         inputs().fusion_data("train")
@@ -382,23 +383,22 @@ def test_nothing_loads_pickles_runs_a_shell_or_trusts_remote_code() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             for line in path.read_text(encoding="utf-8").splitlines():
                 code = line.split("#")[0]
-                own = path.name == "cli.py" and "exec(compile(tree, path" in code  # a stage of the product, for --help
-                assert own or not forbidden.search(code), f"{path}: {line}"
+                assert not forbidden.search(code), f"{path}: {line}"
                 assert "torch.load(" not in code or "weights_only=True" in code, f"{path}: {line}"
 
 
-def test_known_holes_in_packages_are_named() -> None:
+def test_known_vulnerabilities_in_packages_are_named() -> None:
     good = {"name": "a", "version": "1", "vulns": []}
     bad = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
     unknown = {"name": "c", "version": "1", "skip_reason": "not found"}
     found = [audit.verdict(json.dumps({"dependencies": packages})) for packages in ([good, unknown], [good, bad])]
-    assert found[0] == (0, "1 of 2 locked packages looked up, 0 known holes")
-    assert found[1] == (1, "2 of 2 locked packages looked up, 1 known holes\nb 2: CVE-1, mended in 3")
+    assert found[0] == (0, "1 of 2 locked packages looked up, 0 known vulnerabilities")
+    assert found[1] == (1, "2 of 2 locked packages looked up, 1 known vulnerabilities\nb 2: CVE-1, fixed in 3")
     assert audit.verdict("")[0] == 0
 
 
 @pytest.mark.slow
-def test_the_page_shows_names_as_text(project: Path) -> None:
+def test_the_report_shows_names_as_text(project: Path) -> None:
     evil = "<script>alert(1)<b>&\"'"
     shutil.copytree(project / "data/demo/videos", project / "clips")
     shutil.copytree(project / "data/demo/splits", project / "lists")
@@ -416,7 +416,7 @@ def test_the_page_shows_names_as_text(project: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- numerics
 
 
-def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_names_step_and_clips(inputs: Callable[..., Inputs], tmp_path: Path) -> None:
     given, params = inputs(), parameters.load(paths.PARAMS, {})
     rows = given.motion_rows("train")
     data = MotionData(given.sampled_fields(), given.motion_clips("train"), given.motion_clips("val"))
@@ -427,7 +427,7 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
     )
     with (
         pytest.raises(
-            ModelError, match=r"no longer a number in epoch 1, step 2, with (\w+/v_\w+\.\w+(, )?){4}\n  lower tsn.lr"
+            ModelError, match=r"NaN or infinite in epoch 1, step 2, with (\w+/v_\w+\.\w+(, )?){4}\n  lower tsn.lr"
         ),
         loss_errors_name_clips(rows),
     ):
@@ -436,22 +436,22 @@ def test_a_loss_that_is_no_number_ends_with_its_step_and_clips(inputs: Callable[
     train.stills[5] = torch.nan
     head = ConcatFusion(FusionConfig(train.motion.shape[-1], train.stills.shape[-1], 8, 4, 0.0, "mean"))
     with (
-        pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as told,
+        pytest.raises(ModelError, match=r"in epoch 1, step \d+, with .*\n  lower fusion.lr") as error,
         loss_errors_name_clips(rows),
     ):
-        train_fusion(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
-    assert f"with {rows['id'][5]}\n" in str(told.value)
+        train_fusion_head(head, train, val, FusionRecipe(1e-3, 0, 2, 1, 0), torch.device("cpu"), lambda row: None)
+    assert f"with {rows['id'][5]}\n" in str(error.value)
 
 
-def test_features_that_are_no_numbers_are_named(inputs: Callable[..., Inputs]) -> None:
+def test_features_that_are_not_finite_are_named(inputs: Callable[..., Inputs]) -> None:
     group = zarr.open_group(paths.CLIP_IMAGE, mode="r+")
     values = group["features"][:]
     values[3, 0, 7] = np.inf
     group["features"][:] = values
     with pytest.raises(StoreError, match=f"no number is stored for {group['id'][3]}"):
         inputs().fusion_data("train")
-    with pytest.raises(ModelError, match=r"gives no numbers .raw. for b and 1 more"):
-        check_numbers(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
+    with pytest.raises(ModelError, match="gives NaN or infinite raw for b and 1 more"):
+        check_finite(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
 
 
 def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project: Path) -> None:
@@ -463,7 +463,7 @@ def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project:
 
 
 @pytest.mark.slow
-def test_one_class_is_refused_and_one_without_a_training_clip_is_scored(clean: Path, tmp_path: Path) -> None:
+def test_a_single_class_is_refused_and_an_untrained_class_is_scored(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "one"
     shutil.copytree(clean / "Run", root / "Run")
     with pytest.raises(DatasetError, match="only one class"):
@@ -475,8 +475,8 @@ def test_one_class_is_refused_and_one_without_a_training_clip_is_scored(clean: P
     tests = [clip for clip in every if "g03_c01" in clip] + ["Sit/v_Sit_g01_c01.avi"]
     lists = write_lists(tmp_path / "lists", sorted({*every} - {*tests}), tests, ["Run", "Sit", "Jump"])
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
-    said = run("moclip", "index", cwd=tmp_path).stdout
-    assert "no clip to train on: Sit" in said
+    printed = run("moclip", "index", cwd=tmp_path).stdout
+    assert "no clip to train on: Sit" in printed
 
 
 def test_fields_of_zeros_give_numbers() -> None:

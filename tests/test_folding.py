@@ -39,7 +39,7 @@ def gap(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], show
 @pytest.mark.parametrize(
     "backbone", ["efficientnet_b0", "resnet10t", "test_resnet", "mobilenetv3_small_050", "test_vit"]
 )
-def test_a_backbone_gives_the_same_features_without_its_norms(backbone: str) -> None:
+def test_folding_batch_norms_keeps_a_backbones_features(backbone: str) -> None:
     size = 160 if backbone == "test_vit" else 64
     network = MvTsn(MvTsnConfig(backbone, ("a", "b"), size, 0.5))
     trained(network)
@@ -84,14 +84,14 @@ class Unfoldable(nn.Module):
         ("added", 3), ("run twice", 3), ("changed in place", 3),  # seen by what comes out: nothing is folded
     ],
 )  # fmt: skip
-def test_what_cannot_be_folded_stays_as_it_is(how: str, left: int) -> None:
+def test_layers_that_cannot_be_folded_stay_unchanged(how: str, left: int) -> None:
     network, shown = trained(Unfoldable(how)), torch.randn(2, 2, 16, 16)
     made = fold_batch_norms(network, shown)
     assert norms(made) == left
     assert gap(network, made, shown) < 1e-5
 
 
-def test_a_network_that_gives_no_numbers_is_left_alone() -> None:
+def test_a_network_with_nan_outputs_is_not_folded() -> None:
     network = trained(timm.create_model("test_resnet", num_classes=0))
     nn.init.constant_(next(network.parameters()), float("nan"))
     assert norms(fold_batch_norms(network, torch.randn(1, 3, 32, 32))) == norms(network)

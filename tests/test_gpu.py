@@ -31,7 +31,7 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.training.common import autocast_type
 from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
-from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
@@ -84,7 +84,7 @@ MEETINGS: dict[str, tuple[Callable[[Tensor, Tensor], Any], bool]] = {
 
 
 @pytest.mark.parametrize("name", MEETINGS)
-def test_tensors_may_meet_as_pytorch_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixing_devices_follows_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own fake tensors know the rules of a real GPU."""
     meeting, refused = MEETINGS[name]
     for machine in (FakeTensorMode(allow_non_fake_inputs=True), a_gpu(monkeypatch)):
@@ -220,7 +220,7 @@ def test_a_network_trains_in_every_precision(
         assert row["train_loss"] == pytest.approx(wanted["train_loss"], rel=0.05)
 
 
-def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
+def test_a_gradient_too_large_for_float16_skips_one_step(
     gpu: torch.device, data: MotionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scale of the loss begins too high and is halved."""
@@ -232,7 +232,7 @@ def test_a_gradient_too_large_for_float16_costs_a_step_and_no_more(
     assert torch.equal(model.head.weight.cpu(), fresh.head.weight)
 
 
-def test_an_interrupted_training_goes_on_on_the_gpu(gpu: torch.device, data: MotionData, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes_on_the_gpu(gpu: torch.device, data: MotionData, tmp_path: Path) -> None:
     whole, resumed = network(), network()
     expected = trained(whole, data, RECIPE, gpu, tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
@@ -274,12 +274,12 @@ class Accelerator:
         return torch.cat([tensor, tensor])
 
 
-def test_what_several_processes_exchange_is_on_the_gpu(gpu: torch.device, data: MotionData) -> None:
+def test_processes_exchange_gpu_tensors(gpu: torch.device, data: MotionData) -> None:
     """The network has no batch norms: PyTorch's would exchange by NCCL."""
     world = World(gpu, Accelerator())
     assert world.agrees("the same")
     world.average_buffers(network().to(gpu))
-    row = MvTsnTraining(test_training.plain_network(CLASSES), data, RECIPE, world).epoch(0)
+    row = MvTsnTraining(test_training.plain_network(CLASSES), data, RECIPE, world).train_epoch(0)
     assert np.isfinite(list(row.values())).all()
 
 
@@ -345,7 +345,7 @@ def test_a_fusion_head_trains_on_a_gpu_in_every_precision(
     for device, chosen in ((gpu, precision), (CPU, "fp32")):
         model = head(kind, pooling)
         rows: list[dict[str, float]] = []
-        train_fusion(model, train, val, dataclasses.replace(recipe, precision=chosen), device, rows.append)
+        train_fusion_head(model, train, val, dataclasses.replace(recipe, precision=chosen), device, rows.append)
         assert {tensor.device for tensor in model.state_dict().values()} == {device}
         with torch.inference_mode():
             ends.append((rows, model(val.motion[:, 0].to(device), val.stills.to(device)).cpu()))

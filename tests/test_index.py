@@ -100,14 +100,14 @@ def test_a_listed_clip_that_is_absent_has_a_row(clean: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "told"),
+    ("train", "test", "expected_text"),
     [
         (["Run/a.avi"], ["Run/a.avi"], "in both lists"),
         (["a.avi"], ["Run/b.avi"], "<Class>/<file>"),
     ],
 )
-def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[str], told: str) -> None:
-    with pytest.raises(DatasetError, match=told):
+def test_wrong_lists_are_refused(tmp_path: Path, train: list[str], test: list[str], expected_text: str) -> None:
+    with pytest.raises(DatasetError, match=expected_text):
         read_splits(write_lists(tmp_path / "s", train, test), 1)
 
 
@@ -146,12 +146,12 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected_text"),
     [
         ("classInd", b"1 A\n2 A\n3 B\n", r"classInd.txt: line 2, '2 A': line 1 has the same class"),
         ("classInd", b"1 A\n\n1 B\n", r"classInd.txt: line 3, '1 B': line 1 has the same number"),
-        ("classInd", b"A\n", r"classInd.txt: line 1, 'A': wanted a number and a class"),
-        ("classInd", "\u00b2 A\n".encode(), r"classInd.txt: line 1, .*: wanted a number and a class"),
+        ("classInd", b"A\n", r"classInd.txt: line 1, 'A': expected a number and a class"),
+        ("classInd", "\u00b2 A\n".encode(), r"classInd.txt: line 1, .*: expected a number and a class"),
         ("classInd", b"\n", r"classInd.txt: names no classes"),
         (
             "trainlist01",
@@ -163,16 +163,16 @@ def test_lists_of_windows_with_classes_of_several_words(tmp_path: Path, encoding
         ("testlist01", b"B/a\n", r"B/a.avi is in both lists: trainlist01.txt, line 2, and testlist01.txt, line 1"),
     ],
 )
-def test_lists_that_cannot_be_read_are_refused_by_file_and_line(
-    tmp_path: Path, name: str, content: bytes, told: str
+def test_bad_split_lists_are_refused_by_file_and_line(
+    tmp_path: Path, name: str, content: bytes, expected_text: str
 ) -> None:
     root = placed(tmp_path / "v", "A/a.avi", "B/a.avi", "A/d.avi", "B/d.avi")
     lists = write_lists(tmp_path / "s", ["A/a.avi", "B/a.avi"], ["A/d.avi", "B/d.avi"], ["A", "B"])
     (lists / f"{name}.txt").write_bytes(content)
-    assert re.search(told, refusal(root, lists))
+    assert re.search(expected_text, refusal(root, lists))
 
 
-def test_a_number_of_another_class_is_told_and_the_folder_counts(tmp_path: Path) -> None:
+def test_a_label_of_another_class_is_noted_and_the_folder_decides(tmp_path: Path) -> None:
     root = placed(tmp_path / "v", *(f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(5)))
     train = [f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(4)]
     lists = write_lists(tmp_path / "s", train, ["A/4_g04.avi", "B/4_g04.avi"], ["A", "B"])
@@ -201,7 +201,7 @@ def test_a_listed_name_finds_its_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("numbered", [True, False])
-def test_a_class_in_another_case_is_found_and_said(tmp_path: Path, numbered: bool) -> None:
+def test_a_class_in_another_case_is_found_and_noted(tmp_path: Path, numbered: bool) -> None:
     own, other = "HandstandPushups", "HandStandPushups"
     root = placed(tmp_path / "v", *(f"{name}/v_{other}_g{g:02d}.avi" for name in (own, "YoYo") for g in range(4)))
     names = (other, "YoYo")
@@ -212,18 +212,18 @@ def test_a_class_in_another_case_is_found_and_said(tmp_path: Path, numbered: boo
         [other, "YoYo"] if numbered else None,
     )
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.4", cwd=tmp_path).stdout
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.4", cwd=tmp_path).stdout
     table = pd.read_parquet(tmp_path / "data/index.parquet")
     assert class_names(table) == [other if numbered else own, "YoYo"]
     assert (table["status"] == "ok").all()
     assert (table["split"] != "none").all()
     assert set(table["id"].str.split("/").str[0]) == {own, "YoYo"}, "where the file lies"
     pair = (own, other) if numbered else (other, own)
-    assert "{} is taken for the class {}; they differ in upper and lower case".format(*pair) in said
-    assert "such names: 2" in said
+    assert "{} is taken for the class {}; they differ in upper and lower case".format(*pair) in printed
+    assert "such names: 2" in printed
 
 
-def test_where_two_names_differ_in_case_alone_none_is_guessed(tmp_path: Path) -> None:
+def test_names_that_differ_only_in_case_are_not_guessed(tmp_path: Path) -> None:
     every = [f"{name}/{n}.avi" for name in ("Run", "run", "Jump") for n in range(3)]
     root = placed(tmp_path / "v", *every)
     if len({path.name for path in root.iterdir()}) < 3:
@@ -278,25 +278,25 @@ LEFT_BEHIND = (
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_what_systems_leave_behind_is_left_out_and_counted(clean: Path, tmp_path: Path, scheme: str) -> None:
+def test_hidden_and_system_files_are_ignored_and_counted(clean: Path, tmp_path: Path, scheme: str) -> None:
     root = tmp_path / ".data/videos"
     shutil.copytree(clean, root)
     placed(root, *LEFT_BEHIND)
     (root / "Run/notes.txt").write_text("x")
     run("moclip", "use", "folder", "--root", f"{scheme}{root}", cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
     table = pd.read_parquet(tmp_path / "data/index.parquet")
     assert set(table["id"]) == {path.relative_to(clean).as_posix() for path in clean.rglob("*.avi")}
     assert (table["status"] == "ok").all()
     counts = json.loads((tmp_path / "metrics/counts/index.json").read_text())
     assert (counts["clips"], counts["classes"]) == (12, 2)
     assert (counts["ignored_files"], counts["hidden_files"]) == (11, 10), "a folder once, whatever is in it"
-    assert "11 other files ignored, 10 of them hidden or a system's" in said
+    assert "11 other files ignored, 10 of them hidden or a system's" in printed
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "expected_text"),
     [
         (["Run/Run/a.avi", "Jump/Jump/b.avi"], "move what is in Jump/Jump up into Jump (and likewise for 1 more)"),
         (["UCF-101/Run/a.avi", "UCF-101/Jump/b.avi"], "set dataset.root to {}/UCF-101"),
@@ -306,39 +306,39 @@ def test_what_systems_leave_behind_is_left_out_and_counted(clean: Path, tmp_path
         (["a.avi", "b.avi"], "put each into a folder named after its class"),
     ],
 )
-def test_clips_one_folder_too_deep_or_too_high_are_told_of(
-    tmp_path: Path, scheme: str, names: list[str], told: str
+def test_clips_one_folder_too_deep_or_too_high_are_reported(
+    tmp_path: Path, scheme: str, names: list[str], expected_text: str
 ) -> None:
     root = f"{scheme}{placed(tmp_path / 'v', *names)}"
     message = refusal(root)
     assert f"{root}: no clips found; 2 clips do not lie in <class>/<clip>, such as " in message
-    assert told.format(root) in message
+    assert expected_text.format(root) in message
 
 
-def test_a_class_unpacked_twice_beside_good_ones_is_told_of(clean: Path, tmp_path: Path) -> None:
+def test_a_class_folder_inside_itself_is_reported(clean: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     shutil.copytree(clean, root)
     placed(root, "Sit/Sit/a.avi", "Sit/Sit/b.avi", "Sit/Sit/._c.avi")
     (root / "Run/again").symlink_to(root)
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
-    assert "2 clips do not lie in <class>/<clip>, such as Sit/Sit/a.avi: not read" in said
-    assert "move what is in Sit/Sit up into Sit\n" in said
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    assert "2 clips do not lie in <class>/<clip>, such as Sit/Sit/a.avi: not read" in printed
+    assert "move what is in Sit/Sit up into Sit\n" in printed
     assert json.loads((tmp_path / "metrics/counts/index.json").read_text())["misplaced_clips"] == 2
 
 
-def test_lists_that_are_asked_for_and_not_there_are_told_of(clean: Path, tmp_path: Path) -> None:
+def test_missing_split_lists_are_reported(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     run("moclip", "use", "folder", "--root", clean, "--splits", "lists", cwd=tmp_path)
-    said = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
-    assert "no split lists in lists: the clips are split by group" in said
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
+    assert "no split lists in lists: the clips are split by group" in printed
 
 
 # ---------------------------------------------------------------------------------------------------- holding out
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_a_fraction_too_small_for_the_groups_is_told_with_one_that_does(clean: Path, part: str) -> None:
+def test_a_split_fraction_too_small_is_an_error_that_names_a_working_one(clean: Path, part: str) -> None:
     def shares(fraction: float) -> tuple[float, float]:
         return (fraction, 0.3) if part == "val" else (0.3, fraction)
 
@@ -365,7 +365,7 @@ def held_out_plainly(groups: pd.Series, labels: pd.Series, fraction: float, seed
     return groups.isin(chosen)
 
 
-def test_groups_held_out_one_by_one_are_those_of_a_whole_table() -> None:
+def test_hold_out_matches_a_plain_definition() -> None:
     rng = np.random.default_rng(0)
     for seed in range(200):
         clips, sources, classes = rng.integers(1, (80, 20, 8))
@@ -436,7 +436,7 @@ def broken(clean: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
-def test_a_broken_clip_gets_its_row_and_the_run_goes_on(broken: Path) -> None:
+def test_a_broken_clip_gets_a_row_and_the_run_continues(broken: Path) -> None:
     table = pd.read_parquet(broken / "project/data/index.parquet").set_index("id")
     assert len(table) == 17
     bad = table[table["status"] != "ok"]["reason"]
@@ -479,7 +479,7 @@ def failing(tmp_path: Path, root: Path | str, *more: str) -> str:
     return done.stderr
 
 
-def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_root(tmp_path: Path) -> None:
     assert "nowhere: no such folder" in failing(tmp_path, tmp_path / "nowhere")
 
 
@@ -500,7 +500,7 @@ def test_a_folder_of_one_source_cannot_be_split_by_group(tmp_path: Path) -> None
     assert "no usable clip to test on" in refusal(tmp_path / "v")
 
 
-def test_the_split_that_is_asked_for_must_be_there(clean: Path, tmp_path: Path) -> None:
+def test_a_missing_split_is_an_error(clean: Path, tmp_path: Path) -> None:
     lists = write_lists(tmp_path / "s", ["Run/v_Run_g02_c01.avi"], ["Run/v_Run_g01_c01.avi"])
     message = failing(tmp_path, clean, "--dataset-splits", str(lists), "--dataset-split", "2")
     assert "no trainlist02.txt; there is trainlist01.txt" in message

@@ -30,7 +30,7 @@ from moclip.models.flops import count_parameters, picture_cost, segment_cost
 from moclip.models.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
 from moclip.models.mv_tsn import FieldToRgb, MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
 from moclip.store.features import Features, write_features
-from moclip.training.fusion import FusionRecipe, train_fusion
+from moclip.training.fusion import FusionRecipe, train_fusion_head
 
 GRID = (30, 40)
 
@@ -102,7 +102,7 @@ def test_an_i_frame_takes_the_motion_before_it() -> None:
     assert target.tolist() == [1, 1, 2, 2, 4, 5, 8, 8, 8, 9, 10, 11, 12]
 
 
-def test_b_frames_are_passed_over_where_they_have_no_vectors() -> None:
+def test_sampling_skips_b_frames_without_vectors() -> None:
     types = np.frombuffer(b"IBPBPIBPBP", dtype=np.uint8)
     target = motion_frames(types, np.array([0, 5]), np.array([5, 5]), np.array([True, False]))
     assert target.tolist() == [1, 1, 2, 3, 4, 7, 7, 7, 7, 9]
@@ -215,7 +215,7 @@ def test_a_head_learns_in_bfloat16_what_it_learns_in_float32(head: str) -> None:
     for precision in ("fp32", "bf16"):
         model = heads(8, 16, text)[head]
         recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=8, batch=32, seed=0, precision=precision)
-        best = train_fusion(model, data, data, recipe, torch.device("cpu"), lambda row: None)
+        best = train_fusion_head(model, data, data, recipe, torch.device("cpu"), lambda row: None)
         assert best["val_top1"] > 0.95
         ends[precision] = model.hidden.weight.detach()
     assert ends["bf16"].dtype == torch.float32, "the weights stay"
@@ -275,7 +275,7 @@ def test_the_text_head_scores_classes_that_it_never_saw() -> None:
     right = {}
     for name, head in heads(10, width, text).items():
         recipe = FusionRecipe(lr=0.003, weight_decay=0.01, epochs=40, batch=32, seed=0)
-        best = train_fusion(head, train, val, recipe, torch.device("cpu"), lambda row: None)
+        best = train_fusion_head(head, train, val, recipe, torch.device("cpu"), lambda row: None)
         assert best["val_top1"] > 0.95, name
         with torch.inference_mode():
             logits = head(new.motion[:, 0], new.stills)
@@ -294,7 +294,7 @@ def test_training_learns_nothing_of_classes_that_do_not_occur() -> None:
     for names in (text, other):
         head = heads(6, 12, names)["text"]
         recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=3, batch=16, seed=0)
-        train_fusion(head, data, data, recipe, torch.device("cpu"), lambda row: None)
+        train_fusion_head(head, data, data, recipe, torch.device("cpu"), lambda row: None)
         ends.append(head.state_dict())
     assert torch.equal(ends[0]["residual.weight"], ends[1]["residual.weight"])
     assert ends[0]["residual.weight"].abs().max() > 0
@@ -320,7 +320,7 @@ def test_attention_begins_as_the_mean_and_learns_which_still_matters() -> None:
     for pooling in ("mean", "attention"):
         recipe = FusionRecipe(lr=0.01, weight_decay=0.01, epochs=40, batch=64, seed=0)
         head = heads(6, 16, text, pooling)["concat"]
-        best = train_fusion(head, train, val, recipe, torch.device("cpu"), lambda row: None)
+        best = train_fusion_head(head, train, val, recipe, torch.device("cpu"), lambda row: None)
         top1[pooling] = best["val_top1"]
     assert top1["attention"] > top1["mean"] + 0.1
 
@@ -335,7 +335,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "resnet10t", "efficientnet_b0"])
-def test_a_stem_without_stride_sees_twice_as_finely(backbone: str) -> None:
+def test_a_stem_without_stride_doubles_the_resolution(backbone: str) -> None:
     torch.manual_seed(0)
     plain, fine = (MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5, stem_stride=stride)) for stride in (2, 1))
     assert fine.state_dict().keys() == plain.state_dict().keys(), "the same weights fit"
@@ -380,15 +380,15 @@ def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "pretrained", "told"),
+    ("backbone", "pretrained", "expected_text"),
     [
         ("efficientnet_b99", False, "no such timm model"),
         ("test_resnet", "/nowhere.safetensors", "no such weights file"),
         ("test_resnet", __file__, "not a .safetensors file"),
     ],
 )
-def test_a_wrong_backbone_or_weights_are_named(backbone: str, pretrained: bool | str, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_a_wrong_backbone_or_weights_are_named(backbone: str, pretrained: bool | str, expected_text: str) -> None:
+    with pytest.raises(ModelError, match=expected_text):
         MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5), pretrained)
 
 

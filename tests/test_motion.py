@@ -100,9 +100,7 @@ def decoded(vectors: Vectors) -> list[DecodedFrame]:
 
 @settings(max_examples=80, deadline=None)
 @given(frames_of_blocks(frames=4), st.sampled_from(ACCUMULATE))
-def test_blocks_that_stand_still_are_left_out_only_where_no_field_tells(
-    vectors: Vectors, accumulate: bool | str
-) -> None:
+def test_leaving_out_still_blocks_keeps_the_fields(vectors: Vectors, accumulate: bool | str) -> None:
     frames, canvas, cell = decoded(vectors), (24, 32), 8
     all_, moving = ([*gather_windows(frames, moving_only)] for moving_only in (False, True))
     np.testing.assert_array_equal(all_[0].blocks, vectors.blocks)

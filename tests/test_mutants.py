@@ -36,10 +36,10 @@ def tortured(tmp_path_factory: pytest.TempPathFactory) -> Tortured:
     return Tortured(mutants, root, project, damaged_clips.run_over(root, project))
 
 
-def test_no_mutant_stops_a_run_and_each_gets_what_it_is_owed(tortured: Tortured) -> None:
+def test_damaged_or_odd_files_never_stop_a_run(tortured: Tortured) -> None:
     for done in tortured.runs.values():
-        assert done.code == 0, done.said
-        assert "Traceback" not in done.said
+        assert done.code == 0, done.printed
+        assert "Traceback" not in done.printed
         assert done.peak_mb < damaged_clips.MOST_MB
     found = damaged_clips.judged(tortured.mutants, tortured.root, tortured.project)
     assert found.broken() == {}
@@ -50,7 +50,7 @@ def test_no_mutant_stops_a_run_and_each_gets_what_it_is_owed(tortured: Tortured)
     assert found.compared > 100
 
 
-def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
+def test_the_checks_of_damaged_clips_find_violations(tortured: Tortured, tmp_path: Path) -> None:
     project = shutil.copytree(tortured.project, tmp_path / "project")
     path = project / "data/features/mv.parquet"
     table = pd.read_parquet(path).set_index("id")
@@ -72,7 +72,7 @@ def test_a_broken_promise_is_seen(tortured: Tortured, tmp_path: Path) -> None:
     assert found.unasked == ["Walk/of nothing.avi"]
 
 
-def test_a_wrong_field_is_seen_wherever_it_is() -> None:
+def test_a_wrong_field_is_found_anywhere() -> None:
     fields, types = np.ones((3, 2, 4, 4), np.int8), np.frombuffer(b"IPP", np.uint8)
     read = damaged_clips.Fields(fields, types, (b"1", b"2", b"3"), (1, 2, 3), ())
     assert damaged_clips.is_right(fields, types, read, read, 3)
@@ -87,7 +87,7 @@ def test_a_wrong_field_is_seen_wherever_it_is() -> None:
         assert damaged_clips.is_right(other, types, changed, read, 2) == (frame == 2)  # the third one may be another
 
 
-def test_what_a_run_leaves_behind_is_seen(tmp_path: Path) -> None:
+def test_leftover_temporary_files_are_detected(tmp_path: Path) -> None:
     for folder in ("data/work", "data/features", "metrics"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "data/features/kept").touch()
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_mutants(tmp_path: Path) -> None:
     ("stage", "other"),
     [("index", ("--dataset-val-fraction", "0.5")), ("extract_mv", ("--mv-clip", "10")), ("train_mv", ())],
 )
-def test_a_killed_stage_ends_with_the_same_bytes(
+def test_a_killed_stage_resumes_with_the_same_bytes(
     stage: str, other: tuple[str, ...], finished: Path, tmp_path: Path
 ) -> None:
     """From nothing, or with the outputs of other parameters in the way."""
@@ -122,11 +122,11 @@ def test_a_killed_stage_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("stage", ["index", "extract_mv"])
-def test_a_stage_that_may_not_write_says_so_and_goes_on_when_it_may(stage: str, finished: Path, tmp_path: Path) -> None:
+def test_a_missing_write_permission_is_reported_and_the_run_resumes(stage: str, finished: Path, tmp_path: Path) -> None:
     trial = killed_stages.trial(stage, finished, tmp_path)
     done = trial.without_right()
     assert done.code == 1
-    assert re.search(r"^error: \S+: no access: Permission denied$", done.said, re.MULTILINE), done.said
-    assert "Traceback" not in done.said
+    assert re.search(r"^error: \S+: no access: Permission denied$", done.printed, re.MULTILINE), done.printed
+    assert "Traceback" not in done.printed
     trial.run()
     trial.check("once it may write")

@@ -20,7 +20,7 @@ def raw() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "expected_text"),
     [
         ("fusion.lrr", 1, ["fusion.lrr = 1", "unknown key", "did you mean fusion.lr?"]),
         ("warmth", 1, ["warmth = 1", "unknown key", "dataset, index, mv, clip"]),
@@ -40,10 +40,10 @@ def raw() -> dict[str, Any]:
         ("dataset", 3, ["dataset = 3", "a group of keys"]),
     ],
 )
-def test_a_bad_value_is_named_in_full(raw: dict[str, Any], key: str, value: object, told: list[str]) -> None:
+def test_a_bad_value_is_named_in_full(raw: dict[str, Any], key: str, value: object, expected_text: list[str]) -> None:
     with pytest.raises(ParamError) as caught:
         params.validate(params.with_values(raw, {key: value}), "params.yaml")
-    for part in told:
+    for part in expected_text:
         assert part in str(caught.value)
 
 
@@ -59,7 +59,7 @@ def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
         params.validate(raw, "params.yaml")
 
 
-def test_1e_4_is_a_float_however_yaml_reads_it(raw: dict[str, Any]) -> None:
+def test_1e_4_is_read_as_a_float(raw: dict[str, Any]) -> None:
     assert isinstance(yaml.safe_load("lr: 1e-4")["lr"], str), "YAML 1.1, as PyYAML has it"
     assert params.validate(params.with_values(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
 
@@ -122,7 +122,7 @@ def test_a_stage_refuses_an_unknown_key_with_one_message(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_option_is_refused_with_one_message(finished: Path) -> None:
+def test_a_bad_option_is_one_error_message(finished: Path) -> None:
     done = run("python", "-m", "stages.train_fusion", "--fusion-lr", "fast", cwd=finished, code=1)
     assert "fusion.lr = 'fast'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -147,11 +147,11 @@ def test_use_writes_params_and_refuses_nonsense(tmp_path: Path) -> None:
     written = yaml.safe_load((tmp_path / "params.yaml").read_text())
     assert written["dataset"]["root"] == "my clips"
     assert written["dataset"]["splits"] == "my clips", "no lists: the folder itself, so index splits by group"
-    for arguments, told in (
+    for arguments, expected_text in (
         (("folder",), "--root"),
         (("folder", "--root", "nowhere"), "no such folder"),
         (("kinetics",), "demo, folder, hmdb51, ucf101"),
     ):
         done = run("moclip", "use", *arguments, cwd=tmp_path, code=1)
-        assert told in done.stderr
+        assert expected_text in done.stderr
         assert "Traceback" not in done.stderr

@@ -95,7 +95,7 @@ def test_logits_are_those_of_the_pipeline(
             )
 
 
-def test_a_clip_that_goes_wrong_costs_itself_alone(finished: Path, tmp_path: Path) -> None:
+def test_a_clip_that_fails_does_not_affect_others(finished: Path, tmp_path: Path) -> None:
     film = moving_texture(12, (64, 80))
     for degrees in (0, 90, 180, 270):
         encode(tmp_path / f"{degrees}.mp4", film, "libx264", rotation=degrees)
@@ -166,7 +166,7 @@ def test_a_pattern_names_clips(finished: Path, tmp_path: Path) -> None:
         find_clips([finished / "data/models"])
 
 
-def test_hidden_clips_are_looked_at_where_they_are_named_alone(tmp_path: Path) -> None:
+def test_hidden_clips_are_used_only_if_you_name_them(tmp_path: Path) -> None:
     root = tmp_path / ".data/clips"
     names = [
         "Run/a.avi",

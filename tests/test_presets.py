@@ -96,10 +96,10 @@ def test_wrong_lists_of_hmdb51_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no run_test_split2\.txt"):
         read_splits(tmp_path, 2)
     (tmp_path / "walk_test_split1.txt").write_text("c.avi 3\n")
-    with pytest.raises(DatasetError, match="part '3'; wanted 0, 1 or 2"):
+    with pytest.raises(DatasetError, match="part '3'; expected 0, 1 or 2"):
         read_splits(tmp_path, 1)
     (tmp_path / "walk_test_split1.txt").write_text("c.avi\n")
-    with pytest.raises(DatasetError, match=r"line 1, 'c\.avi': wanted a clip and 0, 1 or 2"):
+    with pytest.raises(DatasetError, match=r"line 1, 'c\.avi': expected a clip and 0, 1 or 2"):
         read_splits(tmp_path, 1)
 
 

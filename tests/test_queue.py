@@ -123,7 +123,7 @@ def test_a_task_of_the_array_leaves_its_experiment_in_the_project(
     assert "up to date" in run("dvc", "status", "train_fusion", cwd=project).stdout, "the model is in the shared cache"
 
 
-def test_a_training_beside_dvc_is_told_to_dvc(project: Path, submit: Submit) -> None:
+def test_a_training_outside_dvc_can_be_committed(project: Path, submit: Submit) -> None:
     set_keys(project / "params.yaml", {"tsn.epochs": 1})
     calls, printed = submit(
         project, "train.sbatch", "train_mv", stand_ins={"accelerate": ACCELERATE}, SLURM_GPUS_ON_NODE="4"
@@ -135,7 +135,7 @@ def test_a_training_beside_dvc_is_told_to_dvc(project: Path, submit: Submit) -> 
     assert locked["params"]["params.yaml"]["tsn.epochs"] == 1
 
 
-def test_no_training_beside_dvc_on_old_fields(project: Path, submit: Submit) -> None:
+def test_training_outside_dvc_refuses_stale_fields(project: Path, submit: Submit) -> None:
     set_keys(project / "params.yaml", {"mv.clip": 10})
     calls, _ = submit(project, "train.sbatch", stand_ins={"accelerate": ACCELERATE}, code=1, SLURM_GPUS_ON_NODE="4")
     assert calls == []

@@ -192,7 +192,7 @@ def test_without_gallery_and_with_a_clip_gone(project: Path) -> None:
     assert text.count("no such file") == 1
 
 
-def test_confusions_count_what_is_taken_for_what() -> None:
+def test_confusions_count_actual_and_predicted_classes() -> None:
     labels = np.array([0, 0, 0, 1, 1, 3])
     predicted = np.array([0, 1, 1, 1, 2, 3])
     found = confusion(np.eye(5)[predicted], labels, ["a", "b", "c", "d", "e"])
@@ -201,7 +201,7 @@ def test_confusions_count_what_is_taken_for_what() -> None:
     assert found.worst == [("a", "b", 2, 3), ("b", "c", 1, 2)]
 
 
-def test_classes_tell_what_each_input_adds() -> None:
+def test_class_table_shows_what_each_input_adds() -> None:
     labels = np.array([0, 0, 2, 2])
     streams = {
         "zero_shot": np.eye(3)[[0, 1, 0, 0]],
@@ -213,7 +213,7 @@ def test_classes_tell_what_each_input_adds() -> None:
     assert (second["name"], second["motion"], second["still"]) == ("c", 1.0, 0.5)
 
 
-def test_vectors_fade_where_no_longer_one_takes_their_place() -> None:
+def test_vectors_fade_until_a_longer_one_replaces_them() -> None:
     fields = np.zeros((4, 2, 1, 2))
     fields[0, :, 0, 0] = 3, -4
     fields[2, :, 0, 0] = 0, 3.9
@@ -224,7 +224,7 @@ def test_vectors_fade_where_no_longer_one_takes_their_place() -> None:
     assert fields[1].sum() == 0, "the fields given stay as they are"
 
 
-def test_clips_are_chosen_by_gain_by_error_and_by_lot() -> None:
+def test_gallery_clips_are_chosen_by_gain_error_and_at_random() -> None:
     labels = np.zeros(5, int)
     fused = np.array([0.9, 0.8, 0.4, 0.1, 0.95])
     shares = {

@@ -49,7 +49,7 @@ def test_the_arithmetic_prints_what_the_page_shows(tmp_path: Path) -> None:
     assert run("python", "-c", CODE, cwd=tmp_path).stdout == SHOWN
 
 
-def test_a_limit_is_what_16_gb_hold() -> None:
+def test_limits_follow_from_16_gb() -> None:
     rows = re.findall(r"^\| .* \| ([\d,]+) \| ([\d.,]+)( million)? \| .* \|$", PAGE, re.MULTILINE)
     assert len(rows) == 5
     for size, clips, million in rows:

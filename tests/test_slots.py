@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moclip.errors import StoreError
 from moclip.store import slots
-from moclip.store.slots import WINDOW, by_shard, plan_slots
+from moclip.store.slots import WINDOW, group_by_shard, plan_slots
 from moclip.store.table import rows_of
 
 CHUNK, SHARD = 16, 64
@@ -77,7 +77,7 @@ VIDEOS = st.dictionaries(IDS, st.integers(0, 300), max_size=25)
 
 @settings(deadline=None)
 @given(st.lists(VIDEOS, min_size=1, max_size=5), SIZES, st.sampled_from([1, 2, WINDOW]))
-def test_a_store_that_changes_is_planned_as_plainly(history: list[Lengths], size: Any, window: int) -> None:
+def test_planning_a_changed_store_matches_a_plain_planner(history: list[Lengths], size: Any, window: int) -> None:
     (chunk, shard), previous = size, None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "WINDOW", window)  # how much is looked at at once: nothing may depend on it
@@ -86,7 +86,7 @@ def test_a_store_that_changes_is_planned_as_plainly(history: list[Lengths], size
 
 
 @pytest.mark.parametrize("longest", [64, 500, 4000])
-def test_thousands_of_videos_are_planned_as_plainly(longest: int) -> None:
+def test_planning_thousands_of_videos_matches_a_plain_planner(longest: int) -> None:
     rng = np.random.default_rng(longest)
     names = [f"{number:04d}" for number in rng.permutation(1500)]
     first = {name: int(rng.integers(1, longest)) for name in names}
@@ -185,7 +185,7 @@ def test_jobs_hold_each_video_once_in_the_shards_it_lies_in(lengths: Lengths, ra
     random.shuffle(shuffled)
     planned = plan_slots(clips_frame(dict(shuffled)), CHUNK, SHARD)
     offset, room = planned["offset"].to_numpy(), planned["slots"].to_numpy()
-    jobs = by_shard(offset, room, SHARD)
+    jobs = group_by_shard(offset, room, SHARD)
     assert len(jobs) == planned["shard"].nunique()
     assert sorted(row for job in jobs for row in job.rows) == list(range(len(planned)))
     used: list[int] = []
@@ -199,6 +199,6 @@ def test_jobs_hold_each_video_once_in_the_shards_it_lies_in(lengths: Lengths, ra
 
 def test_a_long_video_is_a_job_of_its_own() -> None:
     offset, room = np.array([64, 0, 192, 32]), np.array([128, 32, 16, 16])
-    jobs = by_shard(offset, room, SHARD)
+    jobs = group_by_shard(offset, room, SHARD)
     assert [(job.first, job.count, job.rows.tolist()) for job in jobs] == [(0, 1, [1, 3]), (1, 2, [0]), (3, 1, [2])]
-    assert not by_shard(np.arange(0), np.arange(0), SHARD)
+    assert not group_by_shard(np.arange(0), np.arange(0), SHARD)

@@ -88,8 +88,8 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     extract(videos[:5], clips, tmp_path / "right")
-    extract(videos, clips, tmp_path / "out", elsewhere="s3://bucket/grown", workers=2)
-    extract(videos[:5], clips, tmp_path / "out", elsewhere="s3://bucket/grown")
+    extract(videos, clips, tmp_path / "out", storage="s3://bucket/grown", workers=2)
+    extract(videos[:5], clips, tmp_path / "out", storage="s3://bucket/grown")
     folder, _ = follow_link(tmp_path / "out/mv.zarr")
     there = objects(folder.url)
     assert there.pop("table.parquet") == (tmp_path / "out/mv.parquet").read_bytes()
@@ -102,7 +102,7 @@ def test_a_store_in_s3_is_byte_for_byte_a_local_one(clips: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_killed_run_into_s3_resumes(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     (tmp_path / "slow.py").write_text(SLOW)
@@ -117,7 +117,7 @@ def test_a_killed_run_into_s3_goes_on(clips: Path, tmp_path: Path, server: dict[
     assert len(parts) >= 3, "the last of them may be at work yet"
     shards = {name: about for name, about in objects("s3://bucket/kill").items() if "/c/" in name}
     first = {name: s3().info(f"bucket/kill/{name}")["LastModified"] for name in shards}
-    extract(videos, clips, tmp_path / "out", elsewhere="s3://bucket/kill")
+    extract(videos, clips, tmp_path / "out", storage="s3://bucket/kill")
     kept = [name for name in first if s3().info(f"bucket/kill/{name}")["LastModified"] == first[name]]
     assert len(kept) >= 2, "what was finished is not written again"
     folder, _ = follow_link(tmp_path / "out/mv.zarr")
@@ -133,7 +133,7 @@ def _parts(url: str) -> list[str]:
 @pytest.mark.slow
 def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
-    extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
+    extract(videos, clips, tmp_path, storage="s3://bucket/hurt")
     shutil.copytree(tmp_path / "mv.zarr", tmp_path / "older.zarr")
     folder, _ = follow_link(tmp_path / "mv.zarr")
     name = shard_name(0)
@@ -147,19 +147,19 @@ def test_damage_and_change_in_s3_are_named(clips: Path, tmp_path: Path, server: 
     reader = FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     with pytest.raises(StoreError, match="shard 0 is missing or damaged"):
         reader.read(np.arange(4))
-    extract(videos[1:], clips, tmp_path, elsewhere="s3://bucket/hurt")
+    extract(videos[1:], clips, tmp_path, storage="s3://bucket/hurt")
     with pytest.raises(StoreError, match="has changed since"):
         FieldReader(tmp_path / "older.zarr", tmp_path / "mv.parquet")
-    extract(videos, clips, tmp_path, elsewhere="s3://bucket/hurt")
+    extract(videos, clips, tmp_path, storage="s3://bucket/hurt")
     assert verify_store(tmp_path / "mv.zarr", tmp_path / "mv.parquet") == []
 
 
 @pytest.mark.slow
-def test_from_a_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_store_moves_from_disk_to_s3_and_back(clips: Path, tmp_path: Path, server: dict[str, str]) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path)
     before = files(tmp_path / "mv.zarr")
-    extract(videos, clips, tmp_path, elsewhere="s3://bucket/moved")
+    extract(videos, clips, tmp_path, storage="s3://bucket/moved")
     assert list(files(tmp_path / "mv.zarr")) == ["link.json"]
     extract(videos, clips, tmp_path)
     assert files(tmp_path / "mv.zarr") == before
@@ -182,22 +182,22 @@ def test_features_by_link(tmp_path: Path, server: dict[str, str]) -> None:
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
-def test_what_cannot_be_reached_is_named(server: dict[str, str], project: Path) -> None:
+def test_an_unreachable_store_is_named(server: dict[str, str], project: Path) -> None:
     set_keys(project / "params.yaml", {"store": "s3://nobody/here"})
-    said = run("moclip", "clip_text", cwd=project, code=1).stderr
-    assert "there is no such bucket" in said
-    assert "Traceback" not in said
+    printed = run("moclip", "clip_text", cwd=project, code=1).stderr
+    assert "there is no such bucket" in printed
+    assert "Traceback" not in printed
     set_keys(project / "params.yaml", {"store": "s3://bucket/x"})
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
-    said = run("moclip", "clip_text", cwd=project, code=1, **nowhere).stderr
-    assert "cannot be reached" in said
-    assert "Traceback" not in said
+    printed = run("moclip", "clip_text", cwd=project, code=1, **nowhere).stderr
+    assert "cannot be reached" in printed
+    assert "Traceback" not in printed
     set_keys(project / "params.yaml", {"store": "ftp://host/x"})
-    said = run("moclip", "clip_text", cwd=project, code=1).stderr
-    assert "store = 'ftp://host/x': allowed is false | s3://" in said
+    printed = run("moclip", "clip_text", cwd=project, code=1).stderr
+    assert "store = 'ftp://host/x': allowed is false | s3://" in printed
 
 
-def test_a_clip_that_has_gone_is_its_own_matter(tmp_path: Path, server: dict[str, str]) -> None:
+def test_a_missing_clip_at_a_url_is_a_video_error(tmp_path: Path, server: dict[str, str]) -> None:
     with pytest.raises(VideoError, match="no longer exists"), local_copy("s3://bucket/none.mp4"):
         pass
     Folder("s3://bucket/one").write("clip.mp4", b"abc")

@@ -217,7 +217,7 @@ def flip(file: Path, position: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
-def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
+def test_a_flipped_byte_in_the_store_is_an_error_that_names_the_clip(seed: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +231,7 @@ def test_flipped_byte_never_passes_and_verify_names_the_clip(seed: int) -> None:
             FieldReader(path, table).read_video("long")
 
 
-def test_verify_notices_fields_that_were_exchanged(
+def test_verify_notices_swapped_fields(
     made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]],
 ) -> None:
     path, table, fields = made
@@ -242,7 +242,7 @@ def test_verify_notices_fields_that_were_exchanged(
     assert verify_store(path, table) == ["c: the stored fields differ from the extracted ones (checksum)"]
 
 
-def test_store_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+def test_a_missing_store_names_the_command_to_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no table of motion fields"):
         FieldReader(tmp_path / "mv.zarr", tmp_path / "mv.parquet")
     (tmp_path / "mv.parquet").write_text("nonsense")

@@ -31,7 +31,7 @@ def test_show_finds_a_clip_by_a_part_of_its_name(finished: Path) -> None:
 
 
 def test_verify_names_the_clip_with_a_flipped_byte(project: Path) -> None:
-    assert "as it was extracted" in run("moclip", "store", "verify", cwd=project).stdout
+    assert "all clips are intact" in run("moclip", "store", "verify", cwd=project).stdout
     table = pd.read_parquet(project / "data/features/mv.parquet")
     first = table[table["shard"] == 0].sort_values("offset").iloc[0]["id"]
     shard = project / "data/features/mv.zarr/field/c/0/0/0/0"
@@ -54,7 +54,7 @@ def test_in_a_folder_of_the_project_the_projects_own_is_named(finished: Path, co
         assert f"  run it there: cd {finished.resolve()}\n" in done.stderr
 
 
-def test_outside_any_project_nobody_is_told_to_run_the_extraction_again(tmp_path: Path) -> None:
+def test_outside_a_project_no_message_suggests_extracting(tmp_path: Path) -> None:
     for command in ("store info", "store verify", "store show Ball", "metrics"):
         done = run("moclip", *command.split(), cwd=tmp_path, code=1)
         assert done.stderr.startswith("error: params.yaml: not found\n  run from the project's root")
@@ -62,8 +62,8 @@ def test_outside_any_project_nobody_is_told_to_run_the_extraction_again(tmp_path
     assert "run the extraction again" in run("moclip", "store", "info", cwd=tmp_path, code=1).stderr
     assert "run: dvc repro" in run("moclip", "metrics", cwd=tmp_path, code=1).stderr
     (tmp_path / "sub").mkdir()
-    said = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
-    assert f"this folder is inside another project, {tmp_path.resolve()}" in said
+    printed = run("moclip", "use", "demo", cwd=tmp_path / "sub").stdout
+    assert f"this folder is inside another project, {tmp_path.resolve()}" in printed
 
 
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:

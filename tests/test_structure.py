@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from graphlib import TopologicalSorter
 
 import pytest
 from grimp import ImportGraph
 
+from tests.conftest import ROOT
 from tests.structure import ORDER, import_graph
 
 
@@ -34,11 +36,18 @@ def test_each_package_of_the_library_imports_only_those_below_it(graph: ImportGr
     assert upward == []
 
 
+def test_contributing_lists_the_packages_in_their_order() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = re.search(r"\| `src/moclip/` \|.*?\n\n", page, re.DOTALL)
+    assert table
+    assert re.findall(r"^\| `(\w+)(?:/|\.py)`", table[0], re.M) == [name for name in ORDER if name != "version"]
+
+
 def test_the_library_never_imports_the_pipeline(graph: ImportGraph) -> None:
     assert [pair for pair in imports(graph) if pair[0].startswith("moclip") and not pair[1].startswith("moclip")] == []
 
 
-def test_the_pipeline_imports_no_stage_but_the_command_line_does(graph: ImportGraph) -> None:
+def test_the_pipeline_imports_no_stage(graph: ImportGraph) -> None:
     assert {one for one, other in imports(graph) if one.startswith("pipeline") and other.startswith("stages")} == set()
 
 

@@ -55,7 +55,7 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "expected_text"),
     [
         ("tsn.siz=64", "did you mean tsn.size?"),
         ("tns.size=64", "tns.size: unknown key; did you mean tsn?"),
@@ -64,13 +64,13 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
         ("seed=1,2", "seeds are those of dataset.seeds"),
     ],
 )
-def test_a_wrong_grid_is_refused_before_anything_runs(finished: Path, setting: str, told: str) -> None:
+def test_a_wrong_grid_is_refused_before_anything_runs(finished: Path, setting: str, expected_text: str) -> None:
     done = run("moclip", "sweep", setting, cwd=finished, code=1)
-    assert told in done.stderr
+    assert expected_text in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_dry_sweep_names_its_runs(finished: Path) -> None:
+def test_a_dry_sweep_lists_its_runs(finished: Path) -> None:
     done = run("moclip", "sweep", "fusion.lr=1e-3,1e-4", "tsn.lr_steps=[1],[1, 2]", "--dry", cwd=finished)
     assert "12 runs, 0 of them done, 12 to go" in done.stdout
     assert "fusion.lr=0.0001 tsn.lr_steps=[1, 2] seed=2" in done.stdout
@@ -92,12 +92,12 @@ def test_a_sweep_of_a_project_within_a_git_repository_finds_its_experiments(proj
 
 def test_without_dvc_or_git_the_message_says_so(tmp_path: Path) -> None:
     run("moclip", "use", "demo", cwd=tmp_path)
-    told = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr
-    assert "you are not inside of a DVC repository" in told
+    stderr = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr
+    assert "you are not inside of a DVC repository" in stderr
     run("dvc", "init", "-q", "--no-scm", cwd=tmp_path)
-    told = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr
-    assert "Only supported for Git repositories" in told
-    assert "Traceback" not in told
+    stderr = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr
+    assert "Only supported for Git repositories" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_the_plot_takes_rows_with_and_without_a_spread(tmp_path: Path) -> None:

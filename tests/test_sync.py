@@ -71,7 +71,7 @@ def test_what_is_written_by_hand_stays_in_dvc_yaml(product: Path) -> None:
     assert (product / "dvc.yaml").read_text() == before
 
 
-def test_a_module_of_the_unwatched_that_is_gone_is_named(product: Path) -> None:
+def test_a_removed_unwatched_module_is_an_error(product: Path) -> None:
     edit(product / "pipeline/sync.py", '"pipeline.dag": ', '"pipeline.dagg": ')
     assert "no module pipeline.dagg" in sync(product, code=1).stderr
 

@@ -131,7 +131,7 @@ def test_the_commands_of_the_store_can_be_quiet_and_verbose() -> None:
 
 
 def completed(shell: str, line: str, cwd: Path) -> tuple[str, set[str]]:
-    """What the shell is told to offer for a line, and the packages that took."""
+    """Return what the shell offers for a line, and the packages that were imported."""
     words = line.split(" ")
     asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)} if shell == "bash" else {}
     asked |= {} if shell == "bash" else {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
@@ -166,8 +166,8 @@ def test_a_shell_completes_a_stages_options_without_loading_torch(shell: str, tm
     ],
 )
 def test_a_shell_completes(line: str, offered: set[str], tmp_path: Path) -> None:
-    said, packages = completed("bash", line, tmp_path)
-    assert set(said.split()) == offered
+    printed, packages = completed("bash", line, tmp_path)
+    assert set(printed.split()) == offered
     assert not packages & HEAVY
 
 
@@ -200,7 +200,7 @@ def test_a_piped_table_is_plain_and_whole(scored: Path) -> None:
     assert second.index("3") == first.index("no"), "and text to the left"
 
 
-def test_a_table_on_a_terminal_keeps_to_its_width_and_to_no_color(scored: Path) -> None:
+def test_a_table_on_a_terminal_fits_its_width_and_obeys_no_color(scored: Path) -> None:
     code, written = terminal("moclip", "metrics", cwd=scored, width=70)
     assert code == 0
     assert "\x1b[1m" in written
@@ -219,10 +219,10 @@ def test_names_that_stdout_cannot_show_stop_nothing(clips: Path) -> None:
     assert r"B\xe4lle1/kaputt.avi" in written
 
 
-# ---------------------------------------------------------------------------------------------------- how much is said
+# ------------------------------------------------------------------------------------------------- verbosity
 
 
-def test_quiet_leaves_out_the_account_and_keeps_results_and_errors(clips: Path, scored: Path) -> None:
+def test_quiet_keeps_only_results_and_errors(clips: Path, scored: Path) -> None:
     assert "not usable" in run("moclip", "index", cwd=clips).stdout
     done = run("moclip", "index", "--quiet", cwd=clips)
     assert done.stdout + done.stderr == ""
@@ -259,7 +259,7 @@ FOUND = {"in one step": "advance(900)", "in many": "[advance(1) for _ in range(9
 
 
 @pytest.mark.parametrize("found", FOUND.values(), ids=list(FOUND))
-def test_the_rate_of_a_resumed_run_is_of_what_it_does_itself(tmp_path: Path, found: str) -> None:
+def test_the_rate_of_a_resumed_run_counts_only_its_own_work(tmp_path: Path, found: str) -> None:
     _, written = terminal(*program(tmp_path, RESUMED.format(found=found)), cwd=tmp_path)
     *_, last = re.findall(r"915/1000 \[00:01<(\d\d):(\d\d), +([\d.]+) clip/s\]", written)
     assert 6 < float(last[2]) <= 10.5
@@ -276,7 +276,7 @@ def test_piped_progress_comes_in_few_whole_lines(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) <= 4
 
 
-def test_words_while_a_bar_is_up_leave_no_garbage(tmp_path: Path) -> None:
+def test_text_above_a_progress_bar_leaves_no_garbage(tmp_path: Path) -> None:
     code = """
     with show_progress("sweep", 4, "run") as advance:
         for number in range(3):
@@ -290,8 +290,8 @@ def test_words_while_a_bar_is_up_leave_no_garbage(tmp_path: Path) -> None:
     """
     status, written = terminal(*program(tmp_path, code), cwd=tmp_path)
     assert status == 130
-    *said, bar, interrupted, _ = screen(written)
-    assert said == ["error: lr=1: it failed", "  lower it", "a note"]
+    *printed, bar, interrupted, _ = screen(written)
+    assert printed == ["error: lr=1: it failed", "  lower it", "a note"]
     assert re.match(r"sweep:  75%\|.*\| 3/4 \[00:01<", bar)
     assert interrupted.startswith("error: interrupted")
 
@@ -321,7 +321,7 @@ def loud():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected_text"),
     [
         ("train_fuson", "error: moclip: no such command 'train_fuson'\n  did you mean 'train_fusion'"),
         (
@@ -338,16 +338,16 @@ def loud():
         ("store shw", "error: moclip store: no such command 'shw'\n  did you mean 'show'? see: moclip store --help\n"),
     ],
 )
-def test_wrong_usage_is_told_in_two_lines_with_code_2(arguments: str, told: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_two_lines_with_exit_code_2(arguments: str, expected_text: str, tmp_path: Path) -> None:
     done = run("moclip", *arguments.split(), cwd=tmp_path, code=2, PYTHONPROFILEIMPORTTIME="1")
     assert not imported(done.stderr) & HEAVY, "nobody waits for it"
-    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert "\n".join([*said, ""]).startswith(told)
-    assert len(said) == 2
+    printed = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert "\n".join([*printed, ""]).startswith(expected_text)
+    assert len(printed) == 2
     assert done.stdout == ""
 
 
-def test_a_stage_run_by_python_complains_in_the_same_way(tmp_path: Path) -> None:
+def test_a_stage_run_with_python_m_prints_the_same_errors(tmp_path: Path) -> None:
     done = run("python", "-m", "stages.transcode", "--jobs", "3", cwd=ROOT, code=2)
     assert done.stderr.startswith("error: python -m stages.transcode: no such option: --jobs\n  ")
     done = run("python", "-m", "stages.transcode", cwd=tmp_path, code=1, PYTHONPATH=str(ROOT))
@@ -357,21 +357,21 @@ def test_a_stage_run_by_python_complains_in_the_same_way(tmp_path: Path) -> None
     )
 
 
-def test_a_fault_in_the_program_is_one_line_and_verbose_shows_where(scored: Path) -> None:
+def test_an_internal_error_is_one_line_and_verbose_adds_the_traceback(scored: Path) -> None:
     (scored / "metrics/cost.json").write_text("{}")
     done = run("moclip", "metrics", cwd=scored, code=1)
     assert done.stderr == (
-        "error: a fault in the program: KeyError: 'multiply_adds_m'\n  run it again with --verbose to see where\n"
+        "error: internal error: KeyError: 'multiply_adds_m'\n  run it again with --verbose for the traceback\n"
     )
     done = run("moclip", "metrics", "--verbose", cwd=scored, code=1)
     assert "Traceback (most recent call last)" in done.stderr
-    assert done.stderr.splitlines()[-1] == "error: a fault in the program: KeyError: 'multiply_adds_m'"
+    assert done.stderr.splitlines()[-1] == "error: internal error: KeyError: 'multiply_adds_m'"
     done = run("moclip", "use", "nothing", "-v", cwd=scored, code=1)
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: nothing: no such preset")
 
 
-def test_an_interrupt_ends_with_one_line_and_code_130(tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_one_line_and_exit_code_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [BIN / "moclip", "doctor"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
@@ -441,7 +441,7 @@ def test_on_windows_every_command_is_refused_in_two_lines(module: str, word: str
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_done_otherwise_on_windows_where_nothing_runs() -> None:
+def test_no_code_branches_on_windows() -> None:
     """What would run there alone is no more than the line that refuses it."""
     signs = re.compile(r"""win32|msvcrt|os\.name|hasattr\((os|signal), "(?!sched_getaffinity)|import fcntl\n *except""")
     found = {
@@ -453,7 +453,7 @@ def test_nothing_is_done_otherwise_on_windows_where_nothing_runs() -> None:
     assert found == {"pipeline/__init__.py"}
 
 
-def test_a_stage_says_whether_it_reads_parameters(tmp_path: Path) -> None:
+def test_a_command_reads_params_only_if_it_takes_them(tmp_path: Path) -> None:
     (tmp_path / "tool.py").write_text(
         "from pipeline.params import Params\nfrom pipeline.stage import command\n\n"
         '@command("fusion.lr")\ndef may(params: Params | None) -> None:\n    print(params and params.fusion.lr)\n\n'
@@ -463,8 +463,8 @@ def test_a_stage_says_whether_it_reads_parameters(tmp_path: Path) -> None:
     tool = (sys.executable, tmp_path / "tool.py")
     assert run(*tool, "never", cwd=tmp_path).stdout == "none\n"
     assert run(*tool, "may", cwd=tmp_path).stdout == "None\n"
-    told = run(*tool, "may", "--fusion-lr", "1", cwd=tmp_path, code=1).stderr
-    assert told.startswith("error: params.yaml: not found"), "there is nothing that the option could change"
+    stderr = run(*tool, "may", "--fusion-lr", "1", cwd=tmp_path, code=1).stderr
+    assert stderr.startswith("error: params.yaml: not found"), "there is nothing that the option could change"
     shutil.copy(ROOT / "params.yaml", tmp_path)
     assert run(*tool, "may", "--fusion-lr", "0.5", cwd=tmp_path).stdout == "0.5\n"
     (tmp_path / "params.yaml").write_text("fusion: 3\n")

@@ -29,7 +29,7 @@ from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import MvTsnTraining, optimiser_for, step_schedule, train_mv_tsn
+from moclip.training.mv_tsn import MvTsnTraining, make_optimiser, make_scheduler, train_mv_tsn
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from pipeline import params as parameters
@@ -151,7 +151,7 @@ def test_a_resumed_run_ends_with_the_same_weights(data: MotionData, tmp_path: Pa
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items()), "it holds the best epoch's, too"
 
 
-def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: Path) -> None:
+def test_a_checkpoint_stores_the_gradient_scale(data: MotionData, tmp_path: Path) -> None:
     """Of float16, which trains on a GPU alone; else a resumed run would begin at the first scale again."""
 
     def begun() -> MvTsnTraining:
@@ -160,7 +160,7 @@ def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: P
         return training
 
     training, resumed = begun(), begun()
-    training.epoch(0)
+    training.train_epoch(0)
     assert training.scaler.get_scale() == 2048
     Checkpoint(tmp_path / "c", "same", 0.0).save(training)
     Checkpoint(tmp_path / "c", "same", 0.0).resume(resumed)
@@ -168,7 +168,7 @@ def test_a_checkpoint_holds_the_scale_of_gradients(data: MotionData, tmp_path: P
     assert resumed.history == training.history
 
 
-def test_a_checkpoint_of_another_run_is_not_taken_up(data: MotionData, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_ignored(data: MotionData, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "c.safetensors", stop_after=2, fingerprint="another recipe")
     _, rows = trained(data, tmp_path / "c.safetensors")
@@ -198,7 +198,7 @@ def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsn
 def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
     assert (wanted.segments, wanted.epochs, wanted.batch) == (3, 200, 80)
-    optimiser = optimiser_for(model, wanted)
+    optimiser = make_optimiser(model, wanted)
     assert type(optimiser) is torch.optim.Adam  # PyTorch's AdamW is one of its Adams, too
     group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
     assert len(group_of) == len(list(model.parameters()))
@@ -213,8 +213,8 @@ def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[M
 
 def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
-    optimiser = optimiser_for(model, wanted)
-    scheduler = step_schedule(optimiser, wanted)
+    optimiser = make_optimiser(model, wanted)
+    scheduler = make_scheduler(optimiser, wanted)
     first = [group["lr"] for group in optimiser.param_groups]
     seen = {}
     for epoch in range(wanted.epochs):
@@ -340,7 +340,7 @@ def test_a_protocol_is_the_mean_over_its_views(data: MotionData, protocol: tuple
 
 
 @pytest.mark.parametrize(("stem_stride", "at_once"), [(2, 8), (1, 2)])
-def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: int, at_once: int) -> None:
+def test_encoding_in_small_batches_on_a_cpu_keeps_every_picture(stem_stride: int, at_once: int) -> None:
     torch.manual_seed(0)
     network = MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 224, 0.5, stem_stride)).eval()
     fields, seen = torch.rand(19, 2, 224, 224), []
@@ -352,13 +352,13 @@ def test_on_a_cpu_few_pictures_go_through_at_once_and_none_is_lost(stem_stride: 
         torch.testing.assert_close(found, network.features(fields))
 
 
-def test_a_diverging_run_says_so(data: MotionData, tmp_path: Path) -> None:
+def test_a_diverging_run_is_an_error(data: MotionData, tmp_path: Path) -> None:
     training_recipe = MvTsnRecipe(**{**vars(RECIPE), "lr": 1e30, "lr_mult_rest": 1.0})
     with pytest.raises(ModelError, match=r"lower tsn\.lr"):
         train_mv_tsn(network(), data, training_recipe, CPU, Checkpoint(tmp_path / "f", "", 0.0), lambda row: None)
 
 
-def test_the_best_epoch_is_kept_of_equals_the_one_with_the_lower_loss() -> None:
+def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     keeper = BestEpoch(model)
     rows = [(0.5, 0.9), (0.8, 0.7), (0.8, 0.4), (0.8, 0.4), (0.6, 0.1)]

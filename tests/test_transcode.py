@@ -93,7 +93,7 @@ def quantisers(path: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_becomes_the_papers(name: str, sources: Path, tmp_path: Path) -> None:
+def test_every_source_becomes_the_papers_format(name: str, sources: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.avi"
     transcode_clip(sources / "Class" / name, target)
     info = probe(target)
@@ -136,7 +136,7 @@ def test_pictures_are_turned_as_the_source_asks(degrees: int, tmp_path: Path) ->
     assert np.abs(made.astype(int) - scaled).mean() < 4
 
 
-def test_a_cut_of_scene_makes_no_key_frame(tmp_path: Path) -> None:
+def test_a_scene_cut_adds_no_key_frame(tmp_path: Path) -> None:
     film = np.concatenate([moving_texture(7, (64, 80), seed=seed) for seed in range(4)])
     encode(tmp_path / "cuts.mp4", film, "libx264")
     transcode_clip(tmp_path / "cuts.mp4", tmp_path / "out.avi")
@@ -144,7 +144,7 @@ def test_a_cut_of_scene_makes_no_key_frame(tmp_path: Path) -> None:
     assert [number for number, letter in enumerate(types) if letter == "I"] == [0, 12, 24]
 
 
-def test_both_readers_take_the_same_motion_from_it(sources: Path, tmp_path: Path) -> None:
+def test_both_backends_read_the_same_motion(sources: Path, tmp_path: Path) -> None:
     transcode_clip(sources / "Class/hevc.mp4", tmp_path / "out.avi")
     exact = read_vectors(tmp_path / "out.avi", "pyav")
     moving = exact.blocks[exact.blocks[:, 7] != 0]
@@ -166,7 +166,7 @@ def test_odd_rates_are_kept(rate: str, tmp_path: Path) -> None:
     assert info.fps == pytest.approx(stated, rel=1e-3)
 
 
-def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
+def test_unusable_clips_are_refused_by_name(tmp_path: Path) -> None:
     film = moving_texture(6, (64, 80))
     encode(tmp_path / "fields.mp4", film, "libx264", options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
     (tmp_path / "text.mp4").write_text("no video " * 100)
@@ -240,9 +240,7 @@ def test_only_new_and_changed_clips_are_encoded(done: tuple[Path, Path], monkeyp
 
 
 @pytest.mark.parametrize("setting", ["WIDTH", "TRANSCODE_REVISION"])
-def test_other_settings_mean_encoding_anew(
-    setting: str, done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_settings_encode_again(setting: str, done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     root, out = done
     seen = encoded(monkeypatch)
     monkeypatch.setattr(transcode, setting, getattr(transcode, setting) + 4)
@@ -250,7 +248,7 @@ def test_other_settings_mean_encoding_anew(
     assert sorted(seen) == sorted(list(KINDS)[:3])
 
 
-def test_what_belongs_to_no_clip_is_removed(done: tuple[Path, Path]) -> None:
+def test_files_of_no_clip_are_removed(done: tuple[Path, Path]) -> None:
     root, out = done
     (out / "Gone").mkdir()
     (out / "Gone/old.mp4.avi").write_bytes(b"old")
@@ -281,7 +279,7 @@ def test_a_clip_that_kills_its_process_gets_a_reason(
     assert transcode_clips(sources, names(sources), tmp_path / "out", 2) == {}, "it may have been bad luck"
 
 
-def test_the_index_tells_of_the_transcoded_clips(tmp_path: Path) -> None:
+def test_the_index_describes_the_transcoded_clips(tmp_path: Path) -> None:
     root = two_classes(tmp_path / "videos")
     folder = scan_folder(root)
 
@@ -342,7 +340,7 @@ def transcoding(project: Path, root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_stage_goes_on_where_it_stood(tmp_path: Path) -> None:
+def test_a_killed_stage_resumes(tmp_path: Path) -> None:
     root, folder = tmp_path / "long", tmp_path
     for number in range(8):
         (root / "Class").mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def test_mvextractor_is_taken_only_where_it_is_exact() -> None:
     assert {choose_backend(codec, has_b) for codec, has_b in asked} == {"pyav"}
 
 
-def test_backend_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_or_missing_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors_module, "has_mvextractor", lambda: False)
     assert choose_backend("mpeg4", False) == "pyav"
     with pytest.raises(MoclipError, match="not installed"):
@@ -149,7 +149,7 @@ def test_frames_are_those_of_decoding_everything(kind: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["mpeg4", "mpeg4 B", "h264 B", "h264 variable frame rate"])
-def test_frames_are_reached_by_seeking(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stills_are_read_by_seeking(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = clip_of_kind(kind, tmp_path)
     expected = [rgb for rgb, _, _ in plain_decode(path)]
     monkeypatch.setattr(frames_module, "_read_in_order", lambda path, wanted: pytest.fail("read from the start"))

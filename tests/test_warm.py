@@ -62,7 +62,7 @@ def test_two_commands_draw_other_random_numbers(tmp_path: Path) -> None:
     ("code", "status"),
     [("raise KeyboardInterrupt", -signal.SIGINT), ("1 / 0", 1), ("import sys; sys.exit('why')", 1), ("", 0)],
 )
-def test_it_ends_as_the_command_ends(code: str, status: int, tmp_path: Path) -> None:
+def test_a_warm_command_exits_like_a_fresh_one(code: str, status: int, tmp_path: Path) -> None:
     warm, fresh = (start("python", "-c", code, cwd=tmp_path, code=status).stderr for start in (run, run_fresh))
     assert warm.splitlines()[-1:] == fresh.splitlines()[-1:]
 

@@ -64,7 +64,7 @@ NEEDS_FRESH = 1000  # in place of an exit status
 
 
 def write_shims(folder: Path, address: Path) -> None:
-    """Write the scripts that stand for `COMMANDS`; they start without site-packages, in 20 ms."""
+    """Write the scripts that replace `COMMANDS`. They start without site-packages, in 20 ms."""
     folder.mkdir(parents=True)
     python = Path(sys.executable)
     for name in COMMANDS:
@@ -156,7 +156,7 @@ class Request(NamedTuple):
 
 
 def _read(connection: socket.socket, length: int) -> bytes:
-    """Read so many bytes, or less where the other side ends; a signal may cut one `recv` short."""
+    """Read this many bytes, or fewer if the other side closes. A signal may interrupt one `recv`."""
     content = b""
     while len(content) < length and (part := connection.recv(length - len(content))):
         content += part
@@ -167,7 +167,7 @@ def _read(connection: socket.socket, length: int) -> bytes:
 
 
 class Server:
-    """Forks a child for each request, passes signals on to it, and tells its shim how it ended."""
+    """Forks a child for each request, passes signals to it, and sends its exit status to the script."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -241,7 +241,7 @@ class Server:
         sys.exit()
 
     def _forget(self) -> None:
-        """Close in a child what belongs to the server."""
+        """Close the server's files in a child."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for connection in (self.listener, *self.children):
@@ -321,7 +321,7 @@ def run(request: Request) -> None:
 
 
 def end(status: list[int]) -> None:
-    """End the process without taking the interpreter apart, which would copy most of its memory."""
+    """Exit without the interpreter's clean-up, which would copy most of the process's memory."""
     if status:
         sys.stdout.flush()
         sys.stderr.flush()

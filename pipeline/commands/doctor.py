@@ -133,7 +133,7 @@ def _missing_folder(key: str, folder: Path, advice: str) -> Finding:
 
 
 def _is_made_by_dvc(path: Path) -> bool:
-    """Whether a DVC pipeline in a subfolder of the project makes it, as the one in data/demo does."""
+    """Return whether a DVC pipeline in a subfolder of the project makes it, as the one in data/demo does."""
     return any((parent / "dvc.yaml").exists() for parent in path.parents if parent not in (Path(), Path("/")))
 
 

@@ -29,19 +29,20 @@ def draw(
         Style, typer.Option(help="arrows; hsv: colours by direction; components: dx, dy and length as R, G and B.")
     ] = "arrows",
     form: Annotated[
-        Form, typer.Option("--as", help="An animation, png: a picture a frame; mean, max (longest): one over time.")
+        Form,
+        typer.Option("--as", help="mp4, gif, webp: an animation; png: a picture per frame; mean, max: one picture."),
     ] = "mp4",
     out: Annotated[Path, typer.Option(help="Folder for the drawings.")] = Path("drawings"),
     over: Annotated[
         bool | None,
-        typer.Option("--over/--alone", help="Over the dimmed frame, or without it.  [over; components alone]"),
+        typer.Option("--over/--alone", help="Draw over the dimmed frame, or without it.  [over; components: alone]"),
     ] = None,
     stabilise: Annotated[
-        bool, typer.Option("--stabilise", help="Subtract each frame's median motion, that of the camera.")
+        bool, typer.Option("--stabilise", help="Subtract each frame's median motion: the camera's.")
     ] = False,
     limit: Annotated[
         float | None,
-        typer.Option(help="px a frame at full strength.  [95th percentile of what is drawn]", show_default=False),
+        typer.Option(help="px per frame at full strength.  [95th percentile of what is drawn]", show_default=False),
     ] = None,
     frames: Annotated[str, typer.Option(metavar="A:B", help="Draw frames A to B - 1, counted from 0.")] = ":",
     workers: Workers = cpu_count(),

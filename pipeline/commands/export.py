@@ -47,8 +47,8 @@ def export(
     predictor, inputs = load_predictor(params), check_consistent(params)
     check_scores(inputs)
     examples = _example_batch(predictor, inputs) if onnx else None
-    about, revision = _card_content(params, folder, inputs), params.clip.revision or None
-    difference = save_bundle(predictor, folder, params.clip.model, not without_clip, about, examples, revision)
+    details, revision = _card_content(params, folder, inputs), params.clip.revision or None
+    difference = save_bundle(predictor, folder, params.clip.model, not without_clip, details, examples, revision)
     if examples and difference is not None:
         print_note(f"export: the ONNX graph gives the same logits of {len(examples[0])} clips within {difference:.1e}")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""`moclip predict`: say which action a clip shows, with the trained models or an exported bundle."""
+"""`moclip predict`: predict the action in clips, with the trained models or an exported bundle."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def predict(
     clips: Annotated[
         list[Path], typer.Argument(help="Clips, folders of clips, or patterns in quotes.", show_default=False)
     ],
-    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to name.")] = 3,
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to show.")] = 3,
     labels: Annotated[
-        str | None, typer.Option(help='Choose from these instead, no training needed: "a, b, c".', show_default=False)
+        str | None, typer.Option(help='Choose from these labels, without training: "a, b, c".', show_default=False)
     ] = None,
     from_bundle: Annotated[
         Path | None, typer.Option("--bundle", help="A folder written by `moclip export`.  [the models of dvc repro]")
@@ -61,10 +61,10 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row per clip and rank.")] = False,
     workers: Workers = cpu_count(),
 ) -> None:
-    """Say which action a clip shows, with the models that `dvc repro` trained.
+    """Predict the action in clips, with the models that `dvc repro` trained.
 
-    Shows the most probable classes of fusion, of motion alone and of zero-shot CLIP side by side. A clip that cannot be
-    read is reported and the others are answered. The exit code is 1 if none could be read.
+    Shows the most probable classes of fusion, of motion alone and of zero-shot CLIP. A clip that cannot be read is
+    reported, and the others are predicted. The exit code is 1 if no clip could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips

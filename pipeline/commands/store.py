@@ -30,7 +30,7 @@ def info() -> None:
     ok = reader.table[reader.table["status"] == "ok"]
     files = reader.folder.sizes()
     size, frames = sum(files.values()), int(ok["length"].sum())
-    made = reader.attributes
+    attributes = reader.attributes
     print_result(
         reader.folder.url,
         ("", "value"),
@@ -41,11 +41,11 @@ def info() -> None:
             ("shards", f"{ok['shard'].nunique()} of {reader.shard_frames} frames"),
             ("files", len(files)),
             ("size", f"{size / 1e6:.1f} MB, {size / max(1, frames):.0f} bytes a frame"),
-            ("grid", f"2 x {reader.grid[0]} x {reader.grid[1]} cells of {made['cell']} px"),
-            ("saturates at", f"{made['clip']:g} px, steps of {made['scale']:.4f} px"),
-            ("accumulated", made["accumulate"] or "no"),
+            ("grid", f"2 x {reader.grid[0]} x {reader.grid[1]} cells of {attributes['cell']} px"),
+            ("saturates at", f"{attributes['clip']:g} px, steps of {attributes['scale']:.4f} px"),
+            ("accumulated", attributes["accumulate"] or "no"),
             *((f"read by {name}", count) for name, count in tally(ok["backend"]).items()),
-            *((f"version: {name}", version) for name, version in made["versions"].items()),
+            *((f"version: {name}", version) for name, version in attributes["versions"].items()),
         ],
     )
 
@@ -60,9 +60,9 @@ def verify() -> None:
         raise StoreError(
             f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
             where=paths.MV_STORE,
-            fix="make it again: moclip extract_mv --rebuild",
+            fix="extract it again: moclip extract_mv --rebuild",
         )
-    print_note(f"{paths.MV_STORE}: every clip is as it was extracted")
+    print_note(f"{paths.MV_STORE}: all clips are intact")
 
 
 def show(

@@ -30,15 +30,15 @@ def sweep(
         typer.Argument(help="KEY=VALUE,VALUE,... of params.yaml; several keys: every combination.", show_default=False),
     ],
     name: Annotated[str | None, typer.Option(help="Folder of the results in metrics/sweeps.  [from the keys]")] = None,
-    out: Annotated[Path, typer.Option(help="The folder that it is in.")] = paths.METRICS / "sweeps",
-    show: Annotated[bool, typer.Option("--show", help="Print what the runs print.")] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="List the runs, and stop.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results of all sweeps.")] = paths.METRICS / "sweeps",
+    show: Annotated[bool, typer.Option("--show", help="Show the output of the runs.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs.")] = False,
 ) -> None:
     """Run a grid of parameters with several seeds as DVC experiments, and compare them.
 
-    Each combination runs with every seed of dataset.seeds. Experiments of this commit that have finished with the
-    current code are not run again, however they were started, so an interrupted sweep resumes. Sweeps with the same
-    --name add up. Writes table.csv, table.json and plot.png: top-1 as mean and standard deviation over the seeds, and
+    Each combination runs with every seed of dataset.seeds. Finished experiments of this commit with the current code
+    are not run again, no matter how you started them, so an interrupted sweep resumes. Sweeps with the same --name
+    share one table. Writes table.csv, table.json and plot.png: top-1 as mean and standard deviation over the seeds, and
     the multiply-adds of a video.
     """
     raw = parameters.read_raw(paths.PARAMS)

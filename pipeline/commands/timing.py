@@ -1,4 +1,4 @@
-"""`moclip timing`: measure how long a clip takes from file to class, part by part -> metrics/timing.json.
+"""`moclip timing`: measure how long a clip takes from file to class, step by step -> metrics/timing.json.
 
 Times differ on every run and machine, so neither DVC nor git tracks the file.
 """
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 @command("dataset.root", *PREDICT_KEYS)
 def timing(
     params: Params,
-    clips: Annotated[int, typer.Option("--clips", min=1, help="How many test clips, evenly over the classes.")] = 40,
+    clips: Annotated[
+        int, typer.Option("--clips", min=1, help="Number of test clips, spread evenly over the classes.")
+    ] = 40,
 ) -> None:
-    """Measure how long a clip takes from its file to its class, part by part.
+    """Measure how long a clip takes from file to class, step by step.
 
     Runs one clip at a time, after two to warm up, with the models that `dvc repro` trained. Writes metrics/timing.json:
     milliseconds per clip, median and 90th percentile.

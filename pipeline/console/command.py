@@ -133,8 +133,8 @@ def _fail(text: str) -> NoReturn:
 def _unexpected_error(problem: Exception) -> str:
     """Return one line on an error that the program does not handle."""
     message = " ".join(str(problem).split())
-    text = f"a fault in the program: {type(problem).__name__}{f': {message}' if message else ''}"
-    return text if screen.verbose else f"{text}\n  run it again with --verbose to see where"
+    text = f"internal error: {type(problem).__name__}{f': {message}' if message else ''}"
+    return text if screen.verbose else f"{text}\n  run it again with --verbose for the traceback"
 
 
 def _database_error(problem: sqlite3.OperationalError) -> str | None:
@@ -170,7 +170,7 @@ def _usage_error_text(problem: Any, program: str) -> str:
 
 
 def _reader_closed_output() -> bool:
-    """Whether the reader of stdout or stderr closed it. If so, nothing more is written there, not even at exit."""
+    """Return whether the reader of stdout or stderr closed it. If so, redirect it, so that exiting writes nothing."""
     closed = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()

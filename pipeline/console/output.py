@@ -50,7 +50,7 @@ def print_error(text: str) -> None:
 
 
 def reports_errors() -> bool:
-    """Whether this process prints errors. Of several processes that train together, only one does."""
+    """Return whether this process prints errors. Of several processes that train together, only one does."""
     if "LOCAL_RANK" not in os.environ:
         return True
     from moclip.training.distributed import first_to_fail  # imports torch

@@ -30,7 +30,7 @@ def clip_notes(files_of: Mapping[str, list[str]]) -> Iterator[str]:
 
 
 def _is_respelled(listed: str, clip: str) -> bool:
-    """Whether a clip's file name, whatever its folder and suffix, is not the listed one."""
+    """Return whether a clip's file name, whatever its folder and suffix, is not the listed one."""
     listed_file = listed.partition("/")[2]
     file = clip.partition("/")[2]
     return file != listed_file and name_stem(file) not in (listed_file, without_suffix(listed_file))

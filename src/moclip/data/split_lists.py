@@ -107,9 +107,9 @@ def _read_hmdb_list(path: Path, class_name: str) -> Iterator[tuple[str, int, str
     for number, text in _read_lines(path):
         file, _, part = text.replace("\t", " ").rpartition(" ")
         if not file:
-            raise DatasetError(f"line {number}, {text!r}: wanted a clip and 0, 1 or 2", where=path)
+            raise DatasetError(f"line {number}, {text!r}: expected a clip and 0, 1 or 2", where=path)
         if part not in ("0", "1", "2"):
-            raise DatasetError(f"line {number}: part {part!r}; wanted 0, 1 or 2", where=path)
+            raise DatasetError(f"line {number}: part {part!r}; expected 0, 1 or 2", where=path)
         clip = PurePosixPath(class_name, file.strip())
         if not _is_clip(clip):
             raise DatasetError(f"line {number}: {file!r} is no clip of {class_name}", where=path)
@@ -159,7 +159,7 @@ def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]
         name = labelled.group(1) if labelled else text
         clip = PurePosixPath(name if "/" in name else name.replace("\\", "/"))
         if not _is_clip(clip):
-            raise DatasetError(f"line {line}, {text!r}: wanted <Class>/<file> and perhaps a label", where=path)
+            raise DatasetError(f"line {line}, {text!r}: expected <Class>/<file> and perhaps a label", where=path)
         number = numbers.get(spell(clip.parts[0]))
         if labelled and number is not None and number != int(labelled.group(2)):
             what = f"{path.name}, line {line}, {text!r}: classInd.txt gives {clip.parts[0]} the number {number}"
@@ -171,7 +171,7 @@ def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]
 
 
 def _is_clip(name: PurePosixPath) -> bool:
-    """Whether a name is "Class/file" and does not lead out of the folder."""
+    """Return whether a name is "Class/file" and does not lead out of the folder."""
     return len(name.parts) == 2 and not {"/", ".."} & set(name.parts)
 
 
@@ -184,7 +184,7 @@ def _read_classes(path: Path) -> dict[str, int] | None:
     for line, text in _read_lines(path):
         found = re.fullmatch(r"([0-9]+)\s+(.+)", text)
         if not found:
-            raise DatasetError(f"line {line}, {text!r}: wanted a number and a class", where=path)
+            raise DatasetError(f"line {line}, {text!r}: expected a number and a class", where=path)
         number, name = int(found.group(1)), found.group(2)
         for what, value in (("class", name), ("number", number)):
             if value in lines:

@@ -46,7 +46,7 @@ def save_bundle(
     folder: Path,
     clip_name: str,
     with_clip: bool,
-    about: Mapping[str, Any],
+    details: Mapping[str, Any],
     examples: tuple[np.ndarray, np.ndarray] | None = None,
     revision: str | None = None,
 ) -> float | None:
@@ -55,7 +55,7 @@ def save_bundle(
     Parameters
     ----------
     clip_name, revision : the CLIP's folder or hub id, from which it is loaded later unless the bundle is `with_clip`.
-    about : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `cost`, `data`,
+    details : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `cost`, `data`,
         `params`.
     examples : fields and stills; with them the ONNX graph is written too, and checked on them.
 
@@ -83,7 +83,7 @@ def save_bundle(
         "views": asdict(predictor.views),
         "clip": {"name": clip_name, "revision": revision, "included": with_clip},
         "onnx": ONNX if examples else None,
-        **about,
+        **details,
     }
     gap = None
     with atomic_folder(folder) as temporary:

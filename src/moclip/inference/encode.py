@@ -1,7 +1,7 @@
-"""The frozen networks over many clips, part by part: how any of them does it, and CLIP over stills.
+"""Run a frozen network on many clips in parts, and run CLIP's image tower on stills (`ImageEncoderWorker`).
 
-A worker holds a network and does parts (`parts`), here or as an actor on a machine of a cluster. What it computes
-depends on the part alone, so every way of running gives the same bytes.
+A worker holds the network and encodes one part after another, in this process or as an actor on a cluster. Its results
+depend only on the part, so the bytes do not depend on where it runs. `embed_views` has the worker for MV-TSN.
 """
 
 from __future__ import annotations
@@ -18,28 +18,26 @@ import pandas as pd
 
 from moclip.data.sampling import still_frames
 from moclip.errors import ModelError, VideoError, as_video_error
-from moclip.files.folders import join_path
+from moclip.files.folders import is_url, join_path
 from moclip.files.local_copies import local_copy
 from moclip.store.resumable import ResumableParts
 from moclip.video.clip_files import check_unchanged
 from moclip.video.frames import read_pictures
-from moclip.workers.cluster import Cluster, Worker, check_seen, check_versions
+from moclip.workers.cluster import Cluster, Worker, check_same_versions, check_visible
 from moclip.workers.processes import run_jobs_in_order
 from moclip.workers.time_limit import time_limit
-
-ACTOR_THREADS = 4  # that decode beside a GPU
 
 Versions = dict[str, str]
 
 
 def library_versions() -> Versions:
-    """What the bytes of features depend on, beside clips and parameters."""
+    """Return the versions of the libraries that the bytes of features depend on."""
     return {name: importlib.metadata.version(name) for name in ("av", "torch", "transformers", "timm")}
 
 
 @dataclass(frozen=True)
 class EncodingPart:
-    """Clips to encode together. `rows` has a row a clip; `view` numbers an augmented view, None means the protocol."""
+    """Clips to encode together: a table with a row per clip. `view` is the number of an augmented view, or None."""
 
     name: str
     rows: pd.DataFrame = field(repr=False)
@@ -47,46 +45,53 @@ class EncodingPart:
 
 
 def encode_parts(
-    make: Callable[..., Any],
-    given: Any,
-    waiting: Sequence[EncodingPart],
+    make_worker: Callable[..., Any],
+    task: Any,
+    parts: Sequence[EncodingPart],
     cluster: Cluster | None,
     advance: Callable[[int], object],
 ) -> None:
-    """Do the parts that wait with workers `make(given)`: one here, or as many as the cluster has room for."""
-    if not waiting:
+    """Encode parts with workers made by `make_worker(task)`: one in this process, or several on a cluster.
+
+    `advance` is called with the number of clips newly encoded.
+    """
+    if not parts:
         return
     if cluster is None:
-        for part in make(given).run(waiting):
+        for part in make_worker(task).run(parts):
             advance(len(part.rows))
     else:
-        for number in cluster.run_actors(_there, (make, given), waiting):
-            advance(len(waiting[number].rows))
+        for number in cluster.run_on_actors(_make_checked_worker, (make_worker, task), parts):
+            advance(len(parts[number].rows))
 
 
-def _there(make: Callable[..., Worker[EncodingPart]], given: Any) -> Worker[EncodingPart]:
-    """A worker on another machine, if that sees and computes what the one does that asks for it."""
-    check_versions(library_versions(), given.versions)
-    check_seen(ResumableParts(given.place, given.key).seen(), given.place)
-    check_seen(given.sees(), given.root)
-    return make(given)
+def _make_checked_worker(make_worker: Callable[..., Worker[EncodingPart]], task: Any) -> Worker[EncodingPart]:
+    """Make a worker on a machine of a cluster.
+
+    Raises ClusterError if the machine has other library versions, or does not see the inputs or the folder of parts.
+    """
+    check_same_versions(library_versions(), task.versions)
+    check_visible(ResumableParts(task.parts_folder, task.key).is_visible(), task.parts_folder)
+    task.check_input_visible()
+    return make_worker(task)
 
 
-def check_numbers(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise ModelError where a network gave a clip what is no number; arrays have a row a clip."""
+def check_finite(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise ModelError if features are NaN or infinite. Each array has a row per clip of `ids`."""
     for name, values in arrays.items():
         bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if bad.any():
             which, more = ids[int(bad.argmax())], int(bad.sum()) - 1
-            what = f"the network gives no numbers ({name}) for {which}" + (f" and {more} more" if more else "")
-            raise ModelError(what, fix="see its weights, and whether they were trained")
+            what = f"the network gives NaN or infinite {name} for {which}" + (f" and {more} more" if more else "")
+            raise ModelError(what, fix="check its weights, or train it again")
 
 
 @dataclass(frozen=True)
 class StillsTask:
-    """What CLIP's image tower is to see of each clip, and where the parts go.
+    """Which frames of each clip CLIP's image tower encodes, and where the parts are written.
 
-    `indexed` says that the clips below `root` are the files that were indexed: not if others were made of them.
+    `indexed` is true if the index describes the files below `root`, and false if it describes transcoded copies.
+    `parts_folder` and `key` are those of `ResumableParts`.
     """
 
     model: str
@@ -96,40 +101,40 @@ class StillsTask:
     choice: str
     seed: int
     batch: int
-    threads: int
-    place: str
+    workers: int
+    parts_folder: str
     key: str
     versions: Versions
     revision: str | None = None
 
-    def sees(self) -> bool:
-        return "://" in self.root or Path(self.root).is_dir()
+    def check_input_visible(self) -> None:
+        check_visible(is_url(self.root) or Path(self.root).is_dir(), self.root)
 
 
 class ImageEncoderWorker:
-    """CLIP's image tower over the stills of clips. A part's rows have columns id, path, md5, frames, seekable."""
+    """Encodes stills with CLIP's image tower. A part's rows have columns id, path, md5, frames and seekable."""
 
-    def __init__(self, given: StillsTask) -> None:
+    def __init__(self, task: StillsTask) -> None:
         from moclip.models.clip_encoder import ClipEncoder
         from moclip.models.device import pick_device
 
-        self.given = given
-        self.clip = ClipEncoder(given.model, pick_device(), given.revision)
-        self.parts = ResumableParts(given.place, given.key)
+        self.task = task
+        self.clip = ClipEncoder(task.model, pick_device(), task.revision)
+        self.parts = ResumableParts(task.parts_folder, task.key)
 
-    def do(self, part: EncodingPart) -> None:
+    def run_job(self, part: EncodingPart) -> None:
         for _ in self.run([part]):
             pass
 
-    def run(self, waiting: Sequence[EncodingPart]) -> Iterator[EncodingPart]:
-        """Do parts, yielding each when it is set down; the next clips are decoded meanwhile."""
+    def run(self, parts: Sequence[EncodingPart]) -> Iterator[EncodingPart]:
+        """Encode parts. Yields each when it is written. The next clips are decoded at the same time."""
         clips = (
-            _StillsJob(row.path, row.md5, int(row.frames), bool(row.seekable), self.given)
-            for part in waiting
-            for row in _rows(part)
+            _StillsJob(row.path, row.md5, int(row.frames), bool(row.seekable), self.task)
+            for part in parts
+            for row in _rows_of(part)
         )
-        decoded = run_jobs_in_order(_read_stills, clips, self.given.threads, _stills_lost)
-        for part in waiting:
+        decoded = run_jobs_in_order(_read_stills, clips, self.task.workers, _worker_died)
+        for part in parts:
             self._encode(part, islice(decoded, len(part.rows)))
             yield part
 
@@ -144,16 +149,16 @@ class ImageEncoderWorker:
                 continue
             numbers.append(frames)
             pictures.extend(found)
-            while len(pictures) >= self.given.batch:
-                raw.append(self.clip.encode_images(pictures[: self.given.batch]))
-                pictures = pictures[self.given.batch :]
+            while len(pictures) >= self.task.batch:
+                raw.append(self.clip.encode_images(pictures[: self.task.batch]))
+                pictures = pictures[self.task.batch :]
         if pictures:
             raw.append(self.clip.encode_images(pictures))
-        features = np.concatenate(raw).reshape(len(numbers), self.given.frames, self.clip.width)
-        chosen = np.array(numbers, np.int32).reshape(len(numbers), self.given.frames)
-        check_numbers([name for name in part.rows["id"] if name not in skipped], {"raw": features})
+        features = np.concatenate(raw).reshape(len(numbers), self.task.frames, self.clip.width)
+        frame_numbers = np.array(numbers, np.int32).reshape(len(numbers), self.task.frames)
+        check_finite([name for name in part.rows["id"] if name not in skipped], {"raw": features})
         notes = {"skipped": skipped, "vision": self.clip.vision}
-        self.parts.write(part.name, {"raw": features, "frame": chosen}, notes)
+        self.parts.write(part.name, {"raw": features, "frame": frame_numbers}, notes)
 
 
 @dataclass(frozen=True)
@@ -162,28 +167,28 @@ class _StillsJob:
     md5: str
     frames: int
     seekable: bool
-    given: StillsTask
+    task: StillsTask
 
 
-def _rows(part: EncodingPart) -> Iterator[Any]:
+def _rows_of(part: EncodingPart) -> Iterator[Any]:
     return iter(part.rows.itertuples(index=False))
 
 
 def _read_stills(clip: _StillsJob) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
-    """The numbers of a clip's stills and the stills, or what is wrong with the clip."""
-    numbers = _numbers(clip)
+    """Return the frame numbers of a clip's stills, and the stills or the reason why they cannot be read."""
+    numbers = _still_numbers(clip)
     try:
-        with local_copy(join_path(clip.given.root, clip.path)) as file, time_limit():
-            if clip.given.indexed:
+        with local_copy(join_path(clip.task.root, clip.path)) as file, time_limit():
+            if clip.task.indexed:
                 check_unchanged(file, clip.md5)
             return numbers, read_pictures(file, numbers, clip.seekable)
-    except Exception as problem:  # whatever is wrong with one clip, it costs no other
+    except Exception as problem:  # one bad clip must not stop the run
         return numbers, as_video_error(problem, clip.path)
 
 
-def _numbers(clip: _StillsJob) -> np.ndarray:
-    return still_frames(clip.frames, clip.given.frames, clip.given.choice, clip.given.seed, clip.md5)
+def _still_numbers(clip: _StillsJob) -> np.ndarray:
+    return still_frames(clip.frames, clip.task.frames, clip.task.choice, clip.task.seed, clip.md5)
 
 
-def _stills_lost(clip: _StillsJob, reason: str) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
-    return _numbers(clip), VideoError(reason)
+def _worker_died(clip: _StillsJob, reason: str) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
+    return _still_numbers(clip), VideoError(reason)

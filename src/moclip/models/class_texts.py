@@ -26,10 +26,10 @@ def read_prompts(path: Path) -> list[str]:
     """Read prompt templates, a JSON list of texts with one {} each. Raises DatasetError."""
     templates = _read_json(path)
     if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
-        raise DatasetError("wanted a list of prompt templates", where=path)
+        raise DatasetError("expected a list of prompt templates", where=path)
     for template in templates:
         if "{}" not in template or set(template.replace("{}", "", 1)) & set("{}"):
-            raise DatasetError(f"template {template!r}: wanted exactly one {{}} for the class", where=path)
+            raise DatasetError(f"template {template!r}: expected exactly one {{}} for the class", where=path)
     return templates
 
 
@@ -40,13 +40,13 @@ def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[st
     """
     from_file = _read_json(path) if path else {}
     if not isinstance(from_file, dict):
-        raise DatasetError("wanted a mapping from class to phrases", where=path)
+        raise DatasetError("expected a mapping from class to phrases", where=path)
     phrases = {}
     for name in classes:
         value = from_file.get(name, phrase(name))
         phrases[name] = value if isinstance(value, list) else [value]
         if not phrases[name] or not all(isinstance(text, str) and text.strip() for text in phrases[name]):
-            raise DatasetError(f"class {name!r}: wanted one phrase or a list of phrases", where=path)
+            raise DatasetError(f"class {name!r}: expected one phrase or a list of phrases", where=path)
     return phrases
 
 

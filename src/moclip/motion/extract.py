@@ -1,11 +1,12 @@
-"""Fill the motion-field store: every video once, shard by shard, on as many processes or machines as asked for.
+"""Fill the store of motion fields, on one or many processes or machines.
 
-The unit of work is a shard. `extract_plan` decides what must be done, `extract_workers` does it. What a killed run has
-finished stays.
+The unit of work is a shard. `extract_plan` decides which shards must be written, `extract_workers` writes them. A
+killed run resumes: its finished shards stay.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,59 +23,60 @@ from moclip.motion.accumulate import ACCUMULATE
 from moclip.motion.extract_plan import (
     FieldRecipe,
     Plan,
-    Stored,
-    job_of,
-    jobs_to_do,
+    StoredState,
+    find_unfinished_jobs,
     make_plan,
+    make_shard_job,
     part_name,
     part_numbers,
-    read_stored,
+    read_stored_state,
 )
-from moclip.motion.extract_workers import MARK, versions, write_shard, write_shard_by_clip, write_shard_on_cluster
+from moclip.motion.extract_workers import field_versions, write_shard, write_shard_by_clip, write_shard_on_cluster
 from moclip.motion.quantise import LEVELS
 from moclip.store.layout import (
     DESCRIPTION_FILE,
     PARTS_FOLDER,
     SHARDS_FOLDER,
+    UNFINISHED_FILE,
     drop_store,
     read_frame_types,
     shard_name,
     write_metadata,
 )
-from moclip.store.slots import Planned
+from moclip.store.slots import PlannedJob
 from moclip.store.table import as_table, contents_digest, read_table, rows_of, write_table
 from moclip.video.vectors import choose_backend
 from moclip.workers.cluster import Cluster
 from moclip.workers.processes import run_jobs_on_pool, single_threaded_workers
 
-TABLE = "table.parquet"  # in a store elsewhere: its table, for whoever extracts into it next
-ROWS = 4096  # of parts, held as Python objects at a time
+REMOTE_TABLE = "table.parquet"  # in a store at a URL: a copy of its table, which the next extraction starts from
+ROWS_IN_MEMORY = 4096  # rows of parts that are Python objects at a time
 
 Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where the store goes.
+    """Where the store and its table are written.
 
     Parameters
     ----------
-    zarr : the store's folder; a link to it where the store is elsewhere.
+    zarr : the store's folder. With `storage` it becomes a link to the store.
     table : the table's Parquet file.
-    elsewhere : URL of a folder that gets one store for each recipe.
+    storage : URL of a folder that gets one store per recipe. None: the store is written to `zarr`.
     """
 
     zarr: Path
     table: Path
-    elsewhere: str | None = None
+    storage: str | None = None
 
     def folder(self, recipe: FieldRecipe) -> Folder:
         name = f"mv-{recipe.digest}.zarr"
-        return Folder(join_path(self.elsewhere, name) if self.elsewhere else self.zarr.absolute())
+        return Folder(join_path(self.storage, name) if self.storage else self.zarr.absolute())
 
     def tables(self, folder: Folder) -> list[str | Path]:
-        """The files that hold the table; what is stored is read by the first."""
-        return [join_path(folder.url, TABLE), self.table] if self.elsewhere else [self.table]
+        """Return the files to write the table to. The first belongs to what the store holds now."""
+        return [join_path(folder.url, REMOTE_TABLE), self.table] if self.storage else [self.table]
 
 
 def extract(
@@ -88,25 +90,25 @@ def extract(
     rebuild: bool = False,
     advance: Advance = lambda count: None,
 ) -> pd.DataFrame:
-    """Extract the motion fields of all videos into the store, and return (and write) its table.
+    """Extract the motion fields of all videos into the store. Write its table and return it.
 
-    Only shards whose videos or places changed are written, and in those only new or changed videos are read.
-    Another recipe or other versions mean another store: everything is extracted again. The bytes of the store and
-    of the table depend on the videos, the recipe and the store's history of places, and neither on
-    `workers`, the machines and the store's place, nor on the order of rows or of completion.
+    Only shards whose videos or slots changed are written, and only new or changed videos are read. With another recipe
+    or other library versions, everything is extracted again. The bytes of the store and the table depend on the
+    videos, the recipe, and the slots that the store had before. They do not depend on `workers`, the machines, the
+    place of the store, or the order of rows and of completion.
 
     Parameters
     ----------
     videos : columns id, path (absolute, or relative to `root`), md5, frames, codec, has_b.
-    workers : processes; 0 works in this one, which a decoder that crashes takes with it.
-    cluster : machines that do the work; they must see the videos and the store under the same names.
-    rebuild : begin anew, with the videos laid out afresh.
-    advance : called with the number of videos whenever a shard of them is finished.
+    workers : the number of processes. 0: work in this process, which ends if a decoder crashes.
+    cluster : the machines to work on. They must see the videos and the store at the same paths.
+    rebuild : remove the store first and plan all slots from scratch.
+    advance : called with the number of videos newly finished.
 
     Returns
     -------
-    The table (`store.TABLE_COLUMNS`), a row a video, sorted by id; a video that cannot be extracted has
-    status "failed" and a reason.
+    The table (`TABLE_COLUMNS`): a row per video, sorted by id. A video that cannot be extracted has status "failed" and
+    a reason.
 
     Raises
     ------
@@ -114,31 +116,31 @@ def extract(
         The recipe has an unknown option. A machine of the cluster has other versions, or does not see the videos or
         the store.
     """
-    recipe = _checked(recipe)
+    recipe = _with_versions(recipe)
     folder = output.folder(recipe)
     if rebuild:
         drop_store(folder.url)
     stored = _read_or_drop(folder, output.tables(folder)[0], recipe)
     plan = make_plan(videos, absolute_path(root), folder, recipe, stored)
-    todo = jobs_to_do(plan)
-    if finished := len(videos) - sum(len(planned.rows) for planned in todo):
+    unfinished = find_unfinished_jobs(plan)
+    if finished := len(videos) - sum(len(planned.rows) for planned in unfinished):
         advance(finished)
-    folder.write(MARK, recipe.digest.encode())  # readers keep off from here on
-    for planned in _run(plan, todo, workers, cluster):
+    folder.write(UNFINISHED_FILE, recipe.digest.encode())  # from now on readers refuse the store
+    for planned in _run(plan, unfinished, workers, cluster):
         advance(len(planned.rows))
     return _finish(plan, output)
 
 
-def _checked(recipe: FieldRecipe) -> FieldRecipe:
-    """The recipe with the versions of this machine. Raises MoclipError where it has an unknown option."""
+def _with_versions(recipe: FieldRecipe) -> FieldRecipe:
+    """Check the recipe and add the library versions of this machine. Raises MoclipError for an unknown option."""
     choose_backend("h264", True, recipe.backend)
     if recipe.accumulate not in ACCUMULATE:
         raise MoclipError(f"unknown way to accumulate: {recipe.accumulate!r}", fix="use false, grid or pixel")
-    return replace(recipe, clip=float(recipe.clip), versions=versions(recipe.backend))
+    return replace(recipe, clip=float(recipe.clip), versions=field_versions(recipe.backend))
 
 
-def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe) -> Stored:
-    """Read what is stored under the same recipe; what is stored under another one is removed."""
+def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe) -> StoredState:
+    """Read the state of a store that was made with this recipe. Remove a store that was made with another one."""
     try:
         if json.loads(folder.read(DESCRIPTION_FILE))["attributes"]["recipe"] != recipe.digest:
             raise StoreError("made by another recipe", where=folder.url)
@@ -146,55 +148,51 @@ def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe) -
     except (OSError, ValueError, KeyError, StoreError):
         if not is_url(table_path):
             Path(table_path).unlink(missing_ok=True)
-        if not folder.exists(MARK) or folder.read(MARK) != recipe.digest.encode():
-            drop_store(folder.url)  # but not the unfinished work of a killed run with this recipe
+        if not folder.exists(UNFINISHED_FILE) or folder.read(UNFINISHED_FILE) != recipe.digest.encode():
+            drop_store(folder.url)  # but keep the unfinished work of a killed run with this recipe
         table, types = as_table(pd.DataFrame()), np.zeros(0, np.uint8)
-    return read_stored(folder, table, types)
+    return read_stored_state(folder, table, types)
 
 
-def _run(plan: Plan, todo: list[Planned], workers: int, cluster: Cluster | None) -> Iterator[Planned]:
-    """Do jobs, yielding each when its shard is in place; the longest are begun first."""
+def _run(plan: Plan, jobs: list[PlannedJob], workers: int, cluster: Cluster | None) -> Iterator[PlannedJob]:
+    """Run jobs, the longest first. Yield each when its shards are written."""
     frames = plan.clips["frames"].to_numpy()
-    todo = sorted(todo, key=lambda planned: -frames[planned.rows].sum())
+    jobs = sorted(jobs, key=lambda planned: -frames[planned.rows].sum())
     if cluster is not None:
-        jobs = (job_of(plan, planned) for planned in todo)
-        for number in cluster.run(write_shard_on_cluster, jobs):
-            yield todo[number]
+        for number in cluster.run(write_shard_on_cluster, (make_shard_job(plan, planned) for planned in jobs)):
+            yield jobs[number]
     elif workers:
-        yield from _run_processes(plan, todo, workers)
+        yield from _run_in_processes(plan, jobs, workers)
     else:
-        for planned in todo:
-            write_shard(job_of(plan, planned))
+        for planned in jobs:
+            write_shard(make_shard_job(plan, planned))
             yield planned
 
 
-def _run_processes(plan: Plan, todo: list[Planned], workers: int) -> Iterator[Planned]:
-    """The same in worker processes; a job whose process died is done again, a clip at a time."""
-    waiting = todo[::-1]  # worked off from the end
-    suspects: list[Planned] = []
-
-    def load(planned: Planned) -> Any:
-        return job_of(plan, planned)
-
+def _run_in_processes(plan: Plan, jobs: list[PlannedJob], workers: int) -> Iterator[PlannedJob]:
+    """Run jobs in worker processes. A job whose process died runs again, one clip at a time."""
+    waiting = jobs[::-1]  # taken from the end
+    suspects: list[PlannedJob] = []
+    make_job = functools.partial(make_shard_job, plan)
     with single_threaded_workers():
         while waiting:  # a new pool after each one that broke
-            for planned, _ in run_jobs_on_pool(write_shard, waiting, suspects, workers, load):
+            for planned, _ in run_jobs_on_pool(write_shard, waiting, suspects, workers, make_job):
                 yield planned
         for planned in suspects:
-            write_shard_by_clip(job_of(plan, planned))
+            write_shard_by_clip(make_shard_job(plan, planned))
             yield planned
 
 
 def _finish(plan: Plan, output: Output) -> pd.DataFrame:
-    """Fold the parts into the table and the frame types, and remove what no video uses any more."""
+    """Merge the parts into the table and the frame types, write both, and remove shards that no video uses."""
     folder, recipe, stored = plan.folder, plan.recipe, plan.stored
     types = np.zeros(max((job.first + job.count for job in plan.jobs), default=0) * recipe.shard_frames, np.uint8)
     written = {job.first for job in plan.jobs} & part_numbers(folder)
-    kept = np.concatenate([np.arange(0), *(job.rows for job in plan.jobs if job.first not in written)])
-    old = stored.table.iloc[plan.clips["stored"].to_numpy()[kept]]
-    for row in rows_of(old[["offset", "length"]]):
+    unchanged = np.concatenate([np.arange(0), *(job.rows for job in plan.jobs if job.first not in written)])
+    old_rows = stored.table.iloc[plan.clips["stored"].to_numpy()[unchanged]]
+    for row in rows_of(old_rows[["offset", "length"]]):
         types[row.offset : row.offset + row.length] = stored.types[row.offset : row.offset + row.length]
-    table = pd.concat([old, *_fold(folder, sorted(written), types)])
+    table = pd.concat([old_rows, *_read_parts(folder, sorted(written), types)])
     table = as_table(table.sort_values("id"))
     contents = contents_digest(table)
     _remove_unused(folder, {number for job in plan.jobs for number in range(job.first, job.first + job.count)})
@@ -202,27 +200,27 @@ def _finish(plan: Plan, output: Output) -> pd.DataFrame:
     for path in output.tables(folder):
         write_table(path, table)
     (folder / PARTS_FOLDER).clear()
-    if output.elsewhere:
+    if output.storage:
         write_link(output.zarr, folder.url, contents)
     return table
 
 
-def _fold(folder: Folder, written: Sequence[int], types: np.ndarray) -> Iterator[pd.DataFrame]:
-    """The rows of the parts, some at a time; their frames' types go into `types`."""
+def _read_parts(folder: Folder, first_shards: Sequence[int], types: np.ndarray) -> Iterator[pd.DataFrame]:
+    """Yield the rows of parts as tables of limited size, and put the types of their frames into `types`."""
     rows: list[dict[str, Any]] = []
-    for text in folder.read_many([part_name(first) for first in written]):
+    for text in folder.read_many([part_name(first) for first in first_shards]):
         for row in json.loads(text)["rows"]:
             letters = np.frombuffer(row.pop("types").encode(), np.uint8)
             types[row["offset"] : row["offset"] + len(letters)] = letters
             rows.append(row)
-        if len(rows) >= ROWS:
+        if len(rows) >= ROWS_IN_MEMORY:
             yield as_table(pd.DataFrame(rows))
             rows = []
     yield as_table(pd.DataFrame(rows))
 
 
 def _remove_unused(folder: Folder, used: set[int]) -> None:
-    """Remove shards that no video lies in, and what a killed run left aside."""
+    """Remove the files of shards without videos, and temporary files of killed runs."""
     names = {shard_name(number) for number in used}
     for name in folder.sizes(SHARDS_FOLDER):
         if name not in names:

@@ -1,6 +1,6 @@
-"""What an extraction has to do: where each clip lies in the store, and which shards are not as they should be.
+"""Plan an extraction: the slot of each clip in the store, and the shards that must be written.
 
-Nothing is written here. Clips are rows of a table until a job is made of them, so that millions can be planned.
+Nothing is written here. Clips stay rows of a table until a job is made of them, so that millions can be planned.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import pandas as pd
 from moclip.files.folders import Folder, join_path
 from moclip.motion.field import CODEC_CELL, grid_shape
 from moclip.store.layout import CHUNK_FRAMES, PARTS_FOLDER, SHARD_FRAMES, SHARDS_FOLDER, shard_name, short_digest
-from moclip.store.slots import Planned, by_shard, plan_slots
+from moclip.store.slots import PlannedJob, group_by_shard, plan_slots
 from moclip.store.table import rows_of
 
 
 @dataclass(frozen=True)
 class FieldRecipe:
-    """All that a stored field depends on, beside the video. Another recipe means another store.
+    """Everything that a stored field depends on, except the video. Fields of another recipe go into another store.
 
     Parameters
     ----------
-    canvas, cell : (height, width) that every field is scaled to, and side of a grid cell, px.
-    accumulate : False, or "grid" or "pixel" for displacements traced back to the I-frame so.
-    clip : px that the largest stored number stands for.
-    backend : auto and pyav read with PyAV, mvextractor with that where it is exact.
+    canvas, cell : (height, width) that every field is scaled to, and the side of a grid cell, px.
+    accumulate : False, or how displacements are traced back to the I-frame: "grid" or "pixel".
+    clip : the displacement in px that the largest stored number means.
+    backend : "auto", "pyav" or "mvextractor" (see `choose_backend`).
     shard_frames : frames in a shard, a multiple of 4.
-    versions : of the libraries that read videos; `extract` fills them in.
+    versions : names and versions of the libraries that read videos; `extract` fills them in.
     """
 
     canvas: tuple[int, int] = (240, 320)
@@ -55,7 +55,7 @@ class FieldRecipe:
 
 @dataclass(frozen=True)
 class ClipToExtract:
-    """A video to extract, and its place. `stored` is its row if the same fields already lie in that place."""
+    """A clip to extract, and its slot. `stored` is its row of the table if the slot already holds its fields."""
 
     id: str
     path: str
@@ -71,7 +71,7 @@ class ClipToExtract:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard's work (or the consecutive shards of one long video): `first` and `count` in shards."""
+    """A job for a worker: one shard, or all shards of one long video. `first` and `count` are numbers of shards."""
 
     store: str
     root: str
@@ -94,10 +94,10 @@ class ShardJob:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What a store holds: its table, the type of each frame, and the numbers of its shards and of its parts.
+class StoredState:
+    """The state of a store: its table, the type of each frame, and the numbers of its shards and parts.
 
-    A part is what an unfinished run says of the shards that begin with this number.
+    A part is a file in which an unfinished run records the contents of a job's shards. Its number is the first shard's.
     """
 
     table: pd.DataFrame
@@ -108,53 +108,53 @@ class Stored:
 
 @dataclass(frozen=True)
 class Plan:
-    """The places of all clips, cut into jobs.
+    """The slots of all clips, and the jobs that write them.
 
     Attributes
     ----------
-    clips : a row a video: the columns that `extract` is given, and offset, slots, key; `stored` is the row of the
-        store's table with the same fields in the same place, or -1.
+    clips : a row per video, with the columns that `extract` gets, and offset, slots and key. `stored` is the number of
+        the row of the store's table that has the same fields in the same slot, or -1.
     jobs : in the order of their shards.
     """
 
     folder: Folder
     root: str
     recipe: FieldRecipe
-    stored: Stored
+    stored: StoredState
     clips: pd.DataFrame
-    jobs: list[Planned]
+    jobs: list[PlannedJob]
 
 
 def part_name(first: int) -> str:
-    """The file that says what a shard holds, while the extraction runs."""
+    """Return the name of the part of the job whose first shard is `first`."""
     return f"{PARTS_FOLDER}/{first:06d}.json"
 
 
 def part_numbers(folder: Folder) -> frozenset[int]:
-    """The first shards of the parts that are there."""
+    """Return the numbers of the parts in a store."""
     stems = (Path(name).stem for name in folder.sizes(PARTS_FOLDER))
     return frozenset(int(stem) for stem in stems if stem.isdigit())
 
 
-def read_stored(folder: Folder, table: pd.DataFrame, types: np.ndarray) -> Stored:
-    """A store with this table and these frame types, and what else is in its folder."""
+def read_stored_state(folder: Folder, table: pd.DataFrame, types: np.ndarray) -> StoredState:
+    """Return the state of a store that has this table and these frame types."""
     names = (name.removeprefix(f"{SHARDS_FOLDER}/").split("/")[0] for name in folder.sizes(SHARDS_FOLDER))
     shards = frozenset(int(name) for name in names if name.isdigit())
-    return Stored(table, types, shards, part_numbers(folder))
+    return StoredState(table, types, shards, part_numbers(folder))
 
 
-def make_plan(videos: pd.DataFrame, root: str, folder: Folder, recipe: FieldRecipe, stored: Stored) -> Plan:
-    """Give each video its place, and find those whose fields lie there already."""
-    places = plan_slots(videos, CHUNK_FRAMES, recipe.shard_frames, stored.table)
+def make_plan(videos: pd.DataFrame, root: str, folder: Folder, recipe: FieldRecipe, stored: StoredState) -> Plan:
+    """Assign each video its slot, and find the videos whose fields are already there."""
+    slots = plan_slots(videos, CHUNK_FRAMES, recipe.shard_frames, stored.table)
     keys = pd.Series([short_digest(md5, recipe.digest) for md5 in videos["md5"]], dtype="str")
-    clips = videos.reset_index(drop=True).assign(offset=places["offset"], slots=places["slots"], key=keys)
-    clips["stored"] = _rows_stored(clips, stored.table)
-    jobs = by_shard(places["offset"].to_numpy(), places["slots"].to_numpy(), recipe.shard_frames)
+    clips = videos.reset_index(drop=True).assign(offset=slots["offset"], slots=slots["slots"], key=keys)
+    clips["stored"] = _stored_rows(clips, stored.table)
+    jobs = group_by_shard(slots["offset"].to_numpy(), slots["slots"].to_numpy(), recipe.shard_frames)
     return Plan(folder, root, recipe, stored, clips, jobs)
 
 
-def _rows_stored(clips: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
-    """For each clip the row of the table that has the same fields in the same place, or -1: int64 (clips,)."""
+def _stored_rows(clips: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Return for each clip the number of the table's row with the same fields in the same slot, or -1: int64 (n,)."""
     at = pd.Index(table["id"]).get_indexer(pd.Index(clips["id"]))
     same = at >= 0
     if same.any():
@@ -163,24 +163,27 @@ def _rows_stored(clips: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
     return np.where(same, at, -1)
 
 
-def jobs_to_do(plan: Plan) -> list[Planned]:
-    """The jobs whose shards do not hold exactly their clips."""
-    before = np.bincount(plan.stored.table["offset"] // plan.recipe.shard_frames, minlength=1)
-    return [job for job in plan.jobs if not _is_done(plan, job, before)]
+def find_unfinished_jobs(plan: Plan) -> list[PlannedJob]:
+    """Return the jobs whose shards do not hold exactly the planned clips."""
+    clips_in_shard = np.bincount(plan.stored.table["offset"] // plan.recipe.shard_frames, minlength=1)
+    return [job for job in plan.jobs if not _is_finished(plan, job, clips_in_shard)]
 
 
-def _is_done(plan: Plan, planned: Planned, before: np.ndarray) -> bool:
-    """`before` counts the clips of each shard in the table. A part, if there is one, overrules the table."""
+def _is_finished(plan: Plan, planned: PlannedJob, clips_in_shard: np.ndarray) -> bool:
+    """Return whether a job is finished, by its part if there is one, else by the table.
+
+    `clips_in_shard` counts the clips of each shard in the table.
+    """
     if planned.first in plan.stored.parts:
-        return _is_done_by_part(plan.folder, job_of(plan, planned))
+        return _is_finished_by_part(plan.folder, make_shard_job(plan, planned))
     shards = range(planned.first, planned.first + planned.count)
     rows = plan.clips["stored"].to_numpy()[planned.rows]
-    if (rows < 0).any() or before[planned.first : shards.stop].sum() != len(rows):
+    if (rows < 0).any() or clips_in_shard[planned.first : shards.stop].sum() != len(rows):
         return False
     return plan.stored.shards.issuperset(shards) or bool((plan.stored.table["status"].iloc[rows] != "ok").all())
 
 
-def _is_done_by_part(folder: Folder, job: ShardJob) -> bool:
+def _is_finished_by_part(folder: Folder, job: ShardJob) -> bool:
     part = _read_part(folder, job.first)
     if not part or part["shards"] != [folder.stamp(name) for name in job.shards]:
         return False
@@ -193,16 +196,16 @@ def _read_part(folder: Folder, first: int) -> dict[str, Any]:
     return part
 
 
-def job_of(plan: Plan, planned: Planned) -> ShardJob:
-    """A job with all that its worker needs."""
-    in_part: dict[str, dict[str, Any]] = {}
+def make_shard_job(plan: Plan, planned: PlannedJob) -> ShardJob:
+    """Return a planned job with everything that its worker needs."""
+    rows_in_part: dict[str, dict[str, Any]] = {}
     if planned.first in plan.stored.parts:
-        in_part = {row["id"]: row for row in _read_part(plan.folder, planned.first)["rows"]}
-    clips = tuple(_clip(plan, row, in_part) for row in rows_of(plan.clips.iloc[planned.rows]))
+        rows_in_part = {row["id"]: row for row in _read_part(plan.folder, planned.first)["rows"]}
+    clips = tuple(_clip_to_extract(plan, row, rows_in_part) for row in rows_of(plan.clips.iloc[planned.rows]))
     return ShardJob(plan.folder.url, plan.root, planned.first, planned.count, clips, plan.recipe)
 
 
-def _clip(plan: Plan, row: Any, in_part: Mapping[str, dict[str, Any]]) -> ClipToExtract:
+def _clip_to_extract(plan: Plan, row: Any, rows_in_part: Mapping[str, dict[str, Any]]) -> ClipToExtract:
     clip = ClipToExtract(
         id=row.id,
         path=join_path(plan.root, row.path),
@@ -214,22 +217,23 @@ def _clip(plan: Plan, row: Any, in_part: Mapping[str, dict[str, Any]]) -> ClipTo
         slots=int(row.slots),
         key=row.key,
     )
-    if clip.id in in_part and _same_fields(clip, in_part[clip.id]):
-        return replace(clip, stored=in_part[clip.id])
-    return replace(clip, stored=_row_of_table(plan.stored, int(row.stored))) if row.stored >= 0 else clip
+    if clip.id in rows_in_part and _has_same_fields(clip, rows_in_part[clip.id]):
+        return replace(clip, stored=rows_in_part[clip.id])
+    return replace(clip, stored=_stored_row(plan.stored, int(row.stored))) if row.stored >= 0 else clip
 
 
-def _same_fields(clip: ClipToExtract, row: Mapping[str, Any]) -> bool:
+def _has_same_fields(clip: ClipToExtract, row: Mapping[str, Any]) -> bool:
     return all(getattr(clip, name) == row[name] for name in ("id", "md5", "offset", "slots", "key"))
 
 
-def _row_of_table(stored: Stored, at: int) -> dict[str, Any]:
-    found = stored.table.iloc[[at]]
+def _stored_row(stored: StoredState, number: int) -> dict[str, Any]:
+    """Return a row of the table as a part records it."""
+    found = stored.table.iloc[[number]]
     row = {str(name): value for name, value in found.to_dict("records")[0].items()}
     types = stored.types[row["offset"] : row["offset"] + row["length"]]
-    return row | {"types": letters(types)}
+    return row | {"types": type_letters(types)}
 
 
-def letters(types: np.ndarray) -> str:
-    """Frame types as they stand in a part: a letter each."""
+def type_letters(types: np.ndarray) -> str:
+    """Return frame types as a string with one letter per frame."""
     return types.astype(np.uint8).tobytes().decode("ascii")

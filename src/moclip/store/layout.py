@@ -22,7 +22,8 @@ SHARD_FRAMES = 8192  # frames in a file, and the unit of work
 ZSTD_LEVEL = 1  # without a filter: Blosc's bitshuffle takes a quarter more bytes and a third more time
 MISSING = -128  # fill value: no stored field contains it, so frames that were never written cannot pass for zeros
 UNWRITTEN = 2**64 - 1  # start and size in a shard's index of a chunk that was never written
-PARTS_FOLDER = ".parts"  # exists while an extraction runs
+PARTS_FOLDER = ".parts"  # exists while an extraction is unfinished
+UNFINISHED_FILE = f"{PARTS_FOLDER}/recipe"  # the digest of an unfinished extraction's recipe
 FRAME_TYPES_FILE = "frame_type/c/0"
 DESCRIPTION_FILE = "field/zarr.json"
 SHARDS_FOLDER = "field/c"
@@ -146,9 +147,7 @@ def read_description(zarr_path: str | Path) -> dict[str, Any]:
         There is no store, its extraction is unfinished, or its contents differ from those that the link to it names.
     """
     folder, contents = follow_link(zarr_path)
-    unfinished = (
-        folder.exists(f"{PARTS_FOLDER}/recipe") if folder.local is None else (folder.local / PARTS_FOLDER).exists()
-    )
+    unfinished = folder.exists(UNFINISHED_FILE) if folder.local is None else (folder.local / PARTS_FOLDER).exists()
     if unfinished:
         raise StoreError("its extraction is unfinished", where=zarr_path, fix=RERUN_EXTRACTION)
     try:

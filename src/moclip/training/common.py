@@ -1,6 +1,6 @@
-"""What both trainings share: the best epoch, a random generator for each epoch, mixed precision.
+"""What the training of MV-TSN and of the fusion head share: the best epoch, random generators, mixed precision.
 
-The best epoch is chosen on the validation part of train; no training function ever sees the test split.
+The best epoch is chosen on the validation split. No training function gets the test split.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from torch import nn
 from moclip.errors import ModelError
 
 Log = Callable[[dict[str, float]], None]
-"""Takes one mapping an epoch: epoch (from 0), train_loss, train_top1, val_loss, val_top1."""
+"""Called after each epoch with its row: epoch (from 0), train_loss, train_top1, val_loss, val_top1."""
 
 
 class LossError(ModelError):
-    """The loss is no longer a number; `rows` are the clips of the step, by their numbers in the training split."""
+    """The loss is NaN or infinite. `rows` are the clips of the step, as row numbers of the training split."""
 
     rows: Sequence[int] = ()
 
     @classmethod
     def at(cls, epoch: int, step: int, rows: Sequence[int], fix: str) -> LossError:
-        """`epoch` and `step` count from 0."""
-        error = cls(f"the loss is no longer a number in epoch {epoch + 1}, step {step + 1}", fix=fix)
+        """Return the error for a step. `epoch` and `step` count from 0."""
+        error = cls(f"the loss is NaN or infinite in epoch {epoch + 1}, step {step + 1}", fix=fix)
         error.rows = rows
         return error
 
 
 class BestEpoch:
-    """Keeps the weights of the best epoch: highest val_top1, of equals the lowest val_loss, then the earliest."""
+    """Keeps the weights of the best epoch: the highest val_top1, then the lowest val_loss, then the earliest."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -54,12 +54,12 @@ def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
 
 
 def autocast_type(precision: str, device: torch.device, dense: bool = False) -> torch.dtype:
-    """The type that matrix products and convolutions of a training run in.
+    """Return the type that a training runs matrix products and convolutions in.
 
-    "auto" is bfloat16 on a GPU that calculates in it and float16 on another: one of compute capability 7.x emulates
-    bfloat16, slowly. On a CPU "auto" is float32: bfloat16 is faster there for some networks and slower for others
-    (docs/experiments.md). A `dense` network, of matrix products alone, gains wherever the CPU multiplies bfloat16
-    itself, and has it there. "fp16" is float32 on a CPU.
+    "auto" is bfloat16 on a GPU that supports it in hardware, and float16 on other GPUs (those of compute capability 7.x
+    emulate bfloat16 slowly). On a CPU "auto" is float32, because bfloat16 is faster for some networks and slower for
+    others (docs/experiments.md); for a `dense` network, which only has matrix products, it is bfloat16 if the CPU
+    has instructions for it. "fp16" is float32 on a CPU.
     """
     cpu = device.type == "cpu"
     if precision == "auto":

@@ -1,4 +1,4 @@
-"""Where networks run: on one device, or on several that train one network together, with a process each.
+"""Train one network on several devices, with a process on each.
 
 `accelerate launch` or `torchrun` starts the processes, and Accelerate connects them (docs/devices.md).
 """
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from moclip.errors import ModelError
+from moclip.models.device import pick_device, wants_cpu
 
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-untyped]
-from moclip.models.device import pick_device, wants_cpu
 
 
 class World:
-    """The processes that train one network, each on its own device: `size` of them, of which this one is `rank`.
+    """The processes that train one network together, each on its own device.
 
-    Without an `accelerator` this process trains alone.
+    `size` is their number, `rank` the number of this one. Without an `accelerator` there is only this process.
     """
 
     def __init__(self, device: torch.device, accelerator: Accelerator | None = None) -> None:
@@ -38,43 +38,42 @@ class World:
         self.size: int = accelerator.num_processes if accelerator else 1
 
     @property
-    def main(self) -> bool:
-        """Whether this is the one process that writes and reports."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` rows: contiguous, and as large as the others' or one row off."""
-        return slices(count, self.size)[self.rank]
+        """Return this process's share of `count` rows. Shares are contiguous, and differ by one row at most."""
+        return equal_slices(count, self.size)[self.rank]
 
     def distribute(self, model: nn.Module) -> nn.Module:
-        """`model` as DistributedDataParallel, whose backward pass averages the gradients of all processes.
+        """Wrap `model` in DistributedDataParallel, whose backward pass averages the gradients of all processes.
 
-        On GPUs its batch norms use the statistics of all processes; PyTorch has no such layer for CPUs.
+        On GPUs, batch norms use the statistics of all processes. PyTorch has no such layer for CPUs.
         """
         if self.accelerator is None:
             return model
         if self.device.type == "cuda":
-            from timm.layers import (
-                convert_sync_batchnorm,
-            )  # PyTorch's own drops the activation of timm's BatchNormAct2d
+            # PyTorch's own function drops the activation of timm's BatchNormAct2d
+            from timm.layers import convert_sync_batchnorm
 
             model = convert_sync_batchnorm(model)
         wrapped: nn.Module = self.accelerator.prepare_model(model)
         return wrapped
 
     def average_buffers(self, model: nn.Module) -> None:
-        """Average the running statistics of batch norms over the processes, each of which has seen its own clips."""
+        """Average the running statistics of batch norms over the processes, because each sees only its own clips."""
         if self.accelerator is not None:
             for buffer in model.buffers():
-                if buffer.is_floating_point():  # the others count batches, and are equal
+                if buffer.is_floating_point():  # integer buffers count batches and are equal everywhere
                     buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of the `tensor` of every process."""
+        """Return the sum of `tensor` over all processes."""
         return tensor if self.accelerator is None else self.accelerator.reduce(tensor, "sum")
 
     def agrees(self, text: str) -> bool:
-        """Whether every process passes the same `text`."""
+        """Return whether all processes pass the same `text`."""
         if self.accelerator is None:
             return True
         digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
@@ -82,10 +81,10 @@ class World:
 
 
 @contextmanager
-def join() -> Iterator[World]:
-    """Connect to the processes that were launched together with this one, if any.
+def join_processes() -> Iterator[World]:
+    """Connect to the processes that were started together with this one, if any.
 
-    Raises ModelError if there are fewer GPUs than processes, or another process is lost meanwhile.
+    Raises ModelError if there are fewer GPUs than processes, or if another process is lost.
     """
     device = pick_device()
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -113,19 +112,19 @@ def join() -> Iterator[World]:
     accelerator.end_training()
 
 
-def slices(count: int, parts: int) -> list[slice]:
-    """`count` rows in `parts` slices, whose sizes differ by one at most."""
+def equal_slices(count: int, parts: int) -> list[slice]:
+    """Divide `count` rows into `parts` slices whose sizes differ by one at most."""
     edges = np.linspace(0, count, parts + 1).round().astype(int).tolist()
     return [slice(start, end) for start, end in pairwise(edges)]
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the one to report an error: the first of those that fail."""
-    if not dist.is_initialized():  # what fails this early fails in every process
+    """Return whether this process fails first and should print the error. Call it once, when the process fails."""
+    if not dist.is_initialized():  # an error this early occurs in every process
         return os.environ.get("LOCAL_RANK", "0") == "0"
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
         return store.add("moclip/failed", 1) == 1
-    except RuntimeError:  # the process that hosts the store has ended, and has reported
+    except RuntimeError:  # the process that hosts the store has ended, and has printed its error
         return False

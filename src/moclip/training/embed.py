@@ -1,4 +1,4 @@
-"""A trained MV-TSN over clips: features and logits under the test protocol, and features of augmented views."""
+"""Run a trained MV-TSN on clips: features and logits under the test protocol, and features of augmented views."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def embed_protocol(
     device: torch.device,
     advance: Callable[[int], object] = lambda count: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, D) and logits (n, classes) under a test protocol: the mean over `segments` x `crops` pictures.
+    """Compute features (n, D) and logits (n, classes) under a test protocol: means over `segments` x `crops` views.
 
-    The model runs in eval mode; about `batch` pictures go through at once.
+    The model runs in eval mode, on about `batch` views at once. `advance` is called with the number of clips done.
     """
     model.to(device).eval()
     boxes = protocol_crops(fields.grid, crop, crops)
@@ -35,8 +35,8 @@ def embed_protocol(
     features = []
     for part, read in read_ahead(fields, parts, segments):
         grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
-        shown = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size)
-        features.append(model.encode(shown).float().unflatten(0, (len(part), -1)).mean(1))
+        views = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size)
+        features.append(model.encode(views).float().unflatten(0, (len(part), -1)).mean(1))
         advance(len(part))
     pooled = torch.cat(features)
     return pooled.cpu().numpy(), model.head(pooled).cpu().numpy()
@@ -55,13 +55,13 @@ def embed_view(
     generator: np.random.Generator,
     advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
-    """Features (n, D) of one augmented view: random frames of the segments, one random crop and flip a clip."""
+    """Compute features (n, D) of one augmented view: a random frame per segment, one random crop and flip per clip."""
     model.to(device).eval()
     parts = [clips[rows] for rows in slice_batches(len(clips), max(1, batch // segments))]
     features = []
     for part, read in read_ahead(fields, parts, segments, generator):
         boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
-        shown = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size)
-        features.append(model.encode(shown).float().unflatten(0, (len(part), segments)).mean(1))
+        views = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size)
+        features.append(model.encode(views).float().unflatten(0, (len(part), segments)).mean(1))
         advance(len(part))
     return torch.cat(features).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Training the fusion head on cached features: seconds, on any machine."""
+"""Train the fusion head on cached features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epo
 
 @dataclass(frozen=True)
 class FusionRecipe:
-    """The numbers of the head's training, as in params.yaml's group `fusion`."""
+    """The hyperparameters of the head's training, as in the group `fusion` of params.yaml."""
 
     lr: float
     weight_decay: float
@@ -26,47 +26,47 @@ class FusionRecipe:
     precision: str = "fp32"
 
 
-def train_fusion(
+def train_fusion_head(
     model: Fusion, train: FusionData, val: FusionData, recipe: FusionRecipe, device: torch.device, log: Log
 ) -> dict[str, float]:
-    """Train the head in place with AdamW, one random view of each clip an epoch; leaves the best epoch's weights.
+    """Train the head in place with AdamW, on one random view per clip and epoch. Return the row of the best epoch.
 
-    `val` has one view. Classes without a clip in `train` or `val` are no choice in here, so that nothing teaches the
-    head `text` that they never occur. Returns the best epoch's row. Raises LossError where the loss is no longer a
-    number.
+    `model` ends with the weights of that epoch. `val` has one view. Classes without a clip in `train` or `val` get
+    logits of minus infinity, so that the head `text` does not learn that they never occur. Raises LossError if the loss
+    is NaN or infinite.
     """
     model.to(device)
-    occur = torch.cat([train.labels, val.labels]).unique()
-    choices = torch.full((model.config.classes,), -torch.inf).index_fill_(0, occur, 0.0).to(device)
+    present = torch.cat([train.labels, val.labels]).unique()
+    absent_mask = torch.full((model.config.classes,), -torch.inf).index_fill_(0, present, 0.0).to(device)
     train, val = train.to(device), val.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    keeper = BestEpoch(model)
+    best = BestEpoch(model)
     pooled = None if model.pooling.attends else model.pooling(train.motion, train.stills)  # the same in every step
     for epoch in range(recipe.epochs):
         generator = epoch_generator(recipe.seed, epoch)
         order = torch.from_numpy(generator.permutation(len(train.labels))).to(device)
         view = torch.from_numpy(generator.integers(train.motion.shape[1], size=len(train.labels))).to(device)
         model.train()
-        shown = []
+        step_logits = []
         for rows in order.split(recipe.batch):
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 motion = train.motion[rows, view[rows]]
                 logits = model(motion, train.stills[rows]) if pooled is None else model.score(motion, pooled[rows])
-            logits = logits.float() + choices
-            shown.append(logits.detach())
-            optimiser.zero_grad(set_to_none=True)  # which need not look for the weights, as model.zero_grad does
+            logits = logits.float() + absent_mask
+            step_logits.append(logits.detach())
+            optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
             scaler.scale(functional.cross_entropy(logits, train.labels[rows])).backward()
             scaler.step(optimiser)
             scaler.update()
-        train_loss, train_top1 = _scores(torch.cat(shown), train.labels[order])
+        train_loss, train_top1 = _loss_and_top1(torch.cat(step_logits), train.labels[order])
         if not math.isfinite(train_loss):
-            raise _lost(epoch, shown, order, train.labels, recipe.batch)
+            raise _loss_error(epoch, step_logits, order, train.labels, recipe.batch)
         model.eval()
         with torch.inference_mode():
-            logits = model(val.motion[:, 0], val.stills) + choices
-        val_loss, val_top1 = _scores(logits, val.labels)
+            logits = model(val.motion[:, 0], val.stills) + absent_mask
+        val_loss, val_top1 = _loss_and_top1(logits, val.labels)
         row = {
             "epoch": epoch,
             "train_loss": train_loss,
@@ -74,21 +74,21 @@ def train_fusion(
             "val_loss": val_loss,
             "val_top1": val_top1,
         }
-        keeper.offer(row)
+        best.offer(row)
         log(row)
-    keeper.restore()
+    best.restore()
     model.eval()
-    return keeper.row
+    return best.row
 
 
-def _lost(epoch: int, shown: list[Tensor], order: Tensor, labels: Tensor, batch: int) -> LossError:
-    """Names the first step of an epoch whose loss is no number."""
-    losses = [_scores(logits, labels[rows])[0] for logits, rows in zip(shown, order.split(batch), strict=True)]
+def _loss_error(epoch: int, step_logits: list[Tensor], order: Tensor, labels: Tensor, batch: int) -> LossError:
+    """Return the error that names the first step of an epoch whose loss is NaN or infinite."""
+    steps = zip(step_logits, order.split(batch), strict=True)
+    losses = [_loss_and_top1(logits, labels[rows])[0] for logits, rows in steps]
     step = next((number for number, loss in enumerate(losses) if not math.isfinite(loss)), 0)
     return LossError.at(epoch, step, order.split(batch)[step].tolist(), "lower fusion.lr, or fusion.precision=fp32")
 
 
-def _scores(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Cross-entropy and top-1."""
+def _loss_and_top1(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     right = logits.argmax(1) == labels
     return functional.cross_entropy(logits, labels).item(), right.float().mean().item()

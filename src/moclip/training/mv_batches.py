@@ -1,4 +1,4 @@
-"""Batches of clips with their fields, read while the network works on the batch before."""
+"""Batches of clips with their fields. The next batch is read while the network works on the current one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 
 @dataclass(frozen=True)
 class MotionData:
-    """The store of motion fields, the clips to train on and those to choose the epoch on."""
+    """The store of motion fields, the clips to train on, and the clips to choose the best epoch on."""
 
     fields: SampledFields
     train: SplitClips
@@ -27,24 +27,25 @@ def read_ahead(
     generator: np.random.Generator | None = None,
     share: Callable[[int], slice] = lambda count: slice(count),
 ) -> Iterator[tuple[SplitClips, np.ndarray]]:
-    """Each batch with the fields of its `share` (n * segments, 2, gh, gw) int8, read while you work on the one before.
+    """Yield each batch with its fields: int8 (n * segments, 2, rows, columns). The next batch is read ahead.
 
-    Frames are drawn for the whole batch.
+    `share` gives the rows of a batch whose fields are read, by default all. The frames are drawn for the whole batch,
+    so they do not depend on the share.
     """
 
-    def begin(batch: SplitClips) -> Callable[[], np.ndarray]:
+    def start_read(batch: SplitClips) -> Callable[[], np.ndarray]:
         return fields.read_async(batch, segments, generator, share(len(batch)))
 
-    waiting = begin(batches[0])
+    finish_read = start_read(batches[0])
     for number, batch in enumerate(batches):
-        read = waiting()
+        batch_fields = finish_read()
         if number + 1 < len(batches):
-            waiting = begin(batches[number + 1])
-        yield batch, read
+            finish_read = start_read(batches[number + 1])
+        yield batch, batch_fields
 
 
 def slice_batches(count: int, batch: int, least: int = 1) -> list[slice]:
-    """`count` rows in slices of `batch`; a last slice of fewer than `least` rows joins the one before."""
+    """Divide `count` rows into slices of `batch` rows. A last slice of fewer than `least` joins the one before."""
     starts = list(range(0, count, batch))
     if len(starts) > 1 and count - starts[-1] < least:
         starts.pop()

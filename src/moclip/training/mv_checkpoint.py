@@ -1,4 +1,4 @@
-"""The checkpoint that a killed training of MV-TSN resumes from."""
+"""Save and load the checkpoint that a killed training of MV-TSN resumes from."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """The file that a training is resumed from. It is resumed only by a run with the same `fingerprint`.
+    """The checkpoint of a training run. Only a run with the same `fingerprint` resumes from it.
 
-    `seconds` is the least time between two of them: an epoch of a small run takes less time than its checkpoint.
+    `seconds` is the least time between two checkpoints, because saving one can take longer than a short epoch.
     """
 
     def __init__(self, path: Path, fingerprint: str, seconds: float) -> None:
         self.path, self.fingerprint, self.seconds = path, fingerprint, seconds
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
 
-    def due(self) -> bool:
-        return time.monotonic() - self.saved >= self.seconds
+    def is_due(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.seconds
 
     def save(self, training: MvTsnTraining) -> None:
         optimiser = training.optimiser.state_dict()
@@ -48,10 +48,10 @@ class Checkpoint:
             "scaler": training.scaler.state_dict(),  # empty except in float16
         }
         save_weights(self.path, tensors, json.loads(json.dumps(plain)))
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
 
     def resume(self, training: MvTsnTraining) -> None:
-        """Bring a new `training` to where the file's run was; without a file of the same run it stays as it is."""
+        """Load the state of the file into a new `training`. Do nothing if there is no file with this fingerprint."""
         try:
             tensors, plain = load_weights(self.path, "train_mv")
         except ModelError:

@@ -1,4 +1,4 @@
-"""The numbers of a training of MV-TSN, and a text that is equal when a checkpoint may be resumed."""
+"""The hyperparameters of MV-TSN's training, and the fingerprint that decides whether a checkpoint may be resumed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class MvTsnRecipe:
-    """The numbers of MV-TSN's training, as in params.yaml's group `tsn`."""
+    """The hyperparameters of MV-TSN's training, as in the group `tsn` of params.yaml."""
 
     segments: int
     epochs: int
-    batch: int  # clips, of all processes together
+    batch: int  # clips per step, over all processes
     lr: float
     eps: float
     weight_decay: float
@@ -25,10 +25,10 @@ class MvTsnRecipe:
     precision: str
     test_crop: float
     seed: int
-    accumulate: int = 1  # parts of a batch that go through the network one after the other
+    accumulate: int = 1  # parts of a batch that are processed one after the other
     compile: bool = False
 
 
 def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:
-    """A text that is equal exactly if a checkpoint may be resumed: the recipe and all other inputs."""
+    """Return a text of the recipe and all other inputs. A checkpoint may be resumed if it is the same."""
     return json.dumps({"recipe": asdict(recipe), **inputs}, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""Training MV-TSN on the store of motion fields."""
+"""Train MV-TSN on the store of motion fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn, parameter_groups
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
-from moclip.training.distributed import World, slices
+from moclip.training.distributed import World, equal_slices
 from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
@@ -24,15 +24,14 @@ from moclip.training.mv_recipe import MvTsnRecipe
 def train_mv_tsn(
     model: MvTsn, data: MotionData, recipe: MvTsnRecipe, world: World, checkpoint: Checkpoint, log: Log
 ) -> dict[str, float]:
-    """Train `model` in place and leave it with the weights of its best epoch on `data.val`. Returns that epoch's row.
+    """Train `model` in place. It ends with the weights of the best epoch on `data.val`. Return that epoch's row.
 
-    `log` gets one row an epoch (from the first on, also after a resume): epoch, lr, train_loss, train_top1, val_loss,
-    val_top1. The checkpoint of the last epoch stays: remove it once the model is saved, so that a kill in between does
-    not cost the training.
+    `log` gets a row per epoch: epoch, lr, train_loss, train_top1, val_loss, val_top1. A resumed run logs the earlier
+    epochs again. The last epoch's checkpoint stays: remove it after you have saved the model, so that a kill in between
+    does not cost the training.
 
-    The processes of a `world` share every batch and end with the same weights and rows; the main one writes the
-    checkpoint. Raises LossError if the loss is no longer a number, and ModelError if the processes cannot train
-    together.
+    The processes of `world` share every batch and end with the same weights and rows. The main process writes the
+    checkpoint. Raises LossError if the loss is NaN or infinite, and ModelError if the processes cannot train together.
     """
     training = MvTsnTraining(model, data, recipe, world)
     checkpoint.resume(training)
@@ -43,8 +42,8 @@ def train_mv_tsn(
     for row in training.history:
         log(row)
     for epoch in range(len(training.history), recipe.epochs):
-        log(training.epoch(epoch))
-        if world.main and (checkpoint.due() or epoch + 1 == recipe.epochs):
+        log(training.train_epoch(epoch))
+        if world.is_main and (checkpoint.is_due() or epoch + 1 == recipe.epochs):
             checkpoint.save(training)
     training.best.restore()
     model.eval()
@@ -52,24 +51,24 @@ def train_mv_tsn(
 
 
 class MvTsnTraining:
-    """One training run: the network, its optimiser, and the rows of the epochs that are done (`history`)."""
+    """The state of a training run: the network, its optimiser, and the rows of finished epochs (`history`)."""
 
     def __init__(self, model: MvTsn, data: MotionData, recipe: MvTsnRecipe, world: World) -> None:
         self.data, self.recipe, self.world, self.device = data, recipe, world, world.device
         self._check_processes()
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.forward = _compiled(model) if recipe.compile else world.distribute(model)
-        self.optimiser = optimiser_for(model, recipe)
-        self.scheduler = step_schedule(self.optimiser, recipe)
+        self.optimiser = make_optimiser(model, recipe)
+        self.scheduler = make_scheduler(self.optimiser, recipe)
         self.dtype = autocast_type(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.best = BestEpoch(model)
         self.history: list[dict[str, float]] = []
 
-    def epoch(self, number: int) -> dict[str, float]:
+    def train_epoch(self, number: int) -> dict[str, float]:
         """Train one epoch (from 0), validate, and return the epoch's row."""
         lr = float(max(self.scheduler.get_last_lr()))
-        train_loss, train_top1 = self._train(number)
+        train_loss, train_top1 = self._run_steps(number)
         self.scheduler.step()
         val_loss, val_top1 = self._validate()
         row: dict[str, float] = {
@@ -84,8 +83,11 @@ class MvTsnTraining:
         self.best.offer(row)
         return row
 
-    def _train(self, epoch: int) -> tuple[float, float]:
-        """Mean loss and top-1 of all clips. Every process draws the same batches and works on its share."""
+    def _run_steps(self, epoch: int) -> tuple[float, float]:
+        """Run all steps of an epoch. Return the mean loss and top-1 of all clips.
+
+        All processes draw the same batches. Each works on its share of a batch.
+        """
         clips, recipe, world = self.data.train, self.recipe, self.world
         generator = epoch_generator(recipe.seed, epoch)
         torch.manual_seed(int(generator.integers(2**31)) + world.rank)  # dropout
@@ -93,43 +95,43 @@ class MvTsnTraining:
         batches = [order[rows] for rows in slice_batches(len(clips), recipe.batch, 2 * world.size)]
         reads = read_ahead(self.data.fields, [clips[rows] for rows in batches], recipe.segments, generator, world.share)
         self.model.train()
-        totals = np.zeros(2)  # loss and correct answers
+        totals = np.zeros(2)  # summed loss, and number of correct answers
         for step, (batch, read) in enumerate(reads):
             own = world.share(len(batch))
             boxes = random_crops(len(batch), self.data.fields.grid, recipe.crops, recipe.flip, generator)[own]
             grids = torch.from_numpy(read).to(self.device)
-            shown = crop_and_resize(grids, boxes.repeat(recipe.segments), self.model.config.size)
+            views = crop_and_resize(grids, boxes.repeat(recipe.segments), self.model.config.size)
             labels = torch.from_numpy(batch.labels[own]).to(self.device)
-            totals += self._step(shown.unflatten(0, (len(labels), -1)), labels, len(batch))
+            totals += self._step(views.unflatten(0, (len(labels), -1)), labels, len(batch))
             if not np.isfinite(totals).all():
                 raise LossError.at(epoch, step, batches[step][own].tolist(), "lower tsn.lr, or tsn.precision=fp32")
         world.average_buffers(self.model)
-        loss, right = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
-        return loss / len(clips), right / len(clips)
+        loss, correct = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
+        return loss / len(clips), correct / len(clips)
 
-    def _step(self, shown: Tensor, labels: Tensor, batch: int) -> tuple[float, float]:
-        """One step of the optimiser; returns the summed loss and the correct answers of this process.
+    def _step(self, views: Tensor, labels: Tensor, batch: int) -> tuple[float, float]:
+        """Make one step of the optimiser. Return this process's summed loss and number of correct answers.
 
-        `shown` (n, S, C, size, size) float32 and `labels` (n,) are this process's share of a batch of `batch` clips.
+        `views` (n, S, C, size, size) float32 and `labels` (n,) are this process's share of a batch of `batch` clips.
         """
-        parts = max(1, min(self.recipe.accumulate, batch // (2 * self.world.size)))  # BatchNorm needs two clips each
+        parts = max(1, min(self.recipe.accumulate, batch // (2 * self.world.size)))  # BatchNorm needs two clips a part
         clips = batch / self.world.size  # gradients are averaged over the processes
-        loss_sum, right = 0.0, 0.0
+        loss_sum, correct = 0.0, 0.0
         self.optimiser.zero_grad(set_to_none=True)
-        for part in slices(len(labels), parts):
+        for part in equal_slices(len(labels), parts):
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                logits = self.forward(shown[part])
+                logits = self.forward(views[part])
             loss = functional.cross_entropy(logits.float(), labels[part], reduction="sum")
             self.scaler.scale(loss / clips).backward()
             loss_sum += loss.item()
-            right += (logits.argmax(1) == labels[part]).sum().item()
+            correct += (logits.argmax(1) == labels[part]).sum().item()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return loss_sum, right
+        return loss_sum, correct
 
     @torch.inference_mode()
     def _validate(self) -> tuple[float, float]:
-        """Loss and top-1 of the validation clips; each is scored by one process."""
+        """Return the loss and top-1 of the validation clips. Each clip is scored by one process."""
         clips, recipe, model = self.data.val, self.recipe, self.model
         own = self.world.share(len(clips))
         scores = torch.zeros(len(clips), len(model.config.classes), device=self.device)
@@ -155,21 +157,21 @@ class MvTsnTraining:
             )
 
 
-def optimiser_for(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
-    """Adam with the recipe's parameter groups."""
+def make_optimiser(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
+    """Return Adam with the recipe's parameter groups."""
     groups = parameter_groups(
         model, recipe.lr, recipe.weight_decay, recipe.lr_mult_head, recipe.lr_mult_stem, recipe.lr_mult_rest
     )
     return torch.optim.Adam(groups, eps=recipe.eps)
 
 
-def step_schedule(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe) -> torch.optim.lr_scheduler.LRScheduler:
-    """Divides the learning rates by ten at each of the recipe's epochs."""
+def make_scheduler(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return a schedule that divides the learning rates by ten at each epoch in `recipe.lr_steps`."""
     return torch.optim.lr_scheduler.MultiStepLR(optimiser, sorted(recipe.lr_steps), gamma=0.1)
 
 
 def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:
-    """`model` through torch.compile. Raises ModelError at the first batch if compiling fails."""
+    """Return the compiled `model`. It raises ModelError at the first batch if compiling fails."""
     forward = torch.compile(model)
 
     def call(fields: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class Geometry(NamedTuple):
     top: int = 0
 
     @property
-    def shown(self) -> tuple[int, int]:
+    def shown_size(self) -> tuple[int, int]:
         """Width and height in px, turned as shown."""
         return (self.height, self.width) if self.orientation.swaps else (self.width, self.height)
 

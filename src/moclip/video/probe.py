@@ -81,7 +81,7 @@ def probe(path: str | Path) -> VideoInfo:
         read = _record_packets(read_packets(container, stream, errors), packets)
         for picture, geometry in checked_pictures(path, stream, read, errors):
             pictures.append(_Picture(picture.pts, picture_type(picture), picture.key_frame, picture.is_corrupt))
-            size = geometry.shown
+            size = geometry.shown_size
         codec, rate = stream.codec_context.name, stream.average_rate or stream.guessed_rate or 0
     check_frame_count(path, len(pictures))
     damage = _describe_damage(packets, pictures, errors)

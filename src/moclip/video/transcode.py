@@ -68,7 +68,7 @@ def transcode_clip(source: str | Path, target: str | Path, key: str = "") -> Non
             if isinstance(error, OSError):
                 what = f"cannot be written: {error_text(error)}"
                 raise MoclipError(what, where=target, fix="make room for it") from error
-            raise VideoError(f"its pictures cannot be encoded anew ({error_text(error)})", where=source) from error
+            raise VideoError(f"its pictures cannot be re-encoded ({error_text(error)})", where=source) from error
 
 
 def _encode(path: Path, pictures: Iterator[Any], frame_duration: Fraction, key: str) -> None:

@@ -56,8 +56,8 @@ def transcode_clips(
     failures_file = folder / _FAILURES_FILE
     failures_file.unlink(missing_ok=True)  # written last: without it the folder is incomplete
     with ThreadPoolExecutor(workers) as threads:  # hashing releases the GIL
-        made = threads.map(lambda clip: _make_job(join_path(root, clip), folder / transcoded_name(clip)), clips)
-        jobs = dict(zip(clips, made, strict=True))
+        made_jobs = threads.map(lambda clip: _make_job(join_path(root, clip), folder / transcoded_name(clip)), clips)
+        jobs = dict(zip(clips, made_jobs, strict=True))
     failures = {clip: job for clip, job in jobs.items() if isinstance(job, str)}
     clip_of = {
         job: clip for clip, job in jobs.items() if isinstance(job, _TranscodeJob) and not has_key(job.target, job.key)
