@@ -258,6 +258,21 @@ def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrase
         read_phrases(tmp_path / "phrases.json", ["Run"])
 
 
+def test_each_text_of_a_class_counts_the_same(folder: Path) -> None:
+    """However long its features are (arXiv 2103.00020, section 3.1.4)."""
+    change_weights(folder, lambda tensors: tensors | {"text_model.final_layer_norm.bias": torch.linspace(-2, 2, 16)})
+    clip = ClipEncoder(str(folder))
+    phrases = {"One": ["a", "bcdefgh"], "Two": ["zz"]}
+    found = text_features(clip, ["One", "Two"], phrases, ["{}", "it is {}!"])
+    for name, feature in zip(phrases, found, strict=True):
+        raw = clip.encode_text([form.format(text) for text in phrases[name] for form in ("{}", "it is {}!")])
+        lengths = np.linalg.norm(raw, axis=1)
+        mean = (raw / lengths[:, None]).mean(axis=0)
+        np.testing.assert_allclose(feature, mean / np.linalg.norm(mean), atol=1e-6)
+        unweighted = raw.mean(axis=0) / np.linalg.norm(raw.mean(axis=0))
+        assert np.abs(feature - unweighted).max() > 1e-4, "the lengths differ enough for this test"
+
+
 def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, names = ClipEncoder(str(folder)), ["red", "green", "blue"]
     phrases = {name: [name] for name in names}

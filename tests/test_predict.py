@@ -17,13 +17,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.data.sampling import motion_frames, pick_motion, segment_frames
 from moclip.errors import DatasetError, MoclipError, VideoError
 from moclip.inference import predictor as predictor_module
-from moclip.inference.bundle import load_bundle
-from moclip.inference.clip_input import ClipInput, read_or_reason
+from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
-from moclip.models.fusion import FusionConfig, TextFusion
+from moclip.models.class_texts import phrase, text_features
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.fusion import ConcatFusion, FusionConfig, TextFusion
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import dequantise
@@ -42,6 +45,8 @@ from tests import dying
 from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
 from tests.test_terminal import HEAVY, imported
+from tests.test_training import sharpened
+from tests.tiny_clip import tiny_clip
 
 
 def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
@@ -50,10 +55,27 @@ def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def predictor(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    run("moclip", "export", folder, cwd=finished)
-    return load_bundle(folder)
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Small networks with random weights, for what does not depend on their answers."""
+    clip, classes = ClipEncoder(str(tiny_clip(tmp_path_factory.mktemp("clip")))), ("left", "right", "up")
+    torch.manual_seed(0)
+    mv_tsn = sharpened(MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)))
+    return Predictor(
+        mv_tsn=mv_tsn,
+        fusion=ConcatFusion(FusionConfig(mv_tsn.width, clip.width, 16, len(classes), 0.5)).eval(),
+        clip=clip,
+        classes=classes,
+        text=text_features(clip, classes, {name: [name] for name in classes}, ["a {}"]),
+        logit_scale=20.0,
+        prompts=("a {}",),
+        fields=FieldSettings(transcode=False, canvas=(240, 320), cell=8, clip=20.0, accumulate=False),
+        views=ViewSettings(segments=3, crops=1, crop=0.875, stills=1, choice="middle", seed=0),
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return encode(tmp_path_factory.mktemp("clip") / "a.avi", moving_texture(20, (64, 80), (3, 1)))
 
 
 # ------------------------------------------------------------------------------------------------ what it says
@@ -108,25 +130,24 @@ def test_a_clip_that_goes_wrong_costs_itself_alone(finished: Path, tmp_path: Pat
 
 
 def test_a_decoder_that_crashes_costs_its_clip_alone(
-    predictor: Predictor, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
+    clips = [Path(shutil.copy(clip, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
     monkeypatch.setattr(predictor_module, "read_or_reason", dying.read_input_or_die)
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     found = list(predictor.predict_in_processes(clips, workers=2))
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
     assert problems == {str(clips[0]): DECODER_DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
-    usual = predictor(source).logits["fusion"]
+    usual = predictor(clip).logits["fusion"]
     for one in found:
         if isinstance(one, Prediction):
             np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
 
 
 def test_what_goes_wrong_while_answering_is_the_clips_reason(
-    predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips = sorted((finished / "data/demo/videos").rglob("*.avi"))[:3]
+    clips = [clip] * 3
     read = [read_or_reason(predictor._job(path)) for path in clips]
     assert isinstance(read[1], ClipInput)
     read[1].stills[0] = np.zeros((0, 0, 3), np.uint8)  # which CLIP's processor cannot take
@@ -251,10 +272,7 @@ def test_labels_are_scored_without_training(finished: Path) -> None:
     )
 
 
-def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, finished: Path) -> None:
-    from moclip.models.class_texts import phrase
-
-    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, clip: Path) -> None:
     with pytest.raises(MoclipError, match="at least two labels"):
         predictor.with_labels(["a horse"])
     free = predictor.with_labels([phrase(name) for name in predictor.classes])
@@ -263,14 +281,54 @@ def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predicto
     )
 
 
-def test_the_text_head_scores_labels_too(predictor: Predictor, finished: Path) -> None:
+def test_the_text_head_scores_labels_too(predictor: Predictor, clip: Path) -> None:
     about = FusionConfig(predictor.mv_tsn.width, predictor.text.shape[1], 16, len(predictor.classes), 0.5)
     head = TextFusion(about, torch.from_numpy(predictor.text), predictor.logit_scale).eval()
-    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     found = dataclasses.replace(predictor, fusion=head).with_labels(["a red ball", "a blue ball"])(clip)
     assert set(found.probabilities) == {"fusion", "zero_shot"}
     fused, zero_shot = found.probabilities["fusion"], found.probabilities["zero_shot"]
     np.testing.assert_allclose(fused, zero_shot, atol=1e-5, err_msg="untrained, it is zero-shot CLIP")
+
+
+def test_every_still_counts_the_same_however_long_its_features(predictor: Predictor) -> None:
+    """Zero-shot CLIP on several stills, and the fusion head on them, by hand."""
+    rng = np.random.default_rng(0)
+    stills = [np.zeros((40, 50, 3), np.uint8), np.full((40, 50, 3), 255, np.uint8), rng.integers(256, size=(40, 50, 3))]
+    stills[2] = stills[2].astype(np.uint8)
+    levels = rng.integers(-127, 128, (4, 2, 30, 40), np.int8)
+    found = predictor.classify(ClipInput(levels, stills))
+    raw = predictor.clip.encode_images(stills)
+    units = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    mean = units.mean(axis=0)
+    assert np.linalg.norm(mean) < 0.99, "the stills differ enough for this test"
+    expected = 20.0 * predictor.text @ (mean / np.linalg.norm(mean))
+    np.testing.assert_allclose(found.logits["zero_shot"], expected, atol=1e-4)
+    shares = np.exp(expected - expected.max())
+    np.testing.assert_allclose(found.probabilities["zero_shot"], shares / shares.sum(), atol=1e-5)
+    with torch.inference_mode():
+        boxes = protocol_crops((30, 40), 0.875, 1)
+        motion = predictor.mv_tsn.features(crop_and_resize(torch.from_numpy(levels), boxes, 32)).mean(0, keepdim=True)
+        fusion = predictor.fusion(motion, torch.from_numpy(units)[None])[0].numpy()
+        mv_tsn = predictor.mv_tsn.head(motion)[0].numpy()
+    np.testing.assert_allclose(found.logits["fusion"], fusion, atol=1e-4)
+    np.testing.assert_allclose(found.logits["mv_tsn"], mv_tsn, atol=1e-4)
+
+
+def test_ten_crops_are_averaged_as_in_the_protocol(predictor: Predictor) -> None:
+    levels = np.random.default_rng(0).integers(-127, 128, (3, 2, 30, 40), np.int8)
+    given = ClipInput(levels, [np.zeros((40, 50, 3), np.uint8)])
+    views = dataclasses.replace(predictor.views, crops=10)
+    found = dataclasses.replace(predictor, views=views).classify(given)
+    boxes = protocol_crops((30, 40), 0.875, 10)
+    with torch.inference_mode():
+        features = [
+            predictor.mv_tsn.features(crop_and_resize(torch.from_numpy(levels[segment : segment + 1]), box, 32))
+            for segment in range(3)
+            for box in (boxes[number : number + 1] for number in range(10))
+        ]
+        expected = predictor.mv_tsn.head(torch.cat(features).mean(0))
+    np.testing.assert_allclose(found.logits["mv_tsn"], expected, atol=1e-4)
+    assert np.abs(predictor.classify(given).logits["mv_tsn"] - found.logits["mv_tsn"]).max() > 1e-4
 
 
 # --------------------------------------------------------------------------------- one decoding, the same input
@@ -300,12 +358,11 @@ def test_a_clip_whose_first_frames_do_not_decode_is_cut_as_in_the_store(predicto
 
 
 def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
-    predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    before = predictor.read(path)
+    before = predictor.read(clip)
     monkeypatch.setattr(vectors, "BUFFERED_BYTES", 1000)
-    after = predictor.read(path)
+    after = predictor.read(clip)
     np.testing.assert_array_equal(after.levels, before.levels)
     np.testing.assert_array_equal(after.stills[0], before.stills[0])
 
