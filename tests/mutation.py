@@ -16,6 +16,7 @@ import argparse
 import ast
 import copy
 import importlib
+import itertools
 import json
 import os
 import random
@@ -196,6 +197,7 @@ def drawn(seed: int, count: int) -> list[Mutant]:
         share = round((count - len(chosen)) * lines[name] / left)
         chosen += rng.sample([mutant for path in files[name] for mutant in mutants_of(path)], share)
         left -= lines[name]
+    rng.shuffle(chosen)  # a run that is stopped has seen a fair part
     return chosen
 
 
@@ -247,23 +249,21 @@ def measure(project: Path, jobs: int) -> None:
     seconds = {node: took for node, took in seconds.items() if node not in bad}
     found = CoverageData(str(data))
     found.read()
+    tests = {context: _tests_of(context, seconds) for context in found.measured_contexts()}
     table: dict[str, dict[int, list[str]]] = {}
     for name in found.measured_files():
         by_line = table[str(Path(name).relative_to(project))] = {}
         for line, contexts in found.contexts_by_lineno(name).items():
-            by_line[line] = sorted(_tests_of(contexts, seconds))
+            by_line[line] = sorted(set().union(*(tests[context] for context in contexts)))
     (WORK / "lines.json").write_text(json.dumps(table))
     (WORK / "seconds.json").write_text(json.dumps(seconds))
 
 
-def _tests_of(contexts: Sequence[str], seconds: dict[str, float]) -> set[str]:
-    """The tests of some contexts; what one test's set-up runs is often shared by all of its file."""
-    tests = set()
-    for context in contexts:
-        node, _, phase = context.rpartition(" ")
-        shared = (other for other in seconds if other.startswith(node.split("::")[0] + "::"))
-        tests |= {node, *shared} if phase == "(setup)" else {node}
-    return tests & seconds.keys()
+def _tests_of(context: str, seconds: dict[str, float]) -> set[str]:
+    """The tests of a context; what one test's set-up runs is often shared by all of its file."""
+    node, _, phase = context.rpartition(" ")
+    file = node.split("::")[0] + "::"
+    return {test for test in seconds if test == node or (phase == "(setup)" and test.startswith(file))}
 
 
 def surroundings(project: Path) -> dict[str, str]:
@@ -315,7 +315,7 @@ def run_tests(tests: Sequence[str], project: Path) -> NoReturn:
         os._exit(code)
 
 
-def run_all(mutants: Sequence[Mutant], jobs: int) -> dict[Mutant, str]:
+def run_all(mutants: Sequence[Mutant], jobs: int, most: float) -> dict[Mutant, str]:
     """How each mutant ended: "failed", "hung", "passed" (survived) or "not run" (survived: no test gets there)."""
     lines, seconds = (json.loads((WORK / name).read_text()) for name in ("lines.json", "seconds.json"))
     ended: dict[Mutant, str] = {}
@@ -324,7 +324,7 @@ def run_all(mutants: Sequence[Mutant], jobs: int) -> dict[Mutant, str]:
     while waiting or running:
         while waiting and free:
             turn, mutant = waiting.pop(0)
-            tests = tests_for(mutant, lines.get(mutant.path, {}))
+            tests = quickest(tests_for(mutant, lines.get(mutant.path, {})), seconds, most)
             if not tests:
                 ended[mutant] = "not run"
                 continue
@@ -332,7 +332,7 @@ def run_all(mutants: Sequence[Mutant], jobs: int) -> dict[Mutant, str]:
             write_mutant(mutant, project, turn)
             pid = os.fork()
             if not pid:
-                run_tests(sorted(tests, key=lambda test: (seconds[test], test)), project)
+                run_tests(tests, project)
             running[pid] = mutant, project, time.monotonic() + 60 + 4 * sum(seconds[test] for test in tests)
         for pid, (mutant, project, until) in list(running.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
@@ -356,6 +356,15 @@ def tests_for(mutant: Mutant, by_line: dict[str, list[str]]) -> set[str]:
     return {test for line in wanted for test in by_line.get(str(line), ())}
 
 
+def quickest(tests: set[str], seconds: dict[str, float], most: float) -> list[str]:
+    """The quickest of the tests, up to so many seconds; a single one may take longer."""
+    ordered = sorted(tests, key=lambda test: (seconds[test], test))
+    sums = itertools.accumulate(seconds[test] for test in ordered)
+    return ordered[:1] + [
+        test for test, total in zip(ordered[1:], itertools.islice(sums, 1, None), strict=True) if total <= most
+    ]
+
+
 def print_table(ended: dict[Mutant, str]) -> None:
     caught = {mutant for mutant, how in ended.items() if how in ("failed", "hung")}
     print(f"\n{'package':12}{'mutants':>8}{'caught':>8}")
@@ -374,6 +383,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--most", type=float, default=60, help="seconds of tests for a mutant, the quickest first")
     parser.add_argument("--reuse", action="store_true", help="take the lines that the last run found")
     parser.add_argument("--file", default="", help="only mutants of files whose path has this in it")
     given = parser.parse_args()
@@ -383,7 +393,7 @@ def main() -> None:
         measure(copy_project(WORK / "copy0"), given.jobs)
     for name in ("pytest", "hypothesis", "xdist", *LIBRARIES):
         importlib.import_module(name)
-    print_table(run_all(mutants, given.jobs))
+    print_table(run_all(mutants, given.jobs, given.most))
 
 
 if __name__ == "__main__":

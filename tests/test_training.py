@@ -19,6 +19,8 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import random_crops
 from moclip.data.sampling import motion_frames, segment_frames
 from moclip.errors import ModelError
+from moclip.inference.embed_views import Views, ViewsWorker
+from moclip.inference.encode import EncodingPart
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
@@ -387,6 +389,41 @@ def test_an_augmented_view_is_the_mean_over_its_segments(data: MotionData) -> No
             shown = shown.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None]
         with torch.inference_mode():
             np.testing.assert_allclose(found[row], model.features(shown).mean(0), atol=1e-4)
+
+
+def test_parts_of_the_clips_are_embedded_as_the_whole(data: MotionData, tmp_path: Path) -> None:
+    """Under the protocol, and as augmented views, which are drawn anew for each part."""
+    model, reader = sharpened(network()), data.fields.reader
+    model.save(tmp_path / "mv_tsn.safetensors")
+    given = Views(
+        model=(tmp_path / "mv_tsn.safetensors").read_bytes(),
+        store=reader.folder.url,
+        segments=2,
+        crops=5,
+        crop=0.8,
+        scales=(1, 0.875),
+        flip=True,
+        batch=8,
+        seed=7,
+        place=str(tmp_path / "parts"),
+        key="key",
+        versions={},
+    )
+    rows = reader.table.assign(label=0, codec="mpeg4")
+    worker = ViewsWorker(given)
+    parts = [EncodingPart("protocol-000000", rows), EncodingPart("view3-000002", rows.iloc[2:7], view=3)]
+    assert [part.name for part in worker.run(parts)] == ["protocol-000000", "view3-000002"]
+    protocol, view = worker.parts.arrays([part.name for part in parts])
+    whole, some = (
+        SplitClips(*(part.rows[name].to_numpy() for name in ("offset", "length", "label"))) for part in parts
+    )
+    cpu, frozen = torch.device("cpu"), model.frozen()
+    features, logits = embed_protocol(frozen, data.fields, whole, 2, 5, 0.8, 100, cpu)
+    np.testing.assert_allclose(protocol["features"], features, atol=1e-5)
+    np.testing.assert_allclose(protocol["logits"], logits, atol=1e-4)
+    generator = np.random.default_rng([7, 3, 2])
+    expected = embed_view(frozen, data.fields, some, 2, (1, 0.875), True, 8, cpu, generator)
+    np.testing.assert_allclose(view["features"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("stem_stride", "at_once"), [(2, 8), (1, 2)])
