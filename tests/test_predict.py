@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 
 from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.data.sampling import motion_frames, pick_motion, segment_frames
-from moclip.errors import DatasetError, MoclipError, VideoError
+from moclip.errors import DatasetError, MoclipError, ModelError, VideoError
 from moclip.inference import predictor as predictor_module
+from moclip.inference.bundle import load_bundle, save_bundle
 from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
 from moclip.models.class_texts import phrase, text_features
@@ -30,6 +32,7 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import dequantise
+from moclip.store.features import to_unit_length
 from moclip.store.reader import FieldReader
 from moclip.video import vectors
 from moclip.video.clip_files import file_md5, find_clips
@@ -329,6 +332,67 @@ def test_ten_crops_are_averaged_as_in_the_protocol(predictor: Predictor) -> None
         expected = predictor.mv_tsn.head(torch.cat(features).mean(0))
     np.testing.assert_allclose(found.logits["mv_tsn"], expected, atol=1e-4)
     assert np.abs(predictor.classify(given).logits["mv_tsn"] - found.logits["mv_tsn"]).max() > 1e-4
+
+
+ABOUT: dict[str, Any] = {
+    "name": "moves",
+    "streams": {
+        "fusion": dict.fromkeys(("top1", "top5", "top1_low", "top1_high", "mean_class_accuracy"), 0.5)
+        | {"title": "fusion", "protocol": "3x5"}
+    },
+    "cost": {"multiply_adds_m": {"video": {"fusion": 1.5}}, "parameters": {"trained": 10, "total": 20}},
+    "data": {
+        "name": "demo",
+        "fingerprint": "0",
+        "splits": {"train": 2},
+        "test": {"clips": 2, "left_out": 0, "fingerprint": "0"},
+    },
+    "params": {},
+}
+
+
+@pytest.mark.parametrize("onnx", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_bundle_gives_the_answers_of_what_was_saved(predictor: Predictor, tmp_path: Path, onnx: bool) -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-127, 128, (2, 3, 2, 30, 40), np.int8)
+    stills = rng.integers(256, size=(2, 2, 40, 50, 3)).astype(np.uint8)
+    features = np.stack([to_unit_length(predictor.clip.encode_images(list(some))) for some in stills])
+    saved = dataclasses.replace(predictor, views=dataclasses.replace(predictor.views, crops=5, stills=2))
+    folder = tmp_path / "bundle"
+    gap = save_bundle(saved, folder, "org/clip", True, ABOUT, (levels, features) if onnx else None)
+    loaded = load_bundle(folder, "cpu")
+    assert (loaded.classes, loaded.prompts) == (saved.classes, saved.prompts)
+    assert (loaded.fields, loaded.views, loaded.logit_scale) == (saved.fields, saved.views, saved.logit_scale)
+    answers = [saved.classify(ClipInput(*given)) for given in zip(levels, map(list, stills), strict=True)]
+    again = loaded.classify(ClipInput(levels[0], list(stills[0])))
+    for stream, logits in answers[0].logits.items():
+        np.testing.assert_allclose(again.logits[stream], logits, atol=1e-5)
+    assert (folder / "moclip.onnx").exists() == onnx
+    if onnx:
+        assert gap is not None
+        session = onnxruntime.InferenceSession(folder / "moclip.onnx", providers=["CPUExecutionProvider"])
+        found = session.run(["fusion", "mv_tsn"], {"fields": levels, "stills": features})
+        for stream, both in zip(("fusion", "mv_tsn"), found, strict=True):
+            expected = np.stack([answer.logits[stream] for answer in answers])
+            np.testing.assert_allclose(both, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_bundle_takes_no_others_place_and_is_read_by_no_older_version(predictor: Predictor, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for _ in range(2):  # an empty folder may be filled, and an earlier bundle replaced
+        save_bundle(predictor, folder, "org/clip", True, ABOUT)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"format": 2, "moclip": "9.9"}))
+    with pytest.raises(ModelError, match=r"written by moclip 9\.9"):
+        load_bundle(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match="no bundle here"):
+        load_bundle(folder)
+    with pytest.raises(ModelError, match="is not a bundle"):
+        save_bundle(predictor, folder, "org/clip", True, ABOUT)
+    with pytest.raises(ModelError, match="cannot be left out"):
+        save_bundle(predictor, tmp_path / "other", str(tmp_path), False, ABOUT)
 
 
 # --------------------------------------------------------------------------------- one decoding, the same input
