@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation clean
+.PHONY: help setup demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: $(READY)  ## run every test, on up to four processes
 
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
+
+mutation: $(READY)  ## break the core in 200 places, and count the breaks that no fast test notices (30 min)
+	python -m tests.mutation
 
 check: $(READY)  ## lint, formatting, types, generated files, known vulnerabilities of the locked packages
 	ruff check .

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import zarr
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model
 
+from moclip.data.sampling import segment_frames
 from moclip.errors import DatasetError, ModelError
+from moclip.inference.encode import EncodingPart, ImageEncoderWorker, StillsTask, check_finite
 from moclip.models.class_texts import read_phrases, read_prompts, text_features
 from moclip.models.clip_encoder import ClipEncoder
+from moclip.video.clip_files import file_md5
+from moclip.video.frames import read_frames
+from tests.clips import encode, moving_texture
 from tests.conftest import run, set_keys
 from tests.tiny_clip import MAX_TOKENS, tiny_clip
 
@@ -258,6 +264,21 @@ def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrase
         read_phrases(tmp_path / "phrases.json", ["Run"])
 
 
+def test_each_text_of_a_class_counts_the_same(folder: Path) -> None:
+    """However long its features are (arXiv 2103.00020, section 3.1.4)."""
+    change_weights(folder, lambda tensors: tensors | {"text_model.final_layer_norm.bias": torch.linspace(-2, 2, 16)})
+    clip = ClipEncoder(str(folder))
+    phrases = {"One": ["a", "bcdefgh"], "Two": ["zz"]}
+    found = text_features(clip, ["One", "Two"], phrases, ["{}", "it is {}!"])
+    for name, feature in zip(phrases, found, strict=True):
+        raw = clip.encode_text([form.format(text) for text in phrases[name] for form in ("{}", "it is {}!")])
+        lengths = np.linalg.norm(raw, axis=1)
+        mean = (raw / lengths[:, None]).mean(axis=0)
+        np.testing.assert_allclose(feature, mean / np.linalg.norm(mean), atol=1e-6)
+        unweighted = raw.mean(axis=0) / np.linalg.norm(raw.mean(axis=0))
+        assert np.abs(feature - unweighted).max() > 1e-4, "the lengths differ enough for this test"
+
+
 def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, names = ClipEncoder(str(folder)), ["red", "green", "blue"]
     phrases = {name: [name] for name in names}
@@ -267,3 +288,49 @@ def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypat
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.full((len(texts), 4), np.nan, np.float32))
     with pytest.raises(ModelError, match="infinite or undefined features for the class 'red'"):
         text_features(clip, names, phrases, ["a {}"])
+
+
+# ---------------------------------------------------------------------------------------------------- many clips
+
+
+def test_stills_of_many_clips_are_encoded_and_a_bad_clip_costs_itself(folder: Path, tmp_path: Path) -> None:
+    root, rows = tmp_path / "clips", []
+    root.mkdir()
+    for number in range(3):
+        path = encode(root / f"{number}.avi", moving_texture(9 + number, (48, 64), (2, 1), seed=number))
+        rows.append({"id": f"clip {number}", "path": path.name, "md5": file_md5(path), "frames": 9 + number})
+    (root / "1.avi").write_bytes(b"no video any more")
+    part = EncodingPart("stills-000000", pd.DataFrame(rows).assign(seekable=True))
+    given = StillsTask(
+        model=str(folder),
+        root=str(root),
+        indexed=True,
+        frames=3,
+        choice="middle",
+        seed=0,
+        batch=4,
+        workers=1,
+        parts_folder=str(tmp_path / "parts"),
+        key="key",
+        versions={},
+    )
+    worker = ImageEncoderWorker(given)
+    assert list(worker.run([part])) == [part]
+    (arrays,), (notes,) = worker.parts.arrays([part.name]), worker.parts.notes([part.name])
+    assert list(notes["skipped"]) == ["clip 1"]
+    assert arrays["frame"].tolist() == [[1, 4, 7], [1, 5, 9]], "in the middle of each third"
+    clip = ClipEncoder(str(folder))
+    for features, number in zip(arrays["raw"], (0, 2), strict=True):
+        pictures = read_frames(root / f"{number}.avi", segment_frames(np.array([9 + number]), 3)[0])
+        np.testing.assert_allclose(features, clip.encode_images(list(pictures)), atol=1e-5)
+
+
+def test_clips_for_which_a_network_gives_no_numbers_are_named() -> None:
+    features = np.ones((4, 2, 3), np.float32)
+    check_finite(["a", "b", "c", "d"], {"features": features})
+    features[2, 1, 0] = np.nan
+    with pytest.raises(ModelError, match=r"no numbers \(features\) for c\n"):
+        check_finite(["a", "b", "c", "d"], {"features": features})
+    features[3] = np.inf
+    with pytest.raises(ModelError, match=r"no numbers \(features\) for c and 1 more\n"):
+        check_finite(["a", "b", "c", "d"], {"features": features})

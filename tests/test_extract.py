@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,6 +383,34 @@ def _kill_when_zero(patch: pytest.MonkeyPatch, countdown: Any) -> None:
         return replace(self, target)
 
     patch.setattr(Path, "replace", killing)
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_run_that_broke_off_goes_on_and_reads_what_changed_meanwhile(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bool
+) -> None:
+    root = Path(shutil.copytree(clips, tmp_path / "clips"))
+    left = iter(range(2))
+
+    def advance(count: int) -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    seen = decoded_ids(monkeypatch)
+    with pytest.raises(Killed):
+        run(index(root), root, tmp_path / "out", advance=advance)
+    first = seen[0]
+    if change:  # another film of the same length
+        path = next(root.glob(f"{first}.*"))
+        about = probe(path)
+        film = moving_texture(about.frames, (48, 64), (-3, 1), seed=99)
+        encode(path, film, "mpeg4" if about.codec == "mpeg4" else "libx264", b_frames=2 if about.has_b else 0)
+    before = len(seen)
+    run(index(root), root, tmp_path / "out")
+    assert 0 < len(seen[before:]) < len(index(root))
+    assert (first in seen[before:]) == change
+    run(index(root), root, tmp_path / "right")
+    assert contents(tmp_path / "out") == contents(tmp_path / "right")
 
 
 SLOW = """

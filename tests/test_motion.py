@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from moclip.motion.accumulate import ACCUMULATE, accumulate_grid, accumulate_pix
 from moclip.motion.field import motion_field
 from moclip.motion.quantise import dequantise, quantise
 from moclip.motion.windows import motion_fields
+from moclip.video import vector_records
 from moclip.video.decoding import B_FRAME, I_FRAME, P_FRAME
 from moclip.video.geometry import Geometry
 from moclip.video.vector_records import RECORD, VECTOR_COLUMNS, DecodedFrame, Vectors, gather_windows
@@ -138,6 +140,30 @@ def test_macroblocks_outside_the_picture_are_left_out() -> None:
     inside, outside = [-1, 16, 16, 0, 0, 8, 8, -4, 0, 4], [-1, 16, 16, 0, 0, 40, 8, -8, 0, 4]
     vectors = Vectors(np.array([inside, outside], np.int32), np.zeros(2, np.int32), np.array([P]), 16, 16)
     np.testing.assert_array_equal(motion_field(vectors, (16, 16))[0, 0], np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("beyond", [(1, 0), (0, 1), (-1, 0), (0, -1)])
+def test_blocks_just_beyond_the_picture_are_left_out(size: int, beyond: tuple[int, int]) -> None:
+    """They must not come round at the other side, nor in the next or last frame."""
+    x, y = (32 + size // 2 if step > 0 else -(size // 2) if step < 0 else 16 + size // 2 for step in beyond)
+    outside = [-1, size, size, 0, 0, x, y, -8, -8, 4]
+    inside = [-1, 8, 8, 0, 0, 4, 4, -4, 0, 4]
+    blocks, frame, types = np.array([inside, outside, inside], np.int32), np.array([0, 1, 2]), np.array([P, P, P])
+    field = motion_field(Vectors(blocks, frame.astype(np.int32), types, 32, 32), (32, 32), 8)
+    expected = np.zeros((3, 2, 4, 4))
+    expected[0::2, 0, 0, 0] = 1
+    np.testing.assert_array_equal(field, expected)
+
+
+def test_a_frame_with_more_vectors_than_the_buffer_holds_is_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[-1, 8, 8, 0, 0, 8 * n + 4, 4, n + 1, 0, 4] for n in range(40)]
+    frame = np.array([0] + [1] * 34 + [2] * 5, np.int32)
+    given = Vectors(np.array(rows, np.int32), frame, np.array([P, P, P], np.uint8), 320, 8)
+    monkeypatch.setattr(vector_records, "WINDOW_BYTES", 2 * RECORD.itemsize)
+    found = [*gather_windows(decoded(given))]
+    np.testing.assert_array_equal(np.concatenate([window.blocks for window in found]), given.blocks)
+    assert [chr(kind) for window in found for kind in window.frame_types] == ["P", "P", "P"]
 
 
 # ----------------------------------------------------------------------------------------------- accumulation

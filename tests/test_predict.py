@@ -11,22 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.data.sampling import motion_frames, pick_motion, segment_frames
-from moclip.errors import DatasetError, MoclipError, VideoError
+from moclip.errors import DatasetError, MoclipError, ModelError, VideoError
 from moclip.inference import predictor as predictor_module
-from moclip.inference.bundle import load_bundle
-from moclip.inference.clip_input import ClipInput, read_or_reason
+from moclip.inference.bundle import load_bundle, save_bundle
+from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
-from moclip.models.fusion import FusionConfig, TextFusion
+from moclip.models.class_texts import phrase, text_features
+from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.fusion import ConcatFusion, FusionConfig, TextFusion
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import dequantise
+from moclip.store.features import to_unit_length
 from moclip.store.reader import FieldReader
 from moclip.video import vectors
 from moclip.video.clip_files import file_md5, find_clips
@@ -42,6 +48,8 @@ from tests import dying
 from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
 from tests.test_terminal import HEAVY, imported
+from tests.test_training import sharpened
+from tests.tiny_clip import tiny_clip
 
 
 def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
@@ -50,10 +58,27 @@ def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def predictor(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    run("moclip", "export", folder, cwd=finished)
-    return load_bundle(folder)
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """Small networks with random weights, for what does not depend on their answers."""
+    clip, classes = ClipEncoder(str(tiny_clip(tmp_path_factory.mktemp("clip")))), ("left", "right", "up")
+    torch.manual_seed(0)
+    mv_tsn = sharpened(MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)))
+    return Predictor(
+        mv_tsn=mv_tsn,
+        fusion=ConcatFusion(FusionConfig(mv_tsn.width, clip.width, 16, len(classes), 0.5)).eval(),
+        clip=clip,
+        classes=classes,
+        text=text_features(clip, classes, {name: [name] for name in classes}, ["a {}"]),
+        logit_scale=20.0,
+        prompts=("a {}",),
+        fields=FieldSettings(transcode=False, canvas=(240, 320), cell=8, clip=20.0, accumulate=False),
+        views=ViewSettings(segments=3, crops=1, crop=0.875, stills=1, choice="middle", seed=0),
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return encode(tmp_path_factory.mktemp("clip") / "a.avi", moving_texture(20, (64, 80), (3, 1)))
 
 
 # ------------------------------------------------------------------------------------------------ what it says
@@ -107,25 +132,24 @@ def test_a_clip_that_fails_does_not_affect_others(finished: Path, tmp_path: Path
 
 
 def test_a_decoder_that_crashes_costs_its_clip_alone(
-    predictor: Predictor, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    clips = [Path(shutil.copy(source, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
+    clips = [Path(shutil.copy(clip, tmp_path / f"{name}.avi")) for name in ("die", "a", "b", "hang", "c")]
     monkeypatch.setattr(predictor_module, "read_or_reason", dying.read_input_or_die)
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     found = list(predictor.predict_in_processes(clips, workers=2))
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
     assert problems == {str(clips[0]): DECODER_DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
-    usual = predictor(source).logits["fusion"]
+    usual = predictor(clip).logits["fusion"]
     for one in found:
         if isinstance(one, Prediction):
             np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
 
 
 def test_what_goes_wrong_while_answering_is_the_clips_reason(
-    predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips = sorted((finished / "data/demo/videos").rglob("*.avi"))[:3]
+    clips = [clip] * 3
     read = [read_or_reason(predictor._job(path)) for path in clips]
     assert isinstance(read[1], ClipInput)
     read[1].stills[0] = np.zeros((0, 0, 3), np.uint8)  # which CLIP's processor cannot take
@@ -250,10 +274,7 @@ def test_labels_are_scored_without_training(finished: Path) -> None:
     )
 
 
-def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, finished: Path) -> None:
-    from moclip.models.class_texts import phrase
-
-    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
+def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, clip: Path) -> None:
     with pytest.raises(MoclipError, match="at least two labels"):
         predictor.with_labels(["a horse"])
     free = predictor.with_labels([phrase(name) for name in predictor.classes])
@@ -262,14 +283,115 @@ def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predicto
     )
 
 
-def test_the_text_head_scores_labels_too(predictor: Predictor, finished: Path) -> None:
+def test_the_text_head_scores_labels_too(predictor: Predictor, clip: Path) -> None:
     about = FusionConfig(predictor.mv_tsn.width, predictor.text.shape[1], 16, len(predictor.classes), 0.5)
     head = TextFusion(about, torch.from_numpy(predictor.text), predictor.logit_scale).eval()
-    clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     found = dataclasses.replace(predictor, fusion=head).with_labels(["a red ball", "a blue ball"])(clip)
     assert set(found.probabilities) == {"fusion", "zero_shot"}
     fused, zero_shot = found.probabilities["fusion"], found.probabilities["zero_shot"]
     np.testing.assert_allclose(fused, zero_shot, atol=1e-5, err_msg="untrained, it is zero-shot CLIP")
+
+
+def test_every_still_counts_the_same_however_long_its_features(predictor: Predictor) -> None:
+    """Zero-shot CLIP on several stills, and the fusion head on them, by hand."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(256, size=(40, 50, 3), dtype=np.uint8)
+    stills = [np.zeros((40, 50, 3), np.uint8), np.full((40, 50, 3), 255, np.uint8), noise]
+    levels = rng.integers(-127, 128, (4, 2, 30, 40), np.int8)
+    found = predictor.classify(ClipInput(levels, stills))
+    raw = predictor.clip.encode_images(stills)
+    units = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    mean = units.mean(axis=0)
+    assert np.linalg.norm(mean) < 0.99, "the stills differ enough for this test"
+    expected = 20.0 * predictor.text @ (mean / np.linalg.norm(mean))
+    np.testing.assert_allclose(found.logits["zero_shot"], expected, atol=1e-4)
+    shares = np.exp(expected - expected.max())
+    np.testing.assert_allclose(found.probabilities["zero_shot"], shares / shares.sum(), atol=1e-5)
+    with torch.inference_mode():
+        boxes = protocol_crops((30, 40), 0.875, 1)
+        motion = predictor.mv_tsn.features(crop_and_resize(torch.from_numpy(levels), boxes, 32)).mean(0, keepdim=True)
+        fusion = predictor.fusion(motion, torch.from_numpy(units)[None])[0].numpy()
+        mv_tsn = predictor.mv_tsn.head(motion)[0].numpy()
+    np.testing.assert_allclose(found.logits["fusion"], fusion, atol=1e-4)
+    np.testing.assert_allclose(found.logits["mv_tsn"], mv_tsn, atol=1e-4)
+
+
+def test_ten_crops_are_averaged_as_in_the_protocol(predictor: Predictor) -> None:
+    levels = np.random.default_rng(0).integers(-127, 128, (3, 2, 30, 40), np.int8)
+    given = ClipInput(levels, [np.zeros((40, 50, 3), np.uint8)])
+    views = dataclasses.replace(predictor.views, crops=10)
+    found = dataclasses.replace(predictor, views=views).classify(given)
+    boxes = protocol_crops((30, 40), 0.875, 10)
+    with torch.inference_mode():
+        features = [
+            predictor.mv_tsn.features(crop_and_resize(torch.from_numpy(levels[segment : segment + 1]), box, 32))
+            for segment in range(3)
+            for box in (boxes[number : number + 1] for number in range(10))
+        ]
+        expected = predictor.mv_tsn.head(torch.cat(features).mean(0))
+    np.testing.assert_allclose(found.logits["mv_tsn"], expected, atol=1e-4)
+    assert np.abs(predictor.classify(given).logits["mv_tsn"] - found.logits["mv_tsn"]).max() > 1e-4
+
+
+ABOUT: dict[str, Any] = {
+    "name": "moves",
+    "streams": {
+        "fusion": dict.fromkeys(("top1", "top5", "top1_low", "top1_high", "mean_class_accuracy"), 0.5)
+        | {"title": "fusion", "protocol": "3x5"}
+    },
+    "cost": {"multiply_adds_m": {"video": {"fusion": 1.5}}, "parameters": {"trained": 10, "total": 20}},
+    "data": {
+        "name": "demo",
+        "fingerprint": "0",
+        "splits": {"train": 2},
+        "test": {"clips": 2, "left_out": 0, "fingerprint": "0"},
+    },
+    "params": {},
+}
+
+
+@pytest.mark.parametrize("onnx", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_bundle_gives_the_answers_of_what_was_saved(predictor: Predictor, tmp_path: Path, onnx: bool) -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.integers(-127, 128, (2, 3, 2, 30, 40), np.int8)
+    stills = rng.integers(256, size=(2, 2, 40, 50, 3)).astype(np.uint8)
+    features = np.stack([to_unit_length(predictor.clip.encode_images(list(some))) for some in stills])
+    saved = dataclasses.replace(predictor, views=dataclasses.replace(predictor.views, crops=5, stills=2))
+    folder = tmp_path / "bundle"
+    gap = save_bundle(saved, folder, "org/clip", True, ABOUT, (levels, features) if onnx else None)
+    loaded = load_bundle(folder, "cpu")
+    assert (loaded.classes, loaded.prompts) == (saved.classes, saved.prompts)
+    assert (loaded.fields, loaded.views, loaded.logit_scale) == (saved.fields, saved.views, saved.logit_scale)
+    answers = [saved.classify(ClipInput(*given)) for given in zip(levels, map(list, stills), strict=True)]
+    again = loaded.classify(ClipInput(levels[0], list(stills[0])))
+    for stream, logits in answers[0].logits.items():
+        np.testing.assert_allclose(again.logits[stream], logits, atol=1e-5)
+    assert (folder / "moclip.onnx").exists() == onnx
+    if onnx:
+        assert gap is not None
+        session = onnxruntime.InferenceSession(folder / "moclip.onnx", providers=["CPUExecutionProvider"])
+        found = session.run(["fusion", "mv_tsn"], {"fields": levels, "stills": features})
+        for stream, both in zip(("fusion", "mv_tsn"), found, strict=True):
+            expected = np.stack([answer.logits[stream] for answer in answers])
+            np.testing.assert_allclose(both, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_bundle_takes_no_others_place_and_is_read_by_no_older_version(predictor: Predictor, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for _ in range(2):  # an empty folder may be filled, and an earlier bundle replaced
+        save_bundle(predictor, folder, "org/clip", True, ABOUT)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"format": 2, "moclip": "9.9"}))
+    with pytest.raises(ModelError, match=r"written by moclip 9\.9"):
+        load_bundle(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match="no bundle here"):
+        load_bundle(folder)
+    with pytest.raises(ModelError, match="is not a bundle"):
+        save_bundle(predictor, folder, "org/clip", True, ABOUT)
+    with pytest.raises(ModelError, match="cannot be left out"):
+        save_bundle(predictor, tmp_path / "other", str(tmp_path), False, ABOUT)
 
 
 # --------------------------------------------------------------------------------- one decoding, the same input
@@ -299,12 +421,11 @@ def test_a_clip_whose_first_frames_do_not_decode_is_cut_as_in_the_store(predicto
 
 
 def test_a_file_too_large_to_keep_is_read_twice_with_the_same_answer(
-    predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    before = predictor.read(path)
+    before = predictor.read(clip)
     monkeypatch.setattr(vectors, "BUFFERED_BYTES", 1000)
-    after = predictor.read(path)
+    after = predictor.read(clip)
     np.testing.assert_array_equal(after.levels, before.levels)
     np.testing.assert_array_equal(after.stills[0], before.stills[0])
 

@@ -16,8 +16,11 @@ from timm.layers import BatchNormAct2d
 from torch.nn import functional
 
 from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.data.sampling import motion_frames
+from moclip.data.crops import random_crops
+from moclip.data.sampling import motion_frames, segment_frames
 from moclip.errors import ModelError
+from moclip.inference.embed_views import ViewsTask, ViewsWorker
+from moclip.inference.encode import EncodingPart
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
@@ -25,7 +28,7 @@ from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
 from moclip.training.common import BestEpoch, autocast_type
 from moclip.training.distributed import World
-from moclip.training.embed import embed_protocol
+from moclip.training.embed import embed_protocol, embed_view
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
@@ -91,6 +94,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MotionData:
 def network() -> MvTsn:
     torch.manual_seed(1)
     return MvTsn(MvTsnConfig("test_resnet", ("left", "right"), 32, 0.5))
+
+
+def sharpened(model: MvTsn) -> MvTsn:
+    """With larger weights: a new network's logits are all but the same for any input, and tell a test nothing."""
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if ".bn" in name and name.endswith("weight"):
+            torch.nn.init.ones_(parameter)
+    torch.nn.init.normal_(model.head.weight)
+    return model.eval()
 
 
 def trained(
@@ -225,6 +238,11 @@ def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, 
         assert seen[epoch] == pytest.approx([times] * len(first)), epoch
 
 
+def test_the_rate_falls_while_it_trains(data: MotionData, tmp_path: Path) -> None:
+    _, rows = trained(data, tmp_path / "a.safetensors")
+    assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.001, 0.0001])
+
+
 def plain_network(classes: tuple[str, ...] = ("left", "right")) -> MvTsn:
     """Without BatchNorm and dropout, so that clips do not depend on what else is in their part of the batch."""
     torch.manual_seed(1)
@@ -311,7 +329,7 @@ def test_a_protocol_is_the_mean_over_its_views(data: MotionData, protocol: tuple
     """32 segments x 1 crop and 25 x 10, a view at a time: cut, enlarged and mirrored by hand."""
     fields, val = data.fields, data.val
     segments, crops = protocol
-    model = network().eval()
+    model = sharpened(network())
     features, logits = embed_protocol(model, fields, val, segments, crops, 0.8, 64, torch.device("cpu"))
     short = int(0.8 * fields.grid[0])
     assert short == 0.8 * fields.grid[0]
@@ -337,6 +355,75 @@ def test_a_protocol_is_the_mean_over_its_views(data: MotionData, protocol: tuple
             alone = model.head(plain)
         np.testing.assert_allclose(features[row], plain, atol=1e-4)
         np.testing.assert_allclose(logits[row], alone, atol=1e-4)
+
+
+def test_half_of_the_augmented_views_are_mirrored(data: MotionData) -> None:
+    """As `embed_mv` makes them. With the same random numbers, a view without mirroring shows the same crops."""
+    fields, clips = data.fields, data.train
+    model = sharpened(network())
+
+    def features(flip: bool) -> torch.Tensor:
+        generator = np.random.default_rng(0)
+        found = embed_view(model, fields, clips, 2, (1, 0.875), flip, 100, torch.device("cpu"), generator)
+        return torch.from_numpy(found)
+
+    plain, mirrored = features(False), features(True)
+    same = [torch.allclose(*pair, atol=1e-5) for pair in zip(plain, mirrored, strict=True)]
+    assert 2 <= sum(same) <= len(clips) - 2
+
+
+def test_an_augmented_view_is_the_mean_over_its_segments(data: MotionData) -> None:
+    """Random frames and one crop for all segments of a clip; cut, mirrored and enlarged by hand."""
+    fields, clips, model = data.fields, data.train, sharpened(network())
+    found = embed_view(model, fields, clips, 3, (1,), True, 100, torch.device("cpu"), np.random.default_rng(5))
+    generator = np.random.default_rng(5)
+    numbers = clips.offsets[:, None] + segment_frames(clips.lengths, 3, generator)
+    boxes = random_crops(len(clips), fields.grid, (1,), True, generator)
+    whole = [row for row in range(len(clips)) if boxes.left[row].is_integer()]  # others are cut between cells
+    assert {bool(boxes.flip[row]) for row in whole} == {False, True}
+    for row in whole:
+        left, side = int(boxes.left[row]), fields.grid[0]
+        cut = torch.from_numpy(fields.reader.read(fields.motion_frame[numbers[row]])).float() / 127
+        shown = functional.interpolate(cut[..., left : left + side], (32, 32), mode="bilinear", align_corners=False)
+        if boxes.flip[row]:
+            shown = shown.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None]
+        with torch.inference_mode():
+            np.testing.assert_allclose(found[row], model.features(shown).mean(0), atol=1e-4)
+
+
+def test_parts_of_the_clips_are_embedded_as_the_whole(data: MotionData, tmp_path: Path) -> None:
+    """Under the protocol, and as augmented views, which are drawn anew for each part."""
+    model, reader = sharpened(network()), data.fields.reader
+    model.save(tmp_path / "mv_tsn.safetensors")
+    given = ViewsTask(
+        model=(tmp_path / "mv_tsn.safetensors").read_bytes(),
+        store=reader.folder.url,
+        segments=2,
+        crops=5,
+        crop=0.8,
+        scales=(1, 0.875),
+        flip=True,
+        batch=8,
+        seed=7,
+        parts_folder=str(tmp_path / "parts"),
+        key="key",
+        versions={},
+    )
+    rows = reader.table.assign(label=0, codec="mpeg4")
+    worker = ViewsWorker(given)
+    parts = [EncodingPart("protocol-000000", rows), EncodingPart("view3-000002", rows.iloc[2:7], view=3)]
+    assert [part.name for part in worker.run(parts)] == ["protocol-000000", "view3-000002"]
+    protocol, view = worker.parts.arrays([part.name for part in parts])
+    whole, some = (
+        SplitClips(*(part.rows[name].to_numpy() for name in ("offset", "length", "label"))) for part in parts
+    )
+    cpu, frozen = torch.device("cpu"), model.frozen()
+    features, logits = embed_protocol(frozen, data.fields, whole, 2, 5, 0.8, 100, cpu)
+    np.testing.assert_allclose(protocol["features"], features, atol=1e-5)
+    np.testing.assert_allclose(protocol["logits"], logits, atol=1e-4)
+    generator = np.random.default_rng([7, 3, 2])
+    expected = embed_view(frozen, data.fields, some, 2, (1, 0.875), True, 8, cpu, generator)
+    np.testing.assert_allclose(view["features"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("stem_stride", "at_once"), [(2, 8), (1, 2)])

@@ -16,6 +16,7 @@ from moclip.video import vectors as vectors_module
 from moclip.video.clip_files import VIDEO_SUFFIXES
 from moclip.video.decoding import B_FRAME
 from moclip.video.frames import _read_in_order, read_frames
+from moclip.video.h264 import stream_croppings
 from moclip.video.mvextractor_backend import InexactError
 from moclip.video.probe import probe
 from moclip.video.vector_records import VECTOR_COLUMNS
@@ -259,3 +260,55 @@ def test_real_clips_read_alike_whatever_the_way() -> None:
             continue
         chosen = read_vectors(path, choose_backend(info.codec, info.has_b, "mvextractor"))
         np.testing.assert_array_equal(chosen.blocks, exact.blocks)
+
+
+# --------------------------------------------------------------------------------- H.264's sequence parameter sets
+
+
+def unsigned(value: int) -> str:
+    """The bits of ue(v) (ITU-T H.264, section 9.1)."""
+    code = f"{value + 1:b}"
+    return "0" * (len(code) - 1) + code
+
+
+def signed(value: int) -> str:
+    return unsigned(2 * value - 1 if value > 0 else -2 * value)
+
+
+def parameter_set(profile: int, before_order: str, order: str, frames_only: bool, cropping: str) -> bytes:
+    frames = "1" if frames_only else "01"
+    bits = f"{profile:08b}{0:08b}{30:08b}" + unsigned(0) + before_order + unsigned(0) + order
+    bits += unsigned(1) + "0" + unsigned(4) + unsigned(3) + frames + "1" + cropping + "1"
+    padded = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    return b"\0\0\1\x67" + int(padded, 2).to_bytes(len(padded) // 8, "big")
+
+
+CROPPED = "1" + "".join(map(unsigned, (3, 5, 1, 2)))
+LISTS = {  # in the first list every number is written, the second ends early, the others are absent
+    8: "1" + "1" + 16 * signed(1) + "1" + signed(-8) + "0000" + "1" + 64 * signed(0) + "0",
+    12: "1" + "1" + 16 * signed(1) + "1" + signed(-8) + "0000" + "1" + 64 * signed(0) + "00000",
+}
+ORDERS = {0: unsigned(0) + unsigned(4), 1: unsigned(1) + "0" + signed(-3) + signed(2) + unsigned(2) + 2 * signed(7)}
+
+
+@pytest.mark.parametrize(
+    ("profile", "before_order", "units"),
+    [
+        (66, "", (2, 2)),
+        (100, unsigned(1) + unsigned(0) + unsigned(0) + "0" + "0", (2, 2)),
+        (100, unsigned(1) + unsigned(0) + unsigned(0) + "0" + LISTS[8], (2, 2)),
+        (122, unsigned(2) + unsigned(2) + unsigned(2) + "0" + LISTS[8], (2, 1)),
+        (244, unsigned(3) + "0" + unsigned(0) + unsigned(0) + "0" + LISTS[12], (1, 1)),
+        (244, unsigned(3) + "1" + unsigned(0) + unsigned(0) + "0" + LISTS[12], (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("order", [*ORDERS.values(), unsigned(2)])
+@pytest.mark.parametrize("frames_only", [True, False])
+def test_cropping_is_found_behind_all_that_may_come_before_it(
+    profile: int, before_order: str, units: tuple[int, int], order: str, frames_only: bool
+) -> None:
+    """Chroma formats, scaling lists, picture orders, fields: section 7.3.2.1.1, cropping units by 7.4.2.1.1."""
+    across, down = units[0], units[1] * (1 if frames_only else 2)
+    header = parameter_set(profile, before_order, order, frames_only, CROPPED)
+    assert stream_croppings(header) == [(3 * across, 5 * across, 1 * down, 2 * down)]
+    assert stream_croppings(parameter_set(profile, before_order, order, frames_only, "0")) == [(0, 0, 0, 0)]
