@@ -329,8 +329,8 @@ def test_clips_for_which_a_network_gives_no_numbers_are_named() -> None:
     features = np.ones((4, 2, 3), np.float32)
     check_finite(["a", "b", "c", "d"], {"features": features})
     features[2, 1, 0] = np.nan
-    with pytest.raises(ModelError, match=r"no numbers \(features\) for c\n"):
+    with pytest.raises(ModelError, match=r"NaN or infinite features for c\n"):
         check_finite(["a", "b", "c", "d"], {"features": features})
     features[3] = np.inf
-    with pytest.raises(ModelError, match=r"no numbers \(features\) for c and 1 more\n"):
+    with pytest.raises(ModelError, match=r"NaN or infinite features for c and 1 more\n"):
         check_finite(["a", "b", "c", "d"], {"features": features})
