@@ -234,7 +234,7 @@ def measure(project: Path, jobs: int) -> None:
         old.unlink()
     settings.write_text(
         f"[run]\ndata_file = {data}\nparallel = true\nsource = {project / 'src/moclip'}\ncore = ctrace\n"
-        "patch = subprocess, fork, _exit\nplugins = tests.mutation\n"
+        "patch = subprocess, fork, _exit\nsigterm = true\nplugins = tests.mutation\n"
     )
     command = ("-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-q", "-m", "not slow", "-n", str(jobs))
     environment = surroundings(project) | {REPORTS: str(reports)}
@@ -247,6 +247,7 @@ def measure(project: Path, jobs: int) -> None:
         if outcome != "passed":
             bad.add(node)
     seconds = {node: took for node, took in seconds.items() if node not in bad}
+    print(f"left out, as they failed or were skipped: {len(bad)} tests", *sorted(bad), sep="\n  ")
     found = CoverageData(str(data))
     found.read()
     tests = {context: _tests_of(context, seconds) for context in found.measured_contexts()}
@@ -333,7 +334,7 @@ def run_all(mutants: Sequence[Mutant], jobs: int, most: float) -> dict[Mutant, s
             pid = os.fork()
             if not pid:
                 run_tests(tests, project)
-            running[pid] = mutant, project, time.monotonic() + 60 + 4 * sum(seconds[test] for test in tests)
+            running[pid] = mutant, project, time.monotonic() + 300 + 10 * sum(seconds[test] for test in tests)
         for pid, (mutant, project, until) in list(running.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
             if not done and time.monotonic() > until:

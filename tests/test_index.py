@@ -184,6 +184,14 @@ def test_a_label_of_another_class_is_noted_and_the_folder_decides(tmp_path: Path
     assert dict(zip(found["class"], found["label"], strict=True)) == {"A": 0, "B": 1}
 
 
+def test_a_number_of_a_class_that_classind_lacks_contradicts_nothing(tmp_path: Path) -> None:
+    lists = write_lists(tmp_path / "s", ["A/a.avi"], ["A/b.avi"], ["A"])
+    (lists / "trainlist01.txt").write_text("A/a.avi 1\nOther/c.avi 7\nA/d.avi 2\n")
+    found = read_splits(lists, 1)
+    assert found is not None
+    assert [line.split(",")[1] for line in found.contradictions] == [" line 3"]
+
+
 def test_a_listed_name_finds_its_own_file(tmp_path: Path) -> None:
     clips = [f"{name}/clip{n}.v2.mp4" for name in "AB" for n in range(5)]
     root = placed(tmp_path / "v", *clips, "A/clip0.mp4", "A/clip0.v2.avi", "B/clip4.mp4", "B/x.avi.mp4", "B/y.mp4")
