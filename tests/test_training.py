@@ -29,7 +29,7 @@ from moclip.store.reader import FieldReader
 from moclip.training.common import BestEpoch, autocast_type
 from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
-from moclip.training.mv_batches import MotionData
+from moclip.training.mv_batches import MotionData, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
 from moclip.training.mv_tsn import MvTsnTraining, make_optimiser, make_scheduler, train_mv_tsn
@@ -289,6 +289,11 @@ def test_parts_cover_the_batches_and_hold_two_clips_at_least(
     wanted = replace(RECIPE, batch=batch, accumulate=accumulate, epochs=1)
     train_mv_tsn(model, data, wanted, CPU, Checkpoint(tmp_path / "h", "", 0.0), lambda row: None)
     assert sorted(seen) == sizes
+
+
+def test_only_a_batch_too_small_to_train_on_joins_the_one_before() -> None:
+    sizes = {count: [rows.stop - rows.start for rows in slice_batches(count, 4, 2)] for count in (1, 4, 8, 9, 10)}
+    assert sizes == {1: [1], 4: [4], 8: [4, 4], 9: [4, 5], 10: [4, 4, 2]}
 
 
 def test_the_type_of_mixed_precision_follows_the_device() -> None:
