@@ -59,8 +59,8 @@ SMALL_DEMO = {
 }
 
 LONG = (
-    "docs", "demo", "benchmarks", "cluster", "dag", "bundle", "devices", "predict", "storage", "sweep", "presets",
-    "transcode", "queue", "mutants", "sharing", "faults", "extract", "gpu",
+    "benchmarks", "docs", "sweep", "demo", "storage", "presets", "predict", "bundle", "dag", "reading", "mutants",
+    "cluster", "training", "faults", "devices", "transcode", "stale", "sharing", "queue", "extract", "index",
 )  # fmt: skip
 """Test files that take minutes. They run first: a long one at the end would leave the other cores idle."""
 

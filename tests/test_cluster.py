@@ -30,6 +30,8 @@ from tests.test_dag import digests
 from tests.test_extract import clips, contents, index, read_or_die, write_or_die
 from tests.test_extract import run as extract
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ray", reason="the extra ray is not installed")
 __all__ = ["clips"]  # a fixture
 

@@ -42,6 +42,8 @@ from tests.conftest import BIN, run, set_keys
 from tests.test_dag import digests
 from tests.test_training import plain_network
 
+pytestmark = pytest.mark.slow
+
 Launch = Callable[..., list[int]]
 
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
