@@ -28,8 +28,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 """Options with which a killed stage leaves something to resume from."""
 PLACES = ("data", "metrics")
 LOADING = 0.3  # share of a stage's time on a small project in which nothing is written yet
-SOONER = 0.85  # factor on the time of the next kill after one that came too late
-TOO_LATE = 5  # kills in a row
+SOONER = 0.7  # factor on the time of the next kill after one that came too late
+TOO_LATE = 12  # kills in a row
 
 
 @dataclass

@@ -68,16 +68,16 @@ def test_the_pipeline_with_clips_and_features_in_s3(finished: Path, project: Pat
     assert digests(project, "metrics/summary.json") == digests(finished, "metrics/summary.json")
     shown = run("moclip", "store", "info", cwd=project).stdout
     assert "s3://bucket/feat/mv-" in shown
-    assert "every clip" in run("moclip", "store", "verify", cwd=project).stdout
+    assert "all clips" in run("moclip", "store", "verify", cwd=project).stdout
     assert not [name for name in system.find("bucket/feat") if "/work/" in name], "parts are left"
     assert run("dvc", "repro", "evaluate", cwd=project).stdout.count("Running stage") == 0
 
     commit(project)  # other parameters have a place of their own: the links of a former state stay good
     set_keys(project / "params.yaml", {"mv.clip": 10})
     run("moclip", "extract_mv", cwd=project)
-    assert "every clip" in run("moclip", "store", "verify", cwd=project).stdout
+    assert "all clips" in run("moclip", "store", "verify", cwd=project).stdout
     run("dvc", "checkout", "-f", "data/features/mv.zarr", "data/features/mv.parquet", cwd=project)
-    assert "every clip" in run("moclip", "store", "verify", cwd=project).stdout
+    assert "all clips" in run("moclip", "store", "verify", cwd=project).stdout
 
 
 # ----------------------------------------------------------------------------------------------------- extraction
