@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.io import write_unused
 from pipeline.options import RayAddress
@@ -35,13 +36,14 @@ def embed_image(params: Params, ray: RayAddress = None) -> None:
 
 
 def _embed(params: Params, ray: str | None) -> None:
-    from moclip.files.links import folder_to_fill
-    from moclip.store.features import ArrayLayout, write_group_in_pieces
-    from moclip.video.clip_files import file_md5
-    from pipeline.embedding import COLUMNS, embed_parts, embedding_task, protocol_parts
-    from pipeline.inputs import Inputs
-    from pipeline.provenance import clips_digest, made_with
-    from pipeline.seeding import seed_everything
+    with while_importing():
+        from moclip.files.links import folder_to_fill
+        from moclip.store.features import ArrayLayout, write_group_in_pieces
+        from moclip.video.clip_files import file_md5
+        from pipeline.embedding import COLUMNS, embed_parts, embedding_task, protocol_parts
+        from pipeline.inputs import Inputs
+        from pipeline.provenance import clips_digest, made_with
+        from pipeline.seeding import seed_everything
 
     seed_everything(params.seed)
     inputs = Inputs(params)

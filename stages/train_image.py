@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline import paths
+from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.io import write_unused
 from pipeline.params import Params
@@ -27,17 +28,18 @@ def train_image(params: Params) -> None:
 
 
 def _train(params: Params, backbone: str) -> None:
-    from moclip.files.atomic import atomic_folder
-    from moclip.models.device import pick_device
-    from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-    from moclip.training.distributed import World
-    from moclip.training.mv_batches import MotionData
-    from moclip.training.mv_checkpoint import Checkpoint
-    from moclip.training.mv_tsn import train_mv_tsn
-    from pipeline.inputs import Inputs
-    from pipeline.provenance import FIELD_KEYS
-    from pipeline.seeding import seed_everything
-    from pipeline.training_log import live_log, loss_errors_name_clips
+    with while_importing():
+        from moclip.files.atomic import atomic_folder
+        from moclip.models.device import pick_device
+        from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+        from moclip.training.distributed import World
+        from moclip.training.mv_batches import MotionData
+        from moclip.training.mv_checkpoint import Checkpoint
+        from moclip.training.mv_tsn import train_mv_tsn
+        from pipeline.inputs import Inputs
+        from pipeline.provenance import FIELD_KEYS
+        from pipeline.seeding import seed_everything
+        from pipeline.training_log import live_log, loss_errors_name_clips
 
     seed_everything(params.seed)
     tsn = params.tsn

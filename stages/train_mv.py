@@ -38,14 +38,15 @@ def train_mv(
 
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
-    from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-    from moclip.training.mv_batches import MotionData
-    from moclip.training.mv_checkpoint import Checkpoint
-    from moclip.training.mv_tsn import train_mv_tsn
-    from pipeline.inputs import Inputs
-    from pipeline.provenance import FIELD_KEYS
-    from pipeline.seeding import seed_everything
-    from pipeline.training_log import live_log, loss_errors_name_clips
+    with while_importing():
+        from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+        from moclip.training.mv_batches import MotionData
+        from moclip.training.mv_checkpoint import Checkpoint
+        from moclip.training.mv_tsn import train_mv_tsn
+        from pipeline.inputs import Inputs
+        from pipeline.provenance import FIELD_KEYS
+        from pipeline.seeding import seed_everything
+        from pipeline.training_log import live_log, loss_errors_name_clips
 
     if not world.is_main:
         set_verbosity(quiet=True)

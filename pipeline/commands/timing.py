@@ -57,10 +57,11 @@ def timing(
 
 
 def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
-    import numpy as np
-    import torch
+    with while_importing():
+        import numpy as np
+        import torch
 
-    from moclip.inference.predictor import STEPS
+        from moclip.inference.predictor import STEPS
 
     predictor = load_predictor(params)
     for path in files[:2]:
