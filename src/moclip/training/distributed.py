@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -119,12 +121,21 @@ def equal_slices(count: int, parts: int) -> list[slice]:
 
 
 def first_to_fail() -> bool:
-    """Return whether this process fails first and should print the error. Call it once, when the process fails."""
+    """Return whether this process fails first and should print the error. Call it once, when the process fails.
+
+    The first one waits up to 2 s for the others, because it may host the store that they ask.
+    """
     if not dist.is_initialized():  # an error this early occurs in every process
         return os.environ.get("LOCAL_RANK", "0") == "0"
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
+        # PyTorch prints a stack trace if nothing listens at the port, so find out first
+        socket.create_connection((address, port), timeout=5).close()
         store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
-        return store.add("moclip/failed", 1) == 1
-    except RuntimeError:  # the process that hosts the store has ended, and has printed its error
+        is_first = store.add("moclip/failed", 1) == 1
+        until = time.monotonic() + 2
+        while is_first and store.add("moclip/failed", 0) < dist.get_world_size() and time.monotonic() < until:
+            time.sleep(0.05)
+        return is_first
+    except (OSError, RuntimeError):  # the process that hosts the store has ended, and has printed its error
         return False
