@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,12 @@ from benchmarks.common import index_clips
 from benchmarks.peers import PARTS, RESULTS
 from moclip.motion.quantise import quantise
 from tests.clips import encode, moving_texture
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
 
 
 def bench(name: str, *words: str | Path, cwd: Path = ROOT) -> str:
     """Run a benchmark; what it prints."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run("python", "-m", f"benchmarks.{name}", *words, cwd=cwd).stdout
 
 
 # -------------------------------------------------------------------------------------------------------- page

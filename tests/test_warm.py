@@ -17,7 +17,7 @@ import __main__
 print(json.dumps({
     "argv": sys.argv, "path": sys.path, "name": __name__, "main": __main__.__dict__ is globals(),
     "file": globals().get("__file__"), "folder": os.getcwd(), "environment": {**os.environ, "PATH": "", "_": ""},
-    "executable": sys.executable, "temporary": tempfile.gettempdir(), "umask": os.umask(0),
+    "temporary": tempfile.gettempdir(), "umask": os.umask(0),
     "signals": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
     "limit": resource.getrlimit(resource.RLIMIT_FSIZE), "stdout": [sys.stdout.encoding, sys.stdout.errors],
     "terminal": [sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stderr.errors],
@@ -47,6 +47,8 @@ def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     code = "import sys; print('torch' in sys.modules)"
     assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
     assert run("bash", "-c", f'python -c "{code}"', cwd=tmp_path).stdout == "True\n"
+    own = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    assert run("python", "-c", own, cwd=tmp_path).stdout == "True\n"
     assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
     assert run("python", "-c", code, cwd=tmp_path, OMP_NUM_THREADS="3").stdout == "False\n"
     assert run("python", "-S", "-c", code, cwd=tmp_path).stdout == "False\n"

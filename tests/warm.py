@@ -12,8 +12,8 @@ process would find them (the folder of the project, for `python -m stages.X`).
 A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, closed
 standard streams, and any environment in which a variable of `READ_AT_START` is not the session's. Tests of the start
 itself, of imports, of memory and of process groups ask for it with `run_fresh`. What differs in a warm command: its
-parent is the server, it has a process group of its own and no controlling terminal, and warnings given while the
-libraries are imported are absent.
+parent is the server, it has a process group of its own and no controlling terminal, `sys.executable` is the shim, and
+warnings given while the libraries are imported are absent.
 """
 
 from __future__ import annotations
@@ -290,6 +290,7 @@ def run(request: Request) -> None:
         os.close(stream)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     os.umask(request.umask)
+    sys.executable = str(Path.cwd() / "bin/python")  # the shim: what the command starts is warm, too
     os.chdir(request.folder)
     for which, limit in zip(LIMITS, request.limits, strict=True):
         resource.setrlimit(which, limit)
