@@ -292,18 +292,18 @@ def test_an_interrupt_ends_with_one_message(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "library"),
+    ("command", "library"),
     [
         ("stages.train_mv", "tensorstore"),
         ("stages.train_mv", "torch"),
-        ("stages.train_image", "torch"),
-        ("stages.embed_image", "torch"),
+        ("stages.train_image --baselines-image test_resnet", "torch"),
+        ("stages.embed_image --baselines-image test_resnet", "torch"),
         ("stages.train_fusion", "torch"),
         ("pipeline.cli timing", "torch"),
     ],
 )
 def test_an_interrupt_while_a_library_is_imported_ends_with_the_same_message(
-    project: Path, tmp_path: Path, module: str, library: str
+    project: Path, tmp_path: Path, command: str, library: str
 ) -> None:
     """A library that turns an interrupt of its start into an error of its own, as those written in C++ do."""
     (tmp_path / f"{library}.py").write_text(
@@ -311,7 +311,7 @@ def test_an_interrupt_while_a_library_is_imported_ends_with_the_same_message(
         "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    signal.pause()\n"
         "except KeyboardInterrupt:\n    raise ImportError('initialization failed') from None\n"
     )
-    name, *words = module.split()
+    name, *words = command.split()
     code = f"import signal, sys; sys.path.insert(0, {str(tmp_path)!r}); "  # a shell's background jobs ignore it
     code += f"signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = {[name, *words]}; "
     code += f"import runpy; runpy.run_module({name!r}, run_name='__main__')"

@@ -387,7 +387,7 @@ def test_hold_out_matches_a_plain_definition() -> None:
             assert not hold_out(groups, labels, 0.89, seed).any()
         else:
             assert hold_out(groups, labels, enough, seed).any()
-            assert not hold_out(groups, labels, max(0.0, enough - 0.001), seed).any()
+            assert not hold_out(groups, labels, max(0.0, enough - 0.002), seed).any()
 
 
 def test_held_out_groups_never_empty_a_class() -> None:

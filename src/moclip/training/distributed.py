@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -123,7 +123,7 @@ def equal_slices(count: int, parts: int) -> list[slice]:
 def first_to_fail() -> bool:
     """Return whether this process fails first and should print the error. Call it once, when the process fails.
 
-    The first one waits up to 2 s for the others, because it may host the store that they ask.
+    The main process hosts the store that all ask, so it waits up to 2 s for the others.
     """
     if not dist.is_initialized():  # an error this early occurs in every process
         return os.environ.get("LOCAL_RANK", "0") == "0"
@@ -132,10 +132,17 @@ def first_to_fail() -> bool:
         # PyTorch prints a stack trace if nothing listens at the port, so find out first
         socket.create_connection((address, port), timeout=5).close()
         store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
-        is_first = store.add("moclip/failed", 1) == 1
-        until = time.monotonic() + 2
-        while is_first and store.add("moclip/failed", 0) < dist.get_world_size() and time.monotonic() < until:
-            time.sleep(0.05)
-        return is_first
-    except (OSError, RuntimeError):  # the process that hosts the store has ended, and has printed its error
+        failed = store.add("moclip/failed", 1)
+    except (OSError, RuntimeError):  # the main process has ended, and has printed its error
         return False
+    if dist.get_rank() == 0:
+        _wait_for_failures(store, dist.get_world_size())
+    return failed == 1
+
+
+def _wait_for_failures(store: dist.TCPStore, count: int) -> None:
+    """Wait until `count` processes have called `first_to_fail`, at most 2 s."""
+    until = time.monotonic() + 2
+    with suppress(RuntimeError):  # the launcher, if it hosts the store, may end before
+        while store.add("moclip/failed", 0) < count and time.monotonic() < until:
+            time.sleep(0.05)
