@@ -23,6 +23,10 @@ from tests import warm
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by other tests: more threads would wait
+os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub")  # a cache of models for the session, without any at first
+os.environ.pop("HF_HUB_CACHE", None)
 STARTED_WITH = frozenset(os.environ)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,6 +171,7 @@ def pytest_configure(config: pytest.Config) -> None:
     def end() -> None:
         print(server.communicate()[0], end="", file=sys.stderr)
         shutil.rmtree(folder)
+        shutil.rmtree(os.environ["HF_HOME"])
 
     config.add_cleanup(end)
 

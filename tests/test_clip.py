@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -174,53 +175,53 @@ OLD, NEW = "a" * 40, "b" * 40
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Path:
-    """A cache of the hub that has two commits of the model tiny/clip: the tag v1, and the newest."""
-    model = tmp_path / "hub/models--tiny--clip"
+def hub_model(tmp_path: Path) -> tuple[str, Path]:
+    """A model in the cache of the hub, with two commits: the tag v1, and the newest. Its id and its folder."""
+    model = Path(os.environ["HF_HOME"]) / f"hub/models--tiny--{tmp_path.name}"
     (model / "refs").mkdir(parents=True)
     for seed, (commit, name) in enumerate(((OLD, "v1"), (NEW, "main"))):
         tiny_clip(model / "snapshots" / commit, seed)
         (model / "refs" / name).write_text(commit)
-    return tmp_path / "hub"
+    return f"tiny/{tmp_path.name}", model
 
 
 @pytest.mark.slow
-def test_a_revision_of_a_hub_model_is_taken(hub: Path, tmp_path: Path) -> None:
+def test_a_revision_of_a_hub_model_is_taken(hub_model: tuple[str, Path], tmp_path: Path) -> None:
     program = """if True:
         import sys
         from moclip.models.clip_encoder import ClipEncoder
         from moclip.models.hub_files import files_digest
         for revision, seed in (("v1", 0), ("a" * 40, 0), ("main", 1), (None, 1)):
-            own, taken = ClipEncoder(sys.argv[1 + seed]), ClipEncoder("tiny/clip", revision=revision)
+            own, taken = ClipEncoder(sys.argv[2 + seed]), ClipEncoder(sys.argv[1], revision=revision)
             assert (own.encode_text(["a"]) == taken.encode_text(["a"])).all(), revision
-            assert files_digest("tiny/clip", revision) == "ab"[seed] * 40
+            assert files_digest(sys.argv[1], revision) == "ab"[seed] * 40
     """
     own = [tiny_clip(tmp_path / str(seed), seed) for seed in (0, 1)]
-    run("python", "-c", program, *own, cwd=tmp_path, HF_HUB_CACHE=str(hub), HF_HUB_OFFLINE="1")
+    run("python", "-c", program, hub_model[0], *own, cwd=tmp_path)
 
 
-def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub: Path) -> None:
-    cached: dict[str, Any] = {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
-    values = {"clip.model": "tiny/clip", "clip.files": "data/none", "clip.revision": "v1"}
+def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub_model: tuple[str, Path]) -> None:
+    model, folder = hub_model
+    values = {"clip.model": model, "clip.files": "data/none", "clip.revision": "v1"}
     set_keys(project / "params.yaml", values)
     for stage in ("clip_text", "clip_image", "train_fusion", "evaluate"):
-        run("moclip", stage, cwd=project, **cached)
+        run("moclip", stage, cwd=project)
     for name in ("clip_text", "clip_image"):
         about = zarr.open_group(project / f"data/features/{name}.zarr", mode="r").attrs
         assert (about["clip"], about["made_with"]["clip.revision"]) == (OLD, "v1")
-    run("moclip", "export", "bundle", "--without-clip", cwd=project, **cached)
+    run("moclip", "export", "bundle", "--without-clip", cwd=project)
     assert json.loads((project / "bundle/config.json").read_text())["clip"]["revision"] == "v1"
     clip = next((project / "data/demo/videos").rglob("*.avi"))
     answers = [
-        json.loads(run("moclip", "predict", clip, "--json", *more, cwd=project, **cached).stdout)
+        json.loads(run("moclip", "predict", clip, "--json", *more, cwd=project).stdout)
         for more in ((), ("--bundle", "bundle"))
     ]
     assert answers[0] == answers[1]
-    (hub / "models--tiny--clip/refs/v1").write_text(NEW)  # the tag moves
-    done = run("moclip", "evaluate", cwd=project, code=1, **cached)
+    (folder / "refs/v1").write_text(NEW)  # the tag moves
+    done = run("moclip", "evaluate", cwd=project, code=1)
     assert "clip_text.zarr: it was made from another CLIP" in done.stderr
     set_keys(project / "params.yaml", {"clip.revision": "main"})
-    done = run("moclip", "predict", clip, cwd=project, code=1, **cached)
+    done = run("moclip", "predict", clip, cwd=project, code=1)
     assert 'it was made with clip.revision: "v1", and params.yaml says "main"' in done.stderr
 
 

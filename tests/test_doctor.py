@@ -65,7 +65,8 @@ def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
     (tmp_path / "data/demo").mkdir(parents=True)
     (tmp_path / "data/demo/dvc.yaml").touch()
     (tmp_path / "data/index.parquet").touch()
-    done = run("moclip", "doctor", cwd=tmp_path, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hub"), NO_PROXY="127.0.0.1")
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
+    done = run("moclip", "doctor", cwd=tmp_path, **online)
     heads = [part.partition("\n")[0] for part in done.stdout.split("\n\n")]
     assert heads[:6] == ["versions", "device", "codecs", "exactness", "hub", "project"]
     printed = {" ".join(line.split()) for line in done.stdout.splitlines()}
@@ -90,7 +91,7 @@ def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
 def test_problems_are_json_with_exit_code_1(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     set_keys(tmp_path / "params.yaml", {"clip.model": "openai/nothing", "clip.files": "data/none"})
-    done = run("moclip", "doctor", "--json", "-q", cwd=tmp_path, code=1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    done = run("moclip", "doctor", "--json", "-q", cwd=tmp_path, code=1)
     assert done.stderr.startswith("error: 2 problem(s), ")
     project = {one["what"]: one for one in json.loads(done.stdout)["project"]}
     states = {what: one["state"] for what, one in project.items()}
@@ -106,7 +107,7 @@ def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
     run("moclip", "use", "folder", "--root", "videos", cwd=tmp_path)
 
     def root() -> dict[str, str]:
-        done = run("moclip", "doctor", "--json", cwd=tmp_path, code=None, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+        done = run("moclip", "doctor", "--json", cwd=tmp_path, code=None)
         return {one["what"]: one for one in json.loads(done.stdout)["project"]}["dataset.root"]
 
     assert (root()["found"], root()["state"]) == ("videos: 1 clips", WARNING)
@@ -194,7 +195,7 @@ def test_a_hub_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
         "print(json.dumps([vars(finding) for finding in check_hub()]))"
     )
     for environment, expected_text in (
-        ({"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, "refused"),
+        ({"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, "refused"),
         ({"HF_HUB_OFFLINE": "1"}, "says offline"),
     ):
         (tmp_path / "hub").mkdir(exist_ok=True)
