@@ -119,7 +119,7 @@ class Cluster:
         node = self.ray.get_runtime_context().get_node_id()  # this machine: if it is lost, the run ends anyway
         here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         attempts = self.ray.remote(num_cpus=0, scheduling_strategy=here)(_AttemptCounter).remote()
-        options.setdefault("fn_kwargs", {})["attempts"] = attempts
+        options["fn_kwargs"] = options.get("fn_kwargs", {}) | {"attempts": attempts, "most": MAX_ATTEMPTS}
         numbered = enumerate(jobs)
         while rows := [{"number": number, "job": job} for number, job in islice(numbered, JOBS_IN_RAY)]:
             dataset = self.ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -179,15 +179,17 @@ class _AttemptCounter:
         return self.started[number] - 1
 
 
-def _run_task(batch: Mapping[str, Any], work: Callable[[Any, int], None], attempts: Any) -> dict[str, list[Any]]:
+def _run_task(
+    batch: Mapping[str, Any], work: Callable[[Any, int], None], attempts: Any, most: int
+) -> dict[str, list[Any]]:
     """Run the one job of a block. A MoclipError is returned, because Ray Data would repeat a job that raises."""
     import ray
 
     number, problem = int(batch["number"][0]), None
     try:
         lost_workers = ray.get(attempts.count.remote(number))
-        if lost_workers == MAX_ATTEMPTS:
-            what = f"{MAX_ATTEMPTS} workers were lost while they ran the same job"
+        if lost_workers == most:
+            what = f"{most} workers were lost while they ran the same job"
             raise ClusterError(what, where="--ray", fix=_RAY_FIX)
         work(batch["job"][0], lost_workers)
     except MoclipError as error:
@@ -207,8 +209,8 @@ class _Actor:
         except MoclipError as problem:
             self.run_job = functools.partial(_raise, problem)
 
-    def __call__(self, batch: Mapping[str, Any], attempts: Any) -> dict[str, list[Any]]:
-        return _run_task(batch, lambda job, lost_workers: self.run_job(job), attempts)
+    def __call__(self, batch: Mapping[str, Any], attempts: Any, most: int) -> dict[str, list[Any]]:
+        return _run_task(batch, lambda job, lost_workers: self.run_job(job), attempts, most)
 
 
 def _raise(problem: MoclipError, job: Any) -> None:
