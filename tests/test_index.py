@@ -15,6 +15,7 @@ import pytest
 from moclip.data.clip_folder import scan_folder
 from moclip.data.groups import hold_out, smallest_fraction
 from moclip.data.index import INDEX_COLUMNS, build_index
+from moclip.data.list_differences import clip_notes
 from moclip.data.selection import class_names, few_shot
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
@@ -229,6 +230,15 @@ def test_a_class_in_another_case_is_found_and_noted(tmp_path: Path, numbered: bo
     pair = (own, other) if numbered else (other, own)
     assert "{} is taken for the class {}; they differ in upper and lower case".format(*pair) in printed
     assert "such names: 2" in printed
+
+
+def test_a_listed_name_without_a_suffix_or_with_another_one_is_spelled_the_same() -> None:
+    same = {"A/run": ["A/run.avi"], "A/run.mpg": ["A/run.mp4"], "A/run.v2": ["A/run.v2.avi"]}
+    assert list(clip_notes(same)) == []
+    assert [*clip_notes(same | {"A/Run": ["A/run.avi"]})] == [
+        "A/run.avi is taken for A/Run of the lists; they differ in upper and lower case, or in how an accent is "
+        "encoded; such names: 1"
+    ]
 
 
 def test_names_that_differ_only_in_case_are_not_guessed(tmp_path: Path) -> None:
