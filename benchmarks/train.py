@@ -33,8 +33,9 @@ from moclip.store.reader import FieldReader
 from moclip.training.distributed import World
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_optimiser import make_optimiser
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import make_optimiser, train_mv_tsn
+from moclip.training.mv_tsn import train_mv_tsn
 from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
 
 PICTURE, CLIP = 224, 20.0  # px: side of the network's input; largest displacement

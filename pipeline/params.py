@@ -163,17 +163,47 @@ class Tsn(Group):
         default=2, description="stride of the first convolution; 1: twice the resolution and the cost"
     )
     segments: Whole = Field(default=3, ge=1, le=32, description="segments per clip in training")
-    epochs: Whole = Field(default=200, ge=1, le=10000, description="passes over the training clips")
-    batch: Whole = Field(default=80, ge=1, le=4096, description="clips per optimizer step")
+    epochs: Whole = Field(
+        default=200,
+        ge=1,
+        le=10000,
+        description="epochs; each is a pass over the training clips, or several (min_steps)",
+    )
+    min_steps: Whole = Field(
+        default=0,
+        ge=0,
+        le=10**6,
+        description="least steps of the optimiser in all; with few clips, an epoch passes over them often",
+    )
+    batch: Whole = Field(default=80, ge=1, le=4096, description="clips per step of the optimiser")
     accumulate: Whole = Field(
         default=1, ge=1, le=4096, description="parts that a batch is split into, to need less memory"
     )
-    lr: Real = Field(default=0.01, gt=0, le=10, description="Adam's learning rate, before lr_mult")
-    eps: Real = Field(default=0.001, gt=0, le=1, description="Adam's epsilon")
-    weight_decay: Real = Field(default=0.0001, ge=0, le=1, description="Adam's weight decay; not on biases and norms")
+    optimiser: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam", description="adam: the paper's; adamw decouples the weight decay; sgd has momentum 0.9"
+    )
+    lr: Real = Field(default=0.01, gt=0, le=10, description="highest learning rate, before lr_mult")
+    eps: Real = Field(default=0.001, gt=0, le=1, description="epsilon of adam and adamw")
+    weight_decay: Real = Field(default=0.0001, ge=0, le=1, description="weight decay; not on biases and norms")
     lr_mult: LrMult = LrMult()
+    schedule: Literal["steps", "cosine", "onecycle"] = Field(
+        default="steps",
+        description="steps: the learning rate falls at lr_steps; cosine: to 0, with every step; onecycle: up and down",
+    )
     lr_steps: list[Annotated[Whole, Field(ge=1)]] = Field(
-        default=[80, 160], description="epochs at which the learning rate is divided by 10"
+        default=[80, 160], description="epochs at which the schedule `steps` divides the learning rate by 10"
+    )
+    warmup: Real = Field(
+        default=0, ge=0, lt=1, description="share of the training in which the learning rate rises from about 0"
+    )
+    label_smoothing: Real = Field(
+        default=0, ge=0, lt=1, description="share of each training label that is spread over all classes"
+    )
+    ema: Real = Field(
+        default=0,
+        ge=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is then validated and saved; 0: none",
     )
     dropout: Real = Field(default=0.5, ge=0, lt=1, description="dropout in front of the classifier")
     crops: list[Annotated[Real, Field(gt=0, le=1)]] = Field(
@@ -208,7 +238,7 @@ class Fusion(Group):
     lr: Real = Field(default=0.0001, gt=0, le=10, description="AdamW's learning rate")
     weight_decay: Real = Field(default=0.01, ge=0, le=10, description="AdamW's weight decay")
     epochs: Whole = Field(default=100, ge=1, le=10000, description="passes over the training clips")
-    batch: Whole = Field(default=64, ge=1, le=65536, description="clips per optimizer step")
+    batch: Whole = Field(default=64, ge=1, le=65536, description="clips per step of the optimiser")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
         description="autocast type in training; auto: bf16 or fp16 on a GPU, bf16 on a CPU with bf16 units",

@@ -102,7 +102,9 @@ def _moved(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
 @contextmanager
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Meanwhile this machine has a GPU. Modules that move there get new parameters instead of new values in the old."""
+    generator = torch.Generator
     with monkeypatch.context() as patch, Machine() as machine:
+        patch.setattr(torch, "Generator", lambda device=CPU: generator())  # on a GPU it needs a driver
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
         patch.setattr(torch.accelerator, "current_stream", lambda: SimpleNamespace(is_capturing=lambda: False))

@@ -159,12 +159,22 @@ def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Pat
 EXACT = {"tsn.epochs": 3, "tsn.eps": 1.0, "tsn.lr": 1.0}
 """With `eps` this large Adam's steps follow the size of the gradients."""
 
+COSINE = {
+    "tsn.optimiser": "adamw",
+    "tsn.schedule": "cosine",
+    "tsn.warmup": 0.2,
+    "tsn.label_smoothing": 0.1,
+    "tsn.ema": 0.5,
+}
+
 
 @pytest.mark.parametrize(
     ("size", "change"),
     [
         (2, {"tsn.batch": 6}),  # 6, 6 and 4 clips
         (3, {"tsn.batch": 16, "tsn.accumulate": 2}),
+        (2, {"tsn.batch": 6, "tsn.min_steps": 14, **COSINE}),
+        (2, {"tsn.batch": 6, "tsn.optimiser": "adamw", "tsn.schedule": "onecycle", "tsn.warmup": 0.3}),
     ],
 )
 def test_processes_end_with_the_weights_of_one(
@@ -188,15 +198,28 @@ def test_each_clip_is_read_once_an_epoch_and_all_end_with_the_same_network(
     finished: Path, launch: Launch, tmp_path: Path, size: int
 ) -> None:
     """Of batches of 7 the last has 2 clips: too few for the processes, so they join the one before."""
-    change = EXACT | {"tsn.batch": 7}
+    change = EXACT | COSINE | {"tsn.batch": 7, "tsn.min_steps": 10}
     assert launch(size, train_recorded, with_batch_norms, finished, tmp_path, change) == [0] * size
     ends = [load_weights(tmp_path / f"{size}-{rank}", "")[0] for rank in range(size)]
     read = [end.pop("read").numpy() for end in ends]
     _, times = np.unique(np.concatenate(read), return_counts=True)
-    assert list(times) == [3] * 24, "16 clips to train on and 8 to validate on, in each of 3 epochs"
-    assert max(map(len, read)) - min(map(len, read)) <= 3 * 3
+    assert sorted(times) == [3] * 8 + [6] * 16, "8 clips to validate on in each of 3 epochs, 16 to train on twice"
+    assert max(map(len, read)) - min(map(len, read)) <= 3 * 4
     for end in ends[1:]:
         assert all(torch.equal(end[name], ends[0][name]) for name in ends[0]), "statistics of batch norms, too"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_the_learning_rate_of_an_epoch_does_not_depend_on_the_number_of_processes(
+    finished: Path, launch: Launch, tmp_path: Path, schedule: str
+) -> None:
+    """Of batches of 7 one process makes 3 an epoch, and two processes make 2."""
+    change = COSINE | {"tsn.epochs": 3, "tsn.batch": 7, "tsn.schedule": schedule, "tsn.min_steps": 10}
+    for count in (1, 2):
+        assert launch(count, train_recorded, with_batch_norms, finished, tmp_path, change) == [0] * count
+    alone, shared = (load_weights(tmp_path / f"{count}-0", "")[1]["rows"] for count in (1, 2))
+    assert [row["lr"] for row in shared] == [row["lr"] for row in alone]
+    assert len({row["lr"] for row in alone}) == 3
 
 
 # -------------------------------------------------------------------------------------------------- the command

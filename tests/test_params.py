@@ -35,6 +35,8 @@ def raw() -> dict[str, Any]:
         ("tsn.crops", [1, 2], ["tsn.crops.1 = 2", "> 0", "<= 1"]),
         ("mv.canvas", [240, 321], ["mv", "multiples of mv.cell = 8"]),
         ("mv.accumulate", True, ["mv.accumulate = True", "false | grid"]),
+        ("tsn.schedule", "linear", ["tsn.schedule = 'linear'", "steps | cosine | onecycle"]),
+        ("tsn.warmup", 1, ["tsn.warmup = 1", ">= 0 and < 1"]),
         ("mv.backend", "gpu", ["mv.backend = 'gpu'", "auto | mvextractor | pyav"]),
         ("evaluate.protocol", "32x2", ["evaluate.protocol = '32x2'", "32x1 or 25x10"]),
         ("dataset", 3, ["dataset = 3", "a group of keys"]),
@@ -101,6 +103,9 @@ def test_the_ucf101_preset_is_the_papers_recipe() -> None:
         200,
         [80, 160],
     )
+    tsn = model.tsn
+    assert (tsn.optimiser, tsn.eps, tsn.weight_decay, tsn.schedule) == ("adam", 1e-3, 1e-4, "steps")
+    assert (tsn.warmup, tsn.label_smoothing, tsn.ema, tsn.min_steps) == (0, 0, 0, 0), "nothing that is not the paper's"
     assert model.evaluate.protocol == "32x1"
     assert model.clip.model == "openai/clip-vit-base-patch32"
 

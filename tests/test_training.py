@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,12 @@ from timm.layers import BatchNormAct2d
 from torch.nn import functional
 
 from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.data.crops import random_crops
+from moclip.data.crops import crop_and_resize, random_crops
 from moclip.data.sampling import motion_frames, segment_frames
 from moclip.errors import ModelError
 from moclip.inference.embed_views import ViewsTask, ViewsWorker
 from moclip.inference.encode import EncodingPart
-from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig, parameter_groups
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.store.layout import read_frame_types
@@ -31,8 +34,9 @@ from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
 from moclip.training.mv_batches import MotionData, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_optimiser import make_optimiser, make_schedules, passes_per_epoch
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import MvTsnTraining, make_optimiser, make_scheduler, train_mv_tsn
+from moclip.training.mv_tsn import MvTsnTraining, train_mv_tsn
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from pipeline import params as parameters
@@ -107,7 +111,11 @@ def sharpened(model: MvTsn) -> MvTsn:
 
 
 def trained(
-    data: MotionData, checkpoint: Path, stop_after: int | None = None, fingerprint: str = "same"
+    data: MotionData,
+    checkpoint: Path,
+    stop_after: int | None = None,
+    fingerprint: str = "same",
+    recipe: MvTsnRecipe = RECIPE,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     model, rows = network(), []
 
@@ -116,7 +124,7 @@ def trained(
         if stop_after is not None and len(rows) > stop_after:
             raise KeyboardInterrupt
 
-    train_mv_tsn(model, data, RECIPE, CPU, Checkpoint(checkpoint, fingerprint, 0.0), log)
+    train_mv_tsn(model, data, recipe, CPU, Checkpoint(checkpoint, fingerprint, 0.0), log)
     return model.state_dict(), rows
 
 
@@ -149,17 +157,36 @@ def test_a_run_that_ends_before_its_model_is_saved_is_not_trained_again(project:
     assert not checkpoint.exists()
 
 
-@pytest.mark.parametrize("done", [1, 3])
-def test_a_resumed_run_ends_with_the_same_weights(data: MotionData, tmp_path: Path, done: int) -> None:
-    whole, whole_rows = trained(data, tmp_path / "a.safetensors")
+RECIPES: dict[str, dict[str, Any]] = {
+    "the paper's": {},
+    "cosine": {
+        "optimiser": "adamw",
+        "schedule": "cosine",
+        "warmup": 0.4,
+        "weight_decay": 0.05,
+        "label_smoothing": 0.1,
+        "ema": 0.7,
+        "min_steps": 15,
+    },
+    "one cycle": {"optimiser": "adamw", "schedule": "onecycle", "warmup": 0.3, "weight_decay": 0.05},
+    "sgd": {"optimiser": "sgd", "warmup": 0.5, "ema": 0.5},
+    "sgd in one cycle": {"optimiser": "sgd", "schedule": "onecycle"},
+}
+"""What differs from RECIPE."""
+
+
+@pytest.mark.parametrize(("change", "done"), [("the paper's", 3), *((name, 1) for name in RECIPES)])
+def test_a_resumed_run_ends_with_the_same_weights(data: MotionData, tmp_path: Path, change: str, done: int) -> None:
+    recipe = replace(RECIPE, lr_mult_stem=1, lr_mult_rest=1, **RECIPES[change])
+    whole, whole_rows = trained(data, tmp_path / "a.safetensors", recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path / "b.safetensors", stop_after=done)
+        trained(data, tmp_path / "b.safetensors", stop_after=done, recipe=recipe)
     assert (tmp_path / "b.safetensors").exists()
-    resumed, rows = trained(data, tmp_path / "b.safetensors")
+    resumed, rows = trained(data, tmp_path / "b.safetensors", recipe=recipe)
     assert rows == whole_rows
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
-    again, rows = trained(data, tmp_path / "b.safetensors")
+    again, rows = trained(data, tmp_path / "b.safetensors", recipe=recipe)
     assert rows == whole_rows
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items()), "it holds the best epoch's, too"
 
@@ -227,15 +254,226 @@ def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[M
 def test_the_papers_rate_falls_tenfold_at_80_and_160(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
     model, wanted = of_the_paper
     optimiser = make_optimiser(model, wanted)
-    scheduler = make_scheduler(optimiser, wanted)
+    [schedule] = make_schedules(optimiser, wanted, 3)
     first = [group["lr"] for group in optimiser.param_groups]
-    seen = {}
-    for epoch in range(wanted.epochs):
-        seen[epoch] = [group["lr"] / rate for group, rate in zip(optimiser.param_groups, first, strict=True)]
+    seen: dict[int, list[float]] = {}
+    for step in range(3 * wanted.epochs):
+        now = [group["lr"] / rate for group, rate in zip(optimiser.param_groups, first, strict=True)]
+        assert seen.setdefault(step // 3, now) == now
         optimiser.step()
-        scheduler.step()
+        schedule.step()
     for epoch, times in ((0, 1), (79, 1), (80, 0.1), (159, 0.1), (160, 0.01), (199, 0.01)):
         assert seen[epoch] == pytest.approx([times] * len(first)), epoch
+
+
+Factor = Callable[[int], float]
+
+
+def rising(steps: int) -> Factor:
+    """A factor that is 1 from the last of so many steps on."""
+    return lambda step: min(1.0, (step + 1) / steps)
+
+
+def falling(steps: int) -> Factor:
+    """Half a cosine from 1 to 0."""
+    return lambda step: (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def cycle(steps: int, share: float, start: float, end: float) -> Factor:
+    """Half a cosine from `start` to 1 in a share of the steps, and one from there to `end`."""
+    top = max(share * (steps + 1), 2.0) - 1
+
+    def factor(step: int) -> float:
+        if step <= top:
+            return start + (1 - start) * (1 - math.cos(math.pi * step / top)) / 2
+        return end + (1 - end) * (1 + math.cos(math.pi * (step - top) / (steps - top))) / 2
+
+    return factor
+
+
+def scheduled(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe, epoch_steps: int) -> Iterator[dict[str, float]]:
+    """Settings of each step, the rate of the first group in shares of `recipe.lr`, after a look at all groups."""
+    own = [group["lr"] / recipe.lr for group in optimiser.param_groups]
+    schedules = make_schedules(optimiser, recipe, epoch_steps)
+    for _ in range(recipe.epochs * epoch_steps):
+        found = [group["lr"] / recipe.lr / times for group, times in zip(optimiser.param_groups, own, strict=True)]
+        assert found == pytest.approx([found[0]] * len(found))
+        group = optimiser.param_groups[0]
+        yield {"lr": found[0], "momentum": group["betas"][0] if "betas" in group else group["momentum"]}
+        optimiser.step()
+        for schedule in schedules:
+            schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "factors"),
+    [
+        ("cosine", 0.0, [falling(20)]),
+        ("cosine", 0.2, [falling(20), rising(4)]),
+        ("cosine", 0.05, [falling(20)]),  # a single step has nowhere to rise from
+        ("cosine", 0.1, [falling(20), rising(2)]),
+        ("steps", 0.5, [lambda step: 0.1 ** (step // 4 >= 2) * 0.1 ** (step // 4 >= 3), rising(10)]),
+        ("onecycle", 0.3, [cycle(20, 0.3, 1 / 25, 1 / 250000)]),
+        ("onecycle", 0.0, [cycle(20, 0.0, 1 / 25, 1 / 250000)]),
+    ],
+)
+def test_a_schedule_follows_its_formula(schedule: str, warmup: float, factors: list[Factor]) -> None:
+    recipe = replace(RECIPE, epochs=5, optimiser="adamw", schedule=schedule, warmup=warmup)
+    seen = [now["lr"] for now in scheduled(make_optimiser(network(), recipe), recipe, 4)]
+    assert seen == pytest.approx([math.prod(factor(step) for factor in factors) for step in range(20)], rel=1e-6)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_one_cycle_moves_the_momentum_against_the_rate(optimiser: str) -> None:
+    recipe = replace(RECIPE, epochs=5, optimiser=optimiser, schedule="onecycle", warmup=0.4)
+    seen = [now["momentum"] for now in scheduled(make_optimiser(network(), recipe), recipe, 4)]
+    between = cycle(20, 0.4, 0.0, 0.0)
+    assert seen == pytest.approx([0.95 - 0.1 * between(step) for step in range(20)])
+
+
+@pytest.mark.parametrize("schedule", ["steps", "cosine", "onecycle"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.99])
+def test_the_shortest_trainings_have_a_schedule(schedule: str, warmup: float) -> None:
+    for steps in (1, 2, 3, 9, 10, 19, 20):  # a tenth of these is less than a step, one, or more
+        recipe = replace(RECIPE, epochs=steps, lr_steps=(1,), schedule=schedule, warmup=warmup)
+        rates = [now["lr"] for now in scheduled(make_optimiser(network(), recipe), recipe, 1)]
+        assert len(rates) == steps
+        assert all(0 < rate <= 1 + 1e-9 for rate in rates)
+
+
+def test_every_optimiser_is_the_one_it_is_called() -> None:
+    of = {name: make_optimiser(network(), replace(RECIPE, optimiser=name)) for name in ("adam", "adamw", "sgd")}
+    assert [type(optimiser) for optimiser in of.values()] == [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD]
+    assert {group["momentum"] for group in of["sgd"].param_groups} == {0.9}
+    for name in ("adam", "adamw"):
+        assert {group["eps"] for group in of[name].param_groups} == {1e-3}
+    for optimiser in of.values():
+        assert {group["weight_decay"] for group in optimiser.param_groups} == {0, 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("clips", "epochs", "steps", "expected"),
+    [
+        (9, 4, 0, 1),
+        (9, 4, 8, 1),  # 4 epochs of 4 + 5 clips
+        (9, 4, 9, 2),
+        (9, 4, 16, 2),
+        (9, 4, 17, 3),
+        (2, 4, 600, 150),
+        (10, 4, 13, 2),  # 4 + 4 + 2 clips
+        (9, 30, 600, 10),
+    ],
+)
+def test_an_epoch_repeats_the_clips_until_there_are_steps_enough(
+    clips: int, epochs: int, steps: int, expected: int
+) -> None:
+    assert passes_per_epoch(clips, replace(RECIPE, epochs=epochs, min_steps=steps)) == expected
+
+
+# ------------------------------------------------------------------------------------------------ the whole recipe
+
+
+def plain_training(
+    data: MotionData, recipe: MvTsnRecipe, passes: int, rate: Callable[[float, int], float]
+) -> Iterator[tuple[float, MvTsn, MvTsn]]:
+    """Train as the recipe says, in a plain loop: each epoch's mean loss, the network and the average of its weights.
+
+    `rate` gives the learning rate of a group in a step, from its own one.
+    """
+    model, average = (network().to(memory_format=torch.channels_last) for _ in range(2))
+    groups = parameter_groups(model, recipe.lr, recipe.weight_decay, 1, 1, 1)
+    own = [group["lr"] for group in groups]
+    optimiser: torch.optim.Optimizer = {
+        "adam": lambda: torch.optim.Adam(groups, eps=recipe.eps),
+        "adamw": lambda: torch.optim.AdamW(groups, eps=recipe.eps),
+        "sgd": lambda: torch.optim.SGD(groups, momentum=0.9),
+    }[recipe.optimiser]()
+    done = 0
+    for epoch in range(recipe.epochs):
+        losses = []
+        model.train()
+        for views, labels in plain_batches(data, recipe, epoch, passes):
+            for group, lr in zip(optimiser.param_groups, own, strict=True):
+                group["lr"] = rate(lr, done)
+            log_likelihood = model(views).log_softmax(1)
+            wrong = -log_likelihood[range(len(labels)), labels]
+            s = recipe.label_smoothing
+            loss = ((1 - s) * wrong - s * log_likelihood.mean(1)).sum()
+            losses.append(loss.item())
+            optimiser.zero_grad()
+            (loss / len(labels)).backward()
+            optimiser.step()
+            done += 1
+            decay = min(recipe.ema, 1 - done ** (-2 / 3))
+            for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+                mean.copy_(decay * mean + (1 - decay) * value if mean.is_floating_point() else value)
+        yield sum(losses) / (9 * passes), model, average
+
+
+def plain_batches(
+    data: MotionData, recipe: MvTsnRecipe, epoch: int, passes: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Views and labels of an epoch's batches. The frames of a batch are drawn before the crops of the one before."""
+    generator = np.random.default_rng([recipe.seed, epoch])
+    torch.manual_seed(int(generator.integers(2**31)))  # dropout
+    orders = [generator.permutation(9) for _ in range(passes)]
+    batches = [data.train[rows] for order in orders for rows in (order[:4], order[4:])]
+    fields: list[np.ndarray] = []
+    for number, batch in enumerate(batches):
+        new = batches[len(fields) : number + 2]
+        fields += [data.fields.read_async(batch, recipe.segments, generator)() for batch in new]
+        boxes = random_crops(len(batch), data.fields.grid, recipe.crops, recipe.flip, generator)
+        views = crop_and_resize(torch.from_numpy(fields[number]), boxes.repeat(recipe.segments), 32)
+        yield views.unflatten(0, (len(batch), -1)), torch.from_numpy(batch.labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "passes", "rate"),
+    [
+        ("the paper's", 1, lambda lr, step: lr * 0.1 ** (step // 2 >= 2) * 0.1 ** (step // 2 >= 3)),
+        ("cosine", 2, lambda lr, step: lr * falling(16)(step) * rising(6)(step)),
+        ("sgd", 1, lambda lr, step: lr * 0.1 ** (step // 2 >= 2) * 0.1 ** (step // 2 >= 3) * rising(4)(step)),
+    ],
+)
+def test_training_is_a_plain_loop(
+    data: MotionData, change: str, passes: int, rate: Callable[[float, int], float]
+) -> None:
+    recipe = replace(RECIPE, lr_mult_stem=1, lr_mult_rest=1, **RECIPES[change])
+    training = MvTsnTraining(network(), data, recipe, CPU)
+    exact = {"atol": 0, "rtol": 0} if change == "the paper's" else {"atol": 1e-5, "rtol": 1e-4}
+    for epoch, (loss, model, average) in enumerate(plain_training(data, recipe, passes, rate)):
+        row = training.train_epoch(epoch)
+        scored = average if recipe.ema else model
+        torch.testing.assert_close(training.model.state_dict(), model.state_dict(), **exact)
+        torch.testing.assert_close(training.scored.state_dict(), scored.state_dict(), **exact)
+        assert row["lr"] == pytest.approx(rate(recipe.lr, 2 * passes * epoch))
+        assert row["train_loss"] == pytest.approx(loss, rel=1e-4)
+        logits = embed_protocol(scored, data.fields, data.val, 2, 1, 1, 100, torch.device("cpu"))[1]
+        expected = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(data.val.labels))
+        assert row["val_loss"] == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_the_average_of_the_weights_is_kept(data: MotionData, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, ema=0.9, epochs=2, lr_mult_stem=1, lr_mult_rest=1)
+    checkpoint = Checkpoint(tmp_path / "a", "", 0.0)
+    model = network()
+    best = train_mv_tsn(model, data, recipe, CPU, checkpoint, lambda row: None)
+    training = MvTsnTraining(network(), data, replace(recipe, epochs=int(best["epoch"]) + 1), CPU)
+    for epoch in range(training.recipe.epochs):
+        training.train_epoch(epoch)
+    torch.testing.assert_close(model.state_dict(), training.scored.state_dict(), atol=0, rtol=0)
+    assert not torch.equal(model.head.weight, training.model.head.weight)
+    assert not model.training
+
+
+def test_a_first_step_without_an_update_warns_nobody(data: MotionData) -> None:
+    """As in float16, whose gradients overflow until its loss scale is found."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training = MvTsnTraining(network(), data, RECIPE, CPU)
+        training.scaler = torch.amp.GradScaler("cpu", init_scale=math.inf)
+        training.train_epoch(0)
+    assert torch.equal(training.model.head.weight, network().head.weight), "no step has an update"
 
 
 def test_the_rate_falls_while_it_trains(data: MotionData, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -33,18 +33,19 @@ class Checkpoint:
         optimiser = training.optimiser.state_dict()
         tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in training.best.state.items()}
+        if training.average:
+            tensors |= {f"average/{name}": tensor for name, tensor in training.scored.state_dict().items()}
         tensors |= {
             f"optimiser/{number}/{name}": tensor
             for number, entries in optimiser["state"].items()
             for name, tensor in entries.items()
         }
-        scheduler = training.scheduler.state_dict()
         plain = {
             "fingerprint": self.fingerprint,
             "history": training.history,
             "best": training.best.row,
             "groups": optimiser["param_groups"],
-            "scheduler": {key: value for key, value in scheduler.items() if key != "milestones"},
+            "schedules": [_without_milestones(schedule.state_dict()) for schedule in training.schedules],
             "scaler": training.scaler.state_dict(),  # empty except in float16
         }
         save_weights(self.path, tensors, json.loads(json.dumps(plain)))
@@ -59,12 +60,15 @@ class Checkpoint:
         if plain["fingerprint"] != self.fingerprint:
             return
         training.model.load_state_dict(_with_prefix(tensors, "model/"))
+        if training.average:
+            training.scored.load_state_dict(_with_prefix(tensors, "average/"))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _with_prefix(tensors, "optimiser/").items():
             number, entry = name.split("/")
             state.setdefault(int(number), {})[entry] = tensor
         training.optimiser.load_state_dict({"state": state, "param_groups": plain["groups"]})
-        training.scheduler.load_state_dict(plain["scheduler"])
+        for schedule, values in zip(training.schedules, plain["schedules"], strict=True):
+            schedule.load_state_dict(values)
         if plain["scaler"]:
             training.scaler.load_state_dict(plain["scaler"])
         training.best.row, training.best.state = plain["best"], _with_prefix(tensors, "best/")
@@ -73,3 +77,8 @@ class Checkpoint:
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _without_milestones(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a schedule's state without its milestones, whose keys JSON would turn into texts. The recipe has them."""
+    return {key: value for key, value in state.items() if key != "milestones"}

@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class MvTsnRecipe:
-    """The hyperparameters of MV-TSN's training, as in the group `tsn` of params.yaml."""
+    """The hyperparameters of MV-TSN's training, as in the group `tsn` of params.yaml.
+
+    The defaults are those of the paper: Adam, a rate that falls in steps, and nothing else.
+    """
 
     segments: int
     epochs: int
@@ -27,6 +30,12 @@ class MvTsnRecipe:
     seed: int
     accumulate: int = 1  # parts of a batch that are processed one after the other
     compile: bool = False
+    optimiser: str = "adam"
+    schedule: str = "steps"
+    warmup: float = 0.0  # share of the training in which the learning rate rises
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # decay of the average of the weights; 0: no average
+    min_steps: int = 0  # least number of optimiser steps in the whole training
 
 
 def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:

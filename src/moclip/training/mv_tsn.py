@@ -7,17 +7,19 @@ from typing import cast
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional
 
 from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
-from moclip.models.mv_tsn import MvTsn, parameter_groups
+from moclip.models.mv_tsn import MvTsn
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
 from moclip.training.distributed import World, equal_slices
 from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
+from moclip.training.mv_optimiser import make_optimiser, make_schedules, passes_per_epoch, steps_per_pass
 from moclip.training.mv_recipe import MvTsnRecipe
 
 
@@ -26,9 +28,9 @@ def train_mv_tsn(
 ) -> dict[str, float]:
     """Train `model` in place. It ends with the weights of the best epoch on `data.val`. Return that epoch's row.
 
-    `log` gets a row per epoch: epoch, lr, train_loss, train_top1, val_loss, val_top1. A resumed run logs the earlier
-    epochs again. The last epoch's checkpoint stays: remove it after you have saved the model, so that a kill in between
-    does not cost the training.
+    `log` gets a row per epoch: epoch, lr (of its first step), train_loss (with label smoothing), train_top1, val_loss,
+    val_top1. A resumed run logs the earlier epochs again. The last epoch's checkpoint stays: remove it after you have
+    saved the model, so that a kill in between does not cost the training.
 
     The processes of `world` share every batch and end with the same weights and rows. The main process writes the
     checkpoint. Raises LossError if the loss is NaN or infinite, and ModelError if the processes cannot train together.
@@ -45,31 +47,40 @@ def train_mv_tsn(
         log(training.train_epoch(epoch))
         if world.is_main and (checkpoint.is_due() or epoch + 1 == recipe.epochs):
             checkpoint.save(training)
-    training.best.restore()
+    model.load_state_dict(training.best.state)
     model.eval()
     return training.best.row
 
 
 class MvTsnTraining:
-    """The state of a training run: the network, its optimiser, and the rows of finished epochs (`history`)."""
+    """The state of a training run: the network, its optimiser, and the rows of finished epochs (`history`).
+
+    With `recipe.ema`, `average` holds the moving average of the weights and of the batch norms' statistics. `scored` is
+    the network that is validated and kept: the average, or else the network itself.
+    """
 
     def __init__(self, model: MvTsn, data: MotionData, recipe: MvTsnRecipe, world: World) -> None:
         self.data, self.recipe, self.world, self.device = data, recipe, world, world.device
         self._check_processes()
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.average = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
+        self.scored: MvTsn = self.average.module if self.average else model
         self.forward = _compiled(model) if recipe.compile else world.distribute(model)
+        self.passes = passes_per_epoch(len(data.train), recipe)
+        self.epoch_steps = self.passes * steps_per_pass(len(data.train), recipe)
         self.optimiser = make_optimiser(model, recipe)
-        self.scheduler = make_scheduler(self.optimiser, recipe)
+        self.schedules = make_schedules(self.optimiser, recipe, self.epoch_steps)
+        self.optimiser.zero_grad()
+        self.optimiser.step()  # changes nothing; without it PyTorch warns if float16 skips the first real step
         self.dtype = autocast_type(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.best = BestEpoch(model)
+        self.best = BestEpoch(self.scored)
         self.history: list[dict[str, float]] = []
 
     def train_epoch(self, number: int) -> dict[str, float]:
         """Train one epoch (from 0), validate, and return the epoch's row."""
-        lr = float(max(self.scheduler.get_last_lr()))
+        lr = float(max(group["lr"] for group in self.optimiser.param_groups))
         train_loss, train_top1 = self._run_steps(number)
-        self.scheduler.step()
         val_loss, val_top1 = self._validate()
         row: dict[str, float] = {
             "epoch": number,
@@ -91,8 +102,7 @@ class MvTsnTraining:
         clips, recipe, world = self.data.train, self.recipe, self.world
         generator = epoch_generator(recipe.seed, epoch)
         torch.manual_seed(int(generator.integers(2**31)) + world.rank)  # dropout
-        order = generator.permutation(len(clips))
-        batches = [order[rows] for rows in slice_batches(len(clips), recipe.batch, 2 * world.size)]
+        batches = self._draw_batches(generator)
         reads = read_ahead(self.data.fields, [clips[rows] for rows in batches], recipe.segments, generator, world.share)
         self.model.train()
         totals = np.zeros(2)  # summed loss, and number of correct answers
@@ -105,9 +115,28 @@ class MvTsnTraining:
             totals += self._step(views.unflatten(0, (len(labels), -1)), labels, len(batch))
             if not np.isfinite(totals).all():
                 raise LossError.at(epoch, step, batches[step][own].tolist(), "lower tsn.lr, or tsn.precision=fp32")
+            self._advance_schedules()
+            if self.average:
+                self.average.update(self.model, epoch * self.epoch_steps + step + 1)
+        self._advance_schedules(self.epoch_steps - len(batches))  # as far as one process would have
         world.average_buffers(self.model)
+        if self.average:
+            world.average_buffers(self.scored)
         loss, correct = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
-        return loss / len(clips), correct / len(clips)
+        shown = self.passes * len(clips)
+        return loss / shown, correct / shown
+
+    def _draw_batches(self, generator: np.random.Generator) -> list[np.ndarray]:
+        """Draw the batches of an epoch: rows of the training clips. Each pass holds every clip once."""
+        count = len(self.data.train)
+        slices = slice_batches(count, self.recipe.batch, 2 * self.world.size)
+        orders = [generator.permutation(count) for _ in range(self.passes)]
+        return [order[rows] for order in orders for rows in slices]
+
+    def _advance_schedules(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            for schedule in self.schedules:
+                schedule.step()
 
     def _step(self, views: Tensor, labels: Tensor, batch: int) -> tuple[float, float]:
         """Make one step of the optimiser. Return this process's summed loss and number of correct answers.
@@ -121,7 +150,9 @@ class MvTsnTraining:
         for part in equal_slices(len(labels), parts):
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
                 logits = self.forward(views[part])
-            loss = functional.cross_entropy(logits.float(), labels[part], reduction="sum")
+            loss = functional.cross_entropy(
+                logits.float(), labels[part], reduction="sum", label_smoothing=self.recipe.label_smoothing
+            )
             self.scaler.scale(loss / clips).backward()
             loss_sum += loss.item()
             correct += (logits.argmax(1) == labels[part]).sum().item()
@@ -132,7 +163,7 @@ class MvTsnTraining:
     @torch.inference_mode()
     def _validate(self) -> tuple[float, float]:
         """Return the loss and top-1 of the validation clips. Each clip is scored by one process."""
-        clips, recipe, model = self.data.val, self.recipe, self.model
+        clips, recipe, model = self.data.val, self.recipe, self.scored
         own = self.world.share(len(clips))
         scores = torch.zeros(len(clips), len(model.config.classes), device=self.device)
         if own.start < own.stop:
@@ -155,19 +186,6 @@ class MvTsnTraining:
                 f"a batch of {batch} clips is too small for {self.world.size} processes: each needs two",
                 fix="start fewer processes, or raise tsn.batch",
             )
-
-
-def make_optimiser(model: MvTsn, recipe: MvTsnRecipe) -> torch.optim.Optimizer:
-    """Return Adam with the recipe's parameter groups."""
-    groups = parameter_groups(
-        model, recipe.lr, recipe.weight_decay, recipe.lr_mult_head, recipe.lr_mult_stem, recipe.lr_mult_rest
-    )
-    return torch.optim.Adam(groups, eps=recipe.eps)
-
-
-def make_scheduler(optimiser: torch.optim.Optimizer, recipe: MvTsnRecipe) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return a schedule that divides the learning rates by ten at each epoch in `recipe.lr_steps`."""
-    return torch.optim.lr_scheduler.MultiStepLR(optimiser, sorted(recipe.lr_steps), gamma=0.1)
 
 
 def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:
