@@ -13,6 +13,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
     (tmp_path / "data/demo").mkdir(parents=True)
     (tmp_path / "data/demo/dvc.yaml").touch()
     (tmp_path / "data/index.parquet").touch()
-    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
+    online: dict[str, Any] = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "NO_PROXY": "127.0.0.1"}
     done = run("moclip", "doctor", cwd=tmp_path, **online)
     heads = [part.partition("\n")[0] for part in done.stdout.split("\n\n")]
     assert heads[:6] == ["versions", "device", "codecs", "exactness", "hub", "project"]

@@ -220,9 +220,11 @@ def test_it_learns_which_way_things_move(data: MotionData, tmp_path: Path) -> No
     training_recipe = MvTsnRecipe(
         **{**vars(RECIPE), "flip": False, "epochs": 12, "lr_mult_rest": 1.0, "lr_mult_stem": 1.0}
     )
-    model = network()
-    best = train_mv_tsn(model, data, training_recipe, CPU, Checkpoint(tmp_path / "e", "", 0.0), lambda row: None)
+    rows: list[dict[str, float]] = []
+    best = train_mv_tsn(network(), data, training_recipe, CPU, Checkpoint(tmp_path / "e", "", 0.0), rows.append)
     assert best["val_top1"] == 1
+    assert 0 < rows[-1]["train_loss"] < rows[0]["train_loss"] < 2
+    assert rows[0]["train_top1"] < rows[-1]["train_top1"] <= 1
 
 
 @pytest.fixture(scope="module")
