@@ -167,6 +167,8 @@ def pytest_configure(config: pytest.Config) -> None:
         text=True,
     )
     os.environ[WARM] = str(folder / "bin")
+    if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
+        subprocess.Popen((folder / "bin/python", "-c", ""), cwd=folder)
 
     def end() -> None:
         print(server.communicate()[0], end="", file=sys.stderr)

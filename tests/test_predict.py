@@ -233,6 +233,7 @@ def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
     assert "Traceback" not in alone.stderr
 
 
+@pytest.mark.slow
 def test_without_models_it_says_what_to_run(tmp_path: Path) -> None:
     run("moclip", "use", "demo", cwd=tmp_path)
     encode(tmp_path / "x.mp4", moving_texture(4, (64, 80)))

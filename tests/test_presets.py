@@ -72,6 +72,7 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
     assert groups["val"].isdisjoint(groups["train"])
 
 
+@pytest.mark.slow
 def test_hmdb51_is_split_as_its_lists_say(tmp_path: Path) -> None:
     root, lists = replica.hmdb51(tmp_path)
     read = read_splits(lists, 1)

@@ -54,6 +54,7 @@ def test_in_a_folder_of_the_project_the_projects_own_is_named(finished: Path, co
         assert f"  run it there: cd {finished.resolve()}\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_outside_a_project_no_message_suggests_extracting(tmp_path: Path) -> None:
     for command in ("store info", "store verify", "store show Ball", "metrics"):
         done = run("moclip", *command.split(), cwd=tmp_path, code=1)

@@ -90,6 +90,7 @@ def test_a_sweep_of_a_project_within_a_git_repository_finds_its_experiments(proj
     assert "2 runs, 1 of them done, 1 to go" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_dvc_or_git_the_message_says_so(tmp_path: Path) -> None:
     run("moclip", "use", "demo", cwd=tmp_path)
     stderr = run("moclip", "sweep", "tsn.size=32", cwd=tmp_path, code=1).stderr

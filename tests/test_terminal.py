@@ -211,6 +211,7 @@ def test_a_table_on_a_terminal_fits_its_width_and_obeys_no_color(scored: Path) -
     assert screen(written) == piped.split("\n"), "one look"
 
 
+@pytest.mark.slow
 def test_names_that_stdout_cannot_show_stop_nothing(clips: Path) -> None:
     done = run("moclip", "index", cwd=clips, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert r"B\xe4lle1/kaputt.avi: not a video file" in done.stdout
@@ -222,6 +223,7 @@ def test_names_that_stdout_cannot_show_stop_nothing(clips: Path) -> None:
 # ------------------------------------------------------------------------------------------------- verbosity
 
 
+@pytest.mark.slow
 def test_quiet_keeps_only_results_and_errors(clips: Path, scored: Path) -> None:
     assert "not usable" in run("moclip", "index", cwd=clips).stdout
     done = run("moclip", "index", "--quiet", cwd=clips)
