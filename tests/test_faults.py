@@ -25,7 +25,7 @@ from moclip.data.clip_folder import scan_folder
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
 from moclip.files.atomic import write_error
-from moclip.inference.encode import StillsTask, _StillsJob, _worker_died, check_finite
+from moclip.inference.encode import StillsTask, _read_stills, _StillsJob, _worker_died, check_finite
 from moclip.models.clip_encoder import ClipEncoder
 from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
@@ -36,6 +36,7 @@ from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
+from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
 from moclip.workers.processes import run_jobs_in_order
@@ -108,6 +109,16 @@ def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> Non
             assert str(stills) == "its decoder died"
         else:
             assert (stills == read_frames(clean / job.path, [2, 6])).all()
+
+
+def test_stills_of_a_clip_that_has_changed_since_it_was_indexed_are_not_read(clean: Path) -> None:
+    clip = scan_folder(clean).clips[0]
+    indexed = StillsTask("", str(clean), True, 2, "middle", 0, 1, 2, "", "", {})
+    _, stills = _read_stills(_StillsJob(clip, file_md5(clean / clip), 8, False, indexed))
+    assert isinstance(stills, list)
+    np.testing.assert_array_equal(stills, read_frames(clean / clip, [2, 6]))
+    _, refused = _read_stills(_StillsJob(clip, "0" * 32, 8, False, indexed))
+    assert "it has changed since it was indexed" in str(refused)
 
 
 # ------------------------------------------------------------------------------------------- names, lists and links
