@@ -286,6 +286,9 @@ def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypat
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.ones((len(texts), 4), np.float32))
     with pytest.raises(ModelError, match="the same features for 'red' and 'green'"):
         text_features(clip, names, phrases, ["a {}"])
+    monkeypatch.setattr(clip, "encode_text", lambda texts: np.eye(3, dtype=np.float32)[[0, 1, 1]])
+    with pytest.raises(ModelError, match="the same features for 'green' and 'blue'"):
+        text_features(clip, names, phrases, ["a {}"])
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.full((len(texts), 4), np.nan, np.float32))
     with pytest.raises(ModelError, match="infinite or undefined features for the class 'red'"):
         text_features(clip, names, phrases, ["a {}"])

@@ -518,6 +518,19 @@ def test_a_folder_of_one_source_cannot_be_split_by_group(tmp_path: Path) -> None
     assert "no usable clip to test on" in refusal(tmp_path / "v")
 
 
+def test_lists_whose_test_clips_are_all_broken_are_an_error(clean: Path, tmp_path: Path) -> None:
+    root, tests = tmp_path / "v", ["Run/v_Run_g01_c01.avi", "Jump/v_Jump_g01_c01.avi"]
+    shutil.copytree(clean, root)
+    every = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.avi"))]
+    assert set(tests) < set(every)
+    for clip in tests:
+        (root / clip).write_bytes(b"broken")
+    lists = write_lists(tmp_path / "s", [clip for clip in every if clip not in tests], tests)
+    with pytest.raises(DatasetError, match="no usable clip to test on among") as refused:
+        build_index(root, scan_folder(root), read_splits(lists, 1), 0.5, 0.3, 0, workers=2)
+    assert f"{tests[1]}: " in str(refused.value)
+
+
 def test_a_missing_split_is_an_error(clean: Path, tmp_path: Path) -> None:
     lists = write_lists(tmp_path / "s", ["Run/v_Run_g02_c01.avi"], ["Run/v_Run_g01_c01.avi"])
     message = failing(tmp_path, clean, "--dataset-splits", str(lists), "--dataset-split", "2")
