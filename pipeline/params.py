@@ -167,13 +167,13 @@ class Tsn(Group):
         default=200,
         ge=1,
         le=10000,
-        description="epochs; each is a pass over the training clips, or several (min_steps)",
+        description="epochs; each is a pass over the training clips, or longer (min_steps)",
     )
     min_steps: Whole = Field(
         default=0,
         ge=0,
         le=10**6,
-        description="least steps of the optimiser in all; with few clips, an epoch passes over them often",
+        description="least steps of the optimiser in all; for them, an epoch goes through the clips again",
     )
     batch: Whole = Field(default=80, ge=1, le=4096, description="clips per step of the optimiser")
     accumulate: Whole = Field(

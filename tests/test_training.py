@@ -34,7 +34,7 @@ from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
 from moclip.training.mv_batches import MotionData, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
-from moclip.training.mv_optimiser import make_optimiser, make_schedules, passes_per_epoch
+from moclip.training.mv_optimiser import make_optimiser, make_schedules
 from moclip.training.mv_recipe import MvTsnRecipe
 from moclip.training.mv_tsn import MvTsnTraining, train_mv_tsn
 from moclip.video.clip_files import file_md5
@@ -166,7 +166,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 0.05,
         "label_smoothing": 0.1,
         "ema": 0.7,
-        "min_steps": 15,
+        "min_steps": 11,
     },
     "one cycle": {"optimiser": "adamw", "schedule": "onecycle", "warmup": 0.3, "weight_decay": 0.05},
     "sgd": {"optimiser": "sgd", "warmup": 0.5, "ema": 0.5},
@@ -354,33 +354,34 @@ def test_every_optimiser_is_the_one_it_is_called() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clips", "epochs", "steps", "expected"),
+    ("epochs", "steps", "sizes"),
     [
-        (9, 4, 0, 1),
-        (9, 4, 8, 1),  # 4 epochs of 4 + 5 clips
-        (9, 4, 9, 2),
-        (9, 4, 16, 2),
-        (9, 4, 17, 3),
-        (2, 4, 600, 150),
-        (10, 4, 13, 2),  # 4 + 4 + 2 clips
-        (9, 30, 600, 10),
+        (2, 0, [4, 5]),
+        (2, 4, [4, 5]),
+        (2, 5, [4, 5, 4]),
+        (2, 8, [4, 5, 4, 5]),
+        (1, 5, [4, 5, 4, 5, 4]),
     ],
 )
 def test_an_epoch_repeats_the_clips_until_there_are_steps_enough(
-    clips: int, epochs: int, steps: int, expected: int
+    data: MotionData, tmp_path: Path, epochs: int, steps: int, sizes: list[int]
 ) -> None:
-    assert passes_per_epoch(clips, replace(RECIPE, epochs=epochs, min_steps=steps)) == expected
+    model, seen = network(), []
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    recipe = replace(RECIPE, epochs=epochs, min_steps=steps)
+    train_mv_tsn(model, data, recipe, CPU, Checkpoint(tmp_path / "c", "", 0.0), lambda row: None)
+    assert seen == sizes * epochs
 
 
 # ------------------------------------------------------------------------------------------------ the whole recipe
 
 
 def plain_training(
-    data: MotionData, recipe: MvTsnRecipe, passes: int, rate: Callable[[float, int], float]
+    data: MotionData, recipe: MvTsnRecipe, steps: int, rate: Callable[[float, int], float]
 ) -> Iterator[tuple[float, MvTsn, MvTsn]]:
     """Train as the recipe says, in a plain loop: each epoch's mean loss, the network and the average of its weights.
 
-    `rate` gives the learning rate of a group in a step, from its own one.
+    An epoch has `steps` steps. `rate` gives the learning rate of a group in a step, from its own one.
     """
     model, average = (network().to(memory_format=torch.channels_last) for _ in range(2))
     groups = parameter_groups(model, recipe.lr, recipe.weight_decay, 1, 1, 1)
@@ -392,34 +393,34 @@ def plain_training(
     }[recipe.optimiser]()
     done = 0
     for epoch in range(recipe.epochs):
-        losses = []
+        losses: list[float] = []
         model.train()
-        for views, labels in plain_batches(data, recipe, epoch, passes):
+        for views, labels in plain_batches(data, recipe, epoch, steps):
             for group, lr in zip(optimiser.param_groups, own, strict=True):
                 group["lr"] = rate(lr, done)
             log_likelihood = model(views).log_softmax(1)
             wrong = -log_likelihood[range(len(labels)), labels]
-            s = recipe.label_smoothing
-            loss = ((1 - s) * wrong - s * log_likelihood.mean(1)).sum()
-            losses.append(loss.item())
+            share = recipe.label_smoothing
+            smoothed = (1 - share) * wrong - share * log_likelihood.mean(1)
+            losses += smoothed.tolist()
             optimiser.zero_grad()
-            (loss / len(labels)).backward()
+            (smoothed.sum() / len(labels)).backward()
             optimiser.step()
             done += 1
             decay = min(recipe.ema, 1 - done ** (-2 / 3))
             for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
                 mean.copy_(decay * mean + (1 - decay) * value if mean.is_floating_point() else value)
-        yield sum(losses) / (9 * passes), model, average
+        yield sum(losses) / len(losses), model, average
 
 
 def plain_batches(
-    data: MotionData, recipe: MvTsnRecipe, epoch: int, passes: int
+    data: MotionData, recipe: MvTsnRecipe, epoch: int, steps: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Views and labels of an epoch's batches. The frames of a batch are drawn before the crops of the one before."""
     generator = np.random.default_rng([recipe.seed, epoch])
     torch.manual_seed(int(generator.integers(2**31)))  # dropout
-    orders = [generator.permutation(9) for _ in range(passes)]
-    batches = [data.train[rows] for order in orders for rows in (order[:4], order[4:])]
+    orders = [generator.permutation(9) for _ in range(math.ceil(steps / 2))]
+    batches = [data.train[rows] for order in orders for rows in (order[:4], order[4:])][:steps]
     fields: list[np.ndarray] = []
     for number, batch in enumerate(batches):
         new = batches[len(fields) : number + 2]
@@ -430,25 +431,25 @@ def plain_batches(
 
 
 @pytest.mark.parametrize(
-    ("change", "passes", "rate"),
+    ("change", "steps", "rate"),
     [
-        ("the paper's", 1, lambda lr, step: lr * 0.1 ** (step // 2 >= 2) * 0.1 ** (step // 2 >= 3)),
-        ("cosine", 2, lambda lr, step: lr * falling(16)(step) * rising(6)(step)),
-        ("sgd", 1, lambda lr, step: lr * 0.1 ** (step // 2 >= 2) * 0.1 ** (step // 2 >= 3) * rising(4)(step)),
+        ("the paper's", 2, lambda lr, step: lr * 0.1 ** (step // 2 >= 2) * 0.1 ** (step // 2 >= 3)),
+        ("cosine", 3, lambda lr, step: lr * falling(12)(step) * rising(5)(step)),
+        ("sgd", 2, lambda lr, step: lr * 0.1 ** (step // 2 >= 2) * 0.1 ** (step // 2 >= 3) * rising(4)(step)),
     ],
 )
 def test_training_is_a_plain_loop(
-    data: MotionData, change: str, passes: int, rate: Callable[[float, int], float]
+    data: MotionData, change: str, steps: int, rate: Callable[[float, int], float]
 ) -> None:
     recipe = replace(RECIPE, lr_mult_stem=1, lr_mult_rest=1, **RECIPES[change])
     training = MvTsnTraining(network(), data, recipe, CPU)
     exact = {"atol": 0, "rtol": 0} if change == "the paper's" else {"atol": 1e-5, "rtol": 1e-4}
-    for epoch, (loss, model, average) in enumerate(plain_training(data, recipe, passes, rate)):
+    for epoch, (loss, model, average) in enumerate(plain_training(data, recipe, steps, rate)):
         row = training.train_epoch(epoch)
         scored = average if recipe.ema else model
         torch.testing.assert_close(training.model.state_dict(), model.state_dict(), **exact)
         torch.testing.assert_close(training.scored.state_dict(), scored.state_dict(), **exact)
-        assert row["lr"] == pytest.approx(rate(recipe.lr, 2 * passes * epoch))
+        assert row["lr"] == pytest.approx(rate(recipe.lr, steps * epoch))
         assert row["train_loss"] == pytest.approx(loss, rel=1e-4)
         logits = embed_protocol(scored, data.fields, data.val, 2, 1, 1, 100, torch.device("cpu"))[1]
         expected = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(data.val.labels))

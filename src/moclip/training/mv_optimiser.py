@@ -8,7 +8,6 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from moclip.models.mv_tsn import MvTsn, parameter_groups
-from moclip.training.mv_batches import slice_batches
 from moclip.training.mv_recipe import MvTsnRecipe
 
 SGD_MOMENTUM = 0.9
@@ -54,14 +53,9 @@ def _one_cycle(optimiser: torch.optim.Optimizer, warmup: float, steps: int) -> O
     return OneCycleLR(optimiser, rates, total_steps=points, pct_start=max(warmup, 2 / points))
 
 
-def passes_per_epoch(clips: int, recipe: MvTsnRecipe) -> int:
-    """Return how often an epoch goes through the clips, so that the training has `recipe.min_steps` steps."""
-    return max(1, math.ceil(recipe.min_steps / (recipe.epochs * steps_per_pass(clips, recipe))))
+def steps_per_epoch(recipe: MvTsnRecipe, one_pass: int) -> int:
+    """Return the steps of an epoch, of which one pass through the clips takes `one_pass`.
 
-
-def steps_per_pass(clips: int, recipe: MvTsnRecipe) -> int:
-    """Return the steps of one pass through the clips in one process.
-
-    Several processes may make one less, because a batch that is too small for them joins the one before.
+    It is one pass, or as many steps as the training needs to have `recipe.min_steps`.
     """
-    return len(slice_batches(clips, recipe.batch, 2))
+    return max(one_pass, math.ceil(recipe.min_steps / recipe.epochs))

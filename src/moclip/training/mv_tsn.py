@@ -19,7 +19,7 @@ from moclip.training.distributed import World, equal_slices
 from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
-from moclip.training.mv_optimiser import make_optimiser, make_schedules, passes_per_epoch, steps_per_pass
+from moclip.training.mv_optimiser import make_optimiser, make_schedules, steps_per_epoch
 from moclip.training.mv_recipe import MvTsnRecipe
 
 
@@ -66,8 +66,8 @@ class MvTsnTraining:
         self.average = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
         self.scored: MvTsn = self.average.module if self.average else model
         self.forward = _compiled(model) if recipe.compile else world.distribute(model)
-        self.passes = passes_per_epoch(len(data.train), recipe)
-        self.epoch_steps = self.passes * steps_per_pass(len(data.train), recipe)
+        # the steps of one process: several may make fewer, because batches too small for them join the one before
+        self.epoch_steps = steps_per_epoch(recipe, len(slice_batches(len(data.train), recipe.batch, 2)))
         self.optimiser = make_optimiser(model, recipe)
         self.schedules = make_schedules(self.optimiser, recipe, self.epoch_steps)
         self.optimiser.zero_grad()
@@ -95,7 +95,7 @@ class MvTsnTraining:
         return row
 
     def _run_steps(self, epoch: int) -> tuple[float, float]:
-        """Run all steps of an epoch. Return the mean loss and top-1 of all clips.
+        """Run all steps of an epoch. Return the mean loss and top-1 of the clips in its batches.
 
         All processes draw the same batches. Each works on its share of a batch.
         """
@@ -123,15 +123,16 @@ class MvTsnTraining:
         if self.average:
             world.average_buffers(self.scored)
         loss, correct = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
-        shown = self.passes * len(clips)
+        shown = sum(map(len, batches))
         return loss / shown, correct / shown
 
     def _draw_batches(self, generator: np.random.Generator) -> list[np.ndarray]:
-        """Draw the batches of an epoch: rows of the training clips. Each pass holds every clip once."""
+        """Draw the batches of an epoch: rows of the training clips. A pass over the clips holds each of them once."""
         count = len(self.data.train)
         slices = slice_batches(count, self.recipe.batch, 2 * self.world.size)
-        orders = [generator.permutation(count) for _ in range(self.passes)]
-        return [order[rows] for order in orders for rows in slices]
+        steps = steps_per_epoch(self.recipe, len(slices))
+        orders = [generator.permutation(count) for _ in range(0, steps, len(slices))]
+        return [order[rows] for order in orders for rows in slices][:steps]
 
     def _advance_schedules(self, steps: int = 1) -> None:
         for _ in range(steps):
