@@ -225,6 +225,15 @@ def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub_mo
     assert 'it was made with clip.revision: "v1", and params.yaml says "main"' in done.stderr
 
 
+@pytest.mark.parametrize("name", ["./clip", "/nowhere/clip", "~/clip", "data/demo/clip"])
+def test_a_path_that_does_not_exist_is_no_id_of_the_hub(name: str) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        ClipEncoder(name)
+    with pytest.raises(ModelError) as unknown:
+        ClipEncoder("nobody/clip")
+    assert "no such folder" not in str(unknown.value)
+
+
 def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="a local folder has no revision 'v1'"):
         ClipEncoder(str(folder), revision="v1")

@@ -16,6 +16,7 @@ from moclip.data.clip_folder import scan_folder
 from moclip.data.groups import hold_out, smallest_fraction
 from moclip.data.index import INDEX_COLUMNS, build_index
 from moclip.data.list_differences import clip_notes
+from moclip.data.probing import unusable_columns
 from moclip.data.selection import class_names, few_shot
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
@@ -529,6 +530,13 @@ def test_lists_whose_test_clips_are_all_broken_are_an_error(clean: Path, tmp_pat
     with pytest.raises(DatasetError, match="no usable clip to test on among") as refused:
         build_index(root, scan_folder(root), read_splits(lists, 1), 0.5, 0.3, 0, workers=2)
     assert f"{tests[1]}: " in str(refused.value)
+
+
+def test_a_clip_that_cannot_be_read_has_a_row_of_zeros() -> None:
+    row = unusable_columns("failed", "why")
+    assert (row.pop("status"), row.pop("reason")) == ("failed", "why")
+    assert set(row) <= set(INDEX_COLUMNS)
+    assert not any(row.values())
 
 
 def test_a_missing_split_is_an_error(clean: Path, tmp_path: Path) -> None:
