@@ -74,9 +74,16 @@ def test_a_warm_command_exits_like_a_fresh_one(code: str, status: int, tmp_path:
 def test_a_signal_reaches_the_command(number: signal.Signals, tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     command = ["python", "-c", code]
-    with subprocess.Popen(command, cwd=tmp_path, env=surroundings(), text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=surroundings(), text=True, stdout=subprocess.PIPE, preexec_fn=_heed_interrupts
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() != f"{process.pid}\n"
         process.send_signal(number)
         assert process.stdout.read() == "", "the command's end closes it"
     assert process.returncode == -number
+
+
+def _heed_interrupts() -> None:
+    """Undo that a shell's background jobs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
