@@ -316,7 +316,7 @@ def test_an_interrupt_while_a_library_is_imported_ends_with_the_same_message(
     code += f"signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = {[name, *words]}; "
     code += f"import runpy; runpy.run_module({name!r}, run_name='__main__')"
     error = run(sys.executable, "-c", code, cwd=project, code=130).stderr
-    assert "interrupted" in error
+    assert "interrupted; run the same command again" in error
     assert "initialization failed" not in error
 
 

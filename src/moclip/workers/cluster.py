@@ -119,7 +119,7 @@ class Cluster:
         node = self.ray.get_runtime_context().get_node_id()  # this machine: if it is lost, the run ends anyway
         here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         attempts = self.ray.remote(num_cpus=0, scheduling_strategy=here)(_AttemptCounter).remote()
-        options["fn_kwargs"] = options.get("fn_kwargs", {}) | {"attempts": attempts, "most": MAX_ATTEMPTS}
+        options["fn_kwargs"] = options.get("fn_kwargs", {}) | {"attempts": attempts, "max_attempts": MAX_ATTEMPTS}
         numbered = enumerate(jobs)
         while rows := [{"number": number, "job": job} for number, job in islice(numbered, JOBS_IN_RAY)]:
             dataset = self.ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -180,7 +180,7 @@ class _AttemptCounter:
 
 
 def _run_task(
-    batch: Mapping[str, Any], work: Callable[[Any, int], None], attempts: Any, most: int
+    batch: Mapping[str, Any], work: Callable[[Any, int], None], attempts: Any, max_attempts: int
 ) -> dict[str, list[Any]]:
     """Run the one job of a block. A MoclipError is returned, because Ray Data would repeat a job that raises."""
     import ray
@@ -188,8 +188,8 @@ def _run_task(
     number, problem = int(batch["number"][0]), None
     try:
         lost_workers = ray.get(attempts.count.remote(number))
-        if lost_workers == most:
-            what = f"{most} workers were lost while they ran the same job"
+        if lost_workers == max_attempts:
+            what = f"{max_attempts} workers were lost while they ran the same job"
             raise ClusterError(what, where="--ray", fix=_RAY_FIX)
         work(batch["job"][0], lost_workers)
     except MoclipError as error:
@@ -209,8 +209,8 @@ class _Actor:
         except MoclipError as problem:
             self.run_job = functools.partial(_raise, problem)
 
-    def __call__(self, batch: Mapping[str, Any], attempts: Any, most: int) -> dict[str, list[Any]]:
-        return _run_task(batch, lambda job, lost_workers: self.run_job(job), attempts, most)
+    def __call__(self, batch: Mapping[str, Any], attempts: Any, max_attempts: int) -> dict[str, list[Any]]:
+        return _run_task(batch, lambda job, lost_workers: self.run_job(job), attempts, max_attempts)
 
 
 def _raise(problem: MoclipError, job: Any) -> None:
