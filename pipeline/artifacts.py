@@ -30,6 +30,9 @@ from pipeline.provenance import (
     stale_error,
 )
 
+SELECTION_KEYS = ("dataset.shots", "dataset.base_to_new", "fit.folds", "fit.refit")
+"""What decides which clips a model is trained on."""
+
 
 class Artifacts:
     """The project's feature stores and models. Each is opened, and checked, when it is first needed."""
@@ -133,7 +136,7 @@ class Artifacts:
         """Return what a trained model records: its training data, and the parameters that it depends on."""
         seed = ("seed",) if self.params.dataset.shots else ()  # it draws the clips
         return {
-            "made_with": made_with(self.params, "dataset.shots", "dataset.base_to_new", *seed, *keys),
+            "made_with": made_with(self.params, *SELECTION_KEYS, *seed, *keys),
             "learnt": self.clips.training_record(),
         }
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from moclip.data.groups import divide_into_folds
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
+from moclip.errors import DatasetError
 from moclip.models.weights import read_config
 from pipeline import paths
 from pipeline.index_file import read_index
 from pipeline.io import read_parquet
 from pipeline.params import Params
 from pipeline.provenance import check_clips_unchanged, stale_error, training_record
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The ids of the clips to train on, and of those held out to choose epochs on."""
+
+    train: frozenset[str]
+    held_out: frozenset[str]
 
 
 class ClipTables:
@@ -75,6 +86,35 @@ class ClipTables:
         if dataset.shots is False:
             return rows
         return few_shot(rows[rows["id"].isin(self._readable_by_both)], dataset.shots, self.params.seed)
+
+    @property
+    def refits(self) -> bool:
+        """Whether the final networks are trained on train and val together, once the epochs are chosen.
+
+        Few-shot runs are not: they are about so many clips per class.
+        """
+        fit, shots = self.params.fit, self.params.dataset.shots
+        return (fit.refit or bool(fit.folds)) and shots is False
+
+    @property
+    def final_splits(self) -> tuple[str, ...]:
+        """The splits that the final networks are trained on."""
+        return ("train", "val") if self.refits else ("train",)
+
+    def folds(self) -> list[Fold]:
+        """Return the folds that epochs are chosen on: one, which holds out val, or as many as fit.folds says.
+
+        Raises DatasetError if there are fewer sources than folds.
+        """
+        folds = self.params.fit.folds
+        if not folds or not self.refits:
+            return [Fold(frozenset(self.rows("train")["id"]), frozenset(self.rows("val")["id"]))]
+        rows = self.rows("train", "val")
+        numbers = divide_into_folds(rows["group"], rows["label"], folds, self.params.seed)
+        if numbers.nunique() < folds:
+            what = f"the sources of {len(rows)} clips do not fill {folds} folds, so that each class keeps a source"
+            raise DatasetError(what, where="fit.folds", fix=f"set fit.folds to {max(2, numbers.nunique())} or less")
+        return [Fold(frozenset(rows["id"][numbers != n]), frozenset(rows["id"][numbers == n])) for n in range(folds)]
 
     @cached_property
     def _readable_by_both(self) -> set[str]:

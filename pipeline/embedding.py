@@ -5,13 +5,20 @@ The work is done in parts, so a killed run resumes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from moclip.files.folders import absolute_path
 from moclip.inference.embed_views import ViewsTask, ViewsWorker
 from moclip.inference.encode import EncodingPart, encode_parts, library_versions
+from moclip.models.mv_tsn import MvTsn, load_mv_tsn
+from moclip.models.weights import PROVENANCE, read_config
+from moclip.store.features import ArrayLayout, write_group_in_pieces
 from moclip.store.reader import FieldReader
 from moclip.store.resumable import ResumableParts, part_slices, run_key
 from moclip.video.clip_files import file_md5
@@ -55,6 +62,69 @@ def embedding_task(
         parts_folder=paths.parts_folder(stage, params.store),
         key=key,
         versions=library_versions(),
+    )
+
+
+@dataclass(frozen=True)
+class EmbeddedNetwork:
+    """What a network gave for the clips, in finished parts that are not yet in the feature store.
+
+    `group` is the group of the store that it goes into; "" is the store itself.
+    """
+
+    group: str
+    clips: list[str]
+    train: list[str]
+    model: MvTsn
+    parts: ResumableParts
+    protocol: list[str]
+    views: list[list[str]]
+
+    def write(self, store: Path, attributes: Mapping[str, Any]) -> None:
+        """Write the groups `protocol` and `views` into a feature store. `attributes` are those of `protocol`."""
+        layouts = {
+            "features": ArrayLayout((self.model.width,), "<f4", ("feature",)),
+            "logits": ArrayLayout((len(self.model.config.classes),), "<f4", ("class",)),
+        }
+        views = {"features": ArrayLayout((len(self.views[0]), self.model.width), "<f4", ("view", "feature"))}
+        folder = store / self.group
+        write_group_in_pieces(folder / "protocol", self.clips, layouts, self.parts.arrays(self.protocol), attributes)
+        write_group_in_pieces(folder / "views", self.train, views, self._stacked_views(), {})
+
+    def _stacked_views(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield `features` (clips, views, width) for each slice of the training clips."""
+        for names in self.views:
+            yield {"features": np.stack([part["features"] for part in self.parts.arrays(names)], axis=1)}
+
+
+def embed_network(
+    params: Params,
+    file: Path,
+    group: str,
+    reader: FieldReader,
+    clips: pd.DataFrame,
+    train: pd.DataFrame,
+    ray: str | None,
+) -> EmbeddedNetwork:
+    """Run an MV-TSN on `clips` under the test protocol, and on augmented views of the clips `train`."""
+    stage = f"embed_mv_{group}" if group else "embed_mv"
+    clips, train = clips[COLUMNS], train[COLUMNS]
+    mirrored = bool(read_config(file, "train_mv")[PROVENANCE]["mirrored_views"])
+    task = embedding_task(params, file, stage, reader, [clips, train], tuple(params.tsn.crops), mirrored)
+    protocol = protocol_parts(clips)
+    views = [  # for each slice of the clips, a part per view
+        [EncodingPart(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
+        for n, rows in enumerate(part_slices(len(train)))
+    ]
+    parts = embed_parts(stage, task, [*protocol, *(part for slices in views for part in slices)], ray)
+    return EmbeddedNetwork(
+        group,
+        list(clips["id"]),
+        list(train["id"]),
+        load_mv_tsn(file),
+        parts,
+        [part.name for part in protocol],
+        [[part.name for part in slices] for slices in views],
     )
 
 

@@ -17,6 +17,11 @@ from pipeline.params import Params
 from pipeline.provenance import shorten_list
 
 
+def split_clips(rows: pd.DataFrame) -> SplitClips:
+    """Return the places in the store and the labels of rows of `Inputs.motion_rows`."""
+    return SplitClips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+
+
 class Inputs:
     """What stages read. Everything is opened when it is first needed.
 
@@ -24,6 +29,7 @@ class Inputs:
     """
 
     def __init__(self, params: Params) -> None:
+        self.params = params
         self.clips = ClipTables(params)
         self.artifacts = Artifacts(params, self.clips)
 
@@ -49,8 +55,7 @@ class Inputs:
 
     def motion_clips(self, *splits: str) -> SplitClips:
         """Return the places in the store and the labels of `motion_rows`."""
-        rows = self.motion_rows(*splits)
-        return SplitClips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+        return split_clips(self.motion_rows(*splits))
 
     def sampled_fields(self) -> SampledFields:
         """Open the store of motion fields. Raises MoclipError if clips or parameters have changed since it was made."""

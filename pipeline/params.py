@@ -209,11 +209,26 @@ class Tsn(Group):
     crops: list[Annotated[Real, Field(gt=0, le=1)]] = Field(
         default=[1, 0.875, 0.75], min_length=1, description="sides of the multi-scale crops, shares of the short side"
     )
-    flip: Flag = Field(default=True, description="mirror half of the training clips (and negate dx)")
+    flip: Literal["auto", True, False] = Field(
+        default=True,
+        description="mirror half of the training clips; auto: where classes allow it, and TurnLeft becomes TurnRight",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="autocast type in training; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
     )
     compile: Flag = Field(default=False, description="train through torch.compile; needs a C compiler")
+
+
+class Fit(Group):
+    """How train and val are used to choose epochs, and to train the final networks."""
+
+    folds: Literal[False] | Annotated[Whole, Field(ge=2, le=20)] = Field(
+        default=False,
+        description="choose epochs by cross-validation over so many folds of train and val; false: on val alone",
+    )
+    refit: Flag = Field(
+        default=False, description="then train again, on train and val together; always so with folds, never with shots"
+    )
 
 
 class Embed(Group):
@@ -293,6 +308,7 @@ class Params(Group):
     index: Index = Index()
     mv: Mv = Mv()
     clip: Clip = Clip()
+    fit: Fit = Fit()
     tsn: Tsn = Tsn()
     embed: Embed = Embed()
     fusion: Fusion = Fusion()

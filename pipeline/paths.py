@@ -15,6 +15,7 @@ CLIP_TABLE = Path("data/features/clip_image.parquet")
 CLIP_TEXT = Path("data/features/clip_text.zarr")
 MV_EMBED = Path("data/features/mv_embed.zarr")
 MV_TSN = Path("data/models/mv_tsn.safetensors")
+MV_FOLDS = Path("data/models/folds")
 FUSION = Path("data/models/fusion.safetensors")
 IMAGE_BASELINE = Path("data/baselines/image")
 IMAGE_MODEL = IMAGE_BASELINE / "model.safetensors"
@@ -36,6 +37,11 @@ PLOTS = METRICS / "plots"
 
 WORK = Path("data/work")
 """Checkpoints and locks of running stages. Removed when the stage ends."""
+
+
+def fold_model(number: int) -> Path:
+    """Return the path of the MV-TSN that was trained without the clips of a fold, from 1."""
+    return MV_FOLDS / f"mv_tsn_{number}.safetensors"
 
 
 def parts_folder(stage: str, store: str | bool) -> str:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def live_log(folder: Path, label: str, epochs: int, writes: bool = True) -> Iterator[Log]:
     """Yield `log(row)`, to call after each epoch. It writes the TSV files that dvc.yaml's plots name.
 
-    A row holds the epoch, from 0, and its losses and accuracies. With `writes` false, `log` does nothing.
+    A row holds the epoch, from 0, and its losses and accuracies. With `writes` false, `log` does nothing. The progress
+    of `epochs` epochs is shown under `label`.
     """
     if not writes:
         yield lambda row: None

@@ -13,6 +13,7 @@ from pipeline.params import Group, Params
 if TYPE_CHECKING:
     from moclip.data.clip_batches import SampledFields
     from moclip.models.mv_tsn import MvTsnConfig
+    from moclip.training.mirroring import Mirroring
     from moclip.training.mv_recipe import MvTsnRecipe
     from pipeline.inputs import Inputs
 
@@ -44,6 +45,8 @@ RECIPE_KEYS = (
     "tsn.flip",
     "tsn.precision",
     "tsn.compile",
+    "fit.folds",
+    "fit.refit",
     "evaluate.crop",
 )
 """The keys that `training_recipe` and the network depend on, for a stage to declare."""
@@ -58,27 +61,32 @@ def recipe_from(kind: Callable[..., Recipe], group: Group, **others: Any) -> Rec
     return kind(**{name: values[name] for name in inspect.signature(kind).parameters})
 
 
-def training_recipe(params: Params, segments: int) -> MvTsnRecipe:
+def training_recipe(params: Params, segments: int, mirroring: Mirroring) -> MvTsnRecipe:
     """Return the recipe for clips of so many segments."""
     from moclip.training.mv_recipe import MvTsnRecipe
 
     lr_mult = {f"lr_mult_{part}": factor for part, factor in params.tsn.lr_mult}
-    others = {"segments": segments, "test_crop": params.evaluate.crop, "seed": params.seed}
-    return recipe_from(MvTsnRecipe, params.tsn, **lr_mult, **others)
+    others = {"segments": segments, "test_crop": params.evaluate.crop, "seed": params.seed, "stop_after": 0}
+    mirrored = {"flip": mirroring.flip, "mirror_labels": mirroring.labels}
+    return recipe_from(MvTsnRecipe, params.tsn, **lr_mult, **others, **mirrored)
 
 
 def run_fingerprint(
-    params: Params,
     recipe: MvTsnRecipe,
     network: MvTsnConfig,
     pretrained: bool | str,
     inputs: Inputs,
     fields: SampledFields,
+    part: str,
 ) -> str:
-    """Return a text that is the same for two runs if one may resume from the checkpoint of the other."""
+    """Return a text that is the same for two runs if one may resume from the checkpoint of the other.
+
+    `part` says which of the trainings of a stage it is: which fold, or that on all clips.
+    """
     from moclip.training.mv_recipe import recipe_fingerprint
     from moclip.video.clip_files import file_md5
 
+    params = inputs.params
     return recipe_fingerprint(
         recipe,
         network=asdict(network),
@@ -86,5 +94,6 @@ def run_fingerprint(
         clips=inputs.clips.fingerprint(),
         shots=params.dataset.shots,
         base_to_new=params.dataset.base_to_new,
+        fit=[part, params.fit.folds],
         store=fields.reader.attributes["recipe"],
     )

@@ -8,7 +8,7 @@ from pipeline.console.output import print_note
 from pipeline.io import write_unused
 from pipeline.params import Params
 from pipeline.stage import stage
-from pipeline.training_recipe import CHECKPOINT_SECONDS, RECIPE_KEYS, run_fingerprint, training_recipe
+from pipeline.training_recipe import RECIPE_KEYS
 
 
 @stage("dataset.shots", "dataset.base_to_new", "baselines.image", *RECIPE_KEYS)
@@ -31,38 +31,24 @@ def _train(params: Params, backbone: str) -> None:
     with while_importing():
         from moclip.files.atomic import atomic_folder
         from moclip.models.device import pick_device
-        from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+        from moclip.models.mv_tsn import MvTsnConfig
         from moclip.training.distributed import World
-        from moclip.training.mv_batches import MotionData
-        from moclip.training.mv_checkpoint import Checkpoint
-        from moclip.training.mv_tsn import train_mv_tsn
         from pipeline.inputs import Inputs
+        from pipeline.network_fit import NetworkFit, describe_clips
         from pipeline.provenance import FIELD_KEYS
-        from pipeline.seeding import seed_everything
-        from pipeline.training_log import live_log, loss_errors_name_clips
 
-    seed_everything(params.seed)
     tsn = params.tsn
     inputs = Inputs(params)
-    data = MotionData(inputs.sampled_fields(), inputs.motion_clips("train"), inputs.motion_clips("val"))
     config = MvTsnConfig(backbone, tuple(inputs.clips.classes), tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
     pretrained = "hub" if tsn.pretrained == "hub" else False
-    model = MvTsn(config, pretrained)
-    recipe, world = training_recipe(params, 1), World(pick_device())
-    print_note(
-        f"train_image: {backbone}, {len(data.train)} clips, {len(data.val)} to choose the epoch on, {world.device}"
-    )
-    checkpoint = Checkpoint(
-        paths.WORK / "train_image.safetensors",
-        run_fingerprint(params, recipe, config, pretrained, inputs, data.fields),
-        CHECKPOINT_SECONDS,
-    )
-    with loss_errors_name_clips(inputs.motion_rows("train")), atomic_folder(paths.IMAGE_BASELINE) as folder:
-        with live_log(folder / "curves", "train_image", tsn.epochs) as log:
-            best = train_mv_tsn(model, data, recipe, world, checkpoint, log)
-        model.save(folder / paths.IMAGE_MODEL.name, inputs.artifacts.model_record("baselines.image", *FIELD_KEYS))
-    checkpoint.path.unlink(missing_ok=True)  # not before the model is saved
-    print_note(f"train_image: best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}")
+    world = World(pick_device())
+    print_note(f"train_image: {backbone}, {describe_clips(inputs)}, {world.device}")
+    with atomic_folder(paths.IMAGE_BASELINE) as folder:
+        fit = NetworkFit("train_image", inputs, config, pretrained, 1, world, folder / "curves")
+        fitted = fit.run()
+        fitted.network.save(folder / paths.IMAGE_MODEL.name, fit.record("baselines.image", *FIELD_KEYS))
+    fit.remove_checkpoints()  # not before the model is saved
+    print_note(f"train_image: best epoch {fitted.best['epoch'] + 1:.0f}, val top-1 {fitted.best['val_top1']:.4f}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.training.distributed import equal_slices, join_processes
+from moclip.training.mirroring import Mirroring
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
@@ -151,7 +152,9 @@ def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Pat
         model = build()
         rows: list[dict[str, float]] = []
         checkpoint = Checkpoint(out / f"checkpoint-{world.size}", "", 0.0)
-        train_mv_tsn(model, data, training_recipe(params, params.tsn.segments), world, checkpoint, rows.append)
+        train_mv_tsn(
+            model, data, training_recipe(params, params.tsn.segments, Mirroring(True)), world, checkpoint, rows.append
+        )
         read = {"read": torch.from_numpy(np.concatenate(fields.seen))}
         save_weights(out / f"{world.size}-{rank}", model.state_dict() | read, {"rows": rows})
 

@@ -33,6 +33,7 @@ from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
 from moclip.training.distributed import World
 from moclip.training.fusion import FusionRecipe, train_fusion_head
+from moclip.training.mirroring import Mirroring
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_tsn import train_mv_tsn
@@ -433,7 +434,7 @@ def test_a_loss_that_is_not_finite_names_step_and_clips(inputs: Callable[..., In
     data = MotionData(given.sampled_fields(), given.motion_clips("train"), given.motion_clips("val"))
     model = MvTsn(MvTsnConfig("test_resnet", tuple("abcd"), 32, 0.5))
     wild, checkpoint = (
-        dataclasses.replace(training_recipe(params, 3), lr=1e30, batch=4),
+        dataclasses.replace(training_recipe(params, 3, Mirroring(True)), lr=1e30, batch=4),
         Checkpoint(tmp_path / "c", "", 0.0),
     )
     with (

@@ -32,6 +32,7 @@ from moclip.store.reader import FieldReader
 from moclip.training.common import BestEpoch, autocast_type
 from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
+from moclip.training.mirroring import Mirroring
 from moclip.training.mv_batches import MotionData, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_optimiser import make_optimiser, make_schedules
@@ -234,7 +235,7 @@ def of_the_paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[MvTsn, MvTsn
     params = parameters.validate(yaml.safe_load(presets.params_text("ucf101", str(root), None, None)), "preset")
     tsn = params.tsn
     config = MvTsnConfig(tsn.backbone, tuple(map(str, range(101))), tsn.size, tsn.dropout, tsn.stem_stride)
-    return MvTsn(config), training_recipe(params, tsn.segments)
+    return MvTsn(config), training_recipe(params, tsn.segments, Mirroring(True))
 
 
 def test_the_papers_rates_and_decays_reach_every_parameter(of_the_paper: tuple[MvTsn, MvTsnRecipe]) -> None:
@@ -698,6 +699,6 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss() -> None:
     for epoch, (top1, loss) in enumerate(rows):
         torch.nn.init.constant_(model.weight, epoch)
         keeper.offer({"epoch": epoch, "val_top1": top1, "val_loss": loss})
-    keeper.restore()
+    keeper.restore_into(model)
     assert keeper.row["epoch"] == 2
     assert model.weight.item() == 2

@@ -45,6 +45,21 @@ def hold_out(groups: pd.Series, labels: pd.Series, fraction: float, seed: int) -
     return groups.isin(chosen)
 
 
+def divide_into_folds(groups: pd.Series, labels: pd.Series, folds: int, seed: int) -> pd.Series:
+    """Divide clips into `folds` parts, in whole groups, each with about the same share of every class.
+
+    `groups` and `labels` are aligned (n,). Returns the part of each clip, from 0: (n,) int. A part is empty where there
+    are too few groups.
+    """
+    part = pd.Series(folds - 1, index=groups.index)
+    left = pd.Series(True, index=groups.index)
+    for number in range(folds - 1):
+        held = hold_out(groups[left], labels[left], 1 / (folds - number), seed + number)
+        part[held.index[held]] = number
+        left[held.index[held]] = False
+    return part
+
+
 def smallest_fraction(groups: pd.Series, labels: pd.Series) -> float | None:
     """Return the smallest fraction, in thousandths, at which `hold_out` holds out a group, whatever the seed.
 

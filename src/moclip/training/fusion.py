@@ -76,7 +76,7 @@ def train_fusion_head(
         }
         best.offer(row)
         log(row)
-    best.restore()
+    best.restore_into(model)
     model.eval()
     return best.row
 

@@ -13,11 +13,14 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 
 @dataclass(frozen=True)
 class MotionData:
-    """The store of motion fields, the clips to train on, and the clips to choose the best epoch on."""
+    """The store of motion fields, the clips to train on, and the clips to choose the best epoch on.
+
+    Without `val`, the last epoch is kept.
+    """
 
     fields: SampledFields
     train: SplitClips
-    val: SplitClips
+    val: SplitClips | None
 
 
 def read_ahead(

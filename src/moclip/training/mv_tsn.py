@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional
 
+from moclip.data.clip_batches import SplitClips
 from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
@@ -28,9 +29,9 @@ def train_mv_tsn(
 ) -> dict[str, float]:
     """Train `model` in place. It ends with the weights of the best epoch on `data.val`. Return that epoch's row.
 
-    `log` gets a row per epoch: epoch, lr (of its first step), train_loss (with label smoothing), train_top1, val_loss,
-    val_top1. A resumed run logs the earlier epochs again. The last epoch's checkpoint stays: remove it after you have
-    saved the model, so that a kill in between does not cost the training.
+    `log` gets a row per epoch: epoch, lr (of its first step), train_loss (with label smoothing), train_top1, and with
+    `data.val` also val_loss and val_top1. A resumed run logs the earlier epochs again. The last epoch's checkpoint
+    stays: remove it after you have saved the model, so that a kill in between does not cost the training.
 
     The processes of `world` share every batch and end with the same weights and rows. The main process writes the
     checkpoint. Raises LossError if the loss is NaN or infinite, and ModelError if the processes cannot train together.
@@ -43,11 +44,12 @@ def train_mv_tsn(
         )
     for row in training.history:
         log(row)
-    for epoch in range(len(training.history), recipe.epochs):
+    epochs = recipe.stop_after or recipe.epochs
+    for epoch in range(len(training.history), epochs):
         log(training.train_epoch(epoch))
-        if world.is_main and (checkpoint.is_due() or epoch + 1 == recipe.epochs):
+        if world.is_main and (checkpoint.is_due() or epoch + 1 == epochs):
             checkpoint.save(training)
-    model.load_state_dict(training.best.state)
+    training.best.restore_into(model)
     model.eval()
     return training.best.row
 
@@ -81,15 +83,9 @@ class MvTsnTraining:
         """Train one epoch (from 0), validate, and return the epoch's row."""
         lr = float(max(group["lr"] for group in self.optimiser.param_groups))
         train_loss, train_top1 = self._run_steps(number)
-        val_loss, val_top1 = self._validate()
-        row: dict[str, float] = {
-            "epoch": number,
-            "lr": lr,
-            "train_loss": train_loss,
-            "train_top1": train_top1,
-            "val_loss": val_loss,
-            "val_top1": val_top1,
-        }
+        row: dict[str, float] = {"epoch": number, "lr": lr, "train_loss": train_loss, "train_top1": train_top1}
+        if self.data.val is not None:
+            row["val_loss"], row["val_top1"] = self._validate(self.data.val)
         self.history.append(row)
         self.best.offer(row)
         return row
@@ -111,7 +107,7 @@ class MvTsnTraining:
             boxes = random_crops(len(batch), self.data.fields.grid, recipe.crops, recipe.flip, generator)[own]
             grids = torch.from_numpy(read).to(self.device)
             views = crop_and_resize(grids, boxes.repeat(recipe.segments), self.model.config.size)
-            labels = torch.from_numpy(batch.labels[own]).to(self.device)
+            labels = torch.from_numpy(_labels_shown(batch.labels[own], boxes.flip, recipe)).to(self.device)
             totals += self._step(views.unflatten(0, (len(labels), -1)), labels, len(batch))
             if not np.isfinite(totals).all():
                 raise LossError.at(epoch, step, batches[step][own].tolist(), "lower tsn.lr, or tsn.precision=fp32")
@@ -162,9 +158,9 @@ class MvTsnTraining:
         return loss_sum, correct
 
     @torch.inference_mode()
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self, clips: SplitClips) -> tuple[float, float]:
         """Return the loss and top-1 of the validation clips. Each clip is scored by one process."""
-        clips, recipe, model = self.data.val, self.recipe, self.scored
+        recipe, model = self.recipe, self.scored
         own = self.world.share(len(clips))
         scores = torch.zeros(len(clips), len(model.config.classes), device=self.device)
         if own.start < own.stop:
@@ -187,6 +183,13 @@ class MvTsnTraining:
                 f"a batch of {batch} clips is too small for {self.world.size} processes: each needs two",
                 fix="start fewer processes, or raise tsn.batch",
             )
+
+
+def _labels_shown(labels: np.ndarray, mirrored: np.ndarray, recipe: MvTsnRecipe) -> np.ndarray:
+    """Return the labels of clips of which some are `mirrored`; each array is (n,)."""
+    if not recipe.mirror_labels:
+        return labels
+    return np.where(mirrored, np.array(recipe.mirror_labels)[labels], labels)
 
 
 def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,134 @@
+"""Decide whether training clips are mirrored, and which class a mirrored clip shows (`tsn.flip`).
+
+A network that sees TurnLeft mirrored, but still called TurnLeft, cannot tell it from TurnRight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.groups import divide_into_folds
+from moclip.data.mirror_classes import mirror_pairs
+
+SEGMENTS, POOLED, FOLDS, RIDGE = 6, 4, 5, 10.0
+MOST_CLIPS = 3000
+FEWEST_CLIPS = 6
+"""Classes with fewer clips are not compared with their mirror images: too few to tell."""
+
+
+@dataclass(frozen=True)
+class Mirroring:
+    """How training clips are mirrored.
+
+    flip : whether half of them are.
+    labels : the label of a mirrored clip, by its label; empty: it keeps its label.
+    note : what the user should know, or "".
+    """
+
+    flip: bool
+    labels: tuple[int, ...] = ()
+    note: str = ""
+
+    @property
+    def views(self) -> bool:
+        """Whether views may be mirrored that keep their clip's label, such as those the fusion head is trained on."""
+        return self.flip and not self.labels
+
+
+def plan_mirroring(
+    flip: bool | str, classes: Sequence[str], fields: SampledFields, clips: SplitClips, groups: Sequence[str]
+) -> Mirroring:
+    """Return how the training `clips` are mirrored.
+
+    `flip` "auto" mirrors, and gives mirrored clips of classes such as TurnLeft the label of TurnRight. Where the names
+    tell nothing, but a linear classifier takes the mirrored clips of two classes for each other's, nothing is mirrored.
+    """
+    if flip is False:
+        return Mirroring(False)
+    pairs = mirror_pairs(classes)
+    if flip is True:
+        note = f"{_listed(pairs)}, yet mirrored clips keep their label: set tsn.flip to auto" if pairs else ""
+        return Mirroring(True, note=note)
+    if pairs:
+        labels = list(range(len(classes)))
+        for first, second in pairs:
+            a, b = classes.index(first), classes.index(second)
+            labels[a], labels[b] = b, a
+        return Mirroring(True, tuple(labels), f"{_listed(pairs)}: a mirrored clip counts as the other class")
+    features, mirrored = field_features(fields, clips)
+    confused = mirrored_pairs(features, mirrored, clips.labels, groups)
+    if confused:
+        pairs = [(classes[a], classes[b]) for a, b in confused]
+        return Mirroring(False, note=f"{_listed(pairs)}, by their motion: no clip is mirrored")
+    return Mirroring(True)
+
+
+def field_features(fields: SampledFields, clips: SplitClips) -> tuple[np.ndarray, np.ndarray]:
+    """Return features of clips and of their mirror images, for a linear classifier: each (n, D) float32.
+
+    They are the mean motion in `POOLED` x `POOLED` parts of the picture, for each of `SEGMENTS` frames.
+    """
+    read = fields.read_async(clips, SEGMENTS)().astype(np.float32) / 127
+    rows, columns = fields.grid
+    pooled = np.stack(
+        [
+            part.mean(axis=(-2, -1))
+            for band in np.array_split(read, min(POOLED, rows), axis=-2)
+            for part in np.array_split(band, min(POOLED, columns), axis=-1)
+        ],
+        axis=-1,
+    ).reshape(len(clips), SEGMENTS, 2, min(POOLED, rows), min(POOLED, columns))
+    mirrored = pooled[..., ::-1] * np.array([-1, 1], np.float32)[:, None, None]
+    return pooled.reshape(len(clips), -1), mirrored.reshape(len(clips), -1)
+
+
+def mirrored_pairs(
+    features: np.ndarray, mirrored: np.ndarray, labels: np.ndarray, groups: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Return the pairs of labels of which each one's mirrored clips are taken for the other's, by held-out clips.
+
+    `features` and `mirrored` are (n, D), `labels` and `groups` (n,). The classifier is a ridge regression on one-hot
+    labels. More than half of the clips of both classes must be recognised, and of the mirrored ones be taken for the
+    other class.
+    """
+    import pandas as pd
+
+    classes = int(labels.max()) + 1
+    seen, taken = np.zeros((classes, classes)), np.zeros((classes, classes))
+    part = divide_into_folds(pd.Series(list(groups)), pd.Series(labels), FOLDS, 0).to_numpy()
+    for fold in range(FOLDS):
+        train, held = part != fold, part == fold
+        if not held.any() or not train.any():
+            continue
+        weights, mean = _ridge(features[train], labels[train], classes)
+        for values, counts in ((features[held], seen), (mirrored[held], taken)):
+            np.add.at(counts, (labels[held], ((values - mean) @ weights).argmax(axis=1)), 1)
+    count = seen.sum(axis=1)
+    known = (count >= FEWEST_CLIPS) & (np.diag(seen) > count / 2)
+    swapped = taken > count[:, None] / 2
+    return [
+        (a, b)
+        for a in range(classes)
+        for b in range(a + 1, classes)
+        if known[a] and known[b] and swapped[a, b] and swapped[b, a]
+    ]
+
+
+def _ridge(features: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (D, classes) and the mean (D,) to subtract from features."""
+    mean = features.mean(axis=0)
+    scale = features.std(axis=0) + 1e-6
+    values = (features - mean) / scale
+    targets = np.eye(classes, dtype=np.float32)[labels]
+    gram = values.T @ values + RIDGE * np.eye(values.shape[1], dtype=np.float32)
+    return np.linalg.solve(gram, values.T @ targets) / scale[:, None], mean
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{first} and {second}" for first, second in pairs[:3])
+    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+    return f"{shown}{more} are each other's mirror image"
