@@ -126,7 +126,7 @@ class NetworkFit:
         train, held_out = rows[rows["id"].isin(fold.train)], rows[rows["id"].isin(fold.held_out)]
         if fold.held_out and held_out.empty:
             raise StoreError("no clip held out to choose the epoch on has motion vectors", where=paths.MV_STORE)
-        data = MotionData(self.fields, split_clips(train), split_clips(held_out) if len(held_out) else None)
+        data = MotionData(self.fields, split_clips(train), split_clips(held_out))
         seed_everything(inputs.params.seed)
         network = MvTsn(self.config, self.pretrained)
         fingerprint = run_fingerprint(recipe, self.config, self.pretrained, inputs, self.fields, part)

@@ -15,12 +15,12 @@ from moclip.data.clip_batches import SampledFields, SplitClips
 class MotionData:
     """The store of motion fields, the clips to train on, and the clips to choose the best epoch on.
 
-    Without `val`, the last epoch is kept.
+    With an empty `val`, the last epoch is kept.
     """
 
     fields: SampledFields
     train: SplitClips
-    val: SplitClips | None
+    val: SplitClips
 
 
 def read_ahead(

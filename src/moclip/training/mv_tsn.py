@@ -11,7 +11,6 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional
 
-from moclip.data.clip_batches import SplitClips
 from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
@@ -84,8 +83,8 @@ class MvTsnTraining:
         lr = float(max(group["lr"] for group in self.optimiser.param_groups))
         train_loss, train_top1 = self._run_steps(number)
         row: dict[str, float] = {"epoch": number, "lr": lr, "train_loss": train_loss, "train_top1": train_top1}
-        if self.data.val is not None:
-            row["val_loss"], row["val_top1"] = self._validate(self.data.val)
+        if len(self.data.val):
+            row["val_loss"], row["val_top1"] = self._validate()
         self.history.append(row)
         self.best.offer(row)
         return row
@@ -158,9 +157,9 @@ class MvTsnTraining:
         return loss_sum, correct
 
     @torch.inference_mode()
-    def _validate(self, clips: SplitClips) -> tuple[float, float]:
+    def _validate(self) -> tuple[float, float]:
         """Return the loss and top-1 of the validation clips. Each clip is scored by one process."""
-        recipe, model = self.recipe, self.scored
+        clips, recipe, model = self.data.val, self.recipe, self.scored
         own = self.world.share(len(clips))
         scores = torch.zeros(len(clips), len(model.config.classes), device=self.device)
         if own.start < own.stop:
