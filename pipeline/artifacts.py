@@ -142,9 +142,16 @@ class Artifacts:
 
     def models_digest(self) -> str:
         """Return 16 hexadecimal digits for all that scores depend on: trained models and class text features."""
-        models = [file_md5(path) for path in (paths.MV_TSN, paths.FUSION, paths.IMAGE_MODEL) if path.exists()]
+        return self._digest(paths.MV_TSN, paths.FUSION, paths.IMAGE_MODEL)
+
+    def head_digest(self) -> str:
+        """Return 16 hexadecimal digits for the head, which records MV-TSN and CLIP, and the class text features."""
+        return self._digest(paths.FUSION)
+
+    def _digest(self, *models: Path) -> str:
+        digests = [file_md5(path) for path in models if path.exists()]
         text = hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
-        return hashlib.sha256(" ".join([*models, text]).encode()).hexdigest()[:16]
+        return hashlib.sha256(" ".join([*digests, text]).encode()).hexdigest()[:16]
 
 
 def _checked_by_model(store: Features, model: Path, other: str) -> Features:

@@ -20,6 +20,7 @@ FUSION = Path("data/models/fusion.safetensors")
 IMAGE_BASELINE = Path("data/baselines/image")
 IMAGE_MODEL = IMAGE_BASELINE / "model.safetensors"
 IMAGE_LOGITS = Path("data/baselines/image_logits")
+VALIDATION = Path("data/validation.parquet")
 PREDICTIONS = Path("data/predictions.parquet")
 REPORT = Path("data/report/index.html")
 

@@ -1,4 +1,4 @@
-"""Compute and write what the stage `evaluate` reports: logits, a summary, costs and plots."""
+"""Compute and write what the stage `evaluate` reports: scores, a summary, costs and plots."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from moclip.data.selection import base_classes
-from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, score_sum, stream_scores
+from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, stream_scores
 from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
 from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
-from pipeline.io import write_parquet, write_text
+from pipeline.io import write_text
 from pipeline.params import Params
 
 
@@ -31,24 +30,6 @@ def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -
         "calibration_error": {"fusion": fusion["calibration_error"]},
         "multiply_adds_m": costs["multiply_adds_m"]["video"]["fusion"],
     } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
-
-
-def compute_logits(inputs: Inputs, model: Fusion, ids: list[str]) -> dict[str, np.ndarray]:
-    """Return the logits of each stream, (clips, classes) float32."""
-    text, temperature = inputs.text_features()
-    motion = inputs.artifacts.mv_embed.rows("features", ids)
-    with torch.inference_mode():
-        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.still_features(ids))).numpy()
-    zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
-    mv_tsn = inputs.artifacts.mv_embed.rows("logits", ids)
-    image = inputs.artifacts.image_baseline
-    return {
-        "zero_shot": zero_shot,
-        **({"mv_image": image.rows("logits", ids)} if image else {}),
-        "mv_tsn": mv_tsn,
-        "score_sum": score_sum(zero_shot, mv_tsn),
-        "fusion": fused,
-    }
 
 
 def score_streams(
@@ -115,14 +96,6 @@ def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame
         },
         "protocol": _protocols(params)["fusion"],
     }
-
-
-def write_predictions(rows: pd.DataFrame, logits: Mapping[str, np.ndarray], models: str) -> None:
-    table = rows[["id", "class", "label"]].copy()
-    table.attrs["models"] = models  # Parquet keeps it
-    for name, values in logits.items():
-        table[name] = list(values.astype(np.float32))
-    write_parquet(paths.PREDICTIONS, table)
 
 
 def write_plots(

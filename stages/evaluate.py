@@ -24,19 +24,20 @@ def evaluate(params: Params) -> None:
     with while_importing():
         from moclip.models.fusion import load_fusion
         from pipeline.consistency import check_consistent
-        from pipeline.scoring import compute_logits, score_streams, summary, video_cost, write_plots, write_predictions
+        from pipeline.logits import compute_logits, write_logits
+        from pipeline.scoring import score_streams, summary, video_cost, write_plots
 
     inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
     model = load_fusion(paths.FUSION)
-    logits = compute_logits(inputs, model, list(rows["id"]))
+    logits = compute_logits(inputs, model, list(rows["id"]), inputs.artifacts.image_baseline)
     scores = score_streams(inputs, params, rows, logits)
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))
     cost = video_cost(inputs, model, params, rows)
     write_json(paths.COST_JSON, cost)
     write_json(paths.SUMMARY_JSON, summary(scores, cost))
-    write_predictions(rows, logits, inputs.artifacts.models_digest())
+    write_logits(paths.PREDICTIONS, rows, logits, {"models": inputs.artifacts.models_digest()})
     write_plots(rows["label"].to_numpy(), logits, inputs.clips.classes, scores)
     print_scores(scores, cost["multiply_adds_m"]["video"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.console.output import print_note
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -20,12 +20,11 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     the gallery. Writes data/report/index.html.
     """
     with while_importing():
-        import numpy as np
-
         from moclip.evaluation.metrics import class_probabilities
         from moclip.evaluation.report import GALLERY_KINDS, PAPER_COST, choose_gallery, class_table, confusion
         from moclip.evaluation.report_pictures import colour_wheel_uri
         from pipeline.consistency import check_consistent, check_scores
+        from pipeline.logits import stacked_logits
         from pipeline.provenance import check_digest
         from pipeline.report_page import (
             STANDALONE,
@@ -45,7 +44,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     check_digest(models, predictions.attrs.get("models"), "other models", paths.PREDICTIONS, "evaluate")
     cost = read_json(paths.COST_JSON, "evaluate")
     labels = predictions["label"].to_numpy()
-    logits = {name: np.stack(predictions[name].to_list()) for name in STREAM_LABELS if name in predictions}
+    logits = stacked_logits(predictions)
     names = inputs.clips.classes
     streams = [stream_row(name, cost) for name in logits]
     max(streams, key=lambda stream: stream["top1"])["best"] = True

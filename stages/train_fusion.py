@@ -1,4 +1,7 @@
-"""Stage `train_fusion`: train the fusion head on cached features -> data/models/fusion.safetensors and its curves."""
+"""Stage `train_fusion`: train the fusion head on cached features -> data/models/fusion.safetensors and its curves.
+
+Also writes the logits of the validation clips, data/validation.parquet.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,15 @@ if TYPE_CHECKING:
 def train_fusion(params: Params) -> None:
     """Train the fusion head on the cached features.
 
-    Chooses the best epoch on the validation split. Writes data/models/fusion.safetensors, and curves to
-    metrics/train_fusion.
+    Chooses the best epoch on the validation split. Writes data/models/fusion.safetensors, every stream's
+    logits of the validation clips to data/validation.parquet, and curves to metrics/train_fusion.
     """
     with while_importing():
         from moclip.models.device import pick_device
         from moclip.models.fusion import FusionConfig
         from moclip.training.fusion import FusionRecipe, train_fusion_head
         from pipeline.inputs import Inputs
+        from pipeline.logits import compute_logits, validation_record, write_logits
         from pipeline.seeding import seed_everything
         from pipeline.training_log import live_log, loss_errors_name_clips
 
@@ -61,7 +65,10 @@ def train_fusion(params: Params) -> None:
     naming_clips = loss_errors_name_clips(inputs.fused_rows("train"))
     with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_fusion_head(model, train, val, recipe, pick_device(), log)
+    rows = inputs.fused_rows("val")
+    logits = compute_logits(inputs, model.cpu(), list(rows["id"]))
     model.save(paths.FUSION, _head_record(params, inputs))
+    write_logits(paths.VALIDATION, rows, logits, validation_record(inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
     print_note(
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "

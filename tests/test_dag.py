@@ -78,6 +78,23 @@ def test_metrics_agree_with_the_predictions(finished: Path) -> None:
         assert stated == pytest.approx(float((chosen == labels).mean()), abs=1e-4)
 
 
+def test_validation_logits_are_those_of_the_trained_head(finished: Path) -> None:
+    validation = pd.read_parquet(finished / "data/validation.parquet").set_index("id")
+    index = pd.read_parquet(finished / "data/index.parquet").set_index("id")
+    assert list(validation.index) == list(index.index[index["split"] == "val"])
+    assert validation["label"].equals(index["label"][validation.index])
+    assert [*validation] == ["class", "label", "zero_shot", "mv_tsn", "score_sum", "fusion"]
+    chosen = np.stack(validation["fusion"].to_list()).argmax(axis=1)
+    log = finished / "metrics/train_fusion/plots/metrics"
+    curves = pd.concat([pd.read_csv(log / f"{name}.tsv", sep="\t")[name] for name in ("val_top1", "val_loss")], axis=1)
+    best = curves.sort_values(["val_top1", "val_loss"], ascending=[False, True]).iloc[0]
+    assert (chosen == validation["label"]).mean() == pytest.approx(best["val_top1"])
+    store = zarr.open_group(finished / "data/features/mv_embed.zarr/protocol", mode="r")
+    rows = {str(name): row for row, name in enumerate(store["id"][:])}
+    expected = store["logits"][:][[rows[name] for name in validation.index]]
+    np.testing.assert_array_equal(np.stack(validation["mv_tsn"].to_list()), expected)
+
+
 def test_features_cover_every_clip_with_real_values(finished: Path) -> None:
     index = pd.read_parquet(finished / "data/index.parquet")
     image = zarr.open_group(finished / "data/features/clip_image.zarr", mode="r")
@@ -143,6 +160,7 @@ def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None
         "data/models",
         "metrics",
         "data/index.parquet",
+        "data/validation.parquet",
         "data/predictions.parquet",
         "data/report",
     )

@@ -1,0 +1,77 @@
+"""Compute the logits of every stream, and keep them as tables: data/validation.parquet and data/predictions.parquet.
+
+A table has a row per clip: id, class, label, and a list of float32 per stream, one value per class in label order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from moclip.evaluation.metrics import score_sum
+from moclip.models.fusion import Fusion
+from moclip.store.features import Features
+from pipeline import paths
+from pipeline.inputs import Inputs
+from pipeline.io import read_parquet, write_parquet
+from pipeline.provenance import check_digest, check_made_with
+
+
+def compute_logits(
+    inputs: Inputs, model: Fusion, ids: list[str], image_baseline: Features | None = None
+) -> dict[str, np.ndarray]:
+    """Return the logits of each stream, (clips, classes) float32; "mv_image" only with the image baseline's store."""
+    text, temperature = inputs.text_features()
+    motion = inputs.artifacts.mv_embed.rows("features", ids)
+    with torch.inference_mode():
+        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.still_features(ids))).numpy()
+    zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
+    mv_tsn = inputs.artifacts.mv_embed.rows("logits", ids)
+    return {
+        "zero_shot": zero_shot,
+        **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
+        "mv_tsn": mv_tsn,
+        "score_sum": score_sum(zero_shot, mv_tsn),
+        "fusion": fused,
+    }
+
+
+def write_logits(path: Path, rows: pd.DataFrame, logits: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
+    """Write a table of logits. `rows` are the index's rows of the clips, `record` says what it was made from."""
+    table = rows[["id", "class", "label"]].copy()
+    table.attrs.update(record)  # Parquet keeps them
+    for name, values in logits.items():
+        table[name] = list(values.astype(np.float32))
+    write_parquet(path, table)
+
+
+def validation_record(inputs: Inputs) -> dict[str, Any]:
+    """Return what data/validation.parquet records: a digest of the head, and what its features were made with.
+
+    The head is in data/models by then. It records its MV-TSN and its CLIP.
+    """
+    artifacts = inputs.artifacts
+    return {"models": artifacts.head_digest(), "made_with": artifacts.mv_embed.attributes.get("made_with", {})}
+
+
+def read_validation(inputs: Inputs) -> pd.DataFrame:
+    """Read the logits of the validation clips under the trained head, with every stream except "mv_image".
+
+    Raises MoclipError if the table is missing, or was made with another head, other text features or parameters.
+    """
+    table = read_parquet(paths.VALIDATION, "train_fusion")
+    check_digest(
+        inputs.artifacts.head_digest(), table.attrs.get("models"), "another head", paths.VALIDATION, "train_fusion"
+    )
+    check_made_with(table.attrs.get("made_with", {}), inputs.artifacts.params, paths.VALIDATION, "train_fusion")
+    return table
+
+
+def stacked_logits(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return a table's logits of each stream, (clips, classes) float32."""
+    return {name: np.stack(table[name].to_list()) for name in paths.STREAM_JSON if name in table}
