@@ -57,9 +57,12 @@ class Inputs:
         """Return the places in the store and the labels of `motion_rows`."""
         return split_clips(self.motion_rows(*splits))
 
-    def sampled_fields(self) -> SampledFields:
-        """Open the store of motion fields. Raises MoclipError if clips or parameters have changed since it was made."""
-        return SampledFields.of(self.artifacts.field_reader(), self.motion_rows())
+    def sampled_fields(self, stack: int = 1) -> SampledFields:
+        """Open the store of motion fields, to read `stack` neighbouring ones at once.
+
+        Raises MoclipError if clips or parameters have changed since it was made.
+        """
+        return SampledFields.of(self.artifacts.field_reader(), self.motion_rows(), stack)
 
     # ------------------------------------------------------------------------------------------- cached features
 

@@ -64,7 +64,7 @@ class NetworkFit:
 
     @cached_property
     def fields(self) -> SampledFields:
-        return self.inputs.sampled_fields()
+        return self.inputs.sampled_fields(self.config.stack)
 
     @cached_property
     def mirroring(self) -> Mirroring:

@@ -103,14 +103,20 @@ class Mv(Group):
         default="pixel",
         description="trace each P-frame back to its I-frame: per pixel as CoViAR does, or faster on the grid",
     )
+    per: Literal["frame", "second"] = Field(
+        default="frame",
+        description="displacements per frame, or per 1/30 s, so that clips of all frame rates mean the same motion",
+    )
     shard: Whole = Field(
         default=8192, ge=64, multiple_of=16, description="frames per shard; extraction works and resumes by shard"
     )
 
     @model_validator(mode="after")
-    def _whole_cells(self) -> Mv:
+    def _check_together(self) -> Mv:
         if any(side % self.cell for side in self.canvas):
             raise ValueError(f"canvas must be whole cells: sides that are multiples of mv.cell = {self.cell}")
+        if self.per == "second" and self.accumulate:
+            raise ValueError("per: second needs accumulate: false, because traced displacements span many frames")
         return self
 
 
@@ -163,6 +169,13 @@ class Tsn(Group):
         default=2, description="stride of the first convolution; 1: twice the resolution and the cost"
     )
     segments: Whole = Field(default=3, ge=1, le=32, description="segments per clip in training")
+    stack: Whole = Field(
+        default=1, ge=1, le=9, description="neighbouring fields that the network sees of each segment, as channels"
+    )
+    stabilise: Literal[False, "median", "affine"] = Field(
+        default=False,
+        description="take the camera's motion out of each field: its median, or a robust affine fit; false: keep it",
+    )
     epochs: Whole = Field(
         default=200,
         ge=1,

@@ -20,7 +20,7 @@ from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.params import Params
 
-FIELD_KEYS = ("mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "index.transcode")
+FIELD_KEYS = ("mv.canvas", "mv.cell", "mv.clip", "mv.accumulate", "mv.per", "index.transcode")
 """What motion fields are made with. A network can only read fields that were made as those it was trained on."""
 
 MAX_REHASHED = 100

@@ -24,6 +24,7 @@ RECIPE_KEYS = (
     "tsn.pretrained",
     "tsn.size",
     "tsn.stem_stride",
+    "tsn.stabilise",
     "tsn.epochs",
     "tsn.min_steps",
     "tsn.batch",

@@ -15,6 +15,7 @@ from pipeline.stage import stage
     "store",
     "dataset.shots",
     "dataset.base_to_new",
+    "tsn.stack",
     "tsn.crops",
     "tsn.flip",
     "embed.views",
@@ -58,7 +59,7 @@ def embed_mv(params: Params, ray: RayAddress = None) -> None:
     attributes = inputs.artifacts.model_record(*keys) | {
         "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.MV_TSN),
-        "field_bytes": 2 * int(np.prod(reader.grid)),
+        "field_bytes": 2 * params.tsn.stack * int(np.prod(reader.grid)),
     }
     with folder_to_fill(paths.MV_EMBED, params.store or None) as store:
         for network in embedded:

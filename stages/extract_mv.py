@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     "mv.cell",
     "mv.clip",
     "mv.accumulate",
+    "mv.per",
     "mv.shard",
 )
 def extract_mv(
@@ -56,7 +57,7 @@ def extract_mv(
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
         root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcoded_name))
-    recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard)
+    recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard, mv.per)
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
     with show_progress("extract_mv", len(clips)) as advance, connected_cluster(ray) as cluster:
         table = extract(clips, root, output, recipe, workers=workers, cluster=cluster, rebuild=rebuild, advance=advance)

@@ -31,7 +31,7 @@ def _train(params: Params, backbone: str) -> None:
     with while_importing():
         from moclip.files.atomic import atomic_folder
         from moclip.models.device import pick_device
-        from moclip.models.mv_tsn import MvTsnConfig
+        from moclip.models.mv_tsn import RGB, MvTsnConfig
         from moclip.training.distributed import World
         from pipeline.inputs import Inputs
         from pipeline.network_fit import NetworkFit, describe_clips
@@ -39,7 +39,8 @@ def _train(params: Params, backbone: str) -> None:
 
     tsn = params.tsn
     inputs = Inputs(params)
-    config = MvTsnConfig(backbone, tuple(inputs.clips.classes), tsn.size, tsn.dropout, tsn.stem_stride, channels=3)
+    classes = tuple(inputs.clips.classes)
+    config = MvTsnConfig(backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, RGB, tsn.stabilise)
     pretrained = "hub" if tsn.pretrained == "hub" else False
     world = World(pick_device())
     print_note(f"train_image: {backbone}, {describe_clips(inputs)}, {world.device}")

@@ -32,6 +32,7 @@ PREDICT_KEYS = (
     "mv.cell",
     "mv.clip",
     "mv.accumulate",
+    "mv.per",
     "dataset.shots",
     "dataset.base_to_new",
     "clip.model",
@@ -126,7 +127,7 @@ def load_predictor(params: Params) -> Predictor:
     device = pick_device()
     mv_tsn, (text, logit_scale) = load_mv_tsn(paths.MV_TSN), inputs.text_features()
     mv = params.mv
-    fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate)
+    fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate, mv.per)
     segments, crops = params.evaluate.views
     return Predictor(
         mv_tsn.to(device),
@@ -137,7 +138,15 @@ def load_predictor(params: Params) -> Predictor:
         logit_scale,
         tuple(inputs.artifacts.clip_text.attributes["prompts"]),
         fields,
-        ViewSettings(segments, crops, params.evaluate.crop, params.clip.frames, params.clip.choice, params.seed),
+        ViewSettings(
+            segments,
+            crops,
+            params.evaluate.crop,
+            params.clip.frames,
+            params.clip.choice,
+            params.seed,
+            mv_tsn.config.stack,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from moclip.data.sampling import motion_frames, segment_frames
+from moclip.data.sampling import motion_frames, neighbours, segment_frames
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
 from moclip.video.decoding import B_VECTOR_CODECS
@@ -30,22 +30,25 @@ class SplitClips:
 
 
 class SampledFields:
-    """Motion fields of sampled frames; frames without vectors get the motion of another (`sampling.motion_frames`)."""
+    """Motion fields of sampled frames; frames without vectors get the motion of another (`sampling.motion_frames`).
 
-    def __init__(self, reader: FieldReader, motion_frame: np.ndarray, first: int = 0) -> None:
-        self.reader = reader
+    `stack` is how many neighbouring frames stand for a sampled one, which is in their middle.
+    """
+
+    def __init__(self, reader: FieldReader, motion_frame: np.ndarray, first: int = 0, stack: int = 1) -> None:
+        self.reader, self.stack = reader, stack
         self.motion_frame = motion_frame  # the frame whose motion stands for frames `first`, `first` + 1, ...
         self.first = first
         self.grid = reader.grid
 
     @classmethod
-    def of(cls, reader: FieldReader, rows: pd.DataFrame) -> SampledFields:
+    def of(cls, reader: FieldReader, rows: pd.DataFrame, stack: int = 1) -> SampledFields:
         """Prepare reading these clips (columns offset, length, codec); only their frame types are read."""
         offsets, lengths = rows["offset"].to_numpy(np.int64), rows["length"].to_numpy(np.int64)
         first, end = int(offsets.min()), int((offsets + lengths).max())
         types = read_frame_types(reader.folder, first, end)
         has_vectors = rows["codec"].isin(B_VECTOR_CODECS).to_numpy()
-        return cls(reader, first + motion_frames(types, offsets - first, lengths, has_vectors), first)
+        return cls(reader, first + motion_frames(types, offsets - first, lengths, has_vectors), first, stack)
 
     def read_async(
         self,
@@ -54,10 +57,11 @@ class SampledFields:
         generator: np.random.Generator | None = None,
         own: slice = slice(None),
     ) -> Callable[[], np.ndarray]:
-        """Begin one batched read; the returned call gives (n * segments, 2, gh, gw) int8.
+        """Begin one batched read; the returned call gives (n * segments, 2 * stack, gh, gw) int8.
 
         Frames are drawn for all `clips`, and read for the n that are in `own`.
         """
-        frames = clips.offsets[:, None] + segment_frames(clips.lengths, segments, generator)
+        frames = neighbours(segment_frames(clips.lengths, segments, generator), clips.lengths, self.stack)
+        frames += clips.offsets[:, None, None]
         future = self.reader.read_async(self.motion_frame[frames[own] - self.first].reshape(-1))
-        return lambda: np.asarray(future.result())
+        return lambda: np.asarray(future.result()).reshape(-1, 2 * self.stack, *self.grid)

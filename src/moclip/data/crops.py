@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from moclip.data.stabilise import stabilise
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -74,8 +76,11 @@ def protocol_crops(grid: tuple[int, int], share: float, crops: int) -> Crops:
     return Crops(positions[:, 0] * (grid[0] - side), positions[:, 1] * (grid[1] - side), sides, sides, flip)
 
 
-def crop_and_resize(fields: torch.Tensor, crops: Crops, size: int) -> torch.Tensor:
-    """Cut out each field's box (or one box for all) and enlarge it: (n, 2, gh, gw) int8 -> (n, 2, size, size) float32.
+def crop_and_resize(fields: torch.Tensor, crops: Crops, size: int, stabilised: str | bool = False) -> torch.Tensor:
+    """Cut out each field's box (or one box for all) and enlarge it: (n, C, gh, gw) int8 -> (n, C, size, size) float32.
+
+    The channels are dx and dy, of one field or of several neighbouring ones. `stabilised` "median" or "affine" first
+    takes the camera's motion out of each field (`moclip.data.stabilise`).
 
     The result is in [-1, 1]; 1 stands for the displacement at which the store saturates. Interpolation is bilinear with
     half-pixel centres, as `interpolate(align_corners=False)` on the box alone. A mirrored field is read from right to
@@ -88,9 +93,13 @@ def crop_and_resize(fields: torch.Tensor, crops: Crops, size: int) -> torch.Tens
     columns[crops.flip] = columns[crops.flip, ::-1]
     wy = torch.from_numpy(rows).to(device)
     wx = torch.from_numpy(columns).to(device)
-    resized = wy[:, None] @ fields.to(torch.float32).div_(127) @ wx.transpose(1, 2)[:, None]
-    sign = torch.from_numpy(np.where(crops.flip, -1.0, 1.0).astype(np.float32)).to(device)
-    return torch.cat([resized[:, :1] * sign[:, None, None, None], resized[:, 1:]], dim=1)
+    values = fields.to(torch.float32).div_(127)
+    if stabilised:
+        values = stabilise(values.unflatten(1, (-1, 2)).flatten(0, 1), str(stabilised)).view_as(values)
+    resized = wy[:, None] @ values @ wx.transpose(1, 2)[:, None]
+    sign = torch.from_numpy(np.where(crops.flip, -1.0, 1.0).astype(np.float32)).to(device)[:, None, None]
+    signs = [sign, torch.ones_like(sign)] * (fields.shape[1] // 2)
+    return torch.stack([resized[:, channel] * sign for channel, sign in enumerate(signs)], dim=1)
 
 
 def _interpolation_weights(start: np.ndarray, extent: np.ndarray, cells: int, size: int) -> np.ndarray:

@@ -23,6 +23,16 @@ def segment_frames(lengths: np.ndarray, segments: int, generator: np.random.Gene
     return np.minimum(((starts + within) * lengths[:, None] / segments).astype(np.int64), lengths[:, None] - 1)
 
 
+def neighbours(frames: np.ndarray, lengths: np.ndarray, stack: int) -> np.ndarray:
+    """Return the `stack` frames around each frame, in order: (n, segments) -> (n, segments, stack) int64.
+
+    The frame itself is in the middle, or behind it where `stack` is even. At the ends of a clip, of which `lengths`
+    (n,) are the numbers of frames, the first or last frame is repeated.
+    """
+    around = frames[..., None] + np.arange(stack) - stack // 2
+    return np.clip(around, 0, lengths[:, None, None] - 1)
+
+
 def motion_frames(
     frame_types: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, b_vectors: np.ndarray
 ) -> np.ndarray:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from moclip.data.sampling import pick_motion, segment_frames, still_frames
+from moclip.data.sampling import neighbours, pick_motion, segment_frames, still_frames
 from moclip.errors import VideoError, as_video_error
 from moclip.motion.field import motion_field
-from moclip.motion.quantise import quantise
+from moclip.motion.quantise import clip_of, quantise
 from moclip.motion.windows import motion_fields
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_pictures
@@ -35,11 +35,12 @@ class FieldSettings:
     cell: int
     clip: float
     accumulate: bool | str
+    per: str = "frame"
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Which parts of a clip are used: motion segments and crops, and stills."""
+    """Which parts of a clip are used: motion segments, each of `stack` neighbouring fields, crops, and stills."""
 
     segments: int
     crops: int
@@ -47,13 +48,14 @@ class ViewSettings:
     stills: int
     choice: str
     seed: int
+    stack: int = 1
 
 
 @dataclass(frozen=True)
 class ClipInput:
     """What the models get from a clip.
 
-    levels : int8 (segments, 2, rows, columns), the motion fields as the store keeps them.
+    levels : int8 (segments, 2 * stack, rows, columns), the motion fields as the store keeps them.
     stills : RGB pictures, each uint8 (height, width, 3).
     """
 
@@ -97,7 +99,7 @@ def worker_died(job: ClipJob, reason: str) -> ClipInput | VideoError:
 def _read_file(
     job: ClipJob, path: Path, with_stills: bool, length: int | None = None
 ) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
-    """Return the int8 fields (segments, 2, rows, columns), the stills if wanted, and the stills' frame numbers.
+    """Return the int8 fields (segments, 2 * stack, rows, columns), the stills if wanted, and the stills' frame numbers.
 
     `length` is the number of frames that decode, if it is known; otherwise the packets are counted.
     """
@@ -108,7 +110,9 @@ def _read_file(
         numbers = still_frames(frames, views.stills, views.choice, views.seed, content).tolist()
         stills: dict[int, np.ndarray] = {}
         decoded = _keep_stills(decoded, frozenset(numbers if with_stills else ()), stills)
-        wanted = segment_frames(np.array([frames]), views.segments)[0].tolist()
+        lengths = np.array([frames])
+        wanted = neighbours(segment_frames(lengths, views.segments), lengths, views.stack).reshape(-1).tolist()
+        saturation = clip_of(path, job.fields.clip, job.fields.per)
         if job.fields.accumulate:
             traced, count = pick_motion(_accumulated_levels(job.fields, decoded), wanted, np.copy)
             levels = [traced[n] for n in wanted if n in traced]
@@ -116,17 +120,23 @@ def _read_file(
             # copies: a picture that is held changes the memory that FFmpeg decodes into, and so how damaged ones look
             copies = ((frame.carries_motion, frame.without_picture()) for frame in decoded)
             picked, count = pick_motion(copies, wanted, lambda frame: frame)
-            levels = _field_levels(job.fields, [picked[n] for n in wanted if n in picked])
+            levels = _field_levels(job.fields, saturation, [picked[n] for n in wanted if n in picked])
     if count != frames:  # some frames do not decode, so that segments and stills are others
         return _read_file(job, path, with_stills, count)
-    return np.stack(levels), [stills[number] for number in numbers if with_stills], numbers
+    return _stacked(levels, views.stack), [stills[number] for number in numbers if with_stills], numbers
 
 
-def _field_levels(settings: FieldSettings, frames: list[DecodedFrame]) -> list[np.ndarray]:
+def _stacked(levels: list[np.ndarray], stack: int) -> np.ndarray:
+    """Put neighbouring fields side by side: (segments * stack, 2, gh, gw) -> (segments, 2 * stack, gh, gw)."""
+    fields = np.stack(levels)
+    return fields.reshape(-1, 2 * stack, *fields.shape[2:])
+
+
+def _field_levels(settings: FieldSettings, saturation: float, frames: list[DecodedFrame]) -> list[np.ndarray]:
     if not frames:
         return []
     field = motion_field(unpack_vectors(frames), settings.canvas, settings.cell)
-    return list(quantise(field, settings.clip))
+    return list(quantise(field, saturation))
 
 
 def _accumulated_levels(settings: FieldSettings, frames: Iterable[DecodedFrame]) -> Iterator[tuple[bool, np.ndarray]]:

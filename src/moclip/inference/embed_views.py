@@ -85,7 +85,7 @@ class ViewsWorker:
         from moclip.training.embed import embed_protocol, embed_view
 
         task, model, device = self.task, self.model, self.device
-        fields = SampledFields.of(self.reader.with_table(part.rows), part.rows)
+        fields = SampledFields.of(self.reader.with_table(part.rows), part.rows, model.config.stack)
         clips = SplitClips(*(part.rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
         if part.view is None:
             features, logits = embed_protocol(

@@ -1,9 +1,9 @@
 """Export MV-TSN and the fusion head as one ONNX graph, for runtimes without Python (`moclip export --onnx`).
 
-fields int8 (B, S, 2, rows, columns), stills float32 (B, K, P) -> fusion, mv_tsn: logits float32 (B, classes)
+fields int8 (B, S, C, rows, columns), stills float32 (B, K, P) -> fusion, mv_tsn: logits float32 (B, classes)
 
-The fields are those of the store; the graph crops, mirrors and enlarges them. The stills are CLIP's features of
-pictures, of unit length.
+C is 2, or 2 for each of several neighbouring fields. The fields are those of the store; the graph crops, mirrors and
+enlarges them. The stills are CLIP's features of pictures, of unit length.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ class ExportedNetworks(nn.Module):
         all_fields = fields.flatten(0, 1)
         # one crop at a time, so that the graph takes any number of clips: a box's weights are constants of the graph
         boxes = [self.crops[number : number + 1] for number in range(self.count)]
-        views = [crop_and_resize(all_fields, box, self.mv_tsn.config.size) for box in boxes]
+        views = [
+            crop_and_resize(all_fields, box, self.mv_tsn.config.size, self.mv_tsn.config.stabilise) for box in boxes
+        ]
         features = torch.stack([self.mv_tsn.features(view) for view in views]).mean(0)
         motion = features.unflatten(0, (clips, segments)).mean(1)
         return self.fusion(motion, stills), self.mv_tsn.head(motion)
 
 
 def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np.ndarray) -> float:
-    """Write the graph, and check it with onnxruntime on `fields` (B, S, 2, rows, columns) and `stills` (B, K, P).
+    """Write the graph, and check it with onnxruntime on `fields` (B, S, C, rows, columns) and `stills` (B, K, P).
 
     Returns the largest difference of a logit from those of the networks themselves.
 

@@ -152,7 +152,7 @@ class Predictor:
         fields = torch.from_numpy(levels).to(self.device)
         if crops > 1:  # a single box applies to all fields as it is
             fields, boxes = fields.repeat_interleave(crops, dim=0), boxes.tile(len(levels))
-        views = crop_and_resize(fields, boxes, self.mv_tsn.config.size)
+        views = crop_and_resize(fields, boxes, self.mv_tsn.config.size, self.mv_tsn.config.stabilise)
         return self._frozen.encode(views).mean(0, keepdim=True)
 
     def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ def fusion_cost(model: Fusion, stills: int) -> int:
 def segment_cost(model: MvTsn) -> dict[str, int]:
     """Count the parameters of a network, and its multiply-adds on one segment."""
     device = next(model.parameters()).device
-    segment = torch.zeros(1, 1, 2, model.config.size, model.config.size, device=device)
+    segment = torch.zeros(1, 1, 2 * model.config.stack, model.config.size, model.config.size, device=device)
     return {"parameters": count_parameters(model), "multiply_adds": multiply_adds(model.eval(), segment)}
 
 

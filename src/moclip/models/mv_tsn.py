@@ -1,9 +1,9 @@
 """MV-TSN (arXiv 2509.17084; segments and consensus after TSN, arXiv 1608.00859): a small CNN on motion vectors.
 
-fields (B, S, 2, H, W) -> BatchNorm2d(2) -> timm backbone -> (B, S, D) -> linear head -> mean over S -> (B, classes)
+fields (B, S, C, H, W) -> BatchNorm2d(C) -> timm backbone -> (B, S, D) -> linear head -> mean over S -> (B, classes)
 
-With `channels` 3 it is the image baseline: the field becomes an RGB picture (`FieldToRgb`) and goes into the backbone
-like a photo.
+C is 2 (dx and dy), or 2 for each of several neighbouring fields. With C = 3 it is the image baseline: the field
+becomes an RGB picture (`FieldToRgb`) and goes into the backbone like a photo.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ class MvTsnConfig:
     size: int  # px of the square the network sees
     dropout: float
     stem_stride: int = 2  # of the first convolution; 1: the network runs at twice the resolution
-    channels: int = 2  # 2: dx and dy; 3: an RGB picture of them
+    channels: int = 2  # dx and dy of each neighbouring field; 3: an RGB picture of one
+    stabilise: str | bool = False  # how the camera's motion is taken out of the fields: "median", "affine"
+
+    @property
+    def stack(self) -> int:
+        """How many neighbouring fields the network sees at once."""
+        return 1 if self.channels == RGB else self.channels // 2
+
+
+RGB = 3
+"""The channels of the image baseline. Neighbouring fields always have an even number."""
 
 
 CPU_BATCH_PIXELS = 8 * 224**2
@@ -49,7 +59,7 @@ class MvTsn(nn.Module):
     def __init__(self, config: MvTsnConfig, pretrained: bool | str = False) -> None:
         super().__init__()
         self.config = config
-        self.input_norm: nn.Module = nn.BatchNorm2d(2) if config.channels == 2 else FieldToRgb()
+        self.input_norm: nn.Module = FieldToRgb() if config.channels == RGB else nn.BatchNorm2d(config.channels)
         self.backbone = _create_backbone(config.backbone, pretrained, config.channels)
         if config.stem_stride == 1:
             _remove_stem_stride(self.backbone, config.backbone)
@@ -60,7 +70,7 @@ class MvTsn(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def features(self, fields: Tensor) -> Tensor:
-        """Compute features: (N, 2, H, W) in [-1, 1] -> (N, D)."""
+        """Compute features: (N, C, H, W) in [-1, 1] -> (N, D)."""
         return self.backbone(self.input_norm(fields).contiguous(memory_format=torch.channels_last))
 
     def frozen(self) -> MvTsn:
@@ -86,7 +96,7 @@ class MvTsn(nn.Module):
         return torch.cat([self.features(part) for part in fields.split(batch)])
 
     def forward(self, fields: Tensor) -> Tensor:
-        """Compute logits: (B, S, 2, H, W) -> (B, classes), the mean over the segments."""
+        """Compute logits: (B, S, C, H, W) -> (B, classes), the mean over the segments."""
         features = self.features(fields.flatten(0, 1))
         return self.head(self.dropout(features)).unflatten(0, fields.shape[:2]).mean(1)
 

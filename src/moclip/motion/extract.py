@@ -32,7 +32,7 @@ from moclip.motion.extract_plan import (
     read_stored_state,
 )
 from moclip.motion.extract_workers import field_versions, write_shard, write_shard_by_clip, write_shard_on_cluster
-from moclip.motion.quantise import LEVELS
+from moclip.motion.quantise import LEVELS, PER
 from moclip.store.layout import (
     DESCRIPTION_FILE,
     PARTS_FOLDER,
@@ -136,6 +136,8 @@ def _with_versions(recipe: FieldRecipe) -> FieldRecipe:
     choose_backend("h264", True, recipe.backend)
     if recipe.accumulate not in ACCUMULATE:
         raise MoclipError(f"unknown way to accumulate: {recipe.accumulate!r}", fix="use false, grid or pixel")
+    if recipe.per not in PER:
+        raise MoclipError(f"unknown unit of time: {recipe.per!r}", fix="use frame or second")
     return replace(recipe, clip=float(recipe.clip), versions=field_versions(recipe.backend))
 
 
@@ -234,6 +236,7 @@ def _attributes(recipe: FieldRecipe) -> dict[str, Any]:
         "clip": recipe.clip,
         "canvas": list(recipe.canvas),
         "cell": recipe.cell,
+        "per": recipe.per,
         "components": ["dx", "dy"],
         "accumulate": recipe.accumulate,
         "backend": recipe.backend,

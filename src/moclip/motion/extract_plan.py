@@ -33,6 +33,7 @@ class FieldRecipe:
     clip : the displacement in px that the largest stored number means.
     backend : "auto", "pyav" or "mvextractor" (see `choose_backend`).
     shard_frames : frames in a shard, a multiple of 4.
+    per : "frame", or "second": displacements in px per 1/30 s, whatever the frame rate.
     versions : names and versions of the libraries that read videos; `extract` fills them in.
     """
 
@@ -42,6 +43,7 @@ class FieldRecipe:
     clip: float = 20.0
     backend: str = "auto"
     shard_frames: int = SHARD_FRAMES
+    per: str = "frame"
     versions: tuple[tuple[str, str], ...] = ()
 
     @property

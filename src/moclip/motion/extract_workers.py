@@ -18,7 +18,7 @@ from moclip.errors import MoclipError, StoreError, VideoError
 from moclip.files.folders import is_url
 from moclip.files.local_copies import local_copy
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob, type_letters
-from moclip.motion.quantise import quantise
+from moclip.motion.quantise import clip_of, quantise
 from moclip.motion.windows import motion_fields
 from moclip.store.layout import MISSING, UNFINISHED_FILE, encode_shard
 from moclip.store.plain_reader import PlainReader
@@ -204,11 +204,11 @@ def _decode_with(
     damaged: bool = False,
 ) -> tuple[int, np.ndarray]:
     """Decode a clip into its slot. Return its number of frames and their types. For the flags see `vector_windows`."""
-    length = 0
+    length, saturation = 0, clip_of(clip.path, recipe.clip, recipe.per)
     frame_types: list[np.ndarray] = []
     windows = vector_windows(clip.path, backend, refuse_b=refuse_b, moving_only=True, damaged=damaged)
     for fields_px, types in motion_fields(windows, recipe.canvas, recipe.cell, recipe.accumulate):
-        fields = quantise(fields_px, recipe.clip)
+        fields = quantise(fields_px, saturation)
         if length + len(fields) > len(slot):
             what = f"more frames decoded than the {clip.frames} indexed"
             raise VideoError(what, where=clip.path, fix="index the videos again")

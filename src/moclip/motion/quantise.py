@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from moclip.errors import VideoError
+from moclip.video.decoding import frame_rate, open_stream
+
 LEVELS = 127  # int8 levels on either side of zero
+PER = ("frame", "second")
+REFERENCE_RATE = 30.0  # frames per second of a clip whose fields are the same by frame and by second
+HIGHEST_RATE = 1000.0
+
+
+def clip_of(path: str | Path, clip: float, per: str) -> float:
+    """Return the displacement in px per frame at which the fields of a video saturate.
+
+    For `per` "frame" it is `clip`. For "second" it is reached at the same speed whatever the frame rate: `clip` is then
+    in px per 1/30 s. Raises VideoError where the file does not say how many frames a second it has.
+    """
+    if per == "frame":
+        return clip
+    with open_stream(path) as (_, stream):
+        rate = frame_rate(stream)
+    if not 0 < rate <= HIGHEST_RATE:
+        what = f"a frame rate of {rate:g} frames a second" if rate else "the file does not say its frame rate"
+        raise VideoError(what, where=path, fix="set mv.per to frame, or re-encode the clip")
+    return clip * REFERENCE_RATE / rate
 
 
 def quantise(fields: np.ndarray, clip: float = 20.0) -> np.ndarray:

@@ -35,7 +35,7 @@ def embed_protocol(
     features = []
     for part, read in read_ahead(fields, parts, segments):
         grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
-        views = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size)
+        views = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size, model.config.stabilise)
         features.append(model.encode(views).float().unflatten(0, (len(part), -1)).mean(1))
         advance(len(part))
     pooled = torch.cat(features)
@@ -61,7 +61,7 @@ def embed_view(
     features = []
     for part, read in read_ahead(fields, parts, segments, generator):
         boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
-        views = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size)
+        views = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size, model.config.stabilise)
         features.append(model.encode(views).float().unflatten(0, (len(part), segments)).mean(1))
         advance(len(part))
     return torch.cat(features).cpu().numpy()

@@ -72,7 +72,7 @@ def field_features(fields: SampledFields, clips: SplitClips) -> tuple[np.ndarray
 
     They are the mean motion in `POOLED` x `POOLED` parts of the picture, for each of `SEGMENTS` frames.
     """
-    read = fields.read_async(clips, SEGMENTS)().astype(np.float32) / 127
+    read = fields.read_async(clips, SEGMENTS)().astype(np.float32)[:, :2] / 127
     rows, columns = fields.grid
     pooled = np.stack(
         [

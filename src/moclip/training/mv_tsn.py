@@ -105,7 +105,9 @@ class MvTsnTraining:
             own = world.share(len(batch))
             boxes = random_crops(len(batch), self.data.fields.grid, recipe.crops, recipe.flip, generator)[own]
             grids = torch.from_numpy(read).to(self.device)
-            views = crop_and_resize(grids, boxes.repeat(recipe.segments), self.model.config.size)
+            views = crop_and_resize(
+                grids, boxes.repeat(recipe.segments), self.model.config.size, self.model.config.stabilise
+            )
             labels = torch.from_numpy(_labels_shown(batch.labels[own], boxes.flip, recipe)).to(self.device)
             totals += self._step(views.unflatten(0, (len(labels), -1)), labels, len(batch))
             if not np.isfinite(totals).all():

@@ -37,6 +37,11 @@ SKIP_PIXELS = {"skip_loop_filter": "all", "skip_idct": "all"}
 intact pictures and the number of pictures stay the same. For damaged pictures see `DamagedError`."""
 
 
+def frame_rate(stream: Any) -> float:
+    """Return a stream's average frames per second by its container, or 0 if it does not say."""
+    return float(stream.average_rate or stream.guessed_rate or 0)
+
+
 @contextmanager
 def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """Open the file's main video stream. Yields PyAV's (container, stream), set to decode on one thread.

@@ -15,6 +15,7 @@ from moclip.video.decoding import (
     check_codec,
     check_frame_count,
     checked_pictures,
+    frame_rate,
     open_stream,
     picture_type,
     read_packets,
@@ -82,14 +83,14 @@ def probe(path: str | Path) -> VideoInfo:
         for picture, geometry in checked_pictures(path, stream, read, errors):
             pictures.append(_Picture(picture.pts, picture_type(picture), picture.key_frame, picture.is_corrupt))
             size = geometry.shown_size
-        codec, rate = stream.codec_context.name, stream.average_rate or stream.guessed_rate or 0
+        codec, rate = stream.codec_context.name, frame_rate(stream)
     check_frame_count(path, len(pictures))
     damage = _describe_damage(packets, pictures, errors)
     return VideoInfo(
         codec=codec,
         width=size[0],
         height=size[1],
-        fps=float(rate),
+        fps=rate,
         frames=len(pictures),
         gop=_longest_gop(pictures),
         has_b=any(picture.frame_type == B_FRAME for picture in pictures),
