@@ -702,3 +702,33 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss() -> None:
     keeper.restore_into(model)
     assert keeper.row["epoch"] == 2
     assert model.weight.item() == 2
+
+
+def test_a_class_and_its_mirror_image_are_learnt_if_mirrored_clips_change_their_label(
+    data: MotionData, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0)
+    top1 = {}
+    for labels in ((), (1, 0)):
+        swapped = replace(recipe, mirror_labels=labels)
+        _, rows = trained(data, tmp_path / f"{len(labels)}.safetensors", recipe=swapped)
+        top1[labels] = np.mean([row["train_top1"] for row in rows[-4:]])
+    assert top1[(1, 0)] > 0.9
+    assert top1[()] < 0.75
+
+
+def test_a_run_without_validation_clips_ends_after_the_given_epochs_and_resumes(
+    data: MotionData, tmp_path: Path
+) -> None:
+    everything = replace(data, val=data.val[:0])
+    recipe = replace(RECIPE, stop_after=3)
+    whole, rows = trained(everything, tmp_path / "whole.safetensors", recipe=recipe)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert not any("val_top1" in row for row in rows)
+    compared, _ = trained(data, tmp_path / "compared.safetensors", recipe=replace(RECIPE, stop_after=3))
+    with pytest.raises(KeyboardInterrupt):
+        trained(everything, tmp_path / "killed.safetensors", stop_after=1, recipe=recipe)
+    again, _ = trained(everything, tmp_path / "killed.safetensors", recipe=recipe)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, again[name])
+    assert compared.keys() == whole.keys()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-METHODS = ("median", "affine")
 ITERATIONS = 8
 LEAST_SCALE = 0.01
 """The least spread of residuals, in units of the field, that weights are reckoned with: about one stored level."""
@@ -19,7 +18,7 @@ def stabilise(fields: Tensor, method: str) -> Tensor:
     (Holland and Welsch 1977), which begins at the median.
     """
     flat = fields.flatten(2)
-    median = flat.median(dim=2, keepdim=True).values
+    median = _median(flat, 2)
     if method == "median":
         return (flat - median).view_as(fields)
     rows, columns = fields.shape[-2:]
@@ -30,9 +29,26 @@ def stabilise(fields: Tensor, method: str) -> Tensor:
     motion = median.expand_as(flat)
     for _ in range(ITERATIONS):
         distance = (flat - motion).norm(dim=1)  # (n, cells)
-        scale = distance.median(dim=1, keepdim=True).values.clamp(min=LEAST_SCALE)
+        scale = _median(distance, 1).clamp(min=LEAST_SCALE)
         weights = 1 / (1 + (distance / scale).square())
         weighted = basis * weights[..., None]  # (n, cells, 3)
         gram = weighted.transpose(1, 2) @ basis + ridge
-        motion = (basis @ torch.linalg.solve(gram, weighted.transpose(1, 2) @ flat.transpose(1, 2))).transpose(1, 2)
+        motion = (basis @ _solve(gram, weighted.transpose(1, 2) @ flat.transpose(1, 2))).transpose(1, 2)
     return (flat - motion).view_as(fields)
+
+
+def _median(values: Tensor, dim: int) -> Tensor:
+    """Return the median (of an even number the lower one) along `dim`, which stays with length 1."""
+    return values.sort(dim).values.narrow(dim, (values.shape[dim] - 1) // 2, 1)
+
+
+def _solve(matrices: Tensor, right: Tensor) -> Tensor:
+    """Solve systems of three equations: (n, 3, 3), (n, 3, m) -> (n, 3, m). ONNX has no operator for it."""
+    a, b, c = matrices.unbind(1)
+    columns = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], dim=2)  # of the inverse, times the determinant
+    return columns @ right / (a * columns[..., 0]).sum(1)[:, None, None]
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    (a0, a1, a2), (b0, b1, b2) = a.unbind(1), b.unbind(1)
+    return torch.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], dim=1)
