@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ITERATIONS = 8
+ITERATIONS = 20
 LEAST_SCALE = 0.01
 """The least spread of residuals, in units of the field, that weights are reckoned with: about one stored level."""
 
