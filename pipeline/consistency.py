@@ -39,10 +39,11 @@ def check_consistent(params: Params) -> Inputs:
 
 def check_scores(inputs: Inputs) -> None:
     """Raise MoclipError if the metrics are of another test split or other models than there are now."""
-    where = paths.STREAM_JSON["fusion"]
-    scores = read_json(where, "evaluate")
-    check_digest(inputs.clips.fingerprint("test"), scores["fingerprint"], "other test clips", where, "evaluate")
-    check_digest(inputs.artifacts.models_digest(), scores["models"], "other models", where, "evaluate")
+    fingerprint, models = inputs.clips.fingerprint("test"), inputs.artifacts.models_digest()
+    for where in (paths.STREAM_JSON["fusion"], paths.VERDICT_JSON):
+        recorded = read_json(where, "evaluate")
+        check_digest(fingerprint, recorded["fingerprint"], "other test clips", where, "evaluate")
+        check_digest(models, recorded["models"], "other models", where, "evaluate")
 
 
 def _check_text_features(text: np.ndarray) -> None:

@@ -11,12 +11,13 @@ import pandas as pd
 from moclip.data.selection import base_classes
 from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, stream_scores
 from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
-from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
+from pipeline.baselines import Heads
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
+from pipeline.logits import clip_sources
 from pipeline.params import Params
 
 
@@ -37,7 +38,6 @@ def score_streams(
 ) -> dict[str, dict[str, Any]]:
     """Return what the metrics file of each stream holds. `rows` are the index's rows of the scored clips."""
     labels = rows["label"].to_numpy()
-    sources = (rows["class"] + "/" + rows["group"]).to_numpy()
     skipped = inputs.skipped_counts("test")
     shared = {
         "n": len(rows),
@@ -49,7 +49,7 @@ def score_streams(
     protocols = _protocols(params)
     scores = {
         name: score | shared | {"protocol": protocols[name]}
-        for name, score in stream_scores(logits, labels, sources, params.seed).items()
+        for name, score in stream_scores(logits, labels, clip_sources(rows), params.seed).items()
     }
     if params.dataset.base_to_new:
         for name, values in logits.items():
@@ -64,12 +64,21 @@ def _protocols(params: Params) -> dict[str, str]:
     stills = f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
     views = params.evaluate.protocol
     both = f"{views} + {stills}"
-    return {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
+    return {
+        "majority": "none",
+        "zero_shot": stills,
+        "still": stills,
+        "mv_image": views,
+        "motion_probe": views,
+        "mv_tsn": views,
+        "score_sum": both,
+        "fusion": both,
+    }
 
 
-def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
+def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
     """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
-    artifacts, frames = inputs.artifacts, params.clip.frames
+    artifacts, frames, model, probe = inputs.artifacts, params.clip.frames, heads.fusion, heads.motion_probe
     segments, crops = params.evaluate.views
     clip = picture_cost(artifacts.clip_image.attributes["vision"])
     mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))
@@ -77,10 +86,20 @@ def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame
     head = fusion_cost(model, frames)
     stills, views = frames * clip["multiply_adds"], segments * crops * mv_tsn["multiply_adds"]
     component = {"clip_frame": clip["multiply_adds"], "mv_segment": mv_tsn["multiply_adds"], "fusion_head": head}
-    video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
+    video = {
+        "majority": 0,
+        "zero_shot": stills,
+        "still": stills + fusion_cost(heads.still, frames),
+        "motion_probe": views + probe.weight.size,
+        "mv_tsn": views,
+        "score_sum": stills + views,
+        "fusion": stills + views + head,
+    }
     trained = {"mv_tsn": mv_tsn["parameters"], "fusion": count_parameters(model)}
     total = sum(trained.values())
-    parameters = trained | {"clip_image": clip["parameters"], "trained": total, "total": total + clip["parameters"]}
+    baselines = {"still": count_parameters(heads.still), "motion_probe": probe.weight.size + probe.bias.size}
+    clip_image = clip["parameters"]
+    parameters = trained | baselines | {"clip_image": clip_image, "trained": total, "total": total + clip_image}
     if image:
         component["image_segment"] = image["multiply_adds"]
         video["mv_image"] = segments * crops * image["multiply_adds"]

@@ -52,8 +52,8 @@ def test_three_lines_of_python_give_the_pipelines_answer(folder: Path, finished:
             expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             np.testing.assert_allclose(found.probabilities[stream], expected, atol=2e-3)
         best, share = found.top(1)[0]
-        assert best == model.classes[int(found.probabilities["fusion"].argmax())]
-        assert share == found.probabilities["fusion"].max()
+        assert best == model.classes[int(found.probabilities[found.trusted].argmax())]
+        assert share == found.probabilities[found.trusted].max()
 
 
 def test_it_predicts_elsewhere_without_the_projects_packages(folder: Path, finished: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_exporting_again_gives_the_same_bytes_and_never_takes_another_folder(
 
 def test_a_local_clip_model_cannot_be_left_out_of_a_bundle(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    about = {key: config[key] for key in ("name", "streams", "cost", "data", "params")}
+    about = {key: config[key] for key in ("name", "streams", "verdict", "cost", "data", "params")}
     model = moclip.load(folder, "cpu")
     with pytest.raises(ModelError, match="cannot be left out"):
         save_bundle(model, tmp_path / "new", str(folder / "clip"), False, about)
@@ -139,6 +139,20 @@ def test_a_damaged_or_absent_bundle_is_named(folder: Path, tmp_path: Path) -> No
     (broken / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):
         moclip.load(broken)
+
+
+def test_top_reads_the_stream_that_the_bundle_trusts(folder: Path, finished: Path, tmp_path: Path) -> None:
+    clip = next((finished / "data/demo/videos").rglob("*.avi"))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["trusted"] == json.loads((finished / "metrics/verdict.json").read_text())["trusted"]["stream"]
+    given = config.pop("trusted")
+    for trusted in {"mv_tsn", "zero_shot", None} - {given}:
+        again = tmp_path / str(trusted)
+        shutil.copytree(folder, again)
+        (again / "config.json").write_text(json.dumps(config | ({"trusted": trusted} if trusted else {})))
+        found = moclip.load(again)(clip)
+        assert found.top() == found.top(stream=trusted or "fusion"), "earlier bundles, which say nothing: fusion"
+        assert found.top() != found.top(stream="fusion") or trusted is None
 
 
 def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Path) -> None:

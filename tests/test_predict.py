@@ -44,6 +44,7 @@ from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.predict import load_predictor
+from pipeline.console.output import STREAM_LABELS
 from tests import dying
 from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
@@ -166,6 +167,7 @@ def test_csv_has_a_row_a_clip_and_rank(finished: Path, tmp_path: Path, said: dic
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [(row["clip"], row["rank"]) for row in rows[:2]] == [(clip, "1"), (clip, "2")]
     for rank, row in enumerate(rows[:2]):
+        assert row["trusted"] == said[clip]["trusted"]
         for stream in ("fusion", "mv_tsn", "zero_shot"):
             one = said[clip][stream][rank]
             assert row[stream] == one["class"]
@@ -227,7 +229,10 @@ def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
         line = next(line for line in done.stdout.splitlines() if one["clip"] in line)
         assert all(one[stream][0]["class"] in line for stream in ("fusion", "mv_tsn", "zero_shot"))
     head = next(line for line in done.stdout.splitlines() if "fusion of both" in line)
-    assert head.index("fusion of both") < head.index("MV-TSN") < head.index("zero-shot CLIP")
+    titles = sorted(STREAM_LABELS[stream] for stream in ("fusion", "mv_tsn", "zero_shot"))
+    first = STREAM_LABELS[next(iter(said.values()))["trusted"]]
+    assert f"{first} (trusted)" in head
+    assert min(titles, key=head.index) == first
     alone = run("moclip", "predict", tmp_path / "bad.mp4", cwd=finished, code=1)
     assert "no clip could be read" in alone.stderr
     assert "Traceback" not in alone.stderr
@@ -340,6 +345,7 @@ ABOUT: dict[str, Any] = {
         "fusion": dict.fromkeys(("top1", "top5", "top1_low", "top1_high", "mean_class_accuracy"), 0.5)
         | {"title": "fusion", "protocol": "3x5"}
     },
+    "verdict": ["Trust it."],
     "cost": {"multiply_adds_m": {"video": {"fusion": 1.5}}, "parameters": {"trained": 10, "total": 20}},
     "data": {
         "name": "demo",

@@ -21,8 +21,8 @@ GALLERY_KINDS = {"gain": "fusion gains most", "error": "worst errors", "random":
 def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for each class that occurs: its clips, each stream's accuracy, and what each input adds.
 
-    `streams` are logits (clips, classes), among them "zero_shot", "mv_tsn" and "fusion". "motion" is the gain of fusion
-    over zero-shot CLIP, "still" its gain over MV-TSN.
+    `streams` are logits (clips, classes), among them "still", "mv_tsn" and "fusion". "motion" is the gain of fusion
+    over the head on the still alone, "still" its gain over MV-TSN.
     """
     accuracies = {name: class_accuracy(logits.argmax(axis=1), labels) for name, logits in streams.items()}
     counts = np.bincount(labels, minlength=len(names))
@@ -31,7 +31,7 @@ def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Se
             "name": names[label],
             "clips": int(counts[label]),
             "right": {name: accuracy[label] for name, accuracy in accuracies.items()},
-            "motion": accuracies["fusion"][label] - accuracies["zero_shot"][label],
+            "motion": accuracies["fusion"][label] - accuracies["still"][label],
             "still": accuracies["fusion"][label] - accuracies["mv_tsn"][label],
         }
         for label in np.unique(labels).tolist()
