@@ -49,7 +49,6 @@ def test_a_clearly_better_stream_is_trusted_and_of_nearly_equal_ones_the_simples
     labels, clips = np.arange(20) % 3, np.arange(20)
     better = {"zero_shot": first(5, 20), "mv_tsn": first(10, 20), "fusion": first(18, 20)}
     assert chosen(clips, labels, **better) == "fusion"
-    # one clip of 20 is 0.05 +- 0.05
     assert chosen(clips, labels, **better | {"mv_tsn": first(17, 20)}) == "mv_tsn"
     assert chosen(clips, labels, **better | {"mv_tsn": first(16, 20)}) == "fusion"
     assert chosen(clips, labels, **dict.fromkeys(better, first(9, 20))) == "zero_shot"
@@ -78,12 +77,11 @@ def test_the_choice_says_by_what_it_was_made() -> None:
 def test_the_error_of_a_difference_is_that_of_resampled_sources() -> None:
     generator = np.random.default_rng(0)
     sources = np.repeat(np.arange(60), generator.integers(1, 6, 60))
-    one = generator.random(len(sources)) < 0.3 + 0.5 * (sources % 2)
-    other = generator.random(len(sources)) < 0.4
+    one, other = sources % 3 > 0, generator.random(len(sources)) < 0.4
     differences = [(one.astype(int) - other)[sources == source] for source in range(60)]
     draws = [np.concatenate([differences[n] for n in generator.integers(60, size=60)]).mean() for _ in range(4000)]
     assert difference_error(one, other, sources) == pytest.approx(np.std(draws), rel=0.1)
-    assert difference_error(one, other, np.arange(len(sources))) < 0.9 * np.std(draws), "clips of a source are alike"
+    assert difference_error(one, other, np.arange(len(sources))) < 0.8 * np.std(draws), "clips of a source are alike"
 
 
 # ------------------------------------------------------------------------------------------- what the test clips say
@@ -111,8 +109,8 @@ def test_a_fusion_worse_than_the_commonest_class_is_said_to_be() -> None:
     assert answers == dict.fromkeys(answers, DOES_NOT)
     trust, motion, still = said(found)
     assert trust.startswith(
-        "Trust 'fusion of both', chosen on 10 validation clips. It does not beat always answering push_up: "
-        "33.3 % against 66.7 %, -33.3 points (95 % interval -45.0 to -21.7)"
+        "The stream to trust most is 'fusion of both', chosen on 10 validation clips. "
+        "It does not beat always answering push_up: 33.3 % against 66.7 %, -33.3 points (95 % interval -45.0 to -21.7)"
     )
     assert motion.startswith("Motion adds nothing to the still: 33.3 % against 33.3 %")
     assert still.startswith("The still adds nothing to motion: 33.3 % against 50.0 %")
@@ -135,8 +133,8 @@ def test_few_clips_or_sources_cannot_tell() -> None:
     found = verdict(gym, np.arange(23), "mv_tsn")
     assert found["test"]["majority"]["answer"] == CANNOT_TELL
     assert said(found)[0].startswith(
-        "Trust 'MV-TSN, motion alone', chosen on 10 validation clips. Cannot tell with 23 test clips whether it beats "
-        "always answering push_up: 56.5 % against 52.2 %"
+        "The stream to trust most is 'MV-TSN, motion alone', chosen on 10 validation clips. "
+        "Cannot tell with 23 test clips whether it beats always answering push_up: 56.5 % against 52.2 %"
     )
     perfect = {name: first(0, 60) for name in ("majority", "still", "mv_tsn")} | {"fusion": first(60, 60)}
     for sources, answer in ((6, BEATS), (5, CANNOT_TELL), (1, CANNOT_TELL)):
@@ -161,7 +159,7 @@ def test_the_intervals_are_of_paired_differences() -> None:
     got = [[found[name]["low"], found[name]["high"]] for name in ("motion", "still")]
     np.testing.assert_allclose(got, expected, atol=0.009)
     alone = bootstrap_interval(easy[:, None], sources, 0)[0]
-    assert got[1][1] - got[1][0] < 0.7 * (alone[1] - alone[0])
+    assert got[1][1] - got[1][0] < 0.8 * (alone[1] - alone[0])
 
 
 def test_unbalanced_classes_are_pointed_out() -> None:
@@ -224,23 +222,24 @@ def test_the_probe_takes_the_strength_that_is_best_on_the_validation_clips() -> 
 def test_metrics_predict_and_the_page_say_the_same_verdict(finished: Path) -> None:
     found = json.loads((finished / "metrics/verdict.json").read_text())
     sources = pd.read_parquet(finished / "data/index.parquet").set_index("id")
-    tables = {name: pd.read_parquet(finished / f"data/{name}.parquet") for name in ("validation", "predictions")}
-    logits, labels, groups = {}, {}, {}
-    for name, table in tables.items():
-        logits[name] = {key: np.stack(table[key].to_list()) for key in table if key in STREAM_LABELS}
-        labels[name] = table["label"].to_numpy()
-        groups[name] = (table["class"] + "/" + sources["group"][table["id"]].to_numpy()).to_numpy()
-    choice = choose_stream(*(part["validation"] for part in (logits, labels, groups)))
+
+    def stored(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        table = pd.read_parquet(finished / f"data/{name}.parquet")
+        groups = table["class"].to_numpy() + "/" + sources["group"][table["id"]].to_numpy()
+        logits = {key: np.stack(table[key].to_list()) for key in table if key in STREAM_LABELS}
+        return logits, table["label"].to_numpy(), groups
+
+    choice = choose_stream(*stored("validation"))
     trusted = choice["stream"]
     assert found["trusted"] == json.loads(json.dumps(choice), parse_float=lambda text: round(float(text), 4))
-    test = compare_streams(trusted, *(part["predictions"] for part in (logits, labels, groups)), 0)
-    assert found["test"]["majority"] == pytest.approx(test["majority"], abs=1e-4)
+    test = compare_streams(trusted, *stored("predictions"), 0)
+    for name in ("majority", "motion", "still"):
+        assert found["test"][name] == pytest.approx(test[name], abs=1e-4)
     train = sources[sources["split"] == "train"]["class"].value_counts()
     assert found["commonest_class"] in train.index[train == train.max()]
+    tests = sources["class"][sources["split"] == "test"]
     majority = json.loads((finished / "metrics/majority.json").read_text())
-    assert majority["top1"] == pytest.approx(
-        (tables["predictions"]["class"] == found["commonest_class"]).mean(), abs=1e-4
-    )
+    assert majority["top1"] == pytest.approx((tests == found["commonest_class"]).mean(), abs=1e-4)
     printed = run("moclip", "metrics", cwd=finished).stdout
     page = (finished / "data/report/index.html").read_text()
     for sentence in verdict_sentences(found, STREAM_LABELS):

@@ -32,8 +32,8 @@ def choose_stream(streams: Mapping[str, np.ndarray], labels: np.ndarray, sources
 
     The rule is that of one standard error (Breiman et al. 1984, section 3.4.3): the simplest stream whose top-1 is
     within one standard error of the best one's. The standard error is that of the difference between the two, clip by
-    clip (`difference_error`). With one source there is none, and the best stream is taken, or the simplest of equal
-    ones.
+    clip (`difference_error`), so a difference of one clip is never enough. With one source there is none, and the best
+    stream is taken, or the simplest of equal ones.
 
     Returns `stream`, the number of `clips` and `sources`, and in `candidates` the `top1` of each stream, how far it is
     `behind` the best one, and the `standard_error` of that.
@@ -48,8 +48,9 @@ def choose_stream(streams: Mapping[str, np.ndarray], labels: np.ndarray, sources
         }
         for name, own in correct.items()
     }
-    chosen = next(name for name, found in candidates.items() if found["behind"] <= found["standard_error"])
-    return {"stream": chosen, "clips": len(labels), "sources": _count(sources), "candidates": candidates}
+    # rounded, because a difference of one clip is one standard error exactly
+    near = [name for name, found in candidates.items() if round(found["behind"] - found["standard_error"], 9) <= 0]
+    return {"stream": near[0], "clips": len(labels), "sources": _count(sources), "candidates": candidates}
 
 
 def difference_error(one: np.ndarray, other: np.ndarray, sources: np.ndarray) -> float:
@@ -146,7 +147,7 @@ def verdict_sentences(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> 
     commonest class of the training clips. `titles` are the names of the streams.
     """
     choice, test = verdict["trusted"], verdict["test"]
-    trust = f"Trust {titles[choice['stream']]!r}, chosen on {choice['clips']} validation clips."
+    trust = f"The stream to trust most is {titles[choice['stream']]!r}, chosen on {choice['clips']} validation clips."
     said = {name: [text.format(verdict["commonest_class"]) for text in texts] for name, texts in _SAID.items()}
     majority, motion, still = (_sentence(test, name, *said[name]) for name in _SAID)
     return [f"{trust} {majority}", motion, still]
