@@ -15,6 +15,10 @@ from pipeline.stage import stage
 from pipeline.training_recipe import recipe_from
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from moclip.models.fusion import Fusion, FusionConfig
     from pipeline.inputs import Inputs
 
@@ -36,10 +40,12 @@ if TYPE_CHECKING:
 def train_fusion(params: Params) -> None:
     """Train the fusion head on the cached features.
 
-    Chooses the best epoch on the validation split. Writes data/models/fusion.safetensors, every stream's
+    Chooses the best epoch on the validation split, and fits on it a temperature for each stream, which makes its logits
+    calibrated probabilities. Writes data/models/fusion.safetensors, every stream's
     logits of the validation clips to data/validation.parquet, and curves to metrics/train_fusion.
     """
     with while_importing():
+        from moclip.evaluation.calibration import fit_temperatures
         from moclip.models.device import pick_device
         from moclip.models.fusion import FusionConfig
         from moclip.training.fusion import FusionRecipe, train_fusion_head
@@ -66,7 +72,8 @@ def train_fusion(params: Params) -> None:
     with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
         best = train_fusion_head(model, train, val, recipe, pick_device(), log)
     rows = inputs.fused_rows("val")
-    logits = compute_logits(inputs, model.cpu(), list(rows["id"]))
+    logits, labels = compute_logits(inputs, model.cpu(), list(rows["id"])), rows["label"].to_numpy()
+    model.calibrate(fit_temperatures(logits, labels))
     model.save(paths.FUSION, _head_record(params, inputs))
     write_logits(paths.VALIDATION, rows, logits, validation_record(inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
@@ -74,6 +81,20 @@ def train_fusion(params: Params) -> None:
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
         f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}"
     )
+    _print_temperatures(model.config.temperatures, logits, labels)
+
+
+def _print_temperatures(
+    temperatures: Mapping[str, float], logits: Mapping[str, np.ndarray], labels: np.ndarray
+) -> None:
+    print_note(
+        "train_fusion: temperatures: " + ", ".join(f"{name} {value:.3g}" for name, value in temperatures.items())
+    )
+    if perfect := [name for name, values in logits.items() if (values.argmax(axis=1) == labels).all()]:
+        print_note(
+            f"train_fusion: all {len(labels)} validation clips are correct by {', '.join(perfect)}: "
+            "only their number limits that temperature"
+        )
 
 
 def _head_record(params: Params, inputs: Inputs) -> dict[str, Any]:
