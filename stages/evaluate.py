@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_scores, print_verdict
+from pipeline.console.output import print_calibration, print_scores, print_verdict
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import stage
@@ -25,6 +25,7 @@ def evaluate(params: Params) -> None:
     """
     with while_importing():
         from pipeline.baselines import load_heads
+        from pipeline.calibration import stream_temperatures
         from pipeline.consistency import check_consistent
         from pipeline.logits import compute_logits, write_logits
         from pipeline.scoring import score_streams, summary, video_cost, write_plots
@@ -34,7 +35,7 @@ def evaluate(params: Params) -> None:
     rows = inputs.fused_rows("test")
     heads = load_heads(inputs)
     logits = compute_logits(inputs, heads, list(rows["id"]), inputs.artifacts.image_baseline)
-    scores = score_streams(inputs, params, rows, logits)
+    scores = score_streams(inputs, params, rows, logits, stream_temperatures(inputs, heads.fusion))
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))
     cost = video_cost(inputs, heads, params, rows)
@@ -45,6 +46,7 @@ def evaluate(params: Params) -> None:
     write_logits(paths.PREDICTIONS, rows, logits, {"models": inputs.artifacts.models_digest()})
     write_plots(rows["label"].to_numpy(), logits, inputs.clips.classes, scores)
     print_scores(scores, cost["multiply_adds_m"]["video"])
+    print_calibration(scores)
     print_verdict(verdict, scores["majority"])
 
 

@@ -18,6 +18,10 @@ from pipeline.stage import stage
 from pipeline.training_recipe import recipe_from
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from moclip.models.fusion import Fusion, FusionConfig
     from pipeline.inputs import Inputs
 
@@ -39,12 +43,14 @@ if TYPE_CHECKING:
 def train_fusion(params: Params) -> None:
     """Train the fusion head on the cached features, and the same head on the still alone.
 
-    Chooses the best epoch on the validation split. Writes data/models/fusion.safetensors, still.safetensors, every
-    stream's logits of the validation clips to data/validation.parquet, and curves to metrics/train_fusion. The head
-    keeps which stream to trust: the simplest of zero-shot CLIP, MV-TSN and fusion whose top-1 on the validation split
-    is within one standard error of the best one's.
+    Chooses the best epoch on the validation split, and fits on it a temperature for each stream, which makes its logits
+    calibrated probabilities. Writes data/models/fusion.safetensors, still.safetensors, every stream's logits of the
+    validation clips to data/validation.parquet, and curves to metrics/train_fusion. The head keeps which stream to
+    trust: the simplest of zero-shot CLIP, MV-TSN and fusion whose top-1 on the validation split is within one standard
+    error of the best one's.
     """
     with while_importing():
+        from moclip.evaluation.calibration import fit_temperatures
         from moclip.evaluation.verdict import choose_stream
         from moclip.models.device import pick_device
         from moclip.models.fusion import FusionConfig
@@ -82,7 +88,9 @@ def train_fusion(params: Params) -> None:
             train_fusion_head(still, stills, val_stills, recipe, pick_device(), lambda row: advance(1))
     rows = inputs.fused_rows("val")
     logits = compute_logits(inputs, Heads(model.cpu(), still.cpu(), motion_probe), list(rows["id"]))
-    choice = rounded(choose_stream(logits, rows["label"].to_numpy(), clip_sources(rows)))
+    labels = rows["label"].to_numpy()
+    model.calibrate(fit_temperatures({name: values for name, values in logits.items() if name != "majority"}, labels))
+    choice = rounded(choose_stream(logits, labels, clip_sources(rows)))
     record = _head_record(params, inputs)
     model.save(paths.FUSION, record | {"trusted": choice})
     still.save(paths.STILL, record | {"fusion": file_md5(paths.FUSION)})
@@ -93,6 +101,20 @@ def train_fusion(params: Params) -> None:
         f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}; "
         f"stream to trust: {STREAM_LABELS[choice['stream']]}"
     )
+    _print_temperatures(model.config.temperatures, logits, labels)
+
+
+def _print_temperatures(
+    temperatures: Mapping[str, float], logits: Mapping[str, np.ndarray], labels: np.ndarray
+) -> None:
+    print_note(
+        "train_fusion: temperatures: " + ", ".join(f"{name} {value:.3g}" for name, value in temperatures.items())
+    )
+    if perfect := [name for name, values in logits.items() if (values.argmax(axis=1) == labels).all()]:
+        print_note(
+            f"train_fusion: all {len(labels)} validation clips are correct by {', '.join(perfect)}: "
+            "only their number limits that temperature"
+        )
 
 
 def _head_record(params: Params, inputs: Inputs) -> dict[str, Any]:

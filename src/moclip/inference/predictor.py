@@ -45,7 +45,9 @@ Step = Callable[[str], AbstractContextManager[object]]
 class Prediction:
     """The prediction of each stream (see `STREAMS`): probabilities and logits of the classes, float32 (classes,).
 
-    `trusted` is the stream that `top` reads: the one that was chosen on the validation clips.
+    Probabilities are softmax(logits / T), with the stream's temperature T that was fitted on validation clips. With
+    labels given as text (`Predictor.with_labels`) T is 1. `trusted` is the stream that `top` reads: the one that was
+    chosen on the validation clips.
     """
 
     classes: tuple[str, ...]
@@ -56,10 +58,11 @@ class Prediction:
     def top(self, count: int = 5, stream: str | None = None) -> list[tuple[str, float]]:
         """Return the most probable classes of a stream, by default the trusted one, with their probabilities.
 
-        Ties are in label order.
+        Equal logits are in label order.
         """
-        values = self.probabilities[stream or self.trusted]
-        return [(self.classes[label], float(values[label])) for label in np.argsort(-values, kind="stable")[:count]]
+        stream = stream or self.trusted
+        order = np.argsort(-self.logits[stream], kind="stable")[:count]
+        return [(self.classes[label], float(self.probabilities[stream][label])) for label in order]
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,16 @@ class Predictor:
                 stills = to_unit_length(self.clip.encode_images(clip_input.stills))
             with step("fusion"):
                 logits = self._logits(motion_features, stills)
-                probabilities = {name: torch.softmax(values, dim=0).cpu().numpy() for name, values in logits.items()}
+                probabilities = {
+                    name: torch.softmax(values / self._temperature(name), dim=0).cpu().numpy()
+                    for name, values in logits.items()
+                }
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
         return Prediction(self.classes, probabilities, on_cpu, self.trusted if self.trusted in on_cpu else "zero_shot")
+
+    def _temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 for classes that none was fitted for."""
+        return self.fusion.temperature(stream) if self.own_classes else 1.0
 
     def _motion_features(self, levels: np.ndarray) -> torch.Tensor:
         """Return the mean (1, D) of MV-TSN's features over the views."""
