@@ -38,7 +38,7 @@ from pipeline.io import read_json
 OUT = ROOT / "benchmarks/results/gpu_check.json"
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 BEFORE = ("transcode", "index", "extract_mv", "clip_text", "clip_image")
-STAGES = ("train_mv", "train_image", "embed_mv", "train_fusion", "evaluate")
+STAGES = ("train_mv", "train_image", "embed_mv", "train_probe", "train_fusion", "evaluate")
 """The stages that run once, and those that run in each precision."""
 CURVES = {"MV-TSN": paths.TRAIN_MV_LOG, "fusion": paths.TRAIN_FUSION_LOG}
 

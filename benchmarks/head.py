@@ -103,6 +103,7 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
         parts = _write_features(size)
     init_git_and_dvc(project)
     before = list(STAGES)[: list(STAGES).index("train_fusion")]
+    run_command("-m", "stages.train_probe", cwd=project)
     run_command(*DVC, "commit", "-f", "-q", *before, cwd=project)
     return parts
 

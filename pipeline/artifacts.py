@@ -142,11 +142,11 @@ class Artifacts:
 
     def models_digest(self) -> str:
         """Return 16 hexadecimal digits for all that scores depend on: trained models and class text features."""
-        return self._digest(paths.MV_TSN, paths.FUSION, paths.IMAGE_MODEL)
+        return self._digest(paths.MV_TSN, paths.FUSION, paths.STILL, paths.MOTION_PROBE, paths.IMAGE_MODEL)
 
     def head_digest(self) -> str:
-        """Return 16 hexadecimal digits for the head, which records MV-TSN and CLIP, and the class text features."""
-        return self._digest(paths.FUSION)
+        """Return 16 hexadecimal digits for the heads, which record MV-TSN and CLIP, and the class text features."""
+        return self._digest(paths.FUSION, paths.STILL, paths.MOTION_PROBE)
 
     def _digest(self, *models: Path) -> str:
         digests = [file_md5(path) for path in models if path.exists()]

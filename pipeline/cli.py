@@ -14,7 +14,7 @@ import moclip
 from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
-from pipeline.console.output import print_note, print_result, print_scores, set_verbosity
+from pipeline.console.output import print_note, print_result, print_scores, print_verdict, set_verbosity
 from pipeline.dag import COMMANDS, STAGES
 
 if TYPE_CHECKING:
@@ -96,12 +96,13 @@ def use(
 
 
 def metrics() -> None:
-    """Print the accuracies and cost of the last run."""
+    """Print the accuracies and cost of the last run, and the verdict: which stream to trust, and what it beats."""
     from pipeline.io import read_json
 
     cost = read_json(paths.COST_JSON, "evaluate")["multiply_adds_m"]["video"]
     streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
+    print_verdict(read_json(paths.VERDICT_JSON, "evaluate"), streams["majority"], print)
 
 
 def _placeholder() -> None:

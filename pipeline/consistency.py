@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moclip.models.weights import load_weights
+from moclip.models.weights import load_weights, read_config
 from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.inputs import Inputs
@@ -33,16 +33,19 @@ def check_consistent(params: Params) -> Inputs:
     for digest in (artifacts.clip_digest, text.attributes.get("clip")):
         if digest:
             check_digest(digest, head["clip"], "another CLIP", paths.FUSION, "train_fusion")
+    if "temperatures" not in read_config(paths.FUSION, "train_fusion"):
+        raise stale_error("it has no temperatures: an earlier version made it", paths.FUSION, "train_fusion")
     _check_text_features(text.array("features"))
     return inputs
 
 
 def check_scores(inputs: Inputs) -> None:
     """Raise MoclipError if the metrics are of another test split or other models than there are now."""
-    where = paths.STREAM_JSON["fusion"]
-    scores = read_json(where, "evaluate")
-    check_digest(inputs.clips.fingerprint("test"), scores["fingerprint"], "other test clips", where, "evaluate")
-    check_digest(inputs.artifacts.models_digest(), scores["models"], "other models", where, "evaluate")
+    fingerprint, models = inputs.clips.fingerprint("test"), inputs.artifacts.models_digest()
+    for where in (paths.STREAM_JSON["fusion"], paths.VERDICT_JSON):
+        recorded = read_json(where, "evaluate")
+        check_digest(fingerprint, recorded["fingerprint"], "other test clips", where, "evaluate")
+        check_digest(models, recorded["models"], "other models", where, "evaluate")
 
 
 def _check_text_features(text: np.ndarray) -> None:

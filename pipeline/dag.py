@@ -12,7 +12,8 @@ STAGES: dict[str, str] = {
     "train_image": "Train the baseline: an image classifier on RGB pictures of the motion fields.",
     "embed_mv": "Run the trained MV-TSN on every clip and store its features and logits.",
     "embed_image": "Run the image baseline on every clip and store its logits.",
-    "train_fusion": "Train the fusion head on the cached features.",
+    "train_probe": "Train a linear probe on the cached motion features, as a baseline.",
+    "train_fusion": "Train the fusion head on the cached features, and choose the stream to trust.",
     "evaluate": "Score the test split: zero-shot CLIP, motion alone, fusion, and their cost.",
     "report": "Write the results as one static page.",
 }

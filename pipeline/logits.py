@@ -14,27 +14,30 @@ import pandas as pd
 import torch
 
 from moclip.evaluation.metrics import score_sum
-from moclip.models.fusion import Fusion
 from moclip.store.features import Features
 from pipeline import paths
+from pipeline.baselines import Heads, majority_logits, still_logits
 from pipeline.inputs import Inputs
 from pipeline.io import read_parquet, write_parquet
 from pipeline.provenance import check_digest, check_made_with
 
 
 def compute_logits(
-    inputs: Inputs, model: Fusion, ids: list[str], image_baseline: Features | None = None
+    inputs: Inputs, heads: Heads, ids: list[str], image_baseline: Features | None = None
 ) -> dict[str, np.ndarray]:
     """Return the logits of each stream, (clips, classes) float32; "mv_image" only with the image baseline's store."""
     text, temperature = inputs.text_features()
-    motion = inputs.artifacts.mv_embed.rows("features", ids)
+    motion, stills = inputs.artifacts.mv_embed.rows("features", ids), inputs.still_features(ids)
     with torch.inference_mode():
-        fused = model(torch.from_numpy(motion), torch.from_numpy(inputs.still_features(ids))).numpy()
+        fused = heads.fusion(torch.from_numpy(motion), torch.from_numpy(stills)).numpy()
     zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
     mv_tsn = inputs.artifacts.mv_embed.rows("logits", ids)
     return {
+        "majority": majority_logits(inputs, len(ids)),
         "zero_shot": zero_shot,
+        "still": still_logits(heads.still, stills),
         **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
+        "motion_probe": heads.motion_probe.logits(motion),
         "mv_tsn": mv_tsn,
         "score_sum": score_sum(zero_shot, mv_tsn),
         "fusion": fused,
@@ -51,9 +54,9 @@ def write_logits(path: Path, rows: pd.DataFrame, logits: Mapping[str, np.ndarray
 
 
 def validation_record(inputs: Inputs) -> dict[str, Any]:
-    """Return what data/validation.parquet records: a digest of the head, and what its features were made with.
+    """Return what data/validation.parquet records: a digest of the heads, and what its features were made with.
 
-    The head is in data/models by then. It records its MV-TSN and its CLIP.
+    The heads are in data/models by then. They record their MV-TSN and their CLIP.
     """
     artifacts = inputs.artifacts
     return {"models": artifacts.head_digest(), "made_with": artifacts.mv_embed.attributes.get("made_with", {})}
@@ -70,6 +73,11 @@ def read_validation(inputs: Inputs) -> pd.DataFrame:
     )
     check_made_with(table.attrs.get("made_with", {}), inputs.artifacts.params, paths.VALIDATION, "train_fusion")
     return table
+
+
+def clip_sources(rows: pd.DataFrame) -> np.ndarray:
+    """Return the source of each clip, (n,) str; `rows` are the index's. Clips of one source are alike."""
+    return np.asarray(rows["class"] + "/" + rows["group"])
 
 
 def stacked_logits(table: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+UCF101_CLASSES = Path("data/classes/ucf101.json")
 
 TRANSCODED = Path("data/transcoded")
 INDEX = Path("data/index.parquet")
@@ -17,6 +18,8 @@ MV_EMBED = Path("data/features/mv_embed.zarr")
 MV_TSN = Path("data/models/mv_tsn.safetensors")
 MV_FOLDS = Path("data/models/folds")
 FUSION = Path("data/models/fusion.safetensors")
+STILL = Path("data/models/still.safetensors")
+MOTION_PROBE = Path("data/models/motion_probe.safetensors")
 IMAGE_BASELINE = Path("data/baselines/image")
 IMAGE_MODEL = IMAGE_BASELINE / "model.safetensors"
 IMAGE_LOGITS = Path("data/baselines/image_logits")
@@ -25,7 +28,11 @@ PREDICTIONS = Path("data/predictions.parquet")
 REPORT = Path("data/report/index.html")
 
 METRICS = Path("metrics")
-STREAM_JSON = {name: METRICS / f"{name}.json" for name in ("zero_shot", "mv_image", "mv_tsn", "score_sum", "fusion")}
+STREAM_JSON = {
+    name: METRICS / f"{name}.json"
+    for name in ("majority", "zero_shot", "still", "mv_image", "motion_probe", "mv_tsn", "score_sum", "fusion")
+}
+VERDICT_JSON = METRICS / "verdict.json"
 SUMMARY_JSON = METRICS / "summary.json"
 COST_JSON = METRICS / "cost.json"
 TIMING_JSON = METRICS / "timing.json"

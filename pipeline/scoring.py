@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from moclip.data.selection import base_classes
+from moclip.evaluation.class_scores import class_scores, macro_f1
 from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, stream_scores
 from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
-from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
+from pipeline.baselines import Heads
+from pipeline.calibration import calibration_scores
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
+from pipeline.logits import clip_sources
 from pipeline.params import Params
 
 
@@ -27,17 +31,21 @@ def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -
         "clips": fusion["n"],
         "top1": {name: score["top1"] for name, score in scores.items()},
         "mean_class": {"fusion": fusion["mean_class_accuracy"]},
+        "macro_f1": {"fusion": fusion["macro_f1"]},
         "calibration_error": {"fusion": fusion["calibration_error"]},
         "multiply_adds_m": costs["multiply_adds_m"]["video"]["fusion"],
     } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
 
 
 def score_streams(
-    inputs: Inputs, params: Params, rows: pd.DataFrame, logits: Mapping[str, np.ndarray]
+    inputs: Inputs,
+    params: Params,
+    rows: pd.DataFrame,
+    logits: Mapping[str, np.ndarray],
+    temperatures: Mapping[str, float],
 ) -> dict[str, dict[str, Any]]:
     """Return what the metrics file of each stream holds. `rows` are the index's rows of the scored clips."""
     labels = rows["label"].to_numpy()
-    sources = (rows["class"] + "/" + rows["group"]).to_numpy()
     skipped = inputs.skipped_counts("test")
     shared = {
         "n": len(rows),
@@ -49,8 +57,12 @@ def score_streams(
     protocols = _protocols(params)
     scores = {
         name: score | shared | {"protocol": protocols[name]}
-        for name, score in stream_scores(logits, labels, sources, params.seed).items()
+        for name, score in stream_scores(logits, labels, clip_sources(rows), params.seed).items()
     }
+    for name, values in logits.items():
+        scores[name] |= class_metrics(values.argmax(axis=1), labels, inputs.clips.classes)
+        if name in temperatures:
+            scores[name] |= calibration_scores(values, labels, temperatures[name])
     if params.dataset.base_to_new:
         for name, values in logits.items():
             scores[name]["base_to_new"] = base_to_new(values, labels, base_classes(len(inputs.clips.classes)))
@@ -59,17 +71,35 @@ def score_streams(
     return scores
 
 
+def class_metrics(predicted: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Return macro_f1, and per_class: the counts, precision, recall and F1 of each class by its name."""
+    found = class_scores(predicted, labels, len(names))
+    return {
+        "macro_f1": macro_f1(found),
+        "per_class": {name: asdict(score) for name, score in zip(names, found, strict=True)},
+    }
+
+
 def _protocols(params: Params) -> dict[str, str]:
     """Return what each stream sees of a clip."""
     stills = f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
     views = params.evaluate.protocol
     both = f"{views} + {stills}"
-    return {"zero_shot": stills, "mv_image": views, "mv_tsn": views, "score_sum": both, "fusion": both}
+    return {
+        "majority": "none",
+        "zero_shot": stills,
+        "still": stills,
+        "mv_image": views,
+        "motion_probe": views,
+        "mv_tsn": views,
+        "score_sum": both,
+        "fusion": both,
+    }
 
 
-def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
+def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
     """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
-    artifacts, frames = inputs.artifacts, params.clip.frames
+    artifacts, frames, model, probe = inputs.artifacts, params.clip.frames, heads.fusion, heads.motion_probe
     segments, crops = params.evaluate.views
     clip = picture_cost(artifacts.clip_image.attributes["vision"])
     mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))
@@ -77,10 +107,20 @@ def video_cost(inputs: Inputs, model: Fusion, params: Params, rows: pd.DataFrame
     head = fusion_cost(model, frames)
     stills, views = frames * clip["multiply_adds"], segments * crops * mv_tsn["multiply_adds"]
     component = {"clip_frame": clip["multiply_adds"], "mv_segment": mv_tsn["multiply_adds"], "fusion_head": head}
-    video = {"zero_shot": stills, "mv_tsn": views, "score_sum": stills + views, "fusion": stills + views + head}
+    video = {
+        "majority": 0,
+        "zero_shot": stills,
+        "still": stills + fusion_cost(heads.still, frames),
+        "motion_probe": views + probe.weight.size,
+        "mv_tsn": views,
+        "score_sum": stills + views,
+        "fusion": stills + views + head,
+    }
     trained = {"mv_tsn": mv_tsn["parameters"], "fusion": count_parameters(model)}
     total = sum(trained.values())
-    parameters = trained | {"clip_image": clip["parameters"], "trained": total, "total": total + clip["parameters"]}
+    baselines = {"still": count_parameters(heads.still), "motion_probe": probe.weight.size + probe.bias.size}
+    clip_image = clip["parameters"]
+    parameters = trained | baselines | {"clip_image": clip_image, "trained": total, "total": total + clip_image}
     if image:
         component["image_segment"] = image["multiply_adds"]
         video["mv_image"] = segments * crops * image["multiply_adds"]
@@ -117,3 +157,6 @@ def write_plots(
     for stream, shares in right.items():
         per_class[stream] = [round(shares[label], 4) for label in sorted(shares)]
     write_text(paths.PLOTS / "per_class.csv", per_class.to_csv(index=False, lineterminator="\n"))
+    table = pd.DataFrame([{"class": name} | row for name, row in scores["fusion"]["per_class"].items() if row["clips"]])
+    class_f1 = table.sort_values("f1", kind="stable").round(4)
+    write_text(paths.PLOTS / "class_f1.csv", class_f1.to_csv(index=False, lineterminator="\n"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_scores
+from pipeline.console.output import print_calibration, print_scores, print_verdict
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import stage
@@ -17,29 +17,37 @@ from pipeline.stage import stage
 def evaluate(params: Params) -> None:
     """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.
 
-    Writes metrics/zero_shot.json, mv_image.json, mv_tsn.json, score_sum.json, fusion.json and cost.json, and in
+    Also scores baselines: the commonest class, the head on the still alone, a linear probe on the motion. Writes
+    majority.json, zero_shot.json, still.json, mv_image.json, motion_probe.json, mv_tsn.json, score_sum.json,
+    fusion.json and cost.json to metrics, in verdict.json what the test clips say about the stream to trust, and in
     summary.json the figures to compare experiments by. Writes the plots' data to metrics/plots and every clip's logits
     to data/predictions.parquet. mv_image.json is empty if baselines.image is false.
     """
     with while_importing():
-        from moclip.models.fusion import load_fusion
+        from pipeline.baselines import load_heads
+        from pipeline.calibration import stream_temperatures
         from pipeline.consistency import check_consistent
         from pipeline.logits import compute_logits, write_logits
         from pipeline.scoring import score_streams, summary, video_cost, write_plots
+        from pipeline.verdict import make_verdict
 
     inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
-    model = load_fusion(paths.FUSION)
-    logits = compute_logits(inputs, model, list(rows["id"]), inputs.artifacts.image_baseline)
-    scores = score_streams(inputs, params, rows, logits)
+    heads = load_heads(inputs)
+    logits = compute_logits(inputs, heads, list(rows["id"]), inputs.artifacts.image_baseline)
+    scores = score_streams(inputs, params, rows, logits, stream_temperatures(inputs, heads.fusion))
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))
-    cost = video_cost(inputs, model, params, rows)
+    cost = video_cost(inputs, heads, params, rows)
     write_json(paths.COST_JSON, cost)
+    verdict = make_verdict(inputs, params, rows, logits)
+    write_json(paths.VERDICT_JSON, verdict)
     write_json(paths.SUMMARY_JSON, summary(scores, cost))
     write_logits(paths.PREDICTIONS, rows, logits, {"models": inputs.artifacts.models_digest()})
     write_plots(rows["label"].to_numpy(), logits, inputs.clips.classes, scores)
     print_scores(scores, cost["multiply_adds_m"]["video"])
+    print_calibration(scores)
+    print_verdict(verdict, scores["majority"])
 
 
 if __name__ == "__main__":

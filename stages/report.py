@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -15,14 +15,16 @@ from pipeline.stage import stage
 def report(params: Params, workers: Workers = cpu_count()) -> None:
     """Write the results as one static page.
 
-    Shows scores, classes, confusions, curves, and a gallery: the clips where fusion gains most, those where it is most
-    wrong, and random ones, each with a still and its motion. Reads the outputs of the earlier stages and the clips in
-    the gallery. Writes data/report/index.html.
+    Shows the verdict, scores, classes, confusions, curves, and a gallery: the clips where fusion gains most, those
+    where it is most wrong, and random ones, each with a still and its motion. Reads the outputs of the earlier stages
+    and the clips in the gallery. Writes data/report/index.html.
     """
     with while_importing():
         from moclip.evaluation.metrics import class_probabilities
         from moclip.evaluation.report import GALLERY_KINDS, PAPER_COST, choose_gallery, class_table, confusion
         from moclip.evaluation.report_pictures import colour_wheel_uri
+        from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences
+        from moclip.models.fusion import load_fusion
         from pipeline.consistency import check_consistent, check_scores
         from pipeline.logits import stacked_logits
         from pipeline.provenance import check_digest
@@ -31,6 +33,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
             curve_chart,
             data_facts,
             gallery,
+            is_ucf101,
             matrix_drawing,
             page_template,
             stream_row,
@@ -42,15 +45,15 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     predictions = read_parquet(paths.PREDICTIONS, "evaluate")
     models = inputs.artifacts.models_digest()
     check_digest(models, predictions.attrs.get("models"), "other models", paths.PREDICTIONS, "evaluate")
-    cost = read_json(paths.COST_JSON, "evaluate")
+    cost, verdict = read_json(paths.COST_JSON, "evaluate"), read_json(paths.VERDICT_JSON, "evaluate")
     labels = predictions["label"].to_numpy()
     logits = stacked_logits(predictions)
     names = inputs.clips.classes
     streams = [stream_row(name, cost) for name in logits]
-    max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
     confused = confusion(logits["fusion"], labels, names)
-    shares = {name: class_probabilities(logits[name]) for name in STANDALONE}
+    head = load_fusion(paths.FUSION)
+    shares = {name: class_probabilities(logits[name] / head.temperature(name)) for name in STANDALONE}
     chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
     text = page_template().render(
         data_root=params.dataset.root,
@@ -58,9 +61,14 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         counts=counts,
         streams=streams,
         lead=summary_sentence({stream["name"]: stream["top1"] for stream in streams}),
-        paper_cost=PAPER_COST,
+        verdict=verdict_sentences(verdict, STREAM_LABELS),
+        answer=verdict["test"]["majority"]["answer"],
+        trusted=verdict["trusted"]["stream"],
+        unbalanced=unbalanced_sentence(streams[0]),
+        paper_cost=PAPER_COST if is_ucf101(names) else None,
         parameters=cost["parameters"],
         classes=class_table(logits, labels, names),
+        without_clips=[name for label, name in enumerate(names) if label not in labels],
         matrix=matrix_drawing(confused),
         worst=confused.worst,
         kinds=GALLERY_KINDS,

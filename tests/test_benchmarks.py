@@ -17,6 +17,7 @@ from benchmarks import comparison, gpu_check, page, train
 from benchmarks.common import index_clips
 from benchmarks.peers import PARTS, RESULTS
 from moclip.motion.quantise import quantise
+from pipeline.console.output import STREAM_LABELS
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run
 
@@ -123,7 +124,7 @@ def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was
     expected = gpu_check.outcome(project)
     found = {"bf16": gpu_check.train(project, "bf16"), "fp32": expected}
     rows: dict[str, Any] = {row["name"]: row for row in gpu_check.compared(found, expected).rows}
-    streams = ("zero-shot CLIP", "MV-TSN, motion alone", "sum of both scores", "fusion of both")
+    streams = [title for name, title in STREAM_LABELS.items() if name != "mv_image"]
     names = [f"{name}, top-1" for name in streams] + [f"{name}, last training loss" for name in ("MV-TSN", "fusion")]
     assert list(rows) == [f"{precision}: {name}, distance" for precision in found for name in names]
     assert all(rows[f"fp32: {name}, distance"]["ours"] == 0 for name in names)

@@ -23,6 +23,7 @@ from moclip.inference.bundle import read_bundle_config, save_bundle
 from moclip.inference.onnx_export import export_onnx
 from moclip.models.fusion import ConcatFusion, FusionConfig, TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.models.weights import read_config
 from moclip.store.features import Features, to_unit_length
 from tests.conftest import ROOT, run
 
@@ -44,16 +45,17 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_three_lines_of_python_give_the_pipelines_answer(folder: Path, finished: Path) -> None:
     stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
+    temperatures = read_config(finished / "data/models/fusion.safetensors", "")["temperatures"]
     model = moclip.load(folder)
     for name in list(stored.index)[::3]:
         found = model(finished / "data/demo/videos" / name)
         for stream in ("fusion", "mv_tsn", "zero_shot"):
-            logits = stored[stream][name].astype(float)
+            logits = stored[stream][name].astype(float) / temperatures[stream]
             expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             np.testing.assert_allclose(found.probabilities[stream], expected, atol=2e-3)
         best, share = found.top(1)[0]
-        assert best == model.classes[int(found.probabilities["fusion"].argmax())]
-        assert share == found.probabilities["fusion"].max()
+        assert best == model.classes[int(found.probabilities[found.trusted].argmax())]
+        assert share == found.probabilities[found.trusted].max()
 
 
 def test_it_predicts_elsewhere_without_the_projects_packages(folder: Path, finished: Path, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_exporting_again_gives_the_same_bytes_and_never_takes_another_folder(
 
 def test_a_local_clip_model_cannot_be_left_out_of_a_bundle(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    about = {key: config[key] for key in ("name", "streams", "cost", "data", "params")}
+    about = {key: config[key] for key in ("name", "streams", "verdict", "cost", "data", "params")}
     model = moclip.load(folder, "cpu")
     with pytest.raises(ModelError, match="cannot be left out"):
         save_bundle(model, tmp_path / "new", str(folder / "clip"), False, about)
@@ -141,6 +143,20 @@ def test_a_damaged_or_absent_bundle_is_named(folder: Path, tmp_path: Path) -> No
         moclip.load(broken)
 
 
+def test_top_reads_the_stream_that_the_bundle_trusts(folder: Path, finished: Path, tmp_path: Path) -> None:
+    clip = next((finished / "data/demo/videos").rglob("*.avi"))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["trusted"] == json.loads((finished / "metrics/verdict.json").read_text())["trusted"]["stream"]
+    given = config.pop("trusted")
+    for trusted in {"mv_tsn", "zero_shot", None} - {given}:
+        again = tmp_path / str(trusted)
+        shutil.copytree(folder, again)
+        (again / "config.json").write_text(json.dumps(config | ({"trusted": trusted} if trusted else {})))
+        found = moclip.load(again)(clip)
+        assert found.top() == found.top(stream=trusted or "fusion"), "earlier bundles, which say nothing: fusion"
+        assert found.top() != found.top(stream="fusion") or trusted is None
+
+
 def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Path) -> None:
     stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
     names = list(stored.index)
@@ -151,6 +167,11 @@ def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Pa
     given = {"fields": np.stack([look.levels for look in looks]), "stills": stills}
     for stream, logits in zip(("fusion", "mv_tsn"), session.run(["fusion", "mv_tsn"], given), strict=True):
         np.testing.assert_allclose(logits, np.stack(stored[stream].to_list()), rtol=1e-4, atol=1e-4)
+    temperatures = read_config(folder / "fusion.safetensors", "")["temperatures"]
+    for stream in ("fusion", "mv_tsn"):
+        scaled = np.exp(np.stack(stored[stream].to_list()).astype(float) / temperatures[stream])
+        shares = session.run([f"{stream}_probabilities"], given)[0]
+        np.testing.assert_allclose(shares, scaled / scaled.sum(axis=1, keepdims=True), atol=2e-3)
     one = session.run(["fusion"], {name: values[:1] for name, values in given.items()})[0]
     np.testing.assert_allclose(one, np.stack(stored["fusion"].to_list())[:1], rtol=1e-4, atol=1e-4)
 

@@ -30,6 +30,7 @@ STAGES = [
     "train_image",
     "embed_mv",
     "embed_image",
+    "train_probe",
     "train_fusion",
     "evaluate",
     "report",
@@ -83,7 +84,8 @@ def test_validation_logits_are_those_of_the_trained_head(finished: Path) -> None
     index = pd.read_parquet(finished / "data/index.parquet").set_index("id")
     assert list(validation.index) == list(index.index[index["split"] == "val"])
     assert validation["label"].equals(index["label"][validation.index])
-    assert [*validation] == ["class", "label", "zero_shot", "mv_tsn", "score_sum", "fusion"]
+    streams = ["majority", "zero_shot", "still", "motion_probe", "mv_tsn", "score_sum", "fusion"]
+    assert [*validation] == ["class", "label", *streams]
     chosen = np.stack(validation["fusion"].to_list()).argmax(axis=1)
     log = finished / "metrics/train_fusion/plots/metrics"
     curves = pd.concat([pd.read_csv(log / f"{name}.tsv", sep="\t")[name] for name in ("val_top1", "val_loss")], axis=1)
@@ -129,7 +131,8 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
     difference = run("dvc", "metrics", "diff", cwd=project).stdout
     changed = [line.split()[1] for line in difference.splitlines()[1:]]
     assert changed
-    assert set(changed) <= {"top1.fusion", "mean_class.fusion", "calibration_error.fusion"}
+    metrics = {"mean_class.fusion", "macro_f1.fusion", "calibration_error.fusion"}
+    assert set(changed) <= {"top1.still", "top1.fusion"} | metrics
     shown = run("dvc", "exp", "show", "--csv", cwd=project).stdout
     assert "fusion.lr" in shown
     assert "top1.fusion" in shown.splitlines()[0].split(",")
@@ -234,7 +237,7 @@ def test_unused_output_folders_hold_the_reason(project: Path) -> None:
 def test_few_shots_and_the_image_baseline(project: Path) -> None:
     assert json.loads((project / "metrics/mv_image.json").read_text()) == {}
     done = run("dvc", "exp", "run", "-S", "dataset.shots=2", "-S", "baselines.image=test_resnet", cwd=project)
-    again = ["train_mv", "train_image", "embed_mv", "embed_image", "train_fusion", "evaluate", "report"]
+    again = ["train_mv", "train_image", "embed_mv", "embed_image", "train_probe", "train_fusion", "evaluate", "report"]
     assert sorted(ran(done.stdout)) == sorted(again)
     assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", done.stdout)
     assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
@@ -262,7 +265,7 @@ def test_few_shots_are_drawn_among_clips_that_both_streams_can_read(project: Pat
     set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
     printed = {
         stage: run("moclip", stage, cwd=project).stdout
-        for stage in ("train_mv", "train_image", "embed_mv", "train_fusion")
+        for stage in ("train_mv", "train_image", "embed_mv", "train_probe", "train_fusion")
     }
     for stage in ("train_mv", "train_image", "train_fusion"):
         assert re.search(rf"{stage}: .*, 8 clips[,;]", printed[stage]), printed[stage]

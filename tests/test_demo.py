@@ -85,6 +85,7 @@ def test_the_text_head_names_classes_that_it_never_saw(demo: Path, tmp_path: Pat
     stage("train_image", *half)
     stage("embed_mv", *half)
     stage("embed_image", *half)
+    stage("train_probe", *half)
     found = {}
     for head in ("concat", "text"):
         stage("train_fusion", *half, "--fusion-head", head)

@@ -408,7 +408,16 @@ def test_clip_encodes_on_a_gpu_what_it_encodes_on_the_cpu(gpu: torch.device, fol
 # --------------------------------------------------------------------------------------------------- the stages
 
 
-NETWORKS = ("clip_text", "clip_image", "train_mv", "train_image", "embed_mv", "embed_image", "train_fusion")
+NETWORKS = (
+    "clip_text",
+    "clip_image",
+    "train_mv",
+    "train_image",
+    "embed_mv",
+    "embed_image",
+    "train_probe",
+    "train_fusion",
+)
 """The stages that run one on a GPU, in the order of the DAG. `evaluate` runs the head once, on the CPU."""
 
 

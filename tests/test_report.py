@@ -173,9 +173,8 @@ def test_its_figures_are_the_metrics(html: Path, finished: Path) -> None:
         top1 = json.loads((finished / f"metrics/{name}.json").read_text())["top1"]
         assert f"{100 * top1:.1f} %" in text
     headline = text[text.index('id="headline"') : text.index("</table>")]
-    for figure in ("65.0 %", "66.5 %", "89.2 %", "16,900 M"):
-        assert figure in headline, "the paper's"
-    assert headline.count("<tr") == 5
+    assert "paper" not in headline, "its figures are of UCF-101"
+    assert headline.count("<tr") == 8
 
 
 def test_without_gallery_and_with_a_clip_gone(project: Path) -> None:
@@ -204,7 +203,7 @@ def test_confusions_count_actual_and_predicted_classes() -> None:
 def test_class_table_shows_what_each_input_adds() -> None:
     labels = np.array([0, 0, 2, 2])
     streams = {
-        "zero_shot": np.eye(3)[[0, 1, 0, 0]],
+        "still": np.eye(3)[[0, 1, 0, 0]],
         "mv_tsn": np.eye(3)[[0, 0, 2, 0]],
         "fusion": np.eye(3)[[0, 0, 2, 2]],
     }

@@ -109,7 +109,7 @@ def run_as_told(project: Path, command: str) -> list[str]:
 def test_running_what_the_messages_say_repairs_the_project(project: Path) -> None:
     rewrite_classes(project)
     run("moclip", "index", cwd=project)
-    assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_fusion", "clip_text"]
+    assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_probe", "train_fusion", "clip_text"]
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
     ended = in_turn(project, *SCORING.values())
     assert not any(code for code, _ in ended), ended
@@ -125,7 +125,7 @@ def test_the_image_baseline_is_refused_where_it_learnt_something_else(project: P
         run("moclip", stage, cwd=project)
     printed = run("moclip", "embed_image", cwd=project, code=1).stderr
     assert "data/baselines/image/model.safetensors: it was trained on another split" in printed
-    for stage in ("embed_mv", "train_fusion"):
+    for stage in ("embed_mv", "train_probe", "train_fusion"):
         run("moclip", stage, cwd=project)
     assert "image/model.safetensors: it was trained on another split" in refusals(project, "evaluate")["evaluate"]
     run("moclip", "train_image", cwd=project)
@@ -184,11 +184,19 @@ def test_a_head_of_another_motion_network_is_refused(project: Path) -> None:
     for name, text in refusals(project, *SCORING).items():
         assert "data/models/fusion.safetensors: it was made from another MV-TSN" in text, name
     run("moclip", "embed_mv", cwd=project)
+    printed = refusals(project, "train_fusion")["train_fusion"]
+    assert "data/models/motion_probe.safetensors: it was made from another MV-TSN" in printed
+    assert "run: dvc repro train_probe" in printed
+    still = (project / "data/models/still.safetensors").read_bytes()
+    run("moclip", "train_probe", cwd=project)
     run("moclip", "train_fusion", cwd=project)
     for name, text in refusals(project, "export", "report").items():
         assert "metrics/fusion.json: it was made from other models" in text, name
         assert "run: dvc repro evaluate" in text
     run("moclip", "predict", CLIP, cwd=project)
+    (project / "data/models/still.safetensors").write_bytes(still)
+    text = refusals(project, "evaluate")["evaluate"]
+    assert "data/models/still.safetensors: it was made from another fusion head" in text
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,14 @@ def export(
 def _card_content(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any]:
     """Return what config.json and the model card say about scores and data."""
     from moclip.data.selection import tally, usable_clips
+    from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences
 
     scores = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
-    fusion = scores["fusion"]
+    fusion, verdict = scores["fusion"], read_json(paths.VERDICT_JSON, "evaluate")
     return {
         "name": folder.resolve().name,
         "streams": {name: {"title": STREAM_LABELS[name]} | score for name, score in scores.items() if score},
+        "verdict": [*unbalanced_sentence(scores["majority"]), *verdict_sentences(verdict, STREAM_LABELS)],
         "cost": read_json(paths.COST_JSON, "evaluate"),
         "data": {
             "name": "/".join(Path(params.dataset.root).resolve().parts[-2:]),

@@ -64,8 +64,9 @@ def predict(
 ) -> None:
     """Predict the action in clips, with the models that `dvc repro` trained.
 
-    Shows the most probable classes of fusion, of motion alone and of zero-shot CLIP. A clip that cannot be read is
-    reported, and the others are predicted. The exit code is 1 if no clip could be read.
+    Shows the most probable classes of fusion, of motion alone and of zero-shot CLIP, and first of these the stream to
+    trust, which was chosen on the validation clips. A clip that cannot be read is reported, and the others are
+    predicted. The exit code is 1 if no clip could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips
@@ -122,6 +123,7 @@ def load_predictor(params: Params) -> Predictor:
         from moclip.models.fusion import load_fusion
         from moclip.models.mv_tsn import load_mv_tsn
         from pipeline.consistency import check_consistent  # imports zarr and pandas, which bundles do not need
+        from pipeline.verdict import trusted_stream
 
     inputs = check_consistent(params)
     device = pick_device()
@@ -147,30 +149,36 @@ def load_predictor(params: Params) -> Predictor:
             params.seed,
             mv_tsn.config.stack,
         ),
+        trusted=trusted_stream(),
     )
 
 
 def _top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     if isinstance(answer, VideoError):
         return {"error": answer.what}
-    return {
+    classes = {
         stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
         for stream in answer.probabilities
     }
+    validated = "mv_tsn" in classes  # not with other labels
+    return classes | ({"trusted": answer.trusted} if validated else {})
 
 
 def _print_table(results: list[dict[str, Any]]) -> None:
     from moclip.inference.predictor import STREAMS
 
-    streams = [stream for stream in STREAMS if any(stream in result for result in results)]
+    answered = [result for result in results if "error" not in result]
+    if not answered:
+        return
+    trusted = answered[0].get("trusted")
+    streams = sorted((stream for stream in STREAMS if stream in answered[0]), key=lambda stream: stream != trusted)
     rows = [
         (result["clip"] if rank == 0 else "", *(_class_text(result[stream][rank]) for stream in streams))
-        for result in results
-        if "error" not in result
+        for result in answered
         for rank in range(len(result["zero_shot"]))
     ]
-    if rows:
-        print_result("which action?", ("clip", *(STREAM_LABELS[stream] for stream in streams)), rows)
+    titles = [STREAM_LABELS[stream] + (" (trusted)" if stream == trusted else "") for stream in streams]
+    print_result("which action?", ("clip", *titles), rows)
 
 
 def _class_text(answer: dict[str, Any]) -> str:
@@ -180,12 +188,13 @@ def _class_text(answer: dict[str, Any]) -> str:
 def _csv_text(results: list[dict[str, Any]]) -> str:
     """Return CSV with a row per clip and rank, or one row with the error of a clip.
 
-    Columns: clip, rank, a class and its probability per stream, error.
+    Columns: clip, rank, a class and its probability per stream, error, the stream to trust.
     """
     from moclip.inference.predictor import STREAMS
 
     text = io.StringIO()
-    columns = ["clip", "rank", *(f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")), "error"]
+    of_streams = [f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")]
+    columns = ["clip", "rank", *of_streams, "error", "trusted"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for result in results:
@@ -193,7 +202,7 @@ def _csv_text(results: list[dict[str, Any]]) -> str:
             writer.writerow({"clip": result["clip"], "error": result["error"]})
             continue
         for rank in range(len(result["zero_shot"])):
-            row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1}
+            row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1, "trusted": result.get("trusted")}
             for stream in STREAMS:
                 if stream in result:
                     answer = result[stream][rank]

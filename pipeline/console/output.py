@@ -110,8 +110,11 @@ _NO_WIDTH = 1 << 16  # characters: nothing is cut or wrapped
 _NUMBER = re.compile(r"-?|[-+]?\d[\d.,]*([-x±][\d.,]+)?( ?%)?")  # also a range, "8x1", "0.91±0.02", or an empty cell
 
 STREAM_LABELS = {
+    "majority": "commonest class",
     "zero_shot": "zero-shot CLIP",
+    "still": "fusion head, still alone",
     "mv_image": "pictures of motion alone",
+    "motion_probe": "linear probe, motion alone",
     "mv_tsn": "MV-TSN, motion alone",
     "score_sum": "sum of both scores",
     "fusion": "fusion of both",
@@ -127,19 +130,39 @@ def print_scores(
     skipped = sum(first["skipped"].values())
     show(
         f"test split: {first['n']} clips scored, {skipped} left out",
-        ("", "views", "top-1", "95 % interval", "top-5", "mean class", "M multiply-adds"),
+        ("", "views", "top-1", "mean class", "95 % interval", "top-5", "M multiply-adds"),
         [
             (
                 STREAM_LABELS[name],
                 score["protocol"],
-                f"{score['top1']:.4f}",
+                *(f"{score[key]:.4f}" for key in ("top1", "mean_class_accuracy")),
                 f"{score['top1_low']:.4f}-{score['top1_high']:.4f}",
-                *(f"{score[key]:.4f}" for key in ("top5", "mean_class_accuracy")),
+                f"{score['top5']:.4f}",
                 f"{cost[name]:,.1f}",
             )
             for name, score in streams.items()
         ],
     )
+
+
+def print_verdict(
+    verdict: Mapping[str, Any], majority: Mapping[str, Any], show: Callable[[str], None] = print_note
+) -> None:
+    """Print the verdict in words, after a warning if the classes are unbalanced; `majority` is that stream's scores."""
+    from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences  # imports numpy
+
+    for sentence in (*unbalanced_sentence(majority), *verdict_sentences(verdict, STREAM_LABELS)):
+        show(sentence)
+
+
+def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
+    """Print the calibration error of each stream, before and after its logits are divided by its temperature."""
+    errors = [
+        f"{STREAM_LABELS[name]} {score['calibration_error']:.4f} -> {score['calibration_error_after']:.4f}"
+        for name, score in streams.items()
+        if "temperature" in score
+    ]
+    print_note(f"calibration error: {', '.join(errors)}")
 
 
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:

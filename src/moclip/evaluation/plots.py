@@ -9,8 +9,11 @@ from typing import Any
 from moclip.files.atomic import atomic_file
 
 STREAM_COLOURS = {
+    "majority": "#1b1f24",
     "zero_shot": "#8a94a6",
+    "still": "#2a9db0",
     "mv_image": "#a3568f",
+    "motion_probe": "#b3372f",
     "mv_tsn": "#d98324",
     "score_sum": "#3f9d6b",
     "fusion": "#2563c9",

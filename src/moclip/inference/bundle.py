@@ -1,7 +1,7 @@
 """Save and load a bundle: all trained models in one folder, written by `moclip export`, read by `moclip.load`.
 
 README.md                   model card, in the hub's format
-config.json                 classes, prompts, settings for reading a clip, scores, data and parameters
+config.json                 classes, prompts, the stream to trust, settings for reading a clip, scores, data, parameters
 mv_tsn.safetensors          the motion network
 fusion.safetensors          the fusion head
 text_features.safetensors   the classes' text features
@@ -34,7 +34,7 @@ from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 """The version of the bundle's format; a bundle with a higher number needs a newer moclip."""
 
 CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
@@ -55,8 +55,8 @@ def save_bundle(
     Parameters
     ----------
     clip_name, revision : the CLIP's folder or hub id, from which it is loaded later unless the bundle is `with_clip`.
-    details : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `cost`, `data`,
-        `params`.
+    details : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `verdict`
+        (sentences), `cost`, `data`, `params`.
     examples : fields and stills; with them the ONNX graph is written too, and checked on them.
 
     Returns
@@ -79,6 +79,7 @@ def save_bundle(
         "classes": predictor.classes,
         "prompts": predictor.prompts,
         "logit_scale": predictor.logit_scale,
+        "trusted": predictor.trusted,
         "fields": asdict(predictor.fields),
         "views": asdict(predictor.views),
         "clip": {"name": clip_name, "revision": revision, "included": with_clip},
@@ -128,6 +129,7 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None) ->
         tuple(config["prompts"]),
         FieldSettings(**fields | {"canvas": tuple(fields["canvas"])}),
         ViewSettings(**views),
+        trusted=config.get("trusted", "fusion"),  # earlier versions wrote none
     )
 
 

@@ -43,16 +43,26 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction of each stream (see `STREAMS`): probabilities and logits of the classes, float32 (classes,)."""
+    """The prediction of each stream (see `STREAMS`): probabilities and logits of the classes, float32 (classes,).
+
+    Probabilities are softmax(logits / T), with the stream's temperature T that was fitted on validation clips. With
+    labels given as text (`Predictor.with_labels`) T is 1. `trusted` is the stream that `top` reads: the one that was
+    chosen on the validation clips.
+    """
 
     classes: tuple[str, ...]
     probabilities: dict[str, np.ndarray]
     logits: dict[str, np.ndarray]
+    trusted: str = "fusion"
 
-    def top(self, count: int = 5, stream: str = "fusion") -> list[tuple[str, float]]:
-        """Return the most probable classes of a stream with their probabilities; ties are in label order."""
-        values = self.probabilities[stream]
-        return [(self.classes[label], float(values[label])) for label in np.argsort(-values, kind="stable")[:count]]
+    def top(self, count: int = 5, stream: str | None = None) -> list[tuple[str, float]]:
+        """Return the most probable classes of a stream, by default the trusted one, with their probabilities.
+
+        Equal logits are in label order.
+        """
+        stream = stream or self.trusted
+        order = np.argsort(-self.logits[stream], kind="stable")[:count]
+        return [(self.classes[label], float(self.probabilities[stream][label])) for label in order]
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Predictor:
     text : (classes, width), text features of the classes.
     logit_scale : CLIP's temperature.
     own_classes : False where the classes are not those of the training but given as text (see `with_labels`).
+    trusted : the stream to trust, one of `STREAMS`.
     """
 
     mv_tsn: MvTsn
@@ -74,6 +85,7 @@ class Predictor:
     fields: FieldSettings
     views: ViewSettings
     own_classes: bool = True
+    trusted: str = "fusion"
 
     @property
     def device(self) -> torch.device:
@@ -121,7 +133,7 @@ class Predictor:
         """Return a predictor with the same models for other classes, described in words, without training.
 
         Its predictions have no stream "mv_tsn". They have "fusion" if the head scores classes by their text
-        (`fusion.head: text`).
+        (`fusion.head: text`). If they lack the trusted stream, `top` reads "zero_shot".
         """
         classes = tuple(dict.fromkeys(labels))
         if len(classes) < 2:
@@ -142,8 +154,16 @@ class Predictor:
                 stills = to_unit_length(self.clip.encode_images(clip_input.stills))
             with step("fusion"):
                 logits = self._logits(motion_features, stills)
-                probabilities = {name: torch.softmax(values, dim=0).cpu().numpy() for name, values in logits.items()}
-        return Prediction(self.classes, probabilities, {name: values.cpu().numpy() for name, values in logits.items()})
+                probabilities = {
+                    name: torch.softmax(values / self._temperature(name), dim=0).cpu().numpy()
+                    for name, values in logits.items()
+                }
+        on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
+        return Prediction(self.classes, probabilities, on_cpu, self.trusted if self.trusted in on_cpu else "zero_shot")
+
+    def _temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 for classes that none was fitted for."""
+        return self.fusion.temperature(stream) if self.own_classes else 1.0
 
     def _motion_features(self, levels: np.ndarray) -> torch.Tensor:
         """Return the mean (1, D) of MV-TSN's features over the views."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ from moclip.models.weights import PROVENANCE, load_weights, network_config, save
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """`motion` and `picture` are the widths of the features; `pooling` of the stills is "mean" or "attention"."""
+    """`motion` and `picture` are the widths of the features; `pooling` of the stills is "mean" or "attention".
+
+    `temperatures` calibrate the logits of each stream (moclip/evaluation/calibration.py). The head itself does not
+    depend on them.
+    """
 
     motion: int
     picture: int
@@ -38,6 +42,7 @@ class FusionConfig:
     classes: int
     dropout: float
     pooling: str = "mean"
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Pooling(nn.Module):
@@ -98,6 +103,14 @@ class Fusion(nn.Module, ABC):
     def hidden_activations(self, motion: Tensor, picture: Tensor) -> Tensor:
         """Compute the hidden layer, (B, hidden)."""
         return self.dropout(torch.relu(self.hidden(torch.cat([motion, picture], dim=1))))
+
+    def calibrate(self, temperatures: Mapping[str, float]) -> None:
+        """Keep the temperature of each stream, to be saved with the head."""
+        self.config = replace(self.config, temperatures=dict(temperatures))
+
+    def temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 if the head holds none."""
+        return self.config.temperatures.get(stream, 1.0)
 
     def save(self, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Write weights, configuration, and what the head was trained with."""
