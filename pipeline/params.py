@@ -172,6 +172,12 @@ class Tsn(Group):
     stack: Whole = Field(
         default=1, ge=1, le=9, description="neighbouring fields that the network sees of each segment, as channels"
     )
+    moments: Whole = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="moments of the features over time; 1: their mean, which knows no order; 3: also what comes first",
+    )
     stabilise: Literal[False, "median", "affine"] = Field(
         default=False,
         description="take the camera's motion out of each field: its median, or a robust affine fit; false: keep it",

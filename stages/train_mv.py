@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from moclip.training.distributed import World
 
 
-@stage("dataset.shots", "dataset.base_to_new", "tsn.backbone", "tsn.segments", "tsn.stack", *RECIPE_KEYS)
+@stage("dataset.shots", "dataset.base_to_new", "tsn.backbone", "tsn.segments", "tsn.stack", "tsn.moments", *RECIPE_KEYS)
 def train_mv(
     params: Params,
     checkpoint_seconds: Annotated[
@@ -49,7 +49,9 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     tsn = params.tsn
     inputs = Inputs(params)
     classes, channels = tuple(inputs.clips.classes), 2 * tsn.stack
-    config = MvTsnConfig(tsn.backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, channels, tsn.stabilise)
+    config = MvTsnConfig(
+        tsn.backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, channels, tsn.stabilise, tsn.moments
+    )
     where = world.device.type if world.size == 1 else f"{world.size} processes on {world.device.type}"
     print_note(f"train_mv: {tsn.backbone}, {describe_clips(inputs)}, {where}")
     fit = NetworkFit(

@@ -17,6 +17,7 @@ from moclip.data.sampling import motion_frames, neighbours
 from moclip.data.stabilise import stabilise
 from moclip.errors import VideoError
 from moclip.inference.clip_input import ClipJob, FieldSettings, ViewSettings, read_input
+from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import clip_of
@@ -115,6 +116,37 @@ def test_predict_reads_the_same_stacks_as_the_pipeline(project: Project, tmp_pat
     read = read_input(ClipJob(path, FieldSettings(False, (240, 320), 8, 20.0, False, per), views))
     assert stored.any()
     np.testing.assert_array_equal(read.levels, stored)
+
+
+# --------------------------------------------------------------------------------------------------- order in time
+
+
+def network(moments: int) -> MvTsn:
+    torch.manual_seed(1)
+    model = MvTsn(MvTsnConfig("test_resnet", ("left", "right"), 32, 0.5, moments=moments))
+    torch.nn.init.normal_(model.head.weight)
+    return model.eval()
+
+
+@pytest.mark.parametrize("moments", [1, 2, 4])
+def test_moments_are_the_first_coefficients_of_the_cosine_transform(moments: int) -> None:
+    model, features = network(moments), torch.randn(3, 7, 5, 11)
+    found = model.pool(features).unflatten(1, (moments, 11))
+    mean = features.mean(2).numpy()
+    for k in range(moments):
+        weights = [(2**0.5 if k else 1) * math.cos(math.pi * k * (s + 0.5) / 7) for s in range(7)]
+        plain = sum(weight * mean[:, s] for s, weight in enumerate(weights)) / 7
+        np.testing.assert_allclose(found[:, k], plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("moments", [1, 3])
+def test_a_clip_that_runs_backwards_is_another_one_only_to_later_moments(moments: int) -> None:
+    model, clip = network(moments), torch.randn(2, 6, 2, 32, 32)
+    with torch.inference_mode():
+        forwards, backwards = model(clip), model(clip.flip(1))
+        pooled = model.head(model.pool(model.features(clip.flatten(0, 1)).unflatten(0, (2, 6, 1))))
+    torch.testing.assert_close(forwards, pooled, msg="the features that are stored give the network's logits")
+    assert torch.allclose(forwards, backwards, atol=1e-5) == (moments == 1)
 
 
 # ------------------------------------------------------------------------------------------------ camera motion

@@ -173,7 +173,7 @@ class Predictor:
         if crops > 1:  # a single box applies to all fields as it is
             fields, boxes = fields.repeat_interleave(crops, dim=0), boxes.tile(len(levels))
         views = crop_and_resize(fields, boxes, self.mv_tsn.config.size, self.mv_tsn.config.stabilise)
-        return self._frozen.encode(views).mean(0, keepdim=True)
+        return self._frozen.pool(self._frozen.encode(views).unflatten(0, (1, -1, crops)))
 
     def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
         """Return the logits (classes,) of each stream that can score these classes."""

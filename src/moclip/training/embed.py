@@ -36,7 +36,7 @@ def embed_protocol(
     for part, read in read_ahead(fields, parts, segments):
         grids = torch.from_numpy(read).to(device).repeat_interleave(crops, dim=0)
         views = crop_and_resize(grids, boxes.tile(len(part) * segments), model.config.size, model.config.stabilise)
-        features.append(model.encode(views).float().unflatten(0, (len(part), -1)).mean(1))
+        features.append(model.pool(model.encode(views).float().unflatten(0, (len(part), segments, crops))))
         advance(len(part))
     pooled = torch.cat(features)
     return pooled.cpu().numpy(), model.head(pooled).cpu().numpy()
@@ -62,6 +62,6 @@ def embed_view(
     for part, read in read_ahead(fields, parts, segments, generator):
         boxes = random_crops(len(part), fields.grid, scales, flip, generator).repeat(segments)
         views = crop_and_resize(torch.from_numpy(read).to(device), boxes, model.config.size, model.config.stabilise)
-        features.append(model.encode(views).float().unflatten(0, (len(part), segments)).mean(1))
+        features.append(model.pool(model.encode(views).float().unflatten(0, (len(part), segments, 1))))
         advance(len(part))
     return torch.cat(features).cpu().numpy()
