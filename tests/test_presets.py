@@ -62,6 +62,11 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
         scores = metrics(project, stream)
         assert scores["n"] == 100
         assert sum(scores["skipped"].values()) == 1
+    run("moclip", "report", "--report-clips", "0", cwd=project)
+    page = (project / "data/report/index.html").read_text()
+    headline = page[page.index('id="headline"') : page.index("</table>")]
+    for figure in ("65.0 %", "66.5 %", "89.2 %", "16,900 M"):
+        assert figure in headline, "the paper's, beside results on the same data set"
     index = pd.read_parquet(project / "data/index.parquet").set_index("id")
     tests = index[index["split"] == "test"]
     assert (tests["status"] == "ok").sum() == 100

@@ -109,7 +109,7 @@ def run_as_told(project: Path, command: str) -> list[str]:
 def test_running_what_the_messages_say_repairs_the_project(project: Path) -> None:
     rewrite_classes(project)
     run("moclip", "index", cwd=project)
-    assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_probe", "train_fusion", "clip_text"]
+    assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_probe", "clip_text", "train_fusion"]
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
     ended = in_turn(project, *SCORING.values())
     assert not any(code for code, _ in ended), ended
