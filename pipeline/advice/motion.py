@@ -63,9 +63,7 @@ def look_alike_findings(inputs: Inputs) -> list[Finding]:
     pairs = [(test[row], others[nearest[row]]) for row in order[cosines[order] >= ALIKE]]
     if not pairs:
         return []
-    what = (
-        f"test clips that look like one of train or val, with a cosine of {ALIKE} or more: {len(pairs)} of {len(test)}"
-    )
+    what = f"a cosine of {ALIKE} or more with a clip of train or val: {len(pairs)} of {len(test)} test clips"
     advice = "look at these pairs; name clips of one scene as one source (gNN in the name), or in the same list"
     if "lookalike" in describe("dataset.group")[1]:
         advice = f"set dataset.group: lookalike; or {advice}"
