@@ -87,7 +87,7 @@ def _few_test_clips(counts: pd.DataFrame) -> list[Finding]:
     return [
         Finding(
             "test clips",
-            f"there are {clips}: an accuracy of 50 % is known to about {points:.0f} points either way",
+            f"{clips} in all, so an accuracy of 50 % is known to about ±{points:.0f} points",
             "add test clips, and compare 95 % intervals rather than accuracies",
             {"test_clips": clips},
         )
@@ -114,7 +114,7 @@ def _is_unequal(counts: pd.Series) -> bool:
 
 def _commonest_text(counts: pd.Series) -> str:
     most, share = counts.max(), share_text(counts.max(), counts.sum())
-    return f"{most} of {counts.sum()} clips ({share}) are {counts.idxmax()}, {counts.min()} are {counts.idxmin()}"
+    return f"{most} of {counts.sum()} clips ({share}) are {counts.idxmax()}, {counts.idxmin()} has {counts.min()}"
 
 
 def mirror_findings(classes: Sequence[str], params: Params) -> list[Finding]:

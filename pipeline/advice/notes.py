@@ -24,5 +24,5 @@ def index_notes(index: pd.DataFrame, has_lists: bool) -> Iterator[str]:
     findings = index_findings(index, has_lists)
     yield from (f"{finding.about}: {finding.found}" for finding in findings[:MOST_NOTES])
     if findings:
-        more = f"{len(findings) - MOST_NOTES} more findings, and " if len(findings) > MOST_NOTES else ""
-        yield f"{more}what to do about them: moclip advise"
+        more = f" and {len(findings) - MOST_NOTES} more" if len(findings) > MOST_NOTES else ""
+        yield f"what to do about these{more}: moclip advise"

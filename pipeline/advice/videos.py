@@ -16,11 +16,11 @@ from pipeline.provenance import shorten_list
 RARE, FEW = 0.05, 5
 """A frame rate, codec or size of a smaller share, or of fewer clips, is rare, and not told."""
 LONG_SECONDS = 60.0
-RATE_RATIO, SHAPE_RATIO, WIDTH_RATIO = 1.3, 1.3, 3.0
+RATE_RATIO, SHAPE_RATIO, WIDTH_RATIO = 1.3, 1.5, 3.0
 """Frame rates, shapes (width / height) and widths in px that differ by a larger factor differ much."""
 GIVEAWAY = 0.15
 """How much more often than always the commonest class a property must give the right class to be told."""
-TRANSCODE = "set index.transcode: mpeg4, which makes all clips alike"
+TRANSCODE = "index.transcode: mpeg4 makes all clips alike, at the cost of encoding them again"
 
 
 def video_findings(index: pd.DataFrame) -> list[Finding]:
@@ -95,7 +95,7 @@ def _long_clips(usable: pd.DataFrame) -> Iterator[Finding]:
 def _without_vectors(usable: pd.DataFrame) -> Iterator[Finding]:
     b_frames = usable[usable["has_b"] & ~usable["codec"].isin(B_VECTOR_CODECS)]
     for rows, what in (
-        (b_frames, "B-frames of a codec for which FFmpeg exports no vectors of B-frames"),
+        (b_frames, "B-frames without vectors, as FFmpeg exports none for their codec"),
         (usable[usable["gop"] == 1], "key frames only, so no vectors"),
     ):
         if len(rows):
@@ -107,7 +107,7 @@ def _frame_rates(usable: pd.DataFrame) -> Iterator[Finding]:
     known = usable[usable["fps"] > 0]
     rates = known["fps"].round().astype(int)
     if len(known) and _spread(rates) > RATE_RATIO:
-        found = f"{_tally_text(rates, ' frames a second')}: at a lower rate the same motion has longer vectors"
+        found = f"{_range_text(rates, ' frames a second')}: at a lower rate the same motion has longer vectors"
         advice = "re-encode the clips to one frame rate"
         if has_key("mv.per"):
             advice = f"set mv.per: second, or {advice}"
@@ -117,18 +117,21 @@ def _frame_rates(usable: pd.DataFrame) -> Iterator[Finding]:
 def _codecs(usable: pd.DataFrame) -> Iterator[Finding]:
     codecs = usable["codec"] + np.where(usable["has_b"], " with B-frames", "")
     if len(_common(codecs)) > 1:
-        found = f"{_tally_text(codecs)}: which vectors a frame has depends on the encoder{_giveaway(usable, codecs)}"
+        tallied = shorten_list(f"{codec} ({count} clips)" for codec, count in codecs.value_counts().items())
+        found = f"{tallied}: which vectors a frame has depends on the encoder{_giveaway(usable, codecs)}"
         yield Finding("codecs", found, TRANSCODE, {"clips": tally(codecs)})
 
 
 def _shapes(usable: pd.DataFrame) -> Iterator[Finding]:
     sizes = usable["w"].astype(str) + "x" + usable["h"].astype(str)
-    shape, width = usable["w"] / usable["h"], usable["w"]
-    if _spread(shape) > SHAPE_RATIO:
-        found = f"{_tally_text(sizes)}: all are stretched to one shape, mv.canvas, which distorts motion in some"
+    shapes = (usable["w"] / usable["h"]).round(2)
+    if _spread(shapes) > SHAPE_RATIO:
+        found = f"width / height {_range_text(shapes)}: all are stretched to mv.canvas, which distorts motion in some"
         advice = "crop or pad the clips to one shape"
-    elif _spread(width) > WIDTH_RATIO:
-        found = f"{_tally_text(sizes)}: vectors are of blocks of 8 or 16 px, so motion in small pictures is coarse"
+    elif _spread(usable["w"]) > WIDTH_RATIO:
+        found = (
+            f"{_range_text(usable['w'], ' px wide')}: vectors are of blocks of 8 or 16 px, so coarse in small pictures"
+        )
         advice = TRANSCODE
     else:
         return
@@ -141,15 +144,17 @@ def _spread(values: pd.Series) -> float:
     return float(high / low)
 
 
+def _range_text(values: pd.Series, unit: str = "") -> str:
+    """Return "15 to 60 px, most often 30 (80 of 150 clips)"."""
+    commonest = values.mode()[0]
+    count = int((values == commonest).sum())
+    return f"{values.min():g} to {values.max():g}{unit}, most often {commonest:g} ({count} of {len(values)} clips)"
+
+
 def _common(values: pd.Series) -> list[str]:
     """Return the values that are not rare."""
     counts = values.value_counts()
     return list(counts.index[counts >= max(FEW, RARE * len(values))])
-
-
-def _tally_text(values: pd.Series, unit: str = "") -> str:
-    """Return "30 frames a second (120 clips), 15 frames a second (31 clips)", the commonest first."""
-    return shorten_list(f"{value}{unit} ({count} clips)" for value, count in values.value_counts().items())
 
 
 def _giveaway(clips: pd.DataFrame, values: pd.Series) -> str:
@@ -158,4 +163,4 @@ def _giveaway(clips: pd.DataFrame, values: pd.Series) -> str:
     right, commonest = by_value.max(axis=1).sum(), by_value.sum().max()
     if right - commonest < GIVEAWAY * len(clips):
         return ""
-    return f"; it alone tells the class of {share_text(right, len(clips))} of the clips"
+    return f"; this alone tells the class of {share_text(right, len(clips))} of the clips"

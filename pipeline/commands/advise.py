@@ -73,7 +73,7 @@ def _check_all(params: Params) -> tuple[list[Finding], list[NotChecked]]:
     not_checked = []
     for about, check in {
         "motion of the camera": lambda: camera_findings(inputs, params),
-        "test clips that look like train clips": lambda: look_alike_findings(inputs),
+        "test clips that look like train clips": lambda: look_alike_findings(inputs, params),
     }.items():
         try:
             findings += check()
