@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from moclip.data.look_alikes import most_similar
+from moclip.store.features import to_unit_length, write_features
 from pipeline import params as parameters
 from pipeline.advice.classes import mirror_findings
 from pipeline.advice.finding import Finding
@@ -77,7 +78,7 @@ def of_class(name: str, split: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 
 @pytest.mark.parametrize(
-    ("make", "about", "found", "advice"),
+    ("make", "about", "found", "to_do"),
     [
         (
             fault("split", of_class("dip", "train"), "none"),
@@ -187,13 +188,11 @@ def of_class(name: str, split: str) -> Callable[[pd.DataFrame], pd.Series]:
         (fault("damage", slice(1), "cut"), "damaged clips", "used as far as they decode: 1 of 160 clips", "again"),
     ],
 )
-def test_a_fault_is_found_with_what_to_do(
-    make: Callable[[], pd.DataFrame], about: str, found: str, advice: str
-) -> None:
+def test_a_fault_is_found_with_what_to_do(make: Callable[[], pd.DataFrame], about: str, found: str, to_do: str) -> None:
     findings = [finding for finding in all_findings(make().reset_index(drop=True)) if finding.about == about]
     assert len(findings) == 1
     assert findings[0].found.startswith(found) if ":" in found else found in findings[0].found
-    assert advice in findings[0].advice
+    assert to_do in findings[0].advice
     json.dumps(findings[0].figures)
 
 
@@ -212,6 +211,12 @@ def test_a_fault_is_found_with_what_to_do(
 )
 def test_small_differences_are_not_told(make: Callable[[], pd.DataFrame]) -> None:
     assert all_findings(make()) == []
+
+
+def test_a_class_without_train_clips_is_not_said_to_lack_val_clips() -> None:
+    table = healthy().query("label > 0 or split == 'test'")
+    (finding,) = all_findings(table.reset_index(drop=True))
+    assert finding.found == "no clip to train on: dip (0 train, 0 val, 15 test)"
 
 
 def test_clips_whose_names_have_no_source_are_told_where_there_are_no_lists() -> None:
@@ -256,28 +261,78 @@ def test_the_most_similar_row_is_that_of_a_plain_product() -> None:
 # -------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.mark.slow
-def test_the_camera_is_told_once_the_motion_is_read(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose index is made: 12 clips of a moving camera, 12 of a fixed one."""
+    folder = tmp_path_factory.mktemp("advice") / "project"
     for number in range(12):
         for name, step in (("pan", (3, 1)), ("still", (0, 0))):
-            path = tmp_path / f"videos/{name}/v_g{number:02d}_c01.avi"
+            path = folder / f"videos/{name}/v_g{number:02d}_c01.avi"
             path.parent.mkdir(parents=True, exist_ok=True)
             encode(path, moving_texture(10, (96, 128), step, seed=number))
-    run("moclip", "use", "folder", "--root", "videos", cwd=tmp_path)
-    printed = run("moclip", "index", cwd=tmp_path).stdout
+    run("moclip", "use", "folder", "--root", "videos", cwd=folder)
+    printed = run("moclip", "index", cwd=folder).stdout
     assert "  classes: few clips in 2 of 2 classes: " in printed
-    printed = run("moclip", "advise", "-q", cwd=tmp_path).stdout
-    assert "not checked: motion of the camera: not found; run: dvc repro (or: python -m stages.extract_mv)" in printed
-    assert "camera: " not in printed.replace("not checked: motion of the camera: ", "")
-    run("moclip", "extract_mv", cwd=tmp_path)
-    told = json.loads(run("moclip", "advise", "--json", cwd=tmp_path).stdout)
-    (camera,) = (one for one in told["findings"] if one["about"] == "camera")
-    assert camera["figures"] == {"clips": 12, "of": 24}
-    assert "pan/v_g00_c01.avi" in camera["found"]
-    assert [one["about"] for one in told["not_checked"]] == ["test clips that look like train clips"]
-    set_keys(tmp_path / "params.yaml", {"mv.clip": 10})
-    stale = json.loads(run("moclip", "advise", "--json", cwd=tmp_path).stdout)
-    assert "it was made with mv.clip: 20" in stale["not_checked"][0]["reason"]
+    return folder
+
+
+def advice(project: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `moclip advise` found, and the reasons for what it did not check."""
+    told = json.loads(run("moclip", "advise", "--json", cwd=project).stdout)
+    return {one["about"]: one for one in told["findings"]}, {one["about"]: one["reason"] for one in told["not_checked"]}
+
+
+def test_what_needs_later_stages_says_which_to_run(indexed: Path) -> None:
+    printed = run("moclip", "advise", "--quiet", cwd=indexed).stdout
+    assert (
+        "\nnot checked: motion of the camera: not found; run: dvc repro (or: python -m stages.extract_mv)\n" in printed
+    )
+    assert printed.endswith("no feature store here; run: python -m stages.clip_image\n")
+    assert "classes: few clips in 2 of 2 classes: pan (" in printed
+    assert "\n  add clips, or leave such classes out: " in printed
+
+
+@pytest.mark.slow
+def test_the_camera_is_told_once_the_motion_is_read(indexed: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(indexed, tmp_path / "project")
+    run("moclip", "extract_mv", cwd=project)
+    findings, not_checked = advice(project)
+    assert findings["camera"]["figures"] == {"clips": 12, "of": 24}
+    assert "pan/v_g00_c01.avi" in findings["camera"]["found"]
+    assert list(not_checked) == ["test clips that look like train clips"]
+    set_keys(project / "params.yaml", {"mv.clip": 10})
+    findings, not_checked = advice(project)
+    assert "camera" not in findings
+    assert "it was made with mv.clip: 20" in not_checked["motion of the camera"]
+
+
+def test_test_clips_that_look_like_train_clips_are_told(indexed: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(indexed, tmp_path / "project")
+    set_keys(project / "params.yaml", {"clip.model": "openai/some-clip", "clip.files": "data/none"})
+    index = pd.read_parquet(project / "data/index.parquet")
+    features = np.random.default_rng(0).normal(size=(len(index), 1, 64)).astype(np.float32)
+    is_test = (index["split"] == "test").to_numpy()
+    test, train = np.flatnonzero(is_test)[0], np.flatnonzero(~is_test)[-1]
+    features[test] = 1.05 * features[train]
+
+    def store(values: np.ndarray, model: str) -> None:
+        arrays = {"features": (to_unit_length(values), ("still", "feature"))}
+        write_features(
+            project / "data/features/clip_image.zarr", list(index["id"]), arrays, {"made_with": {"clip.model": model}}
+        )
+
+    key = "test clips that look like train clips"
+    store(features, "openai/some-clip")
+    findings, not_checked = advice(project)
+    assert findings["look-alikes"]["figures"]["pairs"] == [[index["id"][test], index["id"][train]]]
+    assert key not in not_checked
+    store(features + 10, "openai/some-clip")
+    assert "to this CLIP all clips look alike" in advice(project)[1][key]
+    store(features, "openai/another")
+    assert "it was made with clip.model" in advice(project)[1][key]
+    set_keys(project / "params.yaml", {"clip.model": "data/demo/clip"})
+    store(features, "data/demo/clip")
+    assert "the demo's CLIP does not tell scenes apart" in advice(project)[1][key]
 
 
 # ------------------------------------------------------------------------------------------- the demo's tiny CLIP

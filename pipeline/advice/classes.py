@@ -53,7 +53,7 @@ def _missing_classes(counts: pd.DataFrame, has_lists: bool) -> list[Finding]:
             {"split": split, "classes": list(missing.index)},
         )
         for split, purpose in _PURPOSES.items()
-        if len(missing := counts[counts[split] == 0])
+        if len(missing := counts[(counts[split] == 0) & ((split != "val") | (counts["train"] > 0))])
     ]
 
 

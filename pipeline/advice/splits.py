@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 import pandas as pd
 
 from moclip.data.selection import usable_clips
@@ -66,7 +64,7 @@ def _sets_of_ids(copies: pd.DataFrame) -> list[list[str]]:
 
 def _names_source(usable: pd.DataFrame) -> pd.Series:
     """Return whether the name of each clip has its source; without one, its whole name is its source."""
-    return usable["group"] != usable["path"].map(lambda path: PurePosixPath(path).stem)
+    return usable["group"] != usable["path"].str.extract(r"([^/]+)\.[^./]*$", expand=False)
 
 
 def _unnamed_sources(usable: pd.DataFrame) -> list[Finding]:
