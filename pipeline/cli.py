@@ -91,6 +91,7 @@ def use(
 
     presets.write(preset, paths.PARAMS, root, splits, split)
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
+    _warn_of_demo_clip()
     if above := parameters.project_above():
         print_note(f"  this folder is inside another project, {above}")
 
@@ -103,6 +104,19 @@ def metrics() -> None:
     streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
     print_verdict(read_json(paths.VERDICT_JSON, "evaluate"), streams["majority"], print)
+    if paths.PARAMS.exists():
+        _warn_of_demo_clip()
+
+
+def _warn_of_demo_clip() -> None:
+    """Say so if the CLIP in params.yaml only knows the demo's clips, and these are others."""
+    from pipeline import params as parameters
+    from pipeline.demo_clip import demo_clip_warning
+
+    raw = parameters.read_raw(paths.PARAMS)
+    model, root = (str(parameters.value_at(raw, key)) for key in ("clip.model", "dataset.root"))
+    if warning := demo_clip_warning(model, root):
+        print_note(f"  {warning}")
 
 
 def _placeholder() -> None:

@@ -41,6 +41,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         from moclip.data.selection import index_counts
         from moclip.data.split_lists import read_splits
         from moclip.files.local_copies import local_text_files
+        from pipeline.advice.notes import index_notes
         from pipeline.index_file import write_index
 
     dataset = params.dataset
@@ -70,12 +71,12 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         write_index(table, params, lists)
     write_json(paths.INDEX_COUNTS, counts)
     _print_summary(table, counts)
+    for note in index_notes(table, has_lists=splits is not None):
+        print_note(f"  {note}")
 
 
 def _print_summary(table: pd.DataFrame, counts: dict) -> None:
-    """Print one line, then the clips and classes with problems. All counts are in metrics/counts/index.json."""
-    from moclip.data.selection import class_names, usable_clips
-
+    """Print one line, then the clips with problems. All counts are in metrics/counts/index.json."""
     splits = ", ".join(f"{name} {count}" for name, count in counts["splits"].items())
     print_note(
         f"index: {counts['usable']} of {counts['clips']} clips usable, {counts['classes']} classes; {splits} "
@@ -90,8 +91,6 @@ def _print_summary(table: pd.DataFrame, counts: dict) -> None:
     print_failures(table)
     for row in table[table["damage"] != ""].itertuples():
         print_note(f"  damaged, used as far as it decodes: {row.id}: {row.damage}")
-    if untrained := sorted(set(class_names(table)) - set(usable_clips(table, "train")["class"])):
-        print_note(f"  no clip to train on: {', '.join(untrained)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.demo_clip import demo_clip_warning
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -58,6 +59,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     text = page_template().render(
         data_root=params.dataset.root,
         clip_model=params.clip.model,
+        clip_warning=demo_clip_warning(params.clip.model, params.dataset.root),
         counts=counts,
         streams=streams,
         lead=summary_sentence({stream["name"]: stream["top1"] for stream in streams}),

@@ -14,8 +14,9 @@ from moclip.errors import MoclipError, VideoError, missing_model
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_error, print_result
+from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
 from pipeline.console.progress import show_progress
+from pipeline.demo_clip import demo_clip_warning
 from pipeline.io import rounded
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -90,6 +91,8 @@ def predict(
         print(_csv_text(results), end="")
     else:
         _print_table(results)
+        if params and not from_bundle and (warning := demo_clip_warning(params.clip.model, params.dataset.root)):
+            print_note(warning)
     failed = [result for result in results if "error" in result]
     for result in failed:
         print_error(f"{result['clip']}: {result['error']}")

@@ -1,0 +1,101 @@
+"""Findings on splits: clips whose sources are not named, sources and copies on both sides of a split."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from moclip.data.selection import usable_clips
+from pipeline.advice.finding import Finding
+from pipeline.provenance import shorten_list
+
+UNNAMED = 0.5
+"""Sources count as not named if the names of more than this share of the clips lack them."""
+
+
+def split_findings(index: pd.DataFrame, has_lists: bool) -> list[Finding]:
+    """Return findings on how far test clips differ from train clips, by contents and by names."""
+    usable = usable_clips(index)
+    sources = _sources_on_both_sides(usable) if has_lists else _unnamed_sources(usable)
+    return [*_copies_across_splits(usable), *_copies_across_classes(usable), *sources]
+
+
+def is_copied_across_splits(usable: pd.DataFrame) -> pd.Series:
+    """Return whether each clip (columns md5, split) has an exact copy in another split."""
+    return usable.groupby("md5")["split"].transform("nunique") > 1
+
+
+def _copies_across_splits(usable: pd.DataFrame) -> list[Finding]:
+    copies = usable[is_copied_across_splits(usable)]
+    if copies.empty:
+        return []
+    return [
+        Finding(
+            "copies",
+            f"the same file in several splits: {_copies_text(copies)}",
+            "remove the copies, or give all of them the same source (gNN in the name) or the same list",
+            {"clips": _sets_of_ids(copies)},
+        )
+    ]
+
+
+def _copies_across_classes(usable: pd.DataFrame) -> list[Finding]:
+    copies = usable[usable.groupby("md5")["label"].transform("nunique") > 1]
+    if copies.empty:
+        return []
+    return [
+        Finding(
+            "copies",
+            f"the same file in several classes: {_copies_text(copies)}",
+            "keep it in the class that it shows",
+            {"clips": _sets_of_ids(copies)},
+        )
+    ]
+
+
+def _copies_text(copies: pd.DataFrame) -> str:
+    """Return "Run/a.avi (train) = Run/b.avi (test), ..."."""
+    names = copies["id"] + " (" + copies["split"] + ")"
+    return shorten_list(names.groupby(copies["md5"], sort=False).agg(" = ".join))
+
+
+def _sets_of_ids(copies: pd.DataFrame) -> list[list[str]]:
+    return copies.groupby("md5", sort=False)["id"].agg(list).to_list()
+
+
+def _names_source(usable: pd.DataFrame) -> pd.Series:
+    """Return whether the name of each clip has its source; without one, its whole name is its source."""
+    return usable["group"] != usable["path"].str.extract(r"([^/]+)\.[^./]*$", expand=False)
+
+
+def _unnamed_sources(usable: pd.DataFrame) -> list[Finding]:
+    unnamed = int((~_names_source(usable)).sum())
+    if unnamed <= UNNAMED * len(usable):
+        return []
+    sources = usable["group"].nunique()
+    return [
+        Finding(
+            "sources",
+            f"{len(usable)} clips, {sources} sources: similar clips may lie on both sides of the split, because "
+            f"{unnamed} names do not say which video the clip was cut from",
+            "if clips were cut from the same videos, add the video's number to their names, as in jump_g01_c02.mp4, or "
+            "write split lists and set dataset.splits",
+            {"clips": len(usable), "sources": sources, "unnamed": unnamed},
+        )
+    ]
+
+
+def _sources_on_both_sides(usable: pd.DataFrame) -> list[Finding]:
+    named = usable[_names_source(usable)]
+    source = named["class"] + " " + named["group"]
+    tested = set(source[named["split"] == "test"])
+    both = sorted(tested & set(source[named["split"] != "test"]))
+    if not both:
+        return []
+    return [
+        Finding(
+            "sources",
+            f"in test, and also in train or val: {len(both)} of {len(tested)} sources: {shorten_list(both)}",
+            "clips cut from one video are alike: name all clips of a source (gNN) in the same list",
+            {"sources": both},
+        )
+    ]

@@ -1,0 +1,88 @@
+"""`moclip advise`: tell what the data set suffers from, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moclip.errors import MoclipError
+from pipeline import paths
+from pipeline.console.command import while_importing
+from pipeline.console.output import print_lines
+from pipeline.demo_clip import FIX, WARNING, demo_clip_warning
+from pipeline.io import read_json, rounded
+from pipeline.params import Params
+from pipeline.stage import command
+
+if TYPE_CHECKING:
+    from pipeline.advice.finding import Finding
+
+
+@dataclass(frozen=True)
+class NotChecked:
+    """What could not be checked, and why."""
+
+    about: str
+    reason: str
+
+
+@command("tsn.segments", "tsn.flip", "evaluate.protocol", "clip.model")
+def advise(
+    params: Params,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")] = False,
+) -> None:
+    """Tell what the data set suffers from, and which key of params.yaml to set or what else to do.
+
+    Reads data/index.parquet: classes, splits, sources, copies, lengths, frame rates, codecs, picture sizes. Motion of
+    the camera needs the motion fields (extract_mv), and test clips that look like train clips need CLIP's features
+    (clip_image); without them, it says so.
+    """
+    findings, not_checked = _check_all(params)
+    if as_json:
+        content = {"findings": findings, "not_checked": not_checked}
+        print(json.dumps(rounded({name: [asdict(one) for one in ones] for name, ones in content.items()}), indent=2))
+        return
+    lines = [f"{finding.about}: {finding.found}\n  {finding.advice}" for finding in findings]
+    lines += [f"not checked: {one.about}: {one.reason}" for one in not_checked]
+    print_lines("\n".join(lines if findings else ["nothing found", *lines]), sys.stdout)
+
+
+def _check_all(params: Params) -> tuple[list[Finding], list[NotChecked]]:
+    with while_importing():
+        from moclip.data.selection import class_names
+        from pipeline.advice.classes import mirror_findings
+        from pipeline.advice.finding import Finding
+        from pipeline.advice.motion import camera_findings, look_alike_findings
+        from pipeline.advice.notes import index_findings
+        from pipeline.advice.videos import length_findings, unusable_findings
+        from pipeline.inputs import Inputs
+
+    inputs = Inputs(params)
+    index = inputs.clips.index
+    has_lists = read_json(paths.INDEX_COUNTS, "index")["split_source"].startswith("official split")
+    findings = [
+        *index_findings(index, has_lists),
+        *mirror_findings(class_names(index), params),
+        *length_findings(index, params),
+        *unusable_findings(index),
+    ]
+    not_checked = []
+    for about, check in {
+        "motion of the camera": lambda: camera_findings(inputs, params),
+        "test clips that look like train clips": lambda: look_alike_findings(inputs, params),
+    }.items():
+        try:
+            findings += check()
+        except MoclipError as problem:
+            not_checked.append(NotChecked(about, "; ".join(filter(None, (problem.what, problem.fix)))))
+    if demo_clip_warning(params.clip.model, params.dataset.root):
+        findings.append(Finding("CLIP", WARNING, FIX))
+    return findings, not_checked
+
+
+if __name__ == "__main__":
+    advise()

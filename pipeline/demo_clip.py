@@ -1,0 +1,33 @@
+"""Recognise the demo's tiny CLIP where it is used on other clips than the demo's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+DEMO = Path("data/demo")
+WARNING = "clip.model is the demo's tiny CLIP, which only knows coloured balls: zero-shot and fusion scores mean little"
+FIX = "set clip.model: openai/clip-vit-base-patch32 and clip.files: data/none in params.yaml"
+_SHAPE = {"projection_dim": 64, "hidden_size": 64, "num_hidden_layers": 2}
+"""Of its text tower. No published CLIP is as small."""
+
+
+def demo_clip_warning(model: str, root: str) -> str | None:
+    """Return a sentence for the user if the demo's tiny CLIP is used on other clips than the demo's; else None.
+
+    `model` and `root` are the values of clip.model and dataset.root.
+    """
+    if not is_demo_clip(model) or Path(root).resolve().is_relative_to(DEMO.resolve()):
+        return None
+    return f"{WARNING}; {FIX}"
+
+
+def is_demo_clip(model: str) -> bool:
+    """Return whether a model is the demo's CLIP, by its path or, for a copy, by its shape."""
+    if Path(model).parts[-3:] == (*DEMO.parts, "clip"):
+        return True
+    try:
+        text = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))["text_config"]
+        return all(text[name] == value for name, value in _SHAPE.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
