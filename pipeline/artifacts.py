@@ -145,10 +145,13 @@ class Artifacts:
         """Return 16 hexadecimal digits for the head, which records MV-TSN and CLIP, and the class text features."""
         return self._digest(paths.FUSION)
 
+    def text_digest(self) -> str:
+        """Return a digest of the class text features."""
+        return hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
+
     def _digest(self, *models: Path) -> str:
         digests = [file_md5(path) for path in models if path.exists()]
-        text = hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
-        return hashlib.sha256(" ".join([*digests, text]).encode()).hexdigest()[:16]
+        return hashlib.sha256(" ".join([*digests, self.text_digest()]).encode()).hexdigest()[:16]
 
 
 def _checked_by_model(store: Features, model: Path, other: str) -> Features:

@@ -6,6 +6,7 @@ A table has a row per clip: id, class, label, and a list of float32 per stream, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moclip.evaluation.metrics import score_sum
+from moclip.evaluation.metrics import EQUAL_WEIGHTS, SumWeights, score_sum
 from moclip.models.fusion import Fusion
+from moclip.models.weights import PROVENANCE, read_config
 from moclip.store.features import Features
 from pipeline import paths
 from pipeline.inputs import Inputs
@@ -23,9 +25,16 @@ from pipeline.provenance import check_digest, check_made_with
 
 
 def compute_logits(
-    inputs: Inputs, model: Fusion, ids: list[str], image_baseline: Features | None = None
+    inputs: Inputs,
+    model: Fusion,
+    ids: list[str],
+    image_baseline: Features | None = None,
+    weights: SumWeights = EQUAL_WEIGHTS,
 ) -> dict[str, np.ndarray]:
-    """Return the logits of each stream, (clips, classes) float32; "mv_image" only with the image baseline's store."""
+    """Return the logits of each stream, (clips, classes) float32; "mv_image" only with the image baseline's store.
+
+    `weights` are those of "score_sum".
+    """
     text, temperature = inputs.text_features()
     motion = inputs.artifacts.mv_embed.rows("features", ids)
     with torch.inference_mode():
@@ -36,9 +45,27 @@ def compute_logits(
         "zero_shot": zero_shot,
         **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
         "mv_tsn": mv_tsn,
-        "score_sum": score_sum(zero_shot, mv_tsn),
+        "score_sum": score_sum(zero_shot, mv_tsn, weights),
         "fusion": fused,
     }
+
+
+def sum_record(inputs: Inputs, weights: SumWeights) -> dict[str, Any]:
+    """Return what the trained head records of the stream "score_sum"."""
+    return {"score_sum": {"weights": asdict(weights), "text": inputs.artifacts.text_digest()}}
+
+
+def read_sum_weights(inputs: Inputs) -> SumWeights:
+    """Return the weights of "score_sum" that the trained head records; equal ones from a head of an earlier version.
+
+    Raises StoreError if they were chosen with other text features.
+    """
+    recorded = read_config(paths.FUSION, "train_fusion")[PROVENANCE].get("score_sum")
+    if recorded is None:
+        return EQUAL_WEIGHTS
+    current = inputs.artifacts.text_digest()
+    check_digest(current, recorded["text"], "other text features", paths.FUSION, "train_fusion")
+    return SumWeights(**recorded["weights"])
 
 
 def write_logits(path: Path, rows: pd.DataFrame, logits: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:

@@ -24,13 +24,14 @@ def evaluate(params: Params) -> None:
     with while_importing():
         from moclip.models.fusion import load_fusion
         from pipeline.consistency import check_consistent
-        from pipeline.logits import compute_logits, write_logits
+        from pipeline.logits import compute_logits, read_sum_weights, write_logits
         from pipeline.scoring import score_streams, summary, video_cost, write_plots
 
     inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
     model = load_fusion(paths.FUSION)
-    logits = compute_logits(inputs, model, list(rows["id"]), inputs.artifacts.image_baseline)
+    ids, image_baseline = list(rows["id"]), inputs.artifacts.image_baseline
+    logits = compute_logits(inputs, model, ids, image_baseline, read_sum_weights(inputs))
     scores = score_streams(inputs, params, rows, logits)
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))

@@ -15,7 +15,8 @@ from pipeline.stage import stage
 from pipeline.training_recipe import recipe_from
 
 if TYPE_CHECKING:
-    from moclip.models.fusion import Fusion, FusionConfig
+    from moclip.data.fusion_data import FusionData
+    from moclip.models.fusion import Fusion
     from pipeline.inputs import Inputs
 
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     "dataset.base_to_new",
     "fusion.head",
     "fusion.pooling",
+    "fusion.blend",
+    "fusion.cache_tune",
     "fusion.hidden",
     "fusion.dropout",
     "fusion.lr",
@@ -40,40 +43,44 @@ def train_fusion(params: Params) -> None:
     logits of the validation clips to data/validation.parquet, and curves to metrics/train_fusion.
     """
     with while_importing():
+        from moclip.evaluation.metrics import score_sum
+        from moclip.evaluation.sum_weights import choose_sum_weights
         from moclip.models.device import pick_device
-        from moclip.models.fusion import FusionConfig
         from moclip.training.fusion import FusionRecipe, train_fusion_head
+        from moclip.training.validation_choice import choose_settings
         from pipeline.inputs import Inputs
-        from pipeline.logits import compute_logits, validation_record, write_logits
+        from pipeline.logits import compute_logits, sum_record, validation_record, write_logits
         from pipeline.seeding import seed_everything
         from pipeline.training_log import live_log, loss_errors_name_clips
 
     seed_everything(params.seed)
     inputs = Inputs(params)
     train, val = inputs.fusion_data("train"), inputs.fusion_data("val")
-    fusion = params.fusion
-    config = FusionConfig(
-        motion=train.motion.shape[-1],
-        picture=train.stills.shape[-1],
-        hidden=fusion.hidden,
-        classes=len(inputs.clips.classes),
-        dropout=fusion.dropout,
-        pooling=fusion.pooling,
-    )
-    model = _build_head(fusion.head, config, inputs)
-    recipe = recipe_from(FusionRecipe, fusion, seed=params.seed)
+    device, model = pick_device(), _new_head(params, inputs, train)
+    recipe = recipe_from(FusionRecipe, params.fusion, seed=params.seed)
     naming_clips = loss_errors_name_clips(inputs.fused_rows("train"))
-    with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", fusion.epochs) as log:
-        best = train_fusion_head(model, train, val, recipe, pick_device(), log)
+    epochs = recipe.epochs if model.trains else 1
+    if not model.trains:
+        choose_settings(model, train, val, device)
+    with naming_clips, live_log(paths.TRAIN_FUSION_LOG, "train_fusion", epochs) as log:
+        best = train_fusion_head(model, train, val, recipe, device, log)
+    chosen_top1 = choose_settings(model, train, val, device)
     rows = inputs.fused_rows("val")
     logits = compute_logits(inputs, model.cpu(), list(rows["id"]))
-    model.save(paths.FUSION, _head_record(params, inputs))
+    weights = choose_sum_weights(logits["zero_shot"], logits["mv_tsn"], rows["label"].to_numpy())
+    logits["score_sum"] = score_sum(logits["zero_shot"], logits["mv_tsn"], weights)
+    model.save(paths.FUSION, _head_record(params, inputs) | sum_record(inputs, weights))
     write_logits(paths.VALIDATION, rows, logits, validation_record(inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
+    chosen = "" if chosen_top1 is None else f"; {_settings_text(model)}: val top-1 {chosen_top1:.4f}"
     print_note(
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
-        f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}"
+        f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}{chosen}"
     )
+
+
+def _settings_text(model: Fusion) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in model.settings.items())
 
 
 def _head_record(params: Params, inputs: Inputs) -> dict[str, Any]:
@@ -85,15 +92,25 @@ def _head_record(params: Params, inputs: Inputs) -> dict[str, Any]:
     return artifacts.model_record(*keys) | models
 
 
-def _build_head(name: str, config: FusionConfig, inputs: Inputs) -> Fusion:
+def _new_head(params: Params, inputs: Inputs, train: FusionData) -> Fusion:
     import torch
 
-    from moclip.models.fusion import ConcatFusion, TextFusion
+    from moclip.models.fusion import FusionConfig, HeadInputs, build_head
 
-    if name == "concat":
-        return ConcatFusion(config)
+    fusion = params.fusion
+    config = FusionConfig(
+        motion=train.motion.shape[-1],
+        picture=train.stills.shape[-1],
+        hidden=fusion.hidden,
+        classes=len(inputs.clips.classes),
+        dropout=fusion.dropout,
+        pooling=fusion.pooling,
+        frames=train.stills.shape[1],
+    )
     text, temperature = inputs.text_features()
-    return TextFusion(config, torch.from_numpy(text), temperature)
+    blend = params.dataset.shots is not False if fusion.blend == "few_shot" else fusion.blend
+    options = fusion.model_dump() | {"blend": blend}
+    return build_head(fusion.head, config, HeadInputs(torch.from_numpy(text), temperature, train, options))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, Vid
 from moclip.files.atomic import write_error
 from moclip.inference.encode import StillsTask, _read_stills, _StillsJob, _worker_died, check_finite
 from moclip.models.clip_encoder import ClipEncoder
-from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
+from moclip.models.fusion import FusionConfig, load_fusion
+from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
