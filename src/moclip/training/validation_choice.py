@@ -36,12 +36,16 @@ def choose_settings(model: Fusion, train: FusionData, val: FusionData, device: t
 
 
 def most_cautious(levels: Sequence[float], losses: np.ndarray, right: np.ndarray) -> int:
-    """Return the number of the choice to take, by the one-standard-error rule (Breiman et al., 1984, section 3.4.3).
+    """Return the number of the choice to take. The first choice, zero-shot CLIP, stays unless another is surely better.
 
-    Of the choices whose mean loss is within one standard error of the lowest, it is the one of the lowest level, and
-    within a level the one of the lowest loss. The error is that of the clips' differences from the lowest loss. A
-    choice with fewer clips right than the first one is left out. So few clips, or equal scores, lead to the first
-    level.
+    1. Only the choices with the most clips right are considered.
+    2. Of these, it is the one of the lowest level whose mean loss is within one standard error of the lowest loss
+       (Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3); within a level, the one of the
+       lowest loss.
+    3. If its share of right clips is not higher than the first choice's by more than one standard error, it is the
+       first choice.
+
+    The errors are those of the mean of the clips' differences, so few clips, or equal scores, lead to the first choice.
 
     Parameters
     ----------
@@ -49,15 +53,19 @@ def most_cautious(levels: Sequence[float], losses: np.ndarray, right: np.ndarray
     losses : (c, n), the loss of each clip.
     right : (c, n) bool, whether each clip is predicted correctly.
     """
-    clips = losses.shape[1]
+    best = right.sum(axis=1) == right.sum(axis=1).max()
     means = losses.mean(axis=1)
-    allowed = right.sum(axis=1) >= right[0].sum()
-    lowest = int(np.argmin(np.where(allowed, means, np.inf)))
-    if clips < 2:
-        return 0
-    gaps = losses - losses[lowest]
-    errors = gaps.std(axis=1, ddof=1) / np.sqrt(clips)
-    near = allowed & (gaps.mean(axis=1) <= errors)
+    lowest = int(np.argmin(np.where(best, means, np.inf)))
+    near = best & ~_surely_above_zero(losses - losses[lowest])
     level = np.min(np.asarray(levels)[near])
-    candidates = near & (np.asarray(levels) == level)
-    return int(np.argmin(np.where(candidates, means, np.inf)))
+    chosen = int(np.argmin(np.where(near & (np.asarray(levels) == level), means, np.inf)))
+    gain = right[chosen].astype(float) - right[0]
+    return chosen if _surely_above_zero(gain[None])[0] else 0
+
+
+def _surely_above_zero(values: np.ndarray) -> np.ndarray:
+    """Return whether the mean of each row (c, n) is more than its standard error above 0; never for a single value."""
+    count = values.shape[1]
+    if count < 2:
+        return np.zeros(len(values), bool)
+    return values.mean(axis=1) > values.std(axis=1, ddof=1) / np.sqrt(count)

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from moclip.models.heads.base import Choice, Fusion, FusionConfig, HeadInputs, Settings
 
-ALPHAS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+ALPHAS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 SHARPNESS = (1.0, 3.0, 10.0, 30.0)
 MOTION_SHARES = (0.25, 0.5, 0.75)
 
