@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moclip.models.weights import load_weights
+from moclip.models.weights import load_weights, read_config
 from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.inputs import Inputs
@@ -33,6 +33,8 @@ def check_consistent(params: Params) -> Inputs:
     for digest in (artifacts.clip_digest, text.attributes.get("clip")):
         if digest:
             check_digest(digest, head["clip"], "another CLIP", paths.FUSION, "train_fusion")
+    if "temperatures" not in read_config(paths.FUSION, "train_fusion"):
+        raise stale_error("it has no temperatures: an earlier version made it", paths.FUSION, "train_fusion")
     _check_text_features(text.array("features"))
     return inputs
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from moclip.data.selection import base_classes
+from moclip.evaluation.class_scores import class_scores, macro_f1
 from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, stream_scores
 from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
 from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
+from pipeline.calibration import calibration_scores
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
@@ -27,13 +30,18 @@ def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -
         "clips": fusion["n"],
         "top1": {name: score["top1"] for name, score in scores.items()},
         "mean_class": {"fusion": fusion["mean_class_accuracy"]},
+        "macro_f1": {"fusion": fusion["macro_f1"]},
         "calibration_error": {"fusion": fusion["calibration_error"]},
         "multiply_adds_m": costs["multiply_adds_m"]["video"]["fusion"],
     } | ({"base_to_new": fusion["base_to_new"]} if "base_to_new" in fusion else {})
 
 
 def score_streams(
-    inputs: Inputs, params: Params, rows: pd.DataFrame, logits: Mapping[str, np.ndarray]
+    inputs: Inputs,
+    params: Params,
+    rows: pd.DataFrame,
+    logits: Mapping[str, np.ndarray],
+    temperatures: Mapping[str, float],
 ) -> dict[str, dict[str, Any]]:
     """Return what the metrics file of each stream holds. `rows` are the index's rows of the scored clips."""
     labels = rows["label"].to_numpy()
@@ -51,12 +59,25 @@ def score_streams(
         name: score | shared | {"protocol": protocols[name]}
         for name, score in stream_scores(logits, labels, sources, params.seed).items()
     }
+    for name, values in logits.items():
+        scores[name] |= class_metrics(values.argmax(axis=1), labels, inputs.clips.classes)
+        if name in temperatures:
+            scores[name] |= calibration_scores(values, labels, temperatures[name])
     if params.dataset.base_to_new:
         for name, values in logits.items():
             scores[name]["base_to_new"] = base_to_new(values, labels, base_classes(len(inputs.clips.classes)))
     predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
     scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     return scores
+
+
+def class_metrics(predicted: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Return macro_f1, and per_class: the counts, precision, recall and F1 of each class by its name."""
+    found = class_scores(predicted, labels, len(names))
+    return {
+        "macro_f1": macro_f1(found),
+        "per_class": {name: asdict(score) for name, score in zip(names, found, strict=True)},
+    }
 
 
 def _protocols(params: Params) -> dict[str, str]:
@@ -117,3 +138,6 @@ def write_plots(
     for stream, shares in right.items():
         per_class[stream] = [round(shares[label], 4) for label in sorted(shares)]
     write_text(paths.PLOTS / "per_class.csv", per_class.to_csv(index=False, lineterminator="\n"))
+    table = pd.DataFrame([{"class": name} | row for name, row in scores["fusion"]["per_class"].items() if row["clips"]])
+    class_f1 = table.sort_values("f1", kind="stable").round(4)
+    write_text(paths.PLOTS / "class_f1.csv", class_f1.to_csv(index=False, lineterminator="\n"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_scores
+from pipeline.console.output import print_calibration, print_scores
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import stage
@@ -23,6 +23,7 @@ def evaluate(params: Params) -> None:
     """
     with while_importing():
         from moclip.models.fusion import load_fusion
+        from pipeline.calibration import stream_temperatures
         from pipeline.consistency import check_consistent
         from pipeline.logits import compute_logits, read_sum_weights, write_logits
         from pipeline.scoring import score_streams, summary, video_cost, write_plots
@@ -32,7 +33,7 @@ def evaluate(params: Params) -> None:
     model = load_fusion(paths.FUSION)
     ids, image_baseline = list(rows["id"]), inputs.artifacts.image_baseline
     logits = compute_logits(inputs, model, ids, image_baseline, read_sum_weights(inputs))
-    scores = score_streams(inputs, params, rows, logits)
+    scores = score_streams(inputs, params, rows, logits, stream_temperatures(inputs, model))
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))
     cost = video_cost(inputs, model, params, rows)
@@ -41,6 +42,7 @@ def evaluate(params: Params) -> None:
     write_logits(paths.PREDICTIONS, rows, logits, {"models": inputs.artifacts.models_digest()})
     write_plots(rows["label"].to_numpy(), logits, inputs.clips.classes, scores)
     print_scores(scores, cost["multiply_adds_m"]["video"])
+    print_calibration(scores)
 
 
 if __name__ == "__main__":

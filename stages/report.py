@@ -23,6 +23,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         from moclip.evaluation.metrics import class_probabilities
         from moclip.evaluation.report import GALLERY_KINDS, PAPER_COST, choose_gallery, class_table, confusion
         from moclip.evaluation.report_pictures import colour_wheel_uri
+        from moclip.models.fusion import load_fusion
         from pipeline.consistency import check_consistent, check_scores
         from pipeline.logits import stacked_logits
         from pipeline.provenance import check_digest
@@ -50,7 +51,8 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     max(streams, key=lambda stream: stream["top1"])["best"] = True
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
     confused = confusion(logits["fusion"], labels, names)
-    shares = {name: class_probabilities(logits[name]) for name in STANDALONE}
+    head = load_fusion(paths.FUSION)
+    shares = {name: class_probabilities(logits[name] / head.temperature(name)) for name in STANDALONE}
     chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
     text = page_template().render(
         data_root=params.dataset.root,
@@ -61,6 +63,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         paper_cost=PAPER_COST,
         parameters=cost["parameters"],
         classes=class_table(logits, labels, names),
+        without_clips=[name for label, name in enumerate(names) if label not in labels],
         matrix=matrix_drawing(confused),
         worst=confused.worst,
         kinds=GALLERY_KINDS,

@@ -15,6 +15,10 @@ from pipeline.stage import stage
 from pipeline.training_recipe import recipe_from
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from moclip.data.fusion_data import FusionData
     from moclip.models.fusion import Fusion
     from pipeline.inputs import Inputs
@@ -39,10 +43,12 @@ if TYPE_CHECKING:
 def train_fusion(params: Params) -> None:
     """Train the fusion head on the cached features.
 
-    Chooses the best epoch on the validation split. Writes data/models/fusion.safetensors, every stream's
+    Chooses the best epoch on the validation split, and fits on it a temperature for each stream, which makes its logits
+    calibrated probabilities. Writes data/models/fusion.safetensors, every stream's
     logits of the validation clips to data/validation.parquet, and curves to metrics/train_fusion.
     """
     with while_importing():
+        from moclip.evaluation.calibration import fit_temperatures
         from moclip.evaluation.metrics import score_sum
         from moclip.evaluation.sum_weights import choose_sum_weights
         from moclip.models.device import pick_device
@@ -66,9 +72,10 @@ def train_fusion(params: Params) -> None:
         best = train_fusion_head(model, train, val, recipe, device, log)
     chosen_top1 = choose_settings(model, train, val, device)
     rows = inputs.fused_rows("val")
-    logits = compute_logits(inputs, model.cpu(), list(rows["id"]))
-    weights = choose_sum_weights(logits["zero_shot"], logits["mv_tsn"], rows["label"].to_numpy())
+    logits, labels = compute_logits(inputs, model.cpu(), list(rows["id"])), rows["label"].to_numpy()
+    weights = choose_sum_weights(logits["zero_shot"], logits["mv_tsn"], labels)
     logits["score_sum"] = score_sum(logits["zero_shot"], logits["mv_tsn"], weights)
+    model.calibrate(fit_temperatures(logits, labels))
     model.save(paths.FUSION, _head_record(params, inputs) | sum_record(inputs, weights))
     write_logits(paths.VALIDATION, rows, logits, validation_record(inputs))
     parameters = sum(weight.numel() for weight in model.parameters())
@@ -77,6 +84,20 @@ def train_fusion(params: Params) -> None:
         f"train_fusion: {parameters:,} parameters, {len(train.labels)} clips; "
         f"best epoch {best['epoch'] + 1}, val top-1 {best['val_top1']:.4f}{chosen}"
     )
+    _print_temperatures(model.config.temperatures, logits, labels)
+
+
+def _print_temperatures(
+    temperatures: Mapping[str, float], logits: Mapping[str, np.ndarray], labels: np.ndarray
+) -> None:
+    print_note(
+        "train_fusion: temperatures: " + ", ".join(f"{name} {value:.3g}" for name, value in temperatures.items())
+    )
+    if perfect := [name for name, values in logits.items() if (values.argmax(axis=1) == labels).all()]:
+        print_note(
+            f"train_fusion: all {len(labels)} validation clips are correct by {', '.join(perfect)}: "
+            "only their number limits that temperature"
+        )
 
 
 def _settings_text(model: Fusion) -> str:

@@ -24,6 +24,7 @@ from moclip.inference.bundle import read_bundle_config, save_bundle
 from moclip.inference.onnx_export import export_onnx
 from moclip.models.fusion import FusionConfig, HeadInputs, build_head
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.models.weights import read_config
 from moclip.store.features import Features, to_unit_length
 from tests.conftest import ROOT, run
 
@@ -45,11 +46,12 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_three_lines_of_python_give_the_pipelines_answer(folder: Path, finished: Path) -> None:
     stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
+    temperatures = read_config(finished / "data/models/fusion.safetensors", "")["temperatures"]
     model = moclip.load(folder)
     for name in list(stored.index)[::3]:
         found = model(finished / "data/demo/videos" / name)
         for stream in ("fusion", "mv_tsn", "zero_shot"):
-            logits = stored[stream][name].astype(float)
+            logits = stored[stream][name].astype(float) / temperatures[stream]
             expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             np.testing.assert_allclose(found.probabilities[stream], expected, atol=2e-3)
         best, share = found.top(1)[0]
@@ -152,6 +154,11 @@ def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Pa
     given = {"fields": np.stack([look.levels for look in looks]), "stills": stills}
     for stream, logits in zip(("fusion", "mv_tsn"), session.run(["fusion", "mv_tsn"], given), strict=True):
         np.testing.assert_allclose(logits, np.stack(stored[stream].to_list()), rtol=1e-4, atol=1e-4)
+    temperatures = read_config(folder / "fusion.safetensors", "")["temperatures"]
+    for stream in ("fusion", "mv_tsn"):
+        scaled = np.exp(np.stack(stored[stream].to_list()).astype(float) / temperatures[stream])
+        shares = session.run([f"{stream}_probabilities"], given)[0]
+        np.testing.assert_allclose(shares, scaled / scaled.sum(axis=1, keepdims=True), atol=2e-3)
     one = session.run(["fusion"], {name: values[:1] for name, values in given.items()})[0]
     np.testing.assert_allclose(one, np.stack(stored["fusion"].to_list())[:1], rtol=1e-4, atol=1e-4)
 

@@ -100,7 +100,17 @@ def test_a_plain_head_holds_nothing_new(tmp_path: Path) -> None:
     new_head("concat").save(tmp_path / "f.safetensors")
     tensors, config = load_weights(tmp_path / "f.safetensors", "")
     assert set(tensors) == {"hidden.weight", "hidden.bias", "head.weight", "head.bias"}
-    assert set(config) == {"kind", "motion", "picture", "hidden", "classes", "dropout", "pooling", "frames"}
+    assert set(config) == {
+        "kind",
+        "motion",
+        "picture",
+        "hidden",
+        "classes",
+        "dropout",
+        "pooling",
+        "frames",
+        "temperatures",
+    }
 
 
 def test_a_head_of_another_version_is_named(tmp_path: Path) -> None:
@@ -303,12 +313,12 @@ def test_the_sum_gives_a_useless_stream_no_weight() -> None:
 
 def test_the_sum_is_better_with_chosen_temperatures_and_weights() -> None:
     labels = np.arange(400) % CLASSES
-    halves = stream(labels, 0, lambda label: label // 2), 8 * stream(labels, 1, lambda label: label % 2)
-    weights = choose_sum_weights(*(logits[:200] for logits in halves), labels[:200])
+    one, two = stream(labels, 0, lambda label: label // 2), 8 * stream(labels, 1, lambda label: label % 2)
+    weights = choose_sum_weights(one[:200], two[:200], labels[:200])
     assert weights.mv_tsn_temperature / weights.zero_shot_temperature == pytest.approx(8, rel=0.5)
     assert 0.3 < weights.motion < 0.7
     top1 = [
-        (score_sum(*(logits[200:] for logits in halves), chosen).argmax(1) == labels[200:]).mean()
+        (score_sum(one[200:], two[200:], chosen).argmax(1) == labels[200:]).mean()
         for chosen in (EQUAL_WEIGHTS, weights)
     ]
     assert top1[1] > top1[0] + 0.05
@@ -402,11 +412,11 @@ class LinearFusion(Fusion):
     registry.write_text(
         registry.read_text().replace("HEADS = {\n", 'HEADS = {\n    "linear": ("LinearFusion", "linear"),\n')
     )
-    own_code = {"cwd": project, "PYTHONPATH": f"{project / 'src'}:{project}"}
-    run_fresh("python", "-m", "pipeline.sync", **own_code)
+    own_code = f"{project / 'src'}:{project}"
+    run_fresh("python", "-m", "pipeline.sync", cwd=project, PYTHONPATH=own_code)
     assert "src/moclip/models/heads/linear.py" in (project / "dvc.yaml").read_text(), "DVC watches it"
     set_keys(project / "params.yaml", {"fusion.head": "linear"})
-    run_fresh("python", "-m", "stages.train_fusion", **own_code)
+    run_fresh("python", "-m", "stages.train_fusion", cwd=project, PYTHONPATH=own_code)
     clip = next((project / "data/demo/videos").rglob("v_*"))
-    found = run_fresh("python", "-m", "pipeline.cli", "predict", "--json", clip, **own_code)
+    found = run_fresh("python", "-m", "pipeline.cli", "predict", "--json", clip, cwd=project, PYTHONPATH=own_code)
     assert len(json.loads(found.stdout)[0]["fusion"]) == 3

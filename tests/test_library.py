@@ -27,8 +27,8 @@ from moclip.evaluation.metrics import (
 )
 from moclip.models.class_texts import phrase, read_phrases, read_prompts
 from moclip.models.flops import count_parameters, picture_cost, segment_cost
-from moclip.models.fusion import Fusion, FusionConfig
-from moclip.models.heads.base import Dropout
+from moclip.models.fusion import FusionConfig
+from moclip.models.heads.base import Dropout, HiddenFusion
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.heads.text import TextFusion
 from moclip.models.mv_tsn import FieldToRgb, MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
@@ -230,7 +230,7 @@ def test_the_papers_head_has_the_papers_parameters() -> None:
     assert count_parameters(ConcatFusion(FusionConfig(1280, 512, 512, 101, 0.5))) == 969_829
 
 
-def heads(motion: int, picture: int, text: torch.Tensor, pooling: str = "mean") -> dict[str, Fusion]:
+def heads(motion: int, picture: int, text: torch.Tensor, pooling: str = "mean") -> dict[str, HiddenFusion]:
     torch.manual_seed(0)
     config = FusionConfig(motion, picture, 64, len(text), 0.1, pooling)
     return {"concat": ConcatFusion(config), "text": TextFusion(config, text, 20.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import io
@@ -31,6 +32,7 @@ from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.heads.text import TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.models.weights import read_config
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import dequantise
@@ -57,6 +59,9 @@ from tests.tiny_clip import tiny_clip
 def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(run("moclip", "predict", *words, "--json", cwd=cwd, code=code).stdout)
     return found
+
+
+TEMPERATURES = {"fusion": 0.5, "mv_tsn": 4.0, "zero_shot": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +99,11 @@ def said(finished: Path) -> dict[str, dict[str, Any]]:
 
 def test_prediction_agrees_with_the_pipelines(finished: Path, said: dict[str, dict[str, Any]]) -> None:
     stored = pd.read_parquet(finished / "data/predictions.parquet").set_index("id")
+    temperatures = read_config(finished / "data/models/fusion.safetensors", "")["temperatures"]
     assert len(said) == 4 * (6 + 3), "every clip below the folder"
     for name, row in stored.iterrows():
         for stream in ("fusion", "mv_tsn", "zero_shot"):
-            logits = row[stream].astype(float)
+            logits = row[stream].astype(float) / temperatures[stream]
             expected = np.sort(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())[::-1]
             told = [one["probability"] for one in said[f"data/demo/videos/{name}"][stream]]
             assert told == pytest.approx(expected.tolist(), abs=2e-3), (name, stream)
@@ -277,6 +283,31 @@ def test_labels_are_scored_without_training(finished: Path) -> None:
     )
 
 
+def calibrated(predictor: Predictor) -> Predictor:
+    """The same predictor with temperatures."""
+    head = copy.deepcopy(predictor.fusion)
+    head.calibrate(TEMPERATURES)
+    return dataclasses.replace(predictor, fusion=head)
+
+
+def test_probabilities_are_calibrated_and_those_of_free_labels_are_not(predictor: Predictor, clip: Path) -> None:
+    raw, found = predictor(clip), calibrated(predictor)(clip)
+    for stream, temperature in TEMPERATURES.items():
+        np.testing.assert_array_equal(found.logits[stream], raw.logits[stream])
+        shares = np.exp(raw.logits[stream].astype(float) / temperature)
+        np.testing.assert_allclose(found.probabilities[stream], shares / shares.sum(), atol=1e-6)
+        assert [name for name, _ in found.top(3, stream)] == [name for name, _ in raw.top(3, stream)]
+    labels = ["a horse", "a dog"]
+    free, expected = (one.with_labels(labels)(clip).probabilities for one in (calibrated(predictor), predictor))
+    np.testing.assert_array_equal(free["zero_shot"], expected["zero_shot"])
+
+
+def test_equally_probable_classes_are_in_the_order_of_their_logits() -> None:
+    logits = np.array([1000.0, 1000.001, 0.0], np.float32)
+    answer = Prediction(("a", "b", "c"), {"fusion": np.array([0.5, 0.5, 0.0])}, {"fusion": logits})
+    assert answer.top(2) == [("b", 0.5), ("a", 0.5)]
+
+
 def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, clip: Path) -> None:
     with pytest.raises(MoclipError, match="at least two labels"):
         predictor.with_labels(["a horse"])
@@ -359,7 +390,7 @@ def test_a_bundle_gives_the_answers_of_what_was_saved(predictor: Predictor, tmp_
     levels = rng.integers(-127, 128, (2, 3, 2, 30, 40), np.int8)
     stills = rng.integers(256, size=(2, 2, 40, 50, 3)).astype(np.uint8)
     features = np.stack([to_unit_length(predictor.clip.encode_images(list(some))) for some in stills])
-    saved = dataclasses.replace(predictor, views=dataclasses.replace(predictor.views, crops=5, stills=2))
+    saved = dataclasses.replace(calibrated(predictor), views=dataclasses.replace(predictor.views, crops=5, stills=2))
     folder = tmp_path / "bundle"
     gap = save_bundle(saved, folder, "org/clip", True, ABOUT, (levels, features) if onnx else None)
     loaded = load_bundle(folder, "cpu")
@@ -369,6 +400,7 @@ def test_a_bundle_gives_the_answers_of_what_was_saved(predictor: Predictor, tmp_
     again = loaded.classify(ClipInput(levels[0], list(stills[0])))
     for stream, logits in answers[0].logits.items():
         np.testing.assert_allclose(again.logits[stream], logits, atol=1e-5)
+        np.testing.assert_allclose(again.probabilities[stream], answers[0].probabilities[stream], atol=1e-5)
     assert (folder / "moclip.onnx").exists() == onnx
     if onnx:
         assert gap is not None
@@ -377,6 +409,10 @@ def test_a_bundle_gives_the_answers_of_what_was_saved(predictor: Predictor, tmp_
         for stream, both in zip(("fusion", "mv_tsn"), found, strict=True):
             expected = np.stack([answer.logits[stream] for answer in answers])
             np.testing.assert_allclose(both, expected, rtol=1e-3, atol=1e-4)
+            shares = session.run([f"{stream}_probabilities"], {"fields": levels, "stills": features})[0]
+            np.testing.assert_allclose(
+                shares, np.stack([answer.probabilities[stream] for answer in answers]), atol=1e-4
+            )
 
 
 def test_a_bundle_takes_no_others_place_and_is_read_by_no_older_version(predictor: Predictor, tmp_path: Path) -> None:
@@ -385,7 +421,7 @@ def test_a_bundle_takes_no_others_place_and_is_read_by_no_older_version(predicto
     for _ in range(2):  # an empty folder may be filled, and an earlier bundle replaced
         save_bundle(predictor, folder, "org/clip", True, ABOUT)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"format": 2, "moclip": "9.9"}))
+    (folder / "config.json").write_text(json.dumps(config | {"format": 99, "moclip": "9.9"}))
     with pytest.raises(ModelError, match=r"written by moclip 9\.9"):
         load_bundle(folder)
     (folder / "config.json").unlink()

@@ -24,6 +24,7 @@ from av.video.reformatter import VideoReformatter
 from moclip.data.clip_folder import scan_folder
 from moclip.data.index import build_index
 from moclip.errors import DatasetError, VideoError
+from moclip.models.weights import read_config
 from moclip.video import transcode, transcoded_folder
 from moclip.video.clip_files import file_md5
 from moclip.video.decoding import open_pictures
@@ -383,7 +384,8 @@ def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Pa
     stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
     name = str(stored.index[0])
     answer = json.loads(run("moclip", "predict", root / name, "--json", "--top", "2", cwd=project).stdout)[0]
-    logits = np.asarray(stored["mv_tsn"][name], float)
+    temperature = read_config(project / "data/models/fusion.safetensors", "")["temperatures"]["mv_tsn"]
+    logits = np.asarray(stored["mv_tsn"][name], float) / temperature
     expected = np.sort(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())[::-1]
     assert [one["probability"] for one in answer["mv_tsn"]] == pytest.approx(expected.tolist(), abs=2e-3)
 

@@ -142,6 +142,16 @@ def print_scores(
     )
 
 
+def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
+    """Print the calibration error of each stream, before and after its logits are divided by its temperature."""
+    errors = [
+        f"{STREAM_LABELS[name]} {score['calibration_error']:.4f} -> {score['calibration_error_after']:.4f}"
+        for name, score in streams.items()
+        if "temperature" in score
+    ]
+    print_note(f"calibration error: {', '.join(errors)}")
+
+
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:
     """Print the id and reason of rows (columns id, status, reason) that are not ok, at most `most`."""
     failed = rows[rows["status"] != "ok"]

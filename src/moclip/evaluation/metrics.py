@@ -55,13 +55,14 @@ def score_sum(zero_shot: np.ndarray, mv_tsn: np.ndarray, weights: SumWeights = E
     return np.log(np.maximum(mean, 1e-30)).astype(np.float32)
 
 
-def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15, temperature: float = 1.0) -> float:
     """Return the expected calibration error (arXiv 1706.04599, section 2): the gap between confidence and accuracy.
 
-    Rows are put into equal bins of (0, 1] by their highest probability. The result is the mean over the rows of the
-    gap, in their bin, between the mean confidence and the accuracy.
+    Probabilities are softmax(logits / temperature). Rows are put into equal bins of (0, 1] by their highest
+    probability. The result is the mean over the rows of the gap, in their bin, between the mean confidence and the
+    accuracy.
     """
-    confidence = class_probabilities(logits).max(axis=1)
+    confidence = class_probabilities(logits / temperature).max(axis=1)
     correct = logits.argmax(axis=1) == labels
     bin_numbers = np.ceil(confidence * bins).astype(int) - 1
     gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from moclip.evaluation.class_scores import class_scores
 from moclip.evaluation.metrics import class_accuracy
 
 PAPER_TOP1 = {"zero_shot": 0.650, "mv_tsn": 0.665, "fusion": 0.892}
@@ -19,23 +20,27 @@ GALLERY_KINDS = {"gain": "fusion gains most", "error": "worst errors", "random":
 
 
 def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row for each class that occurs: its clips, each stream's accuracy, and what each input adds.
+    """Return a row for each class that occurs, the one with the lowest F1 of fusion first.
 
-    `streams` are logits (clips, classes), among them "zero_shot", "mv_tsn" and "fusion". "motion" is the gain of fusion
+    A row has the class's clips, each stream's accuracy, precision and F1 of fusion, and what each input adds. `streams`
+    are logits (clips, classes), among them "zero_shot", "mv_tsn" and "fusion". "motion" is the gain of fusion
     over zero-shot CLIP, "still" its gain over MV-TSN.
     """
     accuracies = {name: class_accuracy(logits.argmax(axis=1), labels) for name, logits in streams.items()}
-    counts = np.bincount(labels, minlength=len(names))
-    return [
+    scores = class_scores(streams["fusion"].argmax(axis=1), labels, len(names))
+    rows: list[dict[str, Any]] = [
         {
             "name": names[label],
-            "clips": int(counts[label]),
+            "clips": scores[label].clips,
+            "precision": scores[label].precision,
+            "f1": scores[label].f1,
             "right": {name: accuracy[label] for name, accuracy in accuracies.items()},
             "motion": accuracies["fusion"][label] - accuracies["zero_shot"][label],
             "still": accuracies["fusion"][label] - accuracies["mv_tsn"][label],
         }
         for label in np.unique(labels).tolist()
     ]
+    return sorted(rows, key=lambda row: row["f1"])
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from moclip.evaluation.calibration import fit_temperature
 from moclip.evaluation.metrics import SumWeights, class_probabilities, score_sum
 from moclip.training.validation_choice import most_cautious
-
-TEMPERATURES = tuple(2 ** (number / 2) for number in sorted(range(-8, 9), key=abs))
-"""From 1/16 to 16; those near 1 come first."""
 
 MOTION_WEIGHTS = tuple(number / 10 for number in range(11))
 
@@ -16,20 +14,15 @@ MOTION_WEIGHTS = tuple(number / 10 for number in range(11))
 def choose_sum_weights(zero_shot: np.ndarray, mv_tsn: np.ndarray, labels: np.ndarray) -> SumWeights:
     """Choose the weights from logits (n, classes) of both streams, and labels (n,).
 
-    Each temperature is the one of the lowest loss (arXiv 1706.04599, section 4.2). The weight of the motion is then
-    chosen by `most_cautious`; at 0 the sum is zero-shot CLIP.
+    The temperatures are those that calibrate each stream. The weight of the motion is then chosen by `most_cautious`;
+    at 0 the sum is zero-shot CLIP.
     """
-    still, motion = (_temperature(logits, labels) for logits in (zero_shot, mv_tsn))
+    still, motion = (fit_temperature(logits, labels) for logits in (zero_shot, mv_tsn))
     candidates = [SumWeights(weight, still, motion) for weight in MOTION_WEIGHTS]
     sums = [score_sum(zero_shot, mv_tsn, weights) for weights in candidates]
     losses = np.stack([_losses(logits, labels) for logits in sums])
     right = np.stack([logits.argmax(axis=1) == labels for logits in sums])
     return candidates[most_cautious(MOTION_WEIGHTS, losses, right)]
-
-
-def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    means = [_losses(logits / temperature, labels).mean() for temperature in TEMPERATURES]
-    return TEMPERATURES[int(np.argmin(means))]
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

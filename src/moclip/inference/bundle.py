@@ -34,7 +34,7 @@ from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 """The version of the bundle's format; a bundle with a higher number needs a newer moclip."""
 
 CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"

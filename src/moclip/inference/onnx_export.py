@@ -1,6 +1,7 @@
 """Export MV-TSN and the fusion head as one ONNX graph, for runtimes without Python (`moclip export --onnx`).
 
-fields int8 (B, S, 2, rows, columns), stills float32 (B, K, P) -> fusion, mv_tsn: logits float32 (B, classes)
+fields int8 (B, S, 2, rows, columns), stills float32 (B, K, P)
+-> fusion, mv_tsn: logits; fusion_probabilities, mv_tsn_probabilities: calibrated; float32 (B, classes)
 
 The fields are those of the store; the graph crops, mirrors and enlarges them. The stills are CLIP's features of
 pictures, of unit length.
@@ -25,7 +26,8 @@ from moclip.inference.predictor import Predictor
 
 TOLERANCE = 1e-4
 OPSET = 18
-INPUTS, OUTPUTS = ("fields", "stills"), ("fusion", "mv_tsn")
+INPUTS, LOGITS = ("fields", "stills"), ("fusion", "mv_tsn")
+OUTPUTS = (*LOGITS, *(f"{stream}_probabilities" for stream in LOGITS))
 
 
 class ExportedNetworks(nn.Module):
@@ -37,7 +39,7 @@ class ExportedNetworks(nn.Module):
         self.crops = protocol_crops(grid, predictor.views.crop, predictor.views.crops)
         self.count = predictor.views.crops
 
-    def forward(self, fields: Tensor, stills: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, fields: Tensor, stills: Tensor) -> tuple[Tensor, ...]:
         clips, segments = fields.shape[:2]
         all_fields = fields.flatten(0, 1)
         # one crop at a time, so that the graph takes any number of clips: a box's weights are constants of the graph
@@ -45,18 +47,21 @@ class ExportedNetworks(nn.Module):
         views = [crop_and_resize(all_fields, box, self.mv_tsn.config.size) for box in boxes]
         features = torch.stack([self.mv_tsn.features(view) for view in views]).mean(0)
         motion = features.unflatten(0, (clips, segments)).mean(1)
-        return self.fusion(motion, stills), self.mv_tsn.head(motion)
+        logits = self.fusion(motion, stills), self.mv_tsn.head(motion)
+        scaled = [values / self.fusion.temperature(name) for name, values in zip(LOGITS, logits, strict=True)]
+        return *logits, *(torch.softmax(values, dim=1) for values in scaled)
 
 
 def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np.ndarray) -> float:
     """Write the graph, and check it with onnxruntime on `fields` (B, S, 2, rows, columns) and `stills` (B, K, P).
 
-    Returns the largest difference of a logit from those of the networks themselves.
+    Returns the largest difference of an output from those of the networks themselves.
 
     Raises
     ------
     ModelError
-        The packages of the extra "onnx" are missing, or a logit differs by more than `TOLERANCE` (absolute + relative).
+        The packages of the extra "onnx" are missing, or an output differs by more than `TOLERANCE` (absolute +
+        relative).
     """
     try:
         import onnxruntime
@@ -70,10 +75,10 @@ def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, (fields, stills), strict=True)))
         with torch.inference_mode():
-            expected = [logits.numpy() for logits in networks(*inputs)]
+            expected = [output.numpy() for output in networks(*inputs)]
         gap = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
         if not all(np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in zip(found, expected, strict=True)):
-            what = f"onnxruntime's logits differ from PyTorch's by up to {gap:.1e}"
+            what = f"onnxruntime's outputs differ from PyTorch's by up to {gap:.1e}"
             raise ModelError(what, where=path, fix="export without --onnx")
     return gap
 

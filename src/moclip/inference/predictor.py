@@ -43,16 +43,20 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction of each stream (see `STREAMS`): probabilities and logits of the classes, float32 (classes,)."""
+    """The prediction of each stream (see `STREAMS`): probabilities and logits of the classes, float32 (classes,).
+
+    Probabilities are softmax(logits / T), with the stream's temperature T that was fitted on validation clips. With
+    labels given as text (`Predictor.with_labels`) T is 1.
+    """
 
     classes: tuple[str, ...]
     probabilities: dict[str, np.ndarray]
     logits: dict[str, np.ndarray]
 
     def top(self, count: int = 5, stream: str = "fusion") -> list[tuple[str, float]]:
-        """Return the most probable classes of a stream with their probabilities; ties are in label order."""
-        values = self.probabilities[stream]
-        return [(self.classes[label], float(values[label])) for label in np.argsort(-values, kind="stable")[:count]]
+        """Return the most probable classes of a stream with their probabilities; equal logits are in label order."""
+        order = np.argsort(-self.logits[stream], kind="stable")[:count]
+        return [(self.classes[label], float(self.probabilities[stream][label])) for label in order]
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,15 @@ class Predictor:
                 stills = to_unit_length(self.clip.encode_images(clip_input.stills))
             with step("fusion"):
                 logits = self._logits(motion_features, stills)
-                probabilities = {name: torch.softmax(values, dim=0).cpu().numpy() for name, values in logits.items()}
+                probabilities = {
+                    name: torch.softmax(values / self._temperature(name), dim=0).cpu().numpy()
+                    for name, values in logits.items()
+                }
         return Prediction(self.classes, probabilities, {name: values.cpu().numpy() for name, values in logits.items()})
+
+    def _temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 for classes that none was fitted for."""
+        return self.fusion.temperature(stream) if self.own_classes else 1.0
 
     def _motion_features(self, levels: np.ndarray) -> torch.Tensor:
         """Return the mean (1, D) of MV-TSN's features over the views."""

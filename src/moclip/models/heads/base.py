@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,7 +24,11 @@ Settings = dict[str, float]
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """`motion` and `picture` are the widths of the features; `pooling` of the `frames` stills is one of `POOLINGS`."""
+    """`motion` and `picture` are the widths of the features; `pooling` of the `frames` stills is one of `POOLINGS`.
+
+    `temperatures` calibrate the logits of each stream (moclip/evaluation/calibration.py). The head itself does not
+    depend on them.
+    """
 
     motion: int
     picture: int
@@ -33,6 +37,7 @@ class FusionConfig:
     dropout: float
     pooling: str = "mean"
     frames: int = 1
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,14 @@ class Fusion(nn.Module, ABC):
     def trains(self) -> bool:
         """Whether the head has weights to train."""
         return any(weight.requires_grad for weight in self.parameters())
+
+    def calibrate(self, temperatures: Mapping[str, float]) -> None:
+        """Keep the temperature of each stream, to be saved with the head."""
+        self.config = replace(self.config, temperatures=dict(temperatures))
+
+    def temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 if the head holds none."""
+        return self.config.temperatures.get(stream, 1.0)
 
     def save(self, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Write weights, configuration, settings, and what the head was trained with."""
