@@ -23,4 +23,4 @@ def head_class(name: str) -> type[Fusion]:
     if name not in HEADS:
         raise ModelError(f"no fusion head {name!r}; there are {', '.join(HEADS)}", fix="update moclip")
     module = importlib.import_module(f"moclip.models.heads.{name}")
-    return getattr(module, HEADS[name][0])  # type: ignore[no-any-return]
+    return getattr(module, HEADS[name][0])
