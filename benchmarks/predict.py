@@ -24,7 +24,8 @@ from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.clip_encoder import ClipEncoder
 from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, picture_cost, segment_cost
-from moclip.models.fusion import ConcatFusion, FusionConfig
+from moclip.models.fusion import FusionConfig
+from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe

@@ -85,6 +85,14 @@ class Artifacts:
         self.mv_embed  # noqa: B018  checks the store, of which this is another group
         return Features(paths.MV_EMBED, "embed_mv", "views")
 
+    def fold_features(self, number: int) -> tuple[Features, Features]:
+        """Return what the MV-TSN of a fold, from 1, gave: `protocol` of the clips held out, `views` of the others."""
+        self.mv_embed  # noqa: B018  checks the store, of which these are other groups
+        protocol, views = (
+            Features(paths.MV_EMBED, "embed_mv", f"fold{number}/{name}") for name in ("protocol", "views")
+        )
+        return protocol, views
+
     @cached_property
     def image_baseline(self) -> Features | None:
         """The image baseline's logits; None if baselines.image is false."""
@@ -148,10 +156,13 @@ class Artifacts:
         """Return 16 hexadecimal digits for the heads, which record MV-TSN and CLIP, and the class text features."""
         return self._digest(paths.FUSION, paths.STILL, paths.MOTION_PROBE)
 
+    def text_digest(self) -> str:
+        """Return a digest of the class text features."""
+        return hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
+
     def _digest(self, *models: Path) -> str:
         digests = [file_md5(path) for path in models if path.exists()]
-        text = hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
-        return hashlib.sha256(" ".join([*digests, text]).encode()).hexdigest()[:16]
+        return hashlib.sha256(" ".join([*digests, self.text_digest()]).encode()).hexdigest()[:16]
 
 
 def _checked_by_model(store: Features, model: Path, other: str) -> Features:

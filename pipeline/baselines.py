@@ -18,11 +18,14 @@ from pipeline.provenance import check_digest
 
 @dataclass(frozen=True)
 class Heads:
-    """The trained heads on cached features: fusion, the same head on the still alone, the probe on the motion."""
+    """The trained heads on cached features: fusion, the same head on the still alone, the probe on the motion.
+
+    The probe is None among heads of a fold, whose features it was not trained on.
+    """
 
     fusion: Fusion
     still: Fusion
-    motion_probe: LinearProbe
+    motion_probe: LinearProbe | None
 
 
 def load_heads(inputs: Inputs) -> Heads:

@@ -14,10 +14,12 @@ from pipeline.logits import read_validation
 def stream_temperatures(inputs: Inputs, model: Fusion) -> dict[str, float]:
     """Return the temperatures that the head holds, and the image baseline's, if there is one.
 
+    A baseline that was trained again on train and val has none: no clip is left to fit it on.
     `train_fusion` does not know the image baseline, so its temperature is fitted here, on the same validation clips.
     """
     temperatures = dict(model.config.temperatures)
-    if image := inputs.artifacts.image_baseline:
+    image = inputs.artifacts.image_baseline
+    if image and not inputs.clips.refits:
         validation = read_validation(inputs)
         logits = image.rows("logits", list(validation["id"]))
         temperatures["mv_image"] = fit_temperature(logits, validation["label"].to_numpy())

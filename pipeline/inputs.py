@@ -9,10 +9,10 @@ import torch
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.fusion_data import FusionData
 from moclip.errors import StoreError
-from moclip.store.features import to_unit_length
+from moclip.store.features import Features, to_unit_length
 from pipeline import paths
 from pipeline.artifacts import Artifacts
-from pipeline.clip_tables import ClipTables
+from pipeline.clip_tables import ClipTables, Fold
 from pipeline.params import Params
 from pipeline.provenance import shorten_list
 
@@ -88,16 +88,39 @@ class Inputs:
         text = self.artifacts.clip_text
         return text.array("features"), float(text.attributes["logit_scale"])
 
-    def fusion_data(self, split: str) -> FusionData:
-        """Return a split's cached features: augmented views for train, the test protocol's for the other splits."""
-        rows = self.fused_rows(split)
+    def final_data(self) -> FusionData:
+        """Return the cached features of the clips that the final head is trained on: augmented views."""
+        return self._fusion_data(self.fused_rows(*self.clips.final_splits), self.artifacts.mv_views)
+
+    def fold_features(self, number: int) -> tuple[Features, Features]:
+        """Return MV-TSN's features for a fold, from 1: under the test protocol, and of augmented views."""
+        if self.clips.refits:
+            return self.artifacts.fold_features(number)
+        return self.artifacts.mv_embed, self.artifacts.mv_views
+
+    def fold_rows(self, fold: Fold) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the index's rows of a fold's clips that have features of both streams: to train on, and held out.
+
+        Raises StoreError if there are none of either.
+        """
+        rows = self.fused_rows("train", "val")
+        parts = [rows[rows["id"].isin(ids)].reset_index(drop=True) for ids in (fold.train, fold.held_out)]
+        for part, name in zip(parts, ("to train on", "to choose the epoch on"), strict=True):
+            if part.empty:
+                raise StoreError(f"no clip {name} has features of both streams", where=paths.MV_EMBED)
+        return parts[0], parts[1]
+
+    def fold_data(self, number: int, fold: Fold) -> tuple[FusionData, FusionData]:
+        """Return the cached features of a fold, from 1: views of the clips to train on, one view of those held out."""
+        train, held_out = self.fold_rows(fold)
+        protocol, views = self.fold_features(number)
+        return self._fusion_data(train, views), self._fusion_data(held_out, protocol)
+
+    def _fusion_data(self, rows: pd.DataFrame, motion: Features) -> FusionData:
         ids = list(rows["id"])
-        if split == "train":
-            motion = self.artifacts.mv_views.rows("features", ids)
-        else:
-            motion = self.artifacts.mv_embed.rows("features", ids)[:, None]
+        features = motion.rows("features", ids)
         return FusionData(
-            torch.from_numpy(motion),
+            torch.from_numpy(features if features.ndim == 3 else features[:, None]),
             torch.from_numpy(self.still_features(ids)),
             torch.from_numpy(rows["label"].to_numpy(copy=True)),
         )

@@ -6,6 +6,7 @@ A table has a row per clip: id, class, label, and a list of float32 per stream, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moclip.evaluation.metrics import score_sum
+from moclip.evaluation.metrics import EQUAL_WEIGHTS, SumWeights, score_sum
+from moclip.models.weights import PROVENANCE, read_config
 from moclip.store.features import Features
 from pipeline import paths
 from pipeline.baselines import Heads, majority_logits, still_logits
@@ -23,25 +25,52 @@ from pipeline.provenance import check_digest, check_made_with
 
 
 def compute_logits(
-    inputs: Inputs, heads: Heads, ids: list[str], image_baseline: Features | None = None
+    inputs: Inputs,
+    heads: Heads,
+    ids: list[str],
+    mv_embed: Features,
+    image_baseline: Features | None = None,
+    weights: SumWeights = EQUAL_WEIGHTS,
 ) -> dict[str, np.ndarray]:
-    """Return the logits of each stream, (clips, classes) float32; "mv_image" only with the image baseline's store."""
+    """Return the logits of each stream, (clips, classes) float32, with MV-TSN's features and logits in `mv_embed`.
+
+    "mv_image" is only there with the image baseline's store, and "motion_probe" only with the probe. `weights` are
+    those of "score_sum".
+    """
     text, temperature = inputs.text_features()
-    motion, stills = inputs.artifacts.mv_embed.rows("features", ids), inputs.still_features(ids)
+    motion, stills = mv_embed.rows("features", ids), inputs.still_features(ids)
     with torch.inference_mode():
         fused = heads.fusion(torch.from_numpy(motion), torch.from_numpy(stills)).numpy()
     zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
-    mv_tsn = inputs.artifacts.mv_embed.rows("logits", ids)
+    mv_tsn = mv_embed.rows("logits", ids)
     return {
         "majority": majority_logits(inputs, len(ids)),
         "zero_shot": zero_shot,
         "still": still_logits(heads.still, stills),
         **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
-        "motion_probe": heads.motion_probe.logits(motion),
+        **({"motion_probe": heads.motion_probe.logits(motion)} if heads.motion_probe else {}),
         "mv_tsn": mv_tsn,
-        "score_sum": score_sum(zero_shot, mv_tsn),
+        "score_sum": score_sum(zero_shot, mv_tsn, weights),
         "fusion": fused,
     }
+
+
+def sum_record(inputs: Inputs, weights: SumWeights) -> dict[str, Any]:
+    """Return what the trained head records of the stream "score_sum"."""
+    return {"score_sum": {"weights": asdict(weights), "text": inputs.artifacts.text_digest()}}
+
+
+def read_sum_weights(inputs: Inputs) -> SumWeights:
+    """Return the weights of "score_sum" that the trained head records; equal ones from a head of an earlier version.
+
+    Raises StoreError if they were chosen with other text features.
+    """
+    recorded = read_config(paths.FUSION, "train_fusion")[PROVENANCE].get("score_sum")
+    if recorded is None:
+        return EQUAL_WEIGHTS
+    current = inputs.artifacts.text_digest()
+    check_digest(current, recorded["text"], "other text features", paths.FUSION, "train_fusion")
+    return SumWeights(**recorded["weights"])
 
 
 def write_logits(path: Path, rows: pd.DataFrame, logits: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from moclip.errors import MoclipError
+from moclip.models.heads.registry import HEADS
 
 NO_FILE = "data/none"
 """The value of an optional path that is not used: DVC needs a dependency that exists."""
@@ -260,13 +261,19 @@ class Embed(Group):
 class Fusion(Group):
     """The fusion head on motion, picture and text features."""
 
-    head: Literal["concat", "text"] = Field(
-        default="concat",
-        description="concat: the paper's; text: compares with class texts, so it also scores new classes",
+    head: Literal[*HEADS] = Field(  # type: ignore[valid-type]
+        default="concat", description="; ".join(f"{name}: {about}" for name, (_, about) in HEADS.items())
     )
-    pooling: Literal["mean", "attention"] = Field(
-        default="mean", description="pooling of a clip's frames, if clip.frames is above 1"
+    pooling: Literal["mean", "attention", "temporal"] = Field(
+        default="mean",
+        description="pooling of a clip's frames, if clip.frames is above 1; temporal: a transformer on their order",
     )
+    blend: Literal["few_shot", True, False] = Field(
+        default="few_shot",
+        description="head concat: mix in zero-shot, with a weight chosen on validation; few_shot: with dataset.shots",
+        json_schema_extra={"allowed": "few_shot | true | false"},
+    )
+    cache_tune: Flag = Field(default=False, description="head cache: train its keys; false: only choose its settings")
     hidden: Whole = Field(default=512, ge=1, le=65536, description="width of the hidden layer")
     dropout: Real = Field(default=0.5, ge=0, lt=1, description="dropout after the hidden layer")
     lr: Real = Field(default=0.0001, gt=0, le=10, description="AdamW's learning rate")
@@ -277,6 +284,12 @@ class Fusion(Group):
         default="auto",
         description="autocast type in training; auto: bf16 or fp16 on a GPU, bf16 on a CPU with bf16 units",
     )
+
+    @model_validator(mode="after")
+    def _pooling_of_the_cache(self) -> Fusion:
+        if self.head == "cache" and self.pooling != "mean":
+            raise ValueError("pooling must be mean with head: cache, whose keys are means of stills")
+        return self
 
 
 class Baselines(Group):

@@ -15,7 +15,7 @@ from moclip.evaluation.metrics import base_to_new, class_accuracy, complementari
 from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
 from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
-from pipeline.baselines import Heads
+from pipeline.baselines import Heads, load_motion_probe
 from pipeline.calibration import calibration_scores
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
@@ -99,7 +99,7 @@ def _protocols(params: Params) -> dict[str, str]:
 
 def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
     """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
-    artifacts, frames, model, probe = inputs.artifacts, params.clip.frames, heads.fusion, heads.motion_probe
+    artifacts, frames, model, probe = inputs.artifacts, params.clip.frames, heads.fusion, load_motion_probe(inputs)
     segments, crops = params.evaluate.views
     clip = picture_cost(artifacts.clip_image.attributes["vision"])
     mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))

@@ -27,14 +27,15 @@ def evaluate(params: Params) -> None:
         from pipeline.baselines import load_heads
         from pipeline.calibration import stream_temperatures
         from pipeline.consistency import check_consistent
-        from pipeline.logits import compute_logits, write_logits
+        from pipeline.logits import compute_logits, read_sum_weights, write_logits
         from pipeline.scoring import score_streams, summary, video_cost, write_plots
         from pipeline.verdict import make_verdict
 
     inputs = check_consistent(params)
     rows = inputs.fused_rows("test")
-    heads = load_heads(inputs)
-    logits = compute_logits(inputs, heads, list(rows["id"]), inputs.artifacts.image_baseline)
+    heads, artifacts = load_heads(inputs), inputs.artifacts
+    ids, weights = list(rows["id"]), read_sum_weights(inputs)
+    logits = compute_logits(inputs, heads, ids, artifacts.mv_embed, artifacts.image_baseline, weights)
     scores = score_streams(inputs, params, rows, logits, stream_temperatures(inputs, heads.fusion))
     for name, path in paths.STREAM_JSON.items():
         write_json(path, scores.get(name, {}))

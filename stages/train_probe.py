@@ -11,36 +11,47 @@ from pipeline.params import Params
 from pipeline.stage import stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from moclip.store.features import Features
     from moclip.training.linear_probe import LabelledFeatures
-    from pipeline.inputs import Inputs
 
 
-@stage("seed", "dataset.shots", "dataset.base_to_new")
+@stage("seed", "dataset.shots", "dataset.base_to_new", "fit.folds", "fit.refit")
 def train_probe(params: Params) -> None:
     """Train a linear probe on the cached motion features, to compare MV-TSN and fusion with.
 
     It is a logistic regression on the features of the test protocol, on the clips that the fusion head is trained on.
-    Chooses the strength of its regularisation on the validation split. Writes data/models/motion_probe.safetensors.
+    Chooses the strength of its regularisation on the validation split; with fit.folds, on the first fold. Writes
+    data/models/motion_probe.safetensors.
     """
     with while_importing():
-        from moclip.training.linear_probe import train_linear_probe
+        from moclip.training.linear_probe import choose_linear_probe, train_linear_probe
         from pipeline.inputs import Inputs
 
     inputs = Inputs(params)
-    train, val = (_motion_features(inputs, split) for split in ("train", "val"))
-    probe, score = train_linear_probe(train, val, len(inputs.clips.classes))
-    record = inputs.artifacts.model_record("evaluate.protocol", "evaluate.crop")
-    probe.save(paths.MOTION_PROBE, record | {"mv_tsn": inputs.artifacts.mv_embed.attributes["model"]})
+    artifacts, clips, classes = inputs.artifacts, inputs.clips, len(inputs.clips.classes)
+    train = _labelled(inputs.fused_rows(*clips.final_splits), artifacts.mv_embed)
+    if clips.refits:
+        others, held_out = inputs.fold_rows(clips.folds()[0])
+        protocol, views = artifacts.fold_features(1)
+        _, score = choose_linear_probe(_labelled(others, views), _labelled(held_out, protocol), classes)
+        probe = train_linear_probe(train, classes, score.strength)
+    else:
+        probe, score = choose_linear_probe(train, _labelled(inputs.fused_rows("val"), artifacts.mv_embed), classes)
+    record = artifacts.model_record("evaluate.protocol", "evaluate.crop")
+    probe.save(paths.MOTION_PROBE, record | {"mv_tsn": artifacts.mv_embed.attributes["model"]})
     print_note(f"train_probe: {len(train.labels)} clips; strength {score.strength:g}, val top-1 {score.top1:.4f}")
 
 
-def _motion_features(inputs: Inputs, split: str) -> LabelledFeatures:
+def _labelled(rows: pd.DataFrame, motion: Features) -> LabelledFeatures:
+    """Return the motion features and labels of clips; of augmented views, the mean of each clip's."""
     import numpy as np
 
     from moclip.training.linear_probe import LabelledFeatures
 
-    rows = inputs.fused_rows(split)
-    features = inputs.artifacts.mv_embed.rows("features", list(rows["id"]))
+    features = motion.rows("features", list(rows["id"]))
+    features = features.mean(axis=1) if features.ndim == 3 else features
     return LabelledFeatures(features, rows["label"].to_numpy(np.int64))
 
 

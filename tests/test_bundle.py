@@ -18,10 +18,11 @@ import torch
 import yaml
 
 import moclip
+from moclip.data.fusion_data import FusionData
 from moclip.errors import ModelError
 from moclip.inference.bundle import read_bundle_config, save_bundle
 from moclip.inference.onnx_export import export_onnx
-from moclip.models.fusion import ConcatFusion, FusionConfig, TextFusion
+from moclip.models.fusion import FusionConfig, HeadInputs, build_head
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.models.weights import read_config
 from moclip.store.features import Features, to_unit_length
@@ -176,16 +177,24 @@ def test_onnxruntime_alone_gives_the_pipelines_logits(folder: Path, finished: Pa
     np.testing.assert_allclose(one, np.stack(stored["fusion"].to_list())[:1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("head", "crops"), [("concat", 1), ("text", 10)])
-def test_the_graph_has_crops_several_stills_and_both_heads(folder: Path, tmp_path: Path, head: str, crops: int) -> None:
+@pytest.mark.parametrize(
+    ("head", "pooling", "crops"), [("concat", "attention", 1), ("text", "temporal", 10), ("cache", "mean", 1)]
+)
+def test_the_graph_has_crops_several_stills_and_every_head(
+    folder: Path, tmp_path: Path, head: str, pooling: str, crops: int
+) -> None:
     torch.manual_seed(0)
     base = moclip.load(folder, "cpu")
     classes, width = base.classes, base.text.shape[1]
     network = MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)).eval()
-    about = FusionConfig(network.width, width, 16, len(classes), 0.5, "attention")
-    fusion = TextFusion(about, torch.from_numpy(base.text), 20.0) if head == "text" else ConcatFusion(about)
+    about = FusionConfig(network.width, width, 16, len(classes), 0.5, pooling, 4)
+    train = FusionData(torch.randn(6, 2, network.width), torch.randn(6, 4, width), torch.arange(6) % len(classes))
+    options = {"blend": True, "cache_tune": False}
+    fusion = build_head(head, about, HeadInputs(torch.from_numpy(base.text), 20.0, train, options))
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
+    shown = torch.randn(2, network.width), torch.nn.functional.normalize(torch.randn(2, 4, width), dim=-1)
+    fusion.settings = list(fusion.eval().choices(*shown))[2].settings  # neither the first nor the last
     views = dataclasses.replace(base.views, segments=3, crops=crops, crop=0.8, stills=4)
     predictor = dataclasses.replace(base, mv_tsn=network, fusion=fusion.eval(), views=views)
     generator = np.random.default_rng(0)

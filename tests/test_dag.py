@@ -240,7 +240,7 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
     again = ["train_mv", "train_image", "embed_mv", "embed_image", "train_probe", "train_fusion", "evaluate", "report"]
     assert sorted(ran(done.stdout)) == sorted(again)
     assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", done.stdout)
-    assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
+    assert re.search(r"train_fusion: .*, 8 clips;.*; weight [01]", done.stdout), "zero-shot CLIP is mixed in"
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
     scores = json.loads((project / "metrics/mv_image.json").read_text())
     cost = json.loads((project / "metrics/cost.json").read_text())

@@ -27,7 +27,8 @@ from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, Vid
 from moclip.files.atomic import write_error
 from moclip.inference.encode import StillsTask, _read_stills, _StillsJob, _worker_died, check_finite
 from moclip.models.clip_encoder import ClipEncoder
-from moclip.models.fusion import ConcatFusion, FusionConfig, load_fusion
+from moclip.models.fusion import FusionConfig, load_fusion
+from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
 from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
@@ -311,7 +312,7 @@ def test_damaged_features_are_named_with_the_stage_to_run(project: Path, inputs:
         for damage in (_flip, Path.unlink):
             damage(next(path for path in sorted(folder.rglob("*")) if path.name != "zarr.json" and path.is_file()))
             with pytest.raises(StoreError, match=rf"{name}\.zarr.* is damaged(?s:.*)python -m stages\.{stage}"):
-                inputs().fusion_data("train")
+                inputs().final_data()
             shutil.rmtree(project / "data/features")
             shutil.copytree(project / "kept", project / "data/features")
     next(path for path in (project / "data/features/mv.zarr/field/c").rglob("*") if path.is_file()).unlink()
@@ -337,7 +338,7 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
     assert table.loc[name, "reason"] == "it has changed since it was indexed"
     run("moclip", "index", cwd=project)
     with pytest.raises(StoreError, match=r"other clips(?s:.*)run: dvc repro (train_mv|embed_mv)"):
-        inputs().fusion_data("train")
+        inputs().final_data()
     run("moclip", "extract_mv", cwd=project)
     assert name in set(inputs().motion_rows()["id"])
 
@@ -363,7 +364,7 @@ def test_artifacts_made_with_other_parameters_are_refused(
 def test_features_of_another_model_are_refused(inputs: Callable[..., Inputs]) -> None:
     _flip(paths.MV_TSN)
     with pytest.raises(StoreError, match="it was made from another MV-TSN\n  run: dvc repro embed_mv"):
-        inputs().fusion_data("train")
+        inputs().final_data()
 
 
 # ------------------------------------------------------------------------------------------------------- security
@@ -444,7 +445,7 @@ def test_a_loss_that_is_not_finite_names_step_and_clips(inputs: Callable[..., In
         loss_errors_name_clips(rows),
     ):
         train_mv_tsn(model, data, wild, World(torch.device("cpu")), checkpoint, lambda row: None)
-    train, val = given.fusion_data("train"), given.fusion_data("val")
+    train, val = given.fold_data(1, given.clips.folds()[0])
     train.stills[5] = torch.nan
     head = ConcatFusion(FusionConfig(train.motion.shape[-1], train.stills.shape[-1], 8, 4, 0.0, "mean"))
     with (
@@ -461,7 +462,7 @@ def test_features_that_are_not_finite_are_named(inputs: Callable[..., Inputs]) -
     values[3, 0, 7] = np.inf
     group["features"][:] = values
     with pytest.raises(StoreError, match=f"no number is stored for {group['id'][3]}"):
-        inputs().fusion_data("train")
+        inputs().final_data()
     with pytest.raises(ModelError, match="gives NaN or infinite raw for b and 1 more"):
         check_finite(["a", "b", "c"], {"raw": np.array([[1.0], [np.nan], [np.inf]])})
 

@@ -26,7 +26,9 @@ from moclip.data.fusion_data import FusionData
 from moclip.inference.bundle import load_bundle
 from moclip.inference.predictor import STEPS, Predictor
 from moclip.models.device import pick_device
-from moclip.models.fusion import ConcatFusion, Fusion, FusionConfig, TextFusion
+from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
+from moclip.models.heads.concat import ConcatFusion
+from moclip.models.heads.text import TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.training.common import autocast_type
 from moclip.training.distributed import World
@@ -328,15 +330,18 @@ def fusion_data(count: int, views: int, seed: int) -> FusionData:
 
 def head(kind: str, pooling: str) -> Fusion:
     torch.manual_seed(0)
-    config = FusionConfig(6, 8, 16, len(CLASSES), 0.0, pooling)  # a class without a clip, too
-    if kind == "concat":
-        return ConcatFusion(config)
-    return TextFusion(config, functional.normalize(torch.randn(len(CLASSES), 8), dim=-1), 20.0)
+    config = FusionConfig(6, 8, 16, len(CLASSES), 0.0, pooling, 3)  # a class without a clip, too
+    text = functional.normalize(torch.randn(len(CLASSES), 8), dim=-1)
+    options = {"blend": False, "cache_tune": True}
+    return build_head(kind, config, HeadInputs(text, 20.0, fusion_data(30, 2, 0), options))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-@pytest.mark.parametrize("kind", ["concat", "text"])
+@pytest.mark.parametrize(
+    ("kind", "pooling"),
+    [(kind, pooling) for kind in ("concat", "text") for pooling in ("mean", "attention", "temporal")]
+    + [("cache", "mean")],
+)
 def test_a_fusion_head_trains_on_a_gpu_in_every_precision(
     gpu: torch.device, kind: str, pooling: str, precision: str
 ) -> None:

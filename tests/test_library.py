@@ -27,7 +27,10 @@ from moclip.evaluation.metrics import (
 )
 from moclip.models.class_texts import phrase, read_phrases, read_prompts
 from moclip.models.flops import count_parameters, picture_cost, segment_cost
-from moclip.models.fusion import ConcatFusion, Dropout, Fusion, FusionConfig, TextFusion, load_fusion
+from moclip.models.fusion import FusionConfig
+from moclip.models.heads.base import Dropout, HiddenFusion
+from moclip.models.heads.concat import ConcatFusion
+from moclip.models.heads.text import TextFusion
 from moclip.models.mv_tsn import FieldToRgb, MvTsn, MvTsnConfig, load_mv_tsn, parameter_groups
 from moclip.store.features import Features, write_features
 from moclip.training.fusion import FusionRecipe, train_fusion_head
@@ -223,26 +226,11 @@ def test_a_head_learns_in_bfloat16_what_it_learns_in_float32(head: str) -> None:
     assert (ends["bf16"] - ends["fp32"]).abs().mean() < 0.01
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-@pytest.mark.parametrize("head", ["concat", "text"])
-def test_heads_come_back_from_disk(tmp_path: Path, head: str, pooling: str) -> None:
-    config = FusionConfig(8, 4, 16, 3, 0.5, pooling)
-    text = functional.normalize(torch.randn(3, 4), dim=1)
-    model: Fusion = ConcatFusion(config) if head == "concat" else TextFusion(config, text, 30.0)
-    for parameter in model.parameters():  # layers that begin at zero, too
-        torch.nn.init.normal_(parameter, std=0.5)
-    model.eval().save(tmp_path / "f.safetensors")
-    again = load_fusion(tmp_path / "f.safetensors")
-    assert type(again) is type(model)
-    pair = torch.randn(5, 8), functional.normalize(torch.randn(5, 2, 4), dim=2)
-    torch.testing.assert_close(again(*pair), model(*pair))
-
-
 def test_the_papers_head_has_the_papers_parameters() -> None:
     assert count_parameters(ConcatFusion(FusionConfig(1280, 512, 512, 101, 0.5))) == 969_829
 
 
-def heads(motion: int, picture: int, text: torch.Tensor, pooling: str = "mean") -> dict[str, Fusion]:
+def heads(motion: int, picture: int, text: torch.Tensor, pooling: str = "mean") -> dict[str, HiddenFusion]:
     torch.manual_seed(0)
     config = FusionConfig(motion, picture, 64, len(text), 0.1, pooling)
     return {"concat": ConcatFusion(config), "text": TextFusion(config, text, 20.0)}

@@ -28,7 +28,9 @@ from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, 
 from moclip.inference.predictor import Prediction, Predictor
 from moclip.models.class_texts import phrase, text_features
 from moclip.models.clip_encoder import ClipEncoder
-from moclip.models.fusion import ConcatFusion, FusionConfig, TextFusion
+from moclip.models.fusion import FusionConfig
+from moclip.models.heads.concat import ConcatFusion
+from moclip.models.heads.text import TextFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.models.weights import read_config
 from moclip.motion.extract import Output, extract

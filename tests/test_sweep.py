@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moclip.evaluation.plots import plot_accuracy_over_cost
+from moclip.evaluation.plots import plot_accuracy_over_cost, plot_fusion_over_shots
 from pipeline.console.output import STREAM_LABELS
 from tests.conftest import commit, run, set_keys
 
@@ -112,3 +112,14 @@ def test_the_plot_takes_rows_with_and_without_a_spread(tmp_path: Path) -> None:
     ):
         plot_accuracy_over_cost(rows, STREAM_LABELS, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_few_shot_plot_takes_rows_with_other_keys_and_without_a_spread(tmp_path: Path) -> None:
+    part = {"top1_mean": 0.5, "top1_sd": None, "multiply_adds_m": 1.0}
+    rows = [
+        {"values": {"dataset.shots": shots, **others}, "streams": {"zero_shot": part, "fusion": part | {"top1_sd": sd}}}
+        for shots, sd in ((8, None), (2, 0.1))
+        for others in ({"fusion.head": "concat"}, {"fusion.head": "cache", "fusion.cache_tune": True})
+    ]
+    plot_fusion_over_shots(rows, tmp_path / "shots.png")
+    assert (tmp_path / "shots.png").stat().st_size > 5000

@@ -23,7 +23,7 @@ from moclip.evaluation.verdict import (
     unbalanced_sentence,
     verdict_sentences,
 )
-from moclip.training.linear_probe import STRENGTHS, LabelledFeatures, train_linear_probe
+from moclip.training.linear_probe import STRENGTHS, LabelledFeatures, choose_linear_probe
 from pipeline.console.output import STREAM_LABELS
 from tests.conftest import run
 
@@ -182,7 +182,7 @@ def clouds(count: int, spread: float, seed: int) -> LabelledFeatures:
 
 def test_the_probe_minimises_the_loss_that_it_says() -> None:
     train = clouds(300, 0.7, 0)
-    probe, score = train_linear_probe(train, clouds(100, 0.7, 1), 3)
+    probe, score = choose_linear_probe(train, clouds(100, 0.7, 1), 3)
     centred = train.features - train.features.mean(axis=0)
     scale = np.sqrt((centred**2).sum(axis=1).mean())
 
@@ -206,9 +206,9 @@ def test_the_probe_minimises_the_loss_that_it_says() -> None:
 def test_the_probe_takes_the_strength_that_is_best_on_the_validation_clips() -> None:
     noise = LabelledFeatures(np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32), np.arange(60) % 3)
     none = LabelledFeatures(np.zeros((9, 40), np.float32), np.arange(9) % 3)
-    _, score = train_linear_probe(noise, none, 3)
+    _, score = choose_linear_probe(noise, none, 3)
     assert score.strength == STRENGTHS[0], "of equal ones the strongest regularisation"
-    probe, score = train_linear_probe(clouds(300, 0.2, 0), clouds(99, 0.2, 1), 4)
+    probe, score = choose_linear_probe(clouds(300, 0.2, 0), clouds(99, 0.2, 1), 4)
     assert score.top1 > 0.98
     test = clouds(200, 0.2, 2)
     predicted = probe.logits(test.features).argmax(axis=1)

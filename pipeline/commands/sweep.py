@@ -39,7 +39,7 @@ def sweep(
     Each combination runs with every seed of dataset.seeds. Finished experiments of this commit with the current code
     are not run again, no matter how you started them, so an interrupted sweep resumes. Sweeps with the same --name
     share one table. Writes table.csv, table.json and plot.png: top-1 as mean and standard deviation over the seeds, and
-    the multiply-adds of a video.
+    the multiply-adds of a video. With dataset.shots and other keys, also shots.png: a few-shot curve for each.
     """
     raw = parameters.read_raw(paths.PARAMS)
     grid = _parse_grid(settings)
@@ -160,7 +160,7 @@ def _write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
 
     if not rows:
         return
-    from moclip.evaluation.plots import plot_accuracy_over_cost
+    from moclip.evaluation.plots import SHOTS, plot_accuracy_over_cost, plot_fusion_over_shots
 
     flat = pd.DataFrame(
         [
@@ -178,6 +178,8 @@ def _write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_text(folder / "table.csv", flat.to_csv(index=False, lineterminator="\n"))
     plot_accuracy_over_cost(rows, STREAM_LABELS, folder / "plot.png")
     keys = list(dict.fromkeys(key for row in rows for key in row["values"]))
+    if SHOTS in keys and len(keys) > 1 and all(row["values"].get(SHOTS) for row in rows):
+        plot_fusion_over_shots(rows, folder / "shots.png")
     streams = [stream for stream in STREAM_LABELS if any(stream in row["streams"] for row in rows)]
     print_result(
         f"top-1, mean and standard deviation; {folder}/table.csv, plot.png",

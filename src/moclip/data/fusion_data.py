@@ -21,5 +21,8 @@ class FusionData:
     stills: Tensor
     labels: Tensor
 
+    def __getitem__(self, rows: slice) -> FusionData:
+        return FusionData(self.motion[rows], self.stills[rows], self.labels[rows])
+
     def to(self, device: torch.device) -> FusionData:
         return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,9 +35,23 @@ def class_probabilities(logits: np.ndarray) -> np.ndarray:
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
-def score_sum(*streams: np.ndarray) -> np.ndarray:
-    """Fuse without training: the mean of the streams' class probabilities, as logits (n, classes) float32."""
-    mean = np.mean([class_probabilities(logits) for logits in streams], axis=0)
+@dataclass(frozen=True)
+class SumWeights:
+    """How `score_sum` mixes: the weight of the motion, and the temperature that each stream's logits are divided by."""
+
+    motion: float = 0.5
+    zero_shot_temperature: float = 1.0
+    mv_tsn_temperature: float = 1.0
+
+
+EQUAL_WEIGHTS = SumWeights()
+
+
+def score_sum(zero_shot: np.ndarray, mv_tsn: np.ndarray, weights: SumWeights = EQUAL_WEIGHTS) -> np.ndarray:
+    """Fuse without a head: the weighted mean of both streams' probabilities, as logits (n, classes) float32."""
+    still = class_probabilities(zero_shot / weights.zero_shot_temperature)
+    motion = class_probabilities(mv_tsn / weights.mv_tsn_temperature)
+    mean = (1 - weights.motion) * still + weights.motion * motion
     return np.log(np.maximum(mean, 1e-30)).astype(np.float32)
 
 

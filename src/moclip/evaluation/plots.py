@@ -74,6 +74,43 @@ def plot_accuracy_over_cost(rows: Sequence[Row], titles: Mapping[str, str], path
     pyplot.close(figure)
 
 
+SHOTS = "dataset.shots"
+
+
+def plot_fusion_over_shots(rows: Sequence[Row], path: Path) -> None:
+    """Plot top-1 of fusion over the clips per class, a line per combination of the other parameters; write a PNG.
+
+    Zero-shot CLIP, which uses none of these clips, is a dashed line.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shots = sorted({row["values"][SHOTS] for row in rows})
+    lines: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["values"][SHOTS]):
+        lines.setdefault(_panel_title(row, SHOTS), []).append(row)
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for number, (title, members) in enumerate(lines.items()):
+        results = [row["streams"]["fusion"] for row in members]
+        places = [shots.index(row["values"][SHOTS]) + 0.04 * (number - (len(lines) - 1) / 2) for row in members]
+        means, spreads = [result["top1_mean"] for result in results], [result["top1_sd"] or 0 for result in results]
+        axes.errorbar(places, means, yerr=spreads, label=title, marker="o", markersize=5, elinewidth=1, capsize=3)
+    zero_shot = {row["values"][SHOTS]: row["streams"]["zero_shot"]["top1_mean"] for row in rows}
+    axes.plot(
+        [zero_shot[count] for count in shots], linestyle="--", color=STREAM_COLOURS["zero_shot"], label="zero-shot CLIP"
+    )
+    axes.set_xticks(range(len(shots)), [str(count) for count in shots])
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("training clips per class")
+    axes.set_ylabel("top-1 of fusion, mean ± standard deviation over the seeds")
+    axes.legend(frameon=False, fontsize=9)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+
+
 def _draw_streams(
     axes: Any,
     rows: Sequence[Row],

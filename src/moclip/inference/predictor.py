@@ -28,7 +28,7 @@ from moclip.inference.clip_input import (
 )
 from moclip.models.class_texts import text_features
 from moclip.models.clip_encoder import ClipEncoder
-from moclip.models.fusion import Fusion, TextFusion
+from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import MvTsn
 from moclip.store.features import to_unit_length
 from moclip.workers.processes import run_jobs_in_order
@@ -182,8 +182,6 @@ class Predictor:
         if self.own_classes:
             fusion = self.fusion(motion_features, still_features)[0]
             return {"fusion": fusion, "mv_tsn": self.mv_tsn.head(motion_features)[0]} | logits
-        if isinstance(self.fusion, TextFusion):
-            text = torch.from_numpy(self.text).to(self.device)
-            picture = self.fusion.pooling(motion_features, still_features)
-            return {"fusion": self.fusion.score(motion_features, picture, text)[0]} | logits
-        return logits
+        text = torch.from_numpy(self.text).to(self.device)
+        fused = self.fusion.score_texts(motion_features, still_features, text)
+        return logits if fused is None else {"fusion": fused[0]} | logits

@@ -31,20 +31,19 @@ def train_fusion_head(
 ) -> dict[str, float]:
     """Train the head in place with AdamW, on one random view per clip and epoch. Return the row of the best epoch.
 
-    `model` ends with the weights of that epoch. `val` has one view. Classes without a clip in `train` or `val` get
-    logits of minus infinity, so that the head `text` does not learn that they never occur. Raises LossError if the loss
-    is NaN or infinite.
+    `model` ends with the weights of that epoch; with an empty `val`, of the last one. `val` has one view. Classes
+    without a clip in `train` or `val` get logits of minus infinity, so that the head `text` does not learn that they
+    never occur. A head without weights to train is only scored, once. Raises LossError if the loss is NaN or infinite.
     """
     model.to(device)
-    present = torch.cat([train.labels, val.labels]).unique()
-    absent_mask = torch.full((model.config.classes,), -torch.inf).index_fill_(0, present, 0.0).to(device)
+    mask = absent_mask(model, train, val).to(device)
     train, val = train.to(device), val.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     best = BestEpoch(model)
-    pooled = None if model.pooling.attends else model.pooling(train.motion, train.stills)  # the same in every step
-    for epoch in range(recipe.epochs):
+    pooled = None if model.pooling.learns else model.pooling(train.motion, train.stills)  # the same in every step
+    for epoch in range(recipe.epochs if model.trains else 1):
         generator = epoch_generator(recipe.seed, epoch)
         order = torch.from_numpy(generator.permutation(len(train.labels))).to(device)
         view = torch.from_numpy(generator.integers(train.motion.shape[1], size=len(train.labels))).to(device)
@@ -54,31 +53,33 @@ def train_fusion_head(
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 motion = train.motion[rows, view[rows]]
                 logits = model(motion, train.stills[rows]) if pooled is None else model.score(motion, pooled[rows])
-            logits = logits.float() + absent_mask
+            logits = logits.float() + mask
             step_logits.append(logits.detach())
-            optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
-            scaler.scale(functional.cross_entropy(logits, train.labels[rows])).backward()
-            scaler.step(optimiser)
-            scaler.update()
+            if model.trains:
+                optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
+                scaler.scale(functional.cross_entropy(logits, train.labels[rows])).backward()
+                scaler.step(optimiser)
+                scaler.update()
         train_loss, train_top1 = _loss_and_top1(torch.cat(step_logits), train.labels[order])
         if not math.isfinite(train_loss):
             raise _loss_error(epoch, step_logits, order, train.labels, recipe.batch)
         model.eval()
-        with torch.inference_mode():
-            logits = model(val.motion[:, 0], val.stills) + absent_mask
-        val_loss, val_top1 = _loss_and_top1(logits, val.labels)
-        row = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "train_top1": train_top1,
-            "val_loss": val_loss,
-            "val_top1": val_top1,
-        }
+        row = {"epoch": epoch, "train_loss": train_loss, "train_top1": train_top1}
+        if len(val.labels):
+            with torch.inference_mode():
+                logits = model(val.motion[:, 0], val.stills) + mask
+            row["val_loss"], row["val_top1"] = _loss_and_top1(logits, val.labels)
         best.offer(row)
         log(row)
     best.restore_into(model)
     model.eval()
     return best.row
+
+
+def absent_mask(model: Fusion, train: FusionData, val: FusionData) -> Tensor:
+    """Return what is added to logits (n, classes): minus infinity for classes without a clip in `train` or `val`."""
+    present = torch.cat([train.labels, val.labels]).unique()
+    return torch.full((model.config.classes,), -torch.inf).index_fill_(0, present, 0.0)
 
 
 def _loss_error(epoch: int, step_logits: list[Tensor], order: Tensor, labels: Tensor, batch: int) -> LossError:

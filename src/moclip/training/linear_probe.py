@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,27 +36,43 @@ class ProbeScore:
     loss: float
 
 
-def train_linear_probe(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> tuple[LinearProbe, ProbeScore]:
+def choose_linear_probe(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> tuple[LinearProbe, ProbeScore]:
     """Train a probe with each of the `STRENGTHS`, and return the one with the highest top-1 on `val`.
 
-    Of equal ones it is that with the lowest cross-entropy, then the strongest regularisation. The loss is the mean
-    cross-entropy plus strength / 2 times the squared weights (arXiv 2103.00020, appendix A.3, has the same classifier).
-    It is minimised on features less their mean, divided by the root of their mean squared length, so that a strength
-    means the same for every network. The weights returned are for the features as they are. Nothing is random.
+    Of equal ones it is that with the lowest cross-entropy, then the strongest regularisation.
     """
+    found = [
+        (probe, _score(probe, val, strength))
+        for strength, probe in zip(STRENGTHS, _train_path(train, classes, STRENGTHS), strict=True)
+    ]
+    return max(found, key=lambda one: (one[1].top1, -one[1].loss))
+
+
+def train_linear_probe(train: LabelledFeatures, classes: int, strength: float) -> LinearProbe:
+    """Train a probe with this strength of the regularisation.
+
+    The loss is the mean cross-entropy plus strength / 2 times the squared weights (arXiv 2103.00020, appendix A.3, has
+    the same classifier). It is minimised on features less their mean, divided by the root of their mean squared length,
+    so that a strength means the same for every network. The weights returned are for the features as they are. Nothing
+    is random.
+    """
+    return _train_path(train, classes, (strength,))[0]
+
+
+def _train_path(train: LabelledFeatures, classes: int, strengths: Sequence[float]) -> list[LinearProbe]:
+    """Return a probe per strength. Each training begins at the minimum of the last one, which is near."""
     mean = train.features.mean(axis=0, dtype=np.float64)
     centred = train.features - mean
     scale = float(np.sqrt(np.square(centred).sum(axis=1).mean())) or 1.0
     inputs, labels = torch.from_numpy(centred / scale), torch.from_numpy(train.labels)
     weight = torch.zeros(classes, inputs.shape[1], dtype=torch.float64)
     bias = torch.zeros(classes, dtype=torch.float64)
-    found = []
-    for strength in STRENGTHS:
-        weight, bias = _minimise(inputs, labels, weight, bias, strength)  # from the last minimum, which is near
+    probes = []
+    for strength in strengths:
+        weight, bias = _minimise(inputs, labels, weight, bias, strength)
         own = (weight / scale).numpy()
-        probe = LinearProbe(own.astype(np.float32), (bias.numpy() - own @ mean).astype(np.float32))
-        found.append((probe, _score(probe, val, strength)))
-    return max(found, key=lambda one: (one[1].top1, -one[1].loss))
+        probes.append(LinearProbe(own.astype(np.float32), (bias.numpy() - own @ mean).astype(np.float32)))
+    return probes
 
 
 def _minimise(inputs: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,167 @@
+"""Train the fusion head, and the same head on the still alone, as the group `fit` says.
+
+Without fit.refit and fit.folds: on train, with the best epoch and settings on val. With them: so for each fold, on the
+features of the MV-TSN that did not see the clips held out, then on train and val together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from moclip.data.fusion_data import FusionData
+from moclip.models.device import pick_device
+from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
+from moclip.models.linear_probe import LinearProbe
+from moclip.training.common import Log, Row, best_of_folds, mean_rows
+from moclip.training.fusion import FusionRecipe, train_fusion_head
+from moclip.training.validation_choice import choose_settings
+from pipeline import paths
+from pipeline.baselines import Heads, without_motion
+from pipeline.clip_tables import Fold
+from pipeline.console.progress import show_progress
+from pipeline.inputs import Inputs
+from pipeline.logits import compute_logits
+from pipeline.seeding import seed_everything
+from pipeline.training_log import live_log, loss_errors_name_clips
+from pipeline.training_recipe import recipe_from
+
+Prepare = Callable[[FusionData], FusionData]
+OpenLog = Callable[[int], AbstractContextManager[Log]]
+"""Opens a log for so many epochs."""
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head that is trained and in eval mode, the row of each epoch, and the top-1 with its chosen settings."""
+
+    head: Fusion
+    rows: list[Row]
+    top1: float | None = None
+
+
+@dataclass(frozen=True)
+class FittedHeads:
+    """The trained heads, and what heads that did not see them say of the clips held out.
+
+    rows : the index's rows of the clips held out, and `logits` each stream's logits of them, (clips, classes).
+    best : the row of the chosen epoch of fusion, the mean over the folds.
+    top1 : of fusion on the clips held out, with the chosen settings; None for a head without settings.
+    """
+
+    heads: Heads
+    rows: pd.DataFrame
+    logits: dict[str, np.ndarray]
+    best: Row
+    top1: float | None
+
+
+def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
+    """Train the heads. Raises LossError if a loss is NaN or infinite."""
+    refits, folds = inputs.clips.refits, inputs.clips.folds()
+    fused, still, held_out, logits = [], [], [], []
+    for number, fold in enumerate(folds, start=1):
+        part = f", fold {number} of {len(folds)}" if len(folds) > 1 else ""
+        log = _progress_only if part else _log_curves
+        fused.append(_fit_on_fold(inputs, number, fold, _unchanged, log(f"train_fusion{part}")))
+        still.append(
+            _fit_on_fold(inputs, number, fold, without_motion, _progress_only(f"train_fusion, still alone{part}"))
+        )
+        heads = Heads(fused[-1].head, still[-1].head, None if refits else motion_probe)
+        rows = inputs.fold_rows(fold)[1]
+        held_out.append(rows)
+        logits.append(compute_logits(inputs, heads, list(rows["id"]), inputs.fold_features(number)[0]))
+    if len(folds) > 1:
+        means = mean_rows([fitted.rows for fitted in fused])
+        with live_log(paths.TRAIN_FUSION_LOG, "train_fusion, mean", len(means)) as log_row:
+            for row in means:
+                log_row(row)
+    if refits:
+        heads = Heads(_fit_on_all(inputs, fused, _unchanged), _fit_on_all(inputs, still, without_motion), motion_probe)
+    found = [fitted.top1 for fitted in fused if fitted.top1 is not None]
+    return FittedHeads(
+        heads,
+        pd.concat(held_out, ignore_index=True),
+        {name: np.concatenate([part[name] for part in logits]) for name in logits[0]},
+        best_of_folds([fitted.rows for fitted in fused]),
+        float(np.mean(found)) if found else None,
+    )
+
+
+def _log_curves(label: str) -> OpenLog:
+    return lambda epochs: live_log(paths.TRAIN_FUSION_LOG, label, epochs)
+
+
+def _progress_only(label: str) -> OpenLog:
+    @contextmanager
+    def opened(epochs: int) -> Iterator[Log]:
+        with show_progress(label, epochs, "epoch") as advance:
+            yield lambda row: advance(1)
+
+    return opened
+
+
+def _fit_on_fold(inputs: Inputs, number: int, fold: Fold, prepare: Prepare, open_log: OpenLog) -> FittedHead:
+    """Train a head without the clips that a fold holds out."""
+    train, held_out = (prepare(data) for data in inputs.fold_data(number, fold))
+    head, recipe = _new_head(inputs, train), _recipe(inputs)
+    rows: list[Row] = []
+    if not head.trains:
+        choose_settings(head, train, held_out, pick_device())
+
+    with loss_errors_name_clips(inputs.fold_rows(fold)[0]), open_log(recipe.epochs if head.trains else 1) as log:
+
+        def keep(row: Row) -> None:
+            rows.append(row)
+            log(row)
+
+        train_fusion_head(head, train, held_out, recipe, pick_device(), keep)
+    top1 = choose_settings(head, train, held_out, pick_device())
+    return FittedHead(head.cpu(), rows, top1)
+
+
+def _fit_on_all(inputs: Inputs, folds: Sequence[FittedHead], prepare: Prepare) -> Fusion:
+    """Train a head on train and val, for the epochs and with the mean of the settings that the folds chose."""
+    train = prepare(inputs.final_data())
+    head = _new_head(inputs, train)
+    epochs = int(best_of_folds([fitted.rows for fitted in folds])["epoch"]) + 1
+    with (
+        loss_errors_name_clips(inputs.fused_rows(*inputs.clips.final_splits)),
+        _progress_only("train_fusion, all clips")(epochs) as log,
+    ):
+        train_fusion_head(head, train, train[:0], replace(_recipe(inputs), epochs=epochs), pick_device(), log)
+    chosen = [fitted.head.settings for fitted in folds]
+    head.settings = {name: float(np.mean([settings[name] for settings in chosen])) for name in chosen[0]}
+    return head.cpu()
+
+
+def _recipe(inputs: Inputs) -> FusionRecipe:
+    return recipe_from(FusionRecipe, inputs.params.fusion, seed=inputs.params.seed)
+
+
+def _unchanged(data: FusionData) -> FusionData:
+    return data
+
+
+def _new_head(inputs: Inputs, train: FusionData) -> Fusion:
+    """Return a head that is not trained, for features as in `train`. The same seed gives the same weights."""
+    seed_everything(inputs.params.seed)
+    params, fusion = inputs.params, inputs.params.fusion
+    config = FusionConfig(
+        motion=train.motion.shape[-1],
+        picture=train.stills.shape[-1],
+        hidden=fusion.hidden,
+        classes=len(inputs.clips.classes),
+        dropout=fusion.dropout,
+        pooling=fusion.pooling,
+        frames=train.stills.shape[1],
+    )
+    text, temperature = inputs.text_features()
+    blend = params.dataset.shots is not False if fusion.blend == "few_shot" else fusion.blend
+    options = fusion.model_dump() | {"blend": blend}
+    return build_head(fusion.head, config, HeadInputs(torch.from_numpy(text), temperature, train, options))

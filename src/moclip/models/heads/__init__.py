@@ -1,0 +1,1 @@
+"""The fusion heads, one per file. `registry` lists them; `base` has what they share."""

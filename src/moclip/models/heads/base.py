@@ -1,0 +1,155 @@
+"""What the fusion heads share: configuration, hidden layer, saving, and settings that are chosen on validation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moclip.data.fusion_data import FusionData
+from moclip.models.heads.pooling import POOLINGS
+from moclip.models.weights import PROVENANCE, save_weights
+
+SETTINGS = "settings"
+"""Key of a saved head's configuration: the settings that were chosen on validation."""
+
+Settings = dict[str, float]
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """`motion` and `picture` are the widths of the features; `pooling` of the `frames` stills is one of `POOLINGS`.
+
+    `temperatures` calibrate the logits of each stream (moclip/evaluation/calibration.py). The head itself does not
+    depend on them.
+    """
+
+    motion: int
+    picture: int
+    hidden: int
+    classes: int
+    dropout: float
+    pooling: str = "mean"
+    frames: int = 1
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What a new head can be made from.
+
+    text : the classes' text features, (classes, picture) of unit length.
+    temperature : CLIP's.
+    train : the cached features of the training clips.
+    options : the keys of the group `fusion` of params.yaml.
+    """
+
+    text: Tensor
+    temperature: float
+    train: FusionData
+    options: Mapping[str, Any]
+
+
+class Choice(NamedTuple):
+    """Settings that a head can use, and its logits (n, classes) under them. A lower `level` is more cautious."""
+
+    level: float
+    settings: Settings
+    logits: Tensor
+
+
+class Dropout(nn.Module):
+    """nn.Dropout with uniform random numbers; the Bernoulli ones of nn take a sixth of a training step on a CPU."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return values
+        kept = torch.rand_like(values) >= self.rate
+        return values * kept.to(values.dtype).div_(1 - self.rate)
+
+
+class Fusion(nn.Module, ABC):
+    """A head: motion features (B, motion) and stills (B, K, picture) of unit length -> logits (B, classes).
+
+    `settings` are numbers that are not trained but chosen on validation among those of `choices`.
+    """
+
+    kind: str
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.settings: Settings = {}
+        self.pooling = POOLINGS[config.pooling](config)
+
+    @classmethod
+    @abstractmethod
+    def create(cls, config: FusionConfig, inputs: HeadInputs) -> Self:
+        """Make a head that is not trained yet."""
+
+    @classmethod
+    def restore(cls, config: FusionConfig, tensors: Mapping[str, Tensor]) -> Self:
+        """Make a head that can load saved `tensors`."""
+        return cls(config)
+
+    @abstractmethod
+    def score(self, motion: Tensor, picture: Tensor) -> Tensor:
+        """Compute logits (B, classes) from motion features and pooled stills, (B, picture) of unit length."""
+
+    def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
+        return self.score(motion, self.pooling(motion, stills))
+
+    def score_texts(self, motion: Tensor, stills: Tensor, text: Tensor) -> Tensor | None:
+        """Compute the logits (B, C) of other classes from their text features (C, picture); None if it cannot."""
+        return None
+
+    def choices(self, motion: Tensor, stills: Tensor) -> Iterator[Choice]:
+        """Yield the settings to choose from, with the logits of clips. The first gives zero-shot CLIP's order."""
+        yield from ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the head has weights to train."""
+        return any(weight.requires_grad for weight in self.parameters())
+
+    def calibrate(self, temperatures: Mapping[str, float]) -> None:
+        """Keep the temperature of each stream, to be saved with the head."""
+        self.config = replace(self.config, temperatures=dict(temperatures))
+
+    def temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 if the head holds none."""
+        return self.config.temperatures.get(stream, 1.0)
+
+    def save(self, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write weights, configuration, settings, and what the head was trained with."""
+        config = {"kind": self.kind, **asdict(self.config)}
+        settings = {SETTINGS: self.settings} if self.settings else {}
+        save_weights(path, self.state_dict(), config | settings | ({PROVENANCE: provenance} if provenance else {}))
+
+
+class HiddenFusion(Fusion):
+    """A head with a hidden layer on both features."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__(config)
+        self.hidden = nn.Linear(config.motion + config.picture, config.hidden)
+        self.dropout = Dropout(config.dropout)
+
+    def hidden_activations(self, motion: Tensor, picture: Tensor) -> Tensor:
+        """Compute the hidden layer, (B, hidden)."""
+        return self.dropout(torch.relu(self.hidden(torch.cat([motion, picture], dim=1))))
+
+
+def zero_shot_logits(stills: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """Compute zero-shot CLIP's logits (B, classes) from stills (B, K, picture) and text (classes, picture)."""
+    return temperature * functional.normalize(stills.sum(1), dim=-1) @ text.T
