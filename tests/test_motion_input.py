@@ -208,8 +208,8 @@ def test_views_are_stabilised_before_they_are_cropped() -> None:
 
 
 def test_per_second_a_frame_rate_does_not_change_the_fields(tmp_path: Path) -> None:
-    slow = encode(tmp_path / "slow.avi", moving_texture(8, (64, 80), (8.0, 0.0), seed=1), fps=15)
-    fast = encode(tmp_path / "fast.avi", moving_texture(8, (64, 80), (2.0, 0.0), seed=1), fps=60)
+    slow = encode(tmp_path / "slow.avi", moving_texture(8, (64, 80), (4.0, 0.0), seed=1), fps=15)
+    fast = encode(tmp_path / "fast.avi", moving_texture(8, (64, 80), (1.0, 0.0), seed=1), fps=60)
     found = {}
     for per in ("frame", "second"):
         reader, _ = extracted([slow, fast], tmp_path / per, per=per)
@@ -220,9 +220,9 @@ def test_per_second_a_frame_rate_does_not_change_the_fields(tmp_path: Path) -> N
     assert found["second"][0] == pytest.approx(found["frame"][0] / 2, abs=2)
 
 
-def test_a_clip_without_a_frame_rate_is_refused_per_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = encode(tmp_path / "a.avi", moving_texture(4, (64, 80)), fps=2000)
-    with pytest.raises(VideoError, match=r"2000 frames a second(?s:.*)mv\.per"):
+def test_a_clip_without_a_sensible_frame_rate_is_refused_per_second(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", moving_texture(4, (64, 80)), "libx264", fps=1200)
+    with pytest.raises(VideoError, match=r"1200 frames a second(?s:.*)mv\.per"):
         clip_of(path, 20.0, "second")
     assert clip_of(path, 20.0, "frame") == 20.0
 

@@ -1,0 +1,111 @@
+"""`fit.refit`, `fit.folds`, and the keys of MV-TSN's input, through the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from moclip.data.crops import crop_and_resize, protocol_crops
+from moclip.data.sampling import neighbours, segment_frames
+from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.weights import read_config
+from moclip.store.reader import FieldReader
+from tests.conftest import run
+
+INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip": "auto", "mv.per": "second"}
+
+
+@pytest.fixture
+def in_project(project: Path) -> Path:
+    """A finished project that is the working folder."""
+    before = Path.cwd()
+    os.chdir(project)
+    yield project
+    os.chdir(before)
+
+
+@pytest.mark.slow
+def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_project: Path) -> None:
+    settings = {"fit.folds": 2, **INPUT}
+    done = run(
+        "dvc",
+        "exp",
+        "run",
+        *(part for key, value in settings.items() for part in ("-S", f"{key}={value}")),
+        cwd=in_project,
+    )
+    index = pd.read_parquet("data/index.parquet")
+    fitted = index[index["split"].isin(("train", "val")) & (index["status"] == "ok")]
+    assert f"train_mv: test_resnet, {len(fitted)} clips in 2 folds, then all" in done.stdout
+    assert f"{len(fitted)} clips; best epoch" in done.stdout
+    validation = pd.read_parquet("data/validation.parquet")
+    assert sorted(validation["id"]) == sorted(fitted["id"])
+    _check_held_out_logits(validation)
+    _check_predict_reads_as_the_pipeline(in_project)
+    run("moclip", "export", "bundle", "--onnx", cwd=in_project)
+    printed = run("moclip", "metrics", cwd=in_project).stdout
+    assert "fusion" in printed
+
+
+def _check_held_out_logits(validation: pd.DataFrame) -> None:
+    """The logits of clips held out are those of the network that did not see them, computed plainly."""
+    reader = FieldReader("data/features/mv.zarr", "data/features/mv.parquet")
+    groups = {}
+    for number in (1, 2):
+        model = load_mv_tsn(Path(f"data/models/folds/mv_tsn_{number}.safetensors"))
+        for row in validation.itertuples():
+            with torch.inference_mode():
+                groups.setdefault(row.id, []).append(_plain_logits(model, reader, row.id))
+    chosen = []
+    for row in validation.itertuples():
+        gaps = [float(np.abs(found - row.mv_tsn).max()) for found in groups[row.id]]
+        assert min(gaps) < 1e-3
+        chosen.append(int(np.argmin(gaps)))
+    sources = validation["id"].str.extract(r"(\w+)/.*_(g\d+)_").agg("/".join, axis=1)
+    assert set(chosen) == {0, 1}
+    assert (pd.Series(chosen).groupby(sources).nunique() == 1).all(), "a source is held out as a whole"
+
+
+def _plain_logits(model: object, reader: FieldReader, name: str) -> np.ndarray:
+    fields, types = reader.read_video(name), reader.frame_types(name)
+    has_vectors = types == ord("P")
+    latest = np.maximum.accumulate(np.where(has_vectors, np.arange(len(types)), -1))
+    shown = np.where(latest < 0, has_vectors.argmax(), latest)
+    lengths = np.array([len(types)])
+    frames = neighbours(segment_frames(lengths, 3), lengths, 2)[0]
+    stacked = torch.from_numpy(fields[shown[frames]].reshape(3, 4, *reader.grid))
+    views = crop_and_resize(stacked, protocol_crops(reader.grid, 0.875, 1), 32, "affine")
+    return model(views[None])[0].numpy()  # type: ignore[operator]
+
+
+def _check_predict_reads_as_the_pipeline(project: Path) -> None:
+    predictions = pd.read_parquet("data/predictions.parquet")
+    temperature = read_config(Path("data/models/fusion.safetensors"), "")["temperatures"]["mv_tsn"]
+    clip = next((project / "data/demo/videos").rglob(f"{Path(predictions['id'][0]).name}*"))
+    found = json.loads(run("moclip", "predict", "--json", "--top", "99", clip, cwd=project).stdout)[0]["mv_tsn"]
+    expected = torch.softmax(torch.from_numpy(np.array(predictions["mv_tsn"][0])) / temperature, 0).numpy()
+    assert [answer["probability"] for answer in found] == pytest.approx(sorted(expected, reverse=True), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_refit_trains_again_on_train_and_val_for_the_epochs_that_val_chose(in_project: Path) -> None:
+    chosen = run("python", "-m", "stages.train_mv", "--tsn-epochs", "4", cwd=in_project).stdout
+    first = Path("data/models/mv_tsn.safetensors").read_bytes()
+    again = run("python", "-m", "stages.train_mv", "--tsn-epochs", "4", "--fit-refit", "true", cwd=in_project).stdout
+    assert "to choose the epoch on, then all" in again
+    assert chosen.splitlines()[-1] == again.splitlines()[-1], "the same epoch and the same top-1"
+    selected, final = (
+        load_mv_tsn(Path(path)).state_dict()
+        for path in ("data/models/folds/mv_tsn_1.safetensors", "data/models/mv_tsn.safetensors")
+    )
+    Path("first.safetensors").write_bytes(first)
+    before = load_mv_tsn(Path("first.safetensors")).state_dict()
+    assert all(torch.equal(before[name], selected[name]) for name in before), "what chose the epoch is kept"
+    assert not all(torch.equal(before[name], final[name]) for name in before)
+    assert not list(Path("data/work").glob("*.safetensors"))
