@@ -141,7 +141,8 @@ def _fit_on_all(inputs: Inputs, folds: Sequence[FittedHead], prepare: Prepare) -
 
 
 def _recipe(inputs: Inputs) -> FusionRecipe:
-    return recipe_from(FusionRecipe, inputs.params.fusion, seed=inputs.params.seed)
+    params = inputs.params
+    return recipe_from(FusionRecipe, params.fusion, seed=params.seed, balance=params.dataset.balance)
 
 
 def _unchanged(data: FusionData) -> FusionData:

@@ -73,6 +73,10 @@ class Dataset(Group):
         default=[0, 1, 2], min_length=1, description="seeds that `moclip sweep` repeats each run with"
     )
     base_to_new: Flag = Field(default=False, description="train on the first half of the classes, score both halves")
+    balance: Literal["none", "loss", "sampler"] = Field(
+        default="none",
+        description="for classes of unequal size; loss: rare classes weigh more; sampler: are drawn more often",
+    )
     phrases: Text = Field(
         default=NO_FILE, description=f"JSON file class -> phrases for the prompts; {NO_FILE}: class names"
     )

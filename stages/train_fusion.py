@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @stage(
     "seed",
+    "dataset.balance",
     "dataset.shots",
     "dataset.base_to_new",
     "fit.folds",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from moclip.data.balance import class_weights, draw_order
 from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
@@ -24,6 +25,7 @@ class FusionRecipe:
     batch: int
     seed: int
     precision: str = "fp32"
+    balance: str = "none"  # of the classes: "loss", "sampler"
 
 
 def train_fusion_head(
@@ -37,6 +39,9 @@ def train_fusion_head(
     """
     model.to(device)
     mask = absent_mask(model, train, val).to(device)
+    labels, weights = train.labels.numpy(), None
+    if recipe.balance == "loss":
+        weights = torch.from_numpy(class_weights(labels, model.config.classes)).to(device)
     train, val = train.to(device), val.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
@@ -45,7 +50,7 @@ def train_fusion_head(
     pooled = None if model.pooling.learns else model.pooling(train.motion, train.stills)  # the same in every step
     for epoch in range(recipe.epochs if model.trains else 1):
         generator = epoch_generator(recipe.seed, epoch)
-        order = torch.from_numpy(generator.permutation(len(train.labels))).to(device)
+        order = torch.from_numpy(draw_order(labels, recipe.balance, generator)).to(device)
         view = torch.from_numpy(generator.integers(train.motion.shape[1], size=len(train.labels))).to(device)
         model.train()
         step_logits = []
@@ -57,7 +62,7 @@ def train_fusion_head(
             step_logits.append(logits.detach())
             if model.trains:
                 optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
-                scaler.scale(functional.cross_entropy(logits, train.labels[rows])).backward()
+                scaler.scale(functional.cross_entropy(logits, train.labels[rows], weights)).backward()
                 scaler.step(optimiser)
                 scaler.update()
         train_loss, train_top1 = _loss_and_top1(torch.cat(step_logits), train.labels[order])

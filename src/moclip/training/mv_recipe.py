@@ -36,6 +36,7 @@ class MvTsnRecipe:
     label_smoothing: float = 0.0
     ema: float = 0.0  # decay of the average of the weights; 0: no average
     min_steps: int = 0  # least number of optimiser steps in the whole training
+    balance: str = "none"  # of the classes: "loss", "sampler"
     stop_after: int = 0  # epochs to train, where a run without validation clips shall end earlier; 0: all
     mirror_labels: tuple[int, ...] = ()  # the label of a mirrored clip, by its label; (): it keeps its label
 

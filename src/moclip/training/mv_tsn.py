@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional
 
+from moclip.data.balance import class_weights, draw_order
 from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
@@ -75,6 +76,10 @@ class MvTsnTraining:
         self.optimiser.step()  # changes nothing; without it PyTorch warns if float16 skips the first real step
         self.dtype = autocast_type(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.weights: Tensor | None = None  # of the classes, in the loss
+        if recipe.balance == "loss":
+            weights = class_weights(data.train.labels, len(model.config.classes))
+            self.weights = torch.from_numpy(weights).to(self.device)
         self.best = BestEpoch(self.scored)
         self.history: list[dict[str, float]] = []
 
@@ -124,11 +129,12 @@ class MvTsnTraining:
         return loss / shown, correct / shown
 
     def _draw_batches(self, generator: np.random.Generator) -> list[np.ndarray]:
-        """Draw the batches of an epoch: rows of the training clips. A pass over the clips holds each of them once."""
+        """Draw the batches of an epoch: rows of the training clips, a pass over them after another (`draw_order`)."""
         count = len(self.data.train)
         slices = slice_batches(count, self.recipe.batch, 2 * self.world.size)
         steps = steps_per_epoch(self.recipe, len(slices))
-        orders = [generator.permutation(count) for _ in range(0, steps, len(slices))]
+        labels, balance = self.data.train.labels, self.recipe.balance
+        orders = [draw_order(labels, balance, generator) for _ in range(0, steps, len(slices))]
         return [order[rows] for order in orders for rows in slices][:steps]
 
     def _advance_schedules(self, steps: int = 1) -> None:
@@ -149,7 +155,7 @@ class MvTsnTraining:
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
                 logits = self.forward(views[part])
             loss = functional.cross_entropy(
-                logits.float(), labels[part], reduction="sum", label_smoothing=self.recipe.label_smoothing
+                logits.float(), labels[part], self.weights, reduction="sum", label_smoothing=self.recipe.label_smoothing
             )
             self.scaler.scale(loss / clips).backward()
             loss_sum += loss.item()

@@ -1,0 +1,30 @@
+"""Train on classes of unequal size (`dataset.balance`): weights for the loss, or clips drawn evenly by class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BALANCES = ("none", "loss", "sampler")
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return a weight per class, (classes,) float32, inverse to its number of clips; over the clips their mean is 1.
+
+    `labels` is (n,) int. A class without clips has weight 1.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = max(1, np.count_nonzero(counts))
+    return np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 1).astype(np.float32)
+
+
+def draw_order(labels: np.ndarray, balance: str, generator: np.random.Generator) -> np.ndarray:
+    """Return the rows of a pass over n clips with `labels` (n,), in random order: (n,) int64.
+
+    Each clip is there once. With `balance` "sampler", n clips are drawn with replacement, all classes equally often on
+    average.
+    """
+    count = len(labels)
+    if balance != "sampler":
+        return generator.permutation(count)
+    weights = class_weights(labels, int(labels.max()) + 1)[labels].astype(np.float64)
+    return generator.choice(count, size=count, p=weights / weights.sum())
