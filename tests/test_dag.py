@@ -18,6 +18,8 @@ import pytest
 import zarr
 
 from moclip.data.selection import few_shot, usable_clips
+from moclip.evaluation.calibration import fit_temperature
+from moclip.store.features import Features
 from tests.conftest import run, set_keys
 
 STAGES = [
@@ -245,6 +247,10 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
     scores = json.loads((project / "metrics/mv_image.json").read_text())
     cost = json.loads((project / "metrics/cost.json").read_text())
     assert (scores["n"], scores["protocol"]) == (12, "3x1")
+    validation = pd.read_parquet(project / "data/validation.parquet")
+    logits = Features(project / "data/baselines/image_logits", "embed_image").rows("logits", list(validation["id"]))
+    expected = fit_temperature(logits, validation["label"].to_numpy())
+    assert scores["temperature"] == pytest.approx(expected, abs=1e-4), "of the validation clips"
     assert cost["multiply_adds_m"]["video"]["mv_image"] == pytest.approx(
         3 * cost["multiply_adds_m"]["image_segment"], rel=1e-3
     )
