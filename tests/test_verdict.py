@@ -23,6 +23,7 @@ from moclip.evaluation.verdict import (
     unbalanced_sentence,
     verdict_sentences,
 )
+from moclip.training import linear_probe
 from moclip.training.linear_probe import STRENGTHS, LabelledFeatures, choose_linear_probe
 from pipeline.console.output import STREAM_LABELS
 from tests.conftest import run
@@ -203,7 +204,16 @@ def test_the_probe_minimises_the_loss_that_it_says() -> None:
         assert loss(weight + noise, bias - (noise @ torch.from_numpy(train.features).double().mean(0))) > reached
 
 
-def test_the_probe_takes_the_strength_that_is_best_on_the_validation_clips() -> None:
+def test_the_probe_takes_the_strength_that_is_best_on_the_validation_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, val = clouds(30, 0.5, 0), clouds(300, 0.5, 1)
+    _, best = choose_linear_probe(few, val, 3)
+    alone = []
+    for strength in STRENGTHS:
+        monkeypatch.setattr(linear_probe, "STRENGTHS", (strength,))
+        alone.append(choose_linear_probe(few, val, 3)[1].top1)
+    monkeypatch.undo()
+    assert best.top1 == pytest.approx(max(alone), abs=0.005)
+    assert min(alone) < max(alone) - 0.05
     noise = LabelledFeatures(np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32), np.arange(60) % 3)
     none = LabelledFeatures(np.zeros((9, 40), np.float32), np.arange(9) % 3)
     _, score = choose_linear_probe(noise, none, 3)

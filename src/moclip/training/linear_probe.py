@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from moclip.models.linear_probe import LinearProbe
 
-STRENGTHS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Strengths of the regularisation to choose from, from strong to weak."""
 
 ITERATIONS = 200
