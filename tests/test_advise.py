@@ -235,8 +235,8 @@ def test_index_prints_a_few_findings_and_names_the_command() -> None:
     table.loc[table["class"] == "dip", "split"] = "none"
     table.loc[::2, ["fps", "codec", "w", "gop"]] = [50.0, "h264", 1280, 1]
     notes = list(index_notes(table, True))
-    assert [note.partition(":")[0] for note in notes[:4]] == ["classes", "classes", "classes", "test clips"]
-    assert notes[4:] == ["what to do about these and 4 more: moclip advise"]
+    assert [note.partition(":")[0] for note in notes[:4]] == ["classes", "classes", "test clips", "motion vectors"]
+    assert notes[4:] == ["what to do about these and 3 more: moclip advise"]
 
 
 def test_mirror_images_are_told_only_where_clips_are_mirrored() -> None:

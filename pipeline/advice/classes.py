@@ -120,7 +120,8 @@ def _commonest_text(counts: pd.Series) -> str:
 def mirror_findings(classes: Sequence[str], params: Params) -> list[Finding]:
     """Return findings on classes whose mirrored clips show another class, where clips are mirrored."""
     pairs, unpaired = mirror_pairs(classes), unpaired_sides(classes)
-    mirrored, remedies = [], []
+    mirrored: list[str] = []
+    remedies: list[str] = []
     if params.tsn.flip is True:
         mirrored.append("tsn.flip mirrors half of the training clips")
         remedies.append("tsn.flip: auto" if pairs and "auto" in describe("tsn.flip")[1] else "tsn.flip: false")
