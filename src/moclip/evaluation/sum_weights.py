@@ -14,15 +14,16 @@ MOTION_WEIGHTS = tuple(number / 10 for number in range(11))
 def choose_sum_weights(zero_shot: np.ndarray, mv_tsn: np.ndarray, labels: np.ndarray) -> SumWeights:
     """Choose the weights from logits (n, classes) of both streams, and labels (n,).
 
-    The temperatures are those that calibrate each stream. The weight of the motion is then chosen by `most_cautious`;
-    at 0 the sum is zero-shot CLIP.
+    The temperatures are 1, or those that calibrate each stream: calibrated probabilities do not always make the better
+    sum, because the sharper stream then prevails. `most_cautious` chooses; with no weight of the motion, the sum is
+    zero-shot CLIP.
     """
-    still, motion = (fit_temperature(logits, labels) for logits in (zero_shot, mv_tsn))
-    candidates = [SumWeights(weight, still, motion) for weight in MOTION_WEIGHTS]
+    calibrated = fit_temperature(zero_shot, labels), fit_temperature(mv_tsn, labels)
+    candidates = [SumWeights(weight, *both) for weight in MOTION_WEIGHTS for both in ((1.0, 1.0), calibrated)]
     sums = [score_sum(zero_shot, mv_tsn, weights) for weights in candidates]
     losses = np.stack([_losses(logits, labels) for logits in sums])
     right = np.stack([logits.argmax(axis=1) == labels for logits in sums])
-    return candidates[most_cautious(MOTION_WEIGHTS, losses, right)]
+    return candidates[most_cautious([weights.motion for weights in candidates], losses, right)]
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
