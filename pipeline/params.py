@@ -236,6 +236,7 @@ class Tsn(Group):
     flip: Literal["auto", True, False] = Field(
         default=True,
         description="mirror half of the training clips; auto: where classes allow it, and TurnLeft becomes TurnRight",
+        json_schema_extra={"allowed": "auto | true | false"},
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="autocast type in training; auto: bf16 or fp16 on a GPU, fp32 on a CPU"

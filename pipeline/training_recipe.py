@@ -69,9 +69,9 @@ def training_recipe(params: Params, segments: int, mirroring: Mirroring) -> MvTs
 
     lr_mult = {f"lr_mult_{part}": factor for part, factor in params.tsn.lr_mult}
     others = {"segments": segments, "test_crop": params.evaluate.crop, "seed": params.seed, "stop_after": 0}
-    others["balance"] = params.dataset.balance
+    balance = params.dataset.balance
     mirrored = {"flip": mirroring.flip, "mirror_labels": mirroring.labels}
-    return recipe_from(MvTsnRecipe, params.tsn, **lr_mult, **others, **mirrored)
+    return recipe_from(MvTsnRecipe, params.tsn, **lr_mult, **others, **mirrored, balance=balance)
 
 
 def run_fingerprint(

@@ -37,7 +37,16 @@ def healthy() -> pd.DataFrame:
             rows.append({"id": clip, "path": clip, "class": name, "label": label, "split": split})
     table = pd.DataFrame(rows)
     table["group"] = table["path"].str.extract(r"(g\d\d)")[0]
-    same = {"codec": "mpeg4", "w": 320, "h": 240, "fps": 25.0, "frames": 60, "gop": 12, "has_b": False, "bytes": 1000}
+    same: dict[str, Any] = {
+        "codec": "mpeg4",
+        "w": 320,
+        "h": 240,
+        "fps": 25.0,
+        "frames": 60,
+        "gop": 12,
+        "has_b": False,
+        "bytes": 1000,
+    }
     return table.assign(**same, status="ok", reason="", md5=table["id"], damage="", seekable=True)
 
 
@@ -233,7 +242,9 @@ def test_clips_whose_names_have_no_source_are_told_where_there_are_no_lists() ->
 def test_index_prints_a_few_findings_and_names_the_command() -> None:
     table = healthy()
     table.loc[table["class"] == "dip", "split"] = "none"
-    table.loc[::2, ["fps", "codec", "w", "gop"]] = [50.0, "h264", 1280, 1]
+    changed = table.index[::2]
+    for column, value in {"fps": 50.0, "codec": "h264", "w": 1280, "gop": 1}.items():
+        table.loc[changed, column] = value
     notes = list(index_notes(table, True))
     assert [note.partition(":")[0] for note in notes[:4]] == ["classes", "classes", "test clips", "motion vectors"]
     assert notes[4:] == ["what to do about these and 3 more: moclip advise"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 
 from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.data.sampling import neighbours, segment_frames
-from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.mv_tsn import MvTsn, load_mv_tsn
 from moclip.models.weights import read_config
 from moclip.store.reader import FieldReader
 from tests.conftest import run
@@ -22,7 +23,7 @@ INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip"
 
 
 @pytest.fixture
-def in_project(project: Path) -> Path:
+def in_project(project: Path) -> Iterator[Path]:
     """A finished project that is the working folder."""
     before = Path.cwd()
     os.chdir(project)
@@ -56,15 +57,15 @@ def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_pr
 def _check_held_out_logits(validation: pd.DataFrame) -> None:
     """The logits of clips held out are those of the network that did not see them, computed plainly."""
     reader = FieldReader("data/features/mv.zarr", "data/features/mv.parquet")
-    groups = {}
+    groups: dict[str, list[np.ndarray]] = {}
     for number in (1, 2):
         model = load_mv_tsn(Path(f"data/models/folds/mv_tsn_{number}.safetensors"))
         for row in validation.itertuples():
             with torch.inference_mode():
-                groups.setdefault(row.id, []).append(_plain_logits(model, reader, row.id))
+                groups.setdefault(str(row.id), []).append(_plain_logits(model, reader, str(row.id)))
     chosen = []
     for row in validation.itertuples():
-        gaps = [float(np.abs(found - row.mv_tsn).max()) for found in groups[row.id]]
+        gaps = [float(np.abs(found - row.mv_tsn).max()) for found in groups[str(row.id)]]
         assert min(gaps) < 1e-3
         chosen.append(int(np.argmin(gaps)))
     sources = validation["id"].str.extract(r"(\w+)/.*_(g\d+)_").agg("/".join, axis=1)
@@ -72,7 +73,7 @@ def _check_held_out_logits(validation: pd.DataFrame) -> None:
     assert (pd.Series(chosen).groupby(sources).nunique() == 1).all(), "a source is held out as a whole"
 
 
-def _plain_logits(model: object, reader: FieldReader, name: str) -> np.ndarray:
+def _plain_logits(model: MvTsn, reader: FieldReader, name: str) -> np.ndarray:
     fields, types = reader.read_video(name), reader.frame_types(name)
     has_vectors = types == ord("P")
     latest = np.maximum.accumulate(np.where(has_vectors, np.arange(len(types)), -1))
@@ -81,7 +82,7 @@ def _plain_logits(model: object, reader: FieldReader, name: str) -> np.ndarray:
     frames = neighbours(segment_frames(lengths, 3), lengths, 2)[0]
     stacked = torch.from_numpy(fields[shown[frames]].reshape(3, 4, *reader.grid))
     views = crop_and_resize(stacked, protocol_crops(reader.grid, 0.875, 1), 32, "affine")
-    return model(views[None])[0].numpy()  # type: ignore[operator]
+    return np.asarray(model(views[None])[0])
 
 
 def _check_predict_reads_as_the_pipeline(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def _short_clips(usable: pd.DataFrame, params: Params) -> Iterator[Finding]:
 def _long_clips(usable: pd.DataFrame) -> Iterator[Finding]:
     seconds = usable["frames"] / usable["fps"].where(usable["fps"] > 0)
     if len(long := usable[seconds > LONG_SECONDS]):
-        longest = seconds.idxmax()
+        longest: Any = seconds.idxmax()
         yield Finding(
             "length",
             f"longer than {LONG_SECONDS:.0f} s: {len(long)} of {len(usable)} clips; the longest, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def advise(
     """
     findings, not_checked = _check_all(params)
     if as_json:
-        content = {"findings": findings, "not_checked": not_checked}
+        content: dict[str, list[Any]] = {"findings": findings, "not_checked": not_checked}
         print(json.dumps(rounded({name: [asdict(one) for one in ones] for name, ones in content.items()}), indent=2))
         return
     lines = [f"{finding.about}: {finding.found}\n  {finding.advice}" for finding in findings]
