@@ -243,7 +243,8 @@ def test_index_prints_a_few_findings_and_names_the_command() -> None:
     table = healthy()
     table.loc[table["class"] == "dip", "split"] = "none"
     changed = table.index[::2]
-    for column, value in {"fps": 50.0, "codec": "h264", "w": 1280, "gop": 1}.items():
+    changes: dict[str, Any] = {"fps": 50.0, "codec": "h264", "w": 1280, "gop": 1}
+    for column, value in changes.items():
         table.loc[changed, column] = value
     notes = list(index_notes(table, True))
     assert [note.partition(":")[0] for note in notes[:4]] == ["classes", "classes", "test clips", "motion vectors"]
