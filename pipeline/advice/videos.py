@@ -80,11 +80,11 @@ def _short_clips(usable: pd.DataFrame, params: Params) -> Iterator[Finding]:
 def _long_clips(usable: pd.DataFrame) -> Iterator[Finding]:
     seconds = usable["frames"] / usable["fps"].where(usable["fps"] > 0)
     if len(long := usable[seconds > LONG_SECONDS]):
-        longest: Any = seconds.idxmax()
+        longest = int(seconds.argmax())
         yield Finding(
             "length",
             f"longer than {LONG_SECONDS:.0f} s: {len(long)} of {len(usable)} clips; the longest, "
-            f"{usable['id'][longest]}, has {seconds[longest]:.0f} s",
+            f"{usable['id'].iloc[longest]}, has {seconds.iloc[longest]:.0f} s",
             "cut them to the action, or raise tsn.segments and evaluate.protocol: few frames of a clip are looked at",
             {"clips": long["id"].to_list()},
         )
