@@ -162,7 +162,7 @@ def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
         for name, score in streams.items()
         if "temperature" in score
     ]
-    print_note(f"calibration error: {', '.join(errors)}")
+    print_note(f"calibration error: {'; '.join(errors)}")
 
 
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:
