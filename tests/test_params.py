@@ -31,7 +31,7 @@ def raw() -> dict[str, Any]:
         ("tsn.epochs", "3", ["tsn.epochs = '3'", "a whole number"]),
         ("tsn.epochs", True, ["tsn.epochs = True", "a whole number"]),
         ("tsn.lr", True, ["tsn.lr = ", "True", "a number"]),
-        ("tsn.flip", "yes!", ["tsn.flip = 'yes!'", "true or false"]),
+        ("tsn.compile", "yes!", ["tsn.compile = 'yes!'", "true or false"]),
         ("tsn.crops", [1, 2], ["tsn.crops.1 = 2", "> 0", "<= 1"]),
         ("mv.canvas", [240, 321], ["mv", "multiples of mv.cell = 8"]),
         ("mv.accumulate", True, ["mv.accumulate = True", "false | grid"]),

@@ -157,7 +157,7 @@ def test_a_shell_completes_a_stages_options_without_loading_torch(shell: str, tm
     ("line", "offered"),
     [
         ("moclip train_f", {"train_fusion"}),
-        ("moclip train_fusion --fusion-head ", {"concat", "text"}),
+        ("moclip train_fusion --fusion-head ", {"concat", "text", "cache"}),
         ("moclip predict --bun", {"--bundle"}),
         ("moclip timing --cli", {"--clips", "--clip-model", "--clip-frames", "--clip-choice", "--clip-revision"}),
         ("moclip use u", {"ucf101"}),
