@@ -49,7 +49,8 @@ class FittedHead:
 class FittedHeads:
     """The trained heads, and what heads that did not see them say of the clips held out.
 
-    rows : the index's rows of the clips held out, and `logits` each stream's logits of them, (clips, classes).
+    rows : the index's rows of the clips held out, with their `fold`, from 1.
+    logits : each stream's logits of them, (clips, classes).
     best : the row of the chosen epoch of fusion, the mean over the folds.
     top1 : of fusion on the clips held out, with the chosen settings; None for a head without settings.
     """
@@ -74,7 +75,7 @@ def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
         )
         heads = Heads(fused[-1].head, still[-1].head, None if refits else motion_probe)
         rows = inputs.fold_rows(fold)[1]
-        held_out.append(rows)
+        held_out.append(rows.assign(fold=number))
         logits.append(compute_logits(inputs, heads, list(rows["id"]), inputs.fold_features(number)[0]))
     if len(folds) > 1:
         means = mean_rows([fitted.rows for fitted in fused])

@@ -74,8 +74,11 @@ def read_sum_weights(inputs: Inputs) -> SumWeights:
 
 
 def write_logits(path: Path, rows: pd.DataFrame, logits: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
-    """Write a table of logits. `rows` are the index's rows of the clips, `record` says what it was made from."""
-    table = rows[["id", "class", "label"]].copy()
+    """Write a table of logits. `rows` are the index's rows of the clips, `record` says what it was made from.
+
+    Clips that were held out have the column `fold`, too.
+    """
+    table = rows[[name for name in ("id", "class", "label", "fold") if name in rows]].copy()
     table.attrs.update(record)  # Parquet keeps them
     for name, values in logits.items():
         table[name] = list(values.astype(np.float32))

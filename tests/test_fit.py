@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from moclip.data.sampling import neighbours, segment_frames
 from moclip.models.mv_tsn import MvTsn, load_mv_tsn
 from moclip.models.weights import read_config
 from moclip.store.reader import FieldReader
-from tests.conftest import run
+from tests.conftest import ROOT, run
 
 INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip": "auto", "mv.per": "second"}
 
@@ -50,8 +51,26 @@ def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_pr
     _check_held_out_logits(validation)
     _check_predict_reads_as_the_pipeline(in_project)
     run("moclip", "export", "bundle", "--onnx", cwd=in_project)
-    printed = run("moclip", "metrics", cwd=in_project).stdout
-    assert "fusion" in printed
+    found = json.loads(run("moclip", "crossval", "--json", cwd=in_project).stdout)
+    _check_fold_accuracies(found, validation)
+    assert "24 clips in 2 folds" in run("moclip", "crossval", cwd=in_project).stdout
+
+
+def _check_fold_accuracies(found: dict[str, Any], validation: pd.DataFrame) -> None:
+    right = validation["fusion"].map(np.argmax) == validation["label"]
+    folds = right.groupby(validation["fold"]).mean()
+    assert found["streams"]["fusion"]["top1"]["mean"] == pytest.approx(folds.mean(), abs=1e-4)
+    assert found["streams"]["fusion"]["top1"]["sd"] == pytest.approx(folds.std(), abs=1e-4)
+    name = validation["class"][0]
+    own = right[validation["class"] == name].groupby(validation["fold"]).mean()
+    assert found["classes"][name]["fusion"]["mean"] == pytest.approx(own.mean(), abs=1e-4)
+    assert found["classes"][name]["clips"] == (validation["class"] == name).sum()
+
+
+def test_without_folds_crossval_says_how_to_get_them(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    done = run("moclip", "crossval", cwd=tmp_path, code=1)
+    assert "dvc exp run -S fit.folds=5" in done.stderr
 
 
 def _check_held_out_logits(validation: pd.DataFrame) -> None:
