@@ -75,7 +75,7 @@ def fold_accuracies(table: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
         return [float(part.mean()) for part in parts if len(part)]
 
     present = sorted(set(labels.tolist()))
-    per_class = {
+    per_class: dict[str, dict[str, Any]] = {
         classes[label]: {"clips": int((labels == label).sum())}
         | {name: over_folds(accuracy(correct, label)) for name, correct in right.items()}
         for label in present
