@@ -142,7 +142,7 @@ def _write_features(size: Size) -> dict[str, int]:
         write_group(store / "protocol", ids, arrays, attributes)
         views = np.stack([drawn(labels[train], MOTION, 3.0) for _ in range(VIEWS)], axis=1)
         write_group(store / "views", list(table["id"][train]), {"features": (views, ("view", "feature"))}, {})
-    for folder in (paths.IMAGE_BASELINE, paths.IMAGE_LOGITS, paths.TRANSCODED, paths.MV_STORE):
+    for folder in (paths.IMAGE_BASELINE, paths.IMAGE_LOGITS, paths.TRANSCODED, paths.MV_STORE, paths.MV_FOLDS):
         folder.mkdir(parents=True)
     write_json(paths.TRANSCODE_COUNTS, {})
     write_json(paths.INDEX_COUNTS, index_counts(table))
