@@ -87,7 +87,7 @@ def test_validation_logits_are_those_of_the_trained_head(finished: Path) -> None
     assert list(validation.index) == list(index.index[index["split"] == "val"])
     assert validation["label"].equals(index["label"][validation.index])
     streams = ["majority", "zero_shot", "still", "motion_probe", "mv_tsn", "score_sum", "fusion"]
-    assert [*validation] == ["class", "label", *streams]
+    assert [*validation] == ["class", "label", "fold", *streams]
     chosen = np.stack(validation["fusion"].to_list()).argmax(axis=1)
     log = finished / "metrics/train_fusion/plots/metrics"
     curves = pd.concat([pd.read_csv(log / f"{name}.tsv", sep="\t")[name] for name in ("val_top1", "val_loss")], axis=1)
