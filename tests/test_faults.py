@@ -348,9 +348,9 @@ def test_nothing_trains_on_clips_that_have_changed(project: Path, inputs: Callab
     [
         ("mv.clip", 10.0, Inputs.sampled_fields, "extract_mv"),
         ("mv.accumulate", "grid", Inputs.sampled_fields, "extract_mv"),
-        ("clip.frames", 2, lambda given: given.fusion_data("train"), "clip_image"),
+        ("clip.frames", 2, Inputs.final_data, "clip_image"),
         ("clip.prompts", "data/other.json", Inputs.text_features, "clip_text"),
-        ("evaluate.protocol", "2x1", lambda given: given.fusion_data("val"), "embed_mv"),
+        ("evaluate.protocol", "2x1", Inputs.final_data, "embed_mv"),
     ],
 )
 def test_artifacts_made_with_other_parameters_are_refused(
