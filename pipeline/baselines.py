@@ -37,8 +37,8 @@ def load_heads(inputs: Inputs) -> Heads:
 
 def load_motion_probe(inputs: Inputs) -> LinearProbe:
     """Load the linear probe. Raises MoclipError if it is missing, or was not trained on what there is now."""
+    model = inputs.artifacts.mv_embed.attributes["model"]  # first, because it names an earlier stage if it is stale
     recorded = inputs.artifacts.check_model(paths.MOTION_PROBE, "train_probe")
-    model = inputs.artifacts.mv_embed.attributes["model"]
     check_digest(model, recorded["mv_tsn"], "another MV-TSN", paths.MOTION_PROBE, "train_probe")
     return load_linear_probe(paths.MOTION_PROBE)
 

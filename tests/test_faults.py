@@ -472,6 +472,7 @@ def test_more_segments_than_frames_and_batches_larger_than_the_data_set(project:
     assert index["frames"].min() < 32
     run("moclip", "train_mv", "--tsn-segments", "32", "--tsn-batch", "4096", "--tsn-epochs", "1", cwd=project)
     run("moclip", "embed_mv", "--evaluate-protocol", "3x1", cwd=project)
+    run("moclip", "train_probe", cwd=project)
     run("moclip", "train_fusion", "--fusion-batch", "4096", "--fusion-epochs", "1", cwd=project)
 
 
