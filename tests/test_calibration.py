@@ -64,7 +64,7 @@ def test_temperatures_stay_within_their_bounds() -> None:
 def test_the_head_keeps_the_temperatures_of_the_validation_clips(finished: Path) -> None:
     kept = read_config(finished / "data/models/fusion.safetensors", "")["temperatures"]
     validation = pd.read_parquet(finished / "data/validation.parquet")
-    assert list(kept) == sorted(["zero_shot", "mv_tsn", "score_sum", "fusion"])
+    assert list(kept) == sorted(["zero_shot", "still", "motion_probe", "mv_tsn", "score_sum", "fusion"])
     labels = validation["label"].to_numpy()
     for name, temperature in kept.items():
         logits = np.stack(validation[name].to_list()).astype(float)
@@ -106,7 +106,8 @@ def test_a_head_of_an_earlier_version_is_refused(project: Path) -> None:
 def test_stale_validation_logits_are_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     inputs = Inputs(parameters.load(paths.PARAMS))
-    assert list(stacked_logits(read_validation(inputs))) == ["zero_shot", "mv_tsn", "score_sum", "fusion"]
+    streams = ["majority", "zero_shot", "still", "motion_probe", "mv_tsn", "score_sum", "fusion"]
+    assert list(stacked_logits(read_validation(inputs))) == streams
     other = Inputs(parameters.load(paths.PARAMS, {"evaluate.crop": 0.5}))
     with pytest.raises(StoreError, match=r"validation\.parquet: it was made with evaluate\.crop"):
         read_validation(other)
