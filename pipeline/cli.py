@@ -116,7 +116,7 @@ def _warn_of_demo_clip() -> None:
     raw = parameters.read_raw(paths.PARAMS)
     model, root = (str(parameters.value_at(raw, key)) for key in ("clip.model", "dataset.root"))
     if warning := demo_clip_warning(model, root):
-        print_note(f"  {warning}")
+        print(f"  {warning}")
 
 
 def _placeholder() -> None:

@@ -94,7 +94,7 @@ def _check_held_out_logits(validation: pd.DataFrame) -> None:
 
 def _plain_logits(model: MvTsn, reader: FieldReader, name: str) -> np.ndarray:
     fields, types = reader.read_video(name), reader.frame_types(name)
-    has_vectors = types == ord("P")
+    has_vectors = types != ord("I") if name.endswith(".mp4") else types == ord("P")  # B-frames: only H.264's
     latest = np.maximum.accumulate(np.where(has_vectors, np.arange(len(types)), -1))
     shown = np.where(latest < 0, has_vectors.argmax(), latest)
     lengths = np.array([len(types)])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -151,8 +153,9 @@ def print_verdict(
     """Print the verdict in words, after a warning if the classes are unbalanced; `majority` is that stream's scores."""
     from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences  # imports numpy
 
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for sentence in (*unbalanced_sentence(majority), *verdict_sentences(verdict, STREAM_LABELS)):
-        show(sentence)
+        show(textwrap.fill(sentence, width) if width else sentence)
 
 
 def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
