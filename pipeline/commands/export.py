@@ -82,7 +82,7 @@ def _card_content(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any
 
 
 def _example_batch(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Return fields (B, S, 2, rows, columns) and still features (B, K, P) of some test clips, from the stores."""
+    """Return fields (B, S, C, rows, columns) and still features (B, K, P) of some test clips, from the stores."""
     import numpy as np
 
     rows = inputs.fused_rows("test")
@@ -90,7 +90,7 @@ def _example_batch(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np
     motion = inputs.motion_rows("test")
     picked = motion["id"].isin(chosen).to_numpy()
     segments = predictor.views.segments
-    fields = inputs.sampled_fields().read_async(inputs.motion_clips("test")[picked], segments)()
+    fields = inputs.sampled_fields(predictor.views.stack).read_async(inputs.motion_clips("test")[picked], segments)()
     stills = inputs.still_features(list(motion["id"][picked]))
     return fields.reshape(-1, segments, *fields.shape[1:]), np.ascontiguousarray(stills, np.float32)
 
