@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,7 +92,7 @@ def use(
 
     presets.write(preset, paths.PARAMS, root, splits, split)
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
-    _warn_of_demo_clip()
+    _warn_of_demo_clip(print_note)
     if above := parameters.project_above():
         print_note(f"  this folder is inside another project, {above}")
 
@@ -105,10 +106,10 @@ def metrics() -> None:
     print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
     print_verdict(read_json(paths.VERDICT_JSON, "evaluate"), streams["majority"], print)
     if paths.PARAMS.exists():
-        _warn_of_demo_clip()
+        _warn_of_demo_clip(print)
 
 
-def _warn_of_demo_clip() -> None:
+def _warn_of_demo_clip(show: Callable[[str], None]) -> None:
     """Say so if the CLIP in params.yaml only knows the demo's clips, and these are others."""
     from pipeline import params as parameters
     from pipeline.demo_clip import demo_clip_warning
@@ -116,7 +117,7 @@ def _warn_of_demo_clip() -> None:
     raw = parameters.read_raw(paths.PARAMS)
     model, root = (str(parameters.value_at(raw, key)) for key in ("clip.model", "dataset.root"))
     if warning := demo_clip_warning(model, root):
-        print(f"  {warning}")
+        show(f"  {warning}")
 
 
 def _placeholder() -> None:

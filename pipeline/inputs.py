@@ -17,11 +17,6 @@ from pipeline.params import Params
 from pipeline.provenance import shorten_list
 
 
-def split_clips(rows: pd.DataFrame) -> SplitClips:
-    """Return the places in the store and the labels of rows of `Inputs.motion_rows`."""
-    return SplitClips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
-
-
 class Inputs:
     """What stages read. Everything is opened when it is first needed.
 
@@ -55,7 +50,7 @@ class Inputs:
 
     def motion_clips(self, *splits: str) -> SplitClips:
         """Return the places in the store and the labels of `motion_rows`."""
-        return split_clips(self.motion_rows(*splits))
+        return SplitClips.of(self.motion_rows(*splits))
 
     def sampled_fields(self, stack: int = 1) -> SampledFields:
         """Open the store of motion fields, to read `stack` neighbouring ones at once.

@@ -31,7 +31,7 @@ def camera_findings(inputs: Inputs, params: Params) -> list[Finding]:
     """Return a finding if the whole picture moves in many clips. Raises MoclipError without current motion fields."""
     rows = inputs.motion_rows()
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_CLIPS, len(rows))).astype(int)]
-    clips = SplitClips(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+    clips = SplitClips.of(rows)
     pixels = MOVING[params.mv.accumulate]
     fields = SampledFields.of(inputs.artifacts.field_reader(), rows)
     moves = moving_shares(fields, clips, FRAMES, pixels * LEVELS / params.mv.clip) >= OFTEN

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-BALANCES = ("none", "loss", "sampler")
-
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
     """Return a weight per class, (classes,) float32, inverse to its number of clips; over the clips their mean is 1.

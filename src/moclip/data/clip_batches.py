@@ -22,6 +22,11 @@ class SplitClips:
     lengths: np.ndarray
     labels: np.ndarray
 
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> SplitClips:
+        """Return the clips of rows with the columns offset, length and label."""
+        return cls(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+
     def __len__(self) -> int:
         return len(self.labels)
 

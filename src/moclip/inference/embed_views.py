@@ -86,7 +86,7 @@ class ViewsWorker:
 
         task, model, device = self.task, self.model, self.device
         fields = SampledFields.of(self.reader.with_table(part.rows), part.rows, model.config.stack)
-        clips = SplitClips(*(part.rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+        clips = SplitClips.of(part.rows)
         if part.view is None:
             features, logits = embed_protocol(
                 model, fields, clips, task.segments, task.crops, task.crop, task.batch, device
