@@ -22,8 +22,9 @@ from benchmarks.common import UCF_SIZE, make_clips, print_progress, real_clips, 
 from benchmarks.comparison import Part, Run, peak_memory, run_as_program
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
-from moclip.models.clip_encoder import ClipEncoder
-from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, picture_cost, segment_cost
+from moclip.models.class_texts import ClassTexts
+from moclip.models.encoders.registry import EncoderSource, load_encoder
+from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, segment_cost
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -135,7 +136,7 @@ def models(tiny: bool = False) -> Predictor:
         letters = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
         CLIPTokenizer(letters, []).save_pretrained(folder)
         CLIPImageProcessor().save_pretrained(folder)
-        clip = ClipEncoder(folder)
+        clip = load_encoder(EncoderSource(str(folder)))
     network = (
         MvTsn(MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5))
         .eval()
@@ -145,11 +146,9 @@ def models(tiny: bool = False) -> Predictor:
     return Predictor(
         mv_tsn=network,
         fusion=head,
-        clip=clip,
+        encoder=clip,
         classes=CLASSES,
-        text=np.ones((len(CLASSES), clip.width), np.float32),
-        logit_scale=100.0,
-        prompts=("{}",),
+        texts=ClassTexts(np.ones((len(CLASSES), clip.width), np.float32), 100.0, 0.0, ("{}",)),
         fields=FieldSettings(False, (240, 320), 8, 20.0, False),
         views=ViewSettings(2 if tiny else 32, 1, 0.875, 1, "middle", 0),
     )
@@ -212,13 +211,17 @@ class _Video(torch.nn.Module):
 
 def costs() -> dict[str, dict[str, int]]:
     """Return the multiply-adds per clip and the parameters of each contender, without the text side."""
-    from transformers import XCLIPConfig, XCLIPModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, XCLIPConfig, XCLIPModel
 
-    tower = picture_cost({"patch_size": 32, "projection_dim": 512})
     network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
     segment = segment_cost(network)
     head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))
     with torch.device("meta"):
+        image_tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=512))
+        tower = {
+            "parameters": count_parameters(image_tower),
+            "multiply_adds": multiply_adds(image_tower, torch.zeros(1, 3, 224, 224)),
+        }
         x_clip = XCLIPModel(XCLIPConfig())
         seeing = (x_clip.vision_model, x_clip.visual_projection, x_clip.mit)
         video_side = {
@@ -227,7 +230,7 @@ def costs() -> dict[str, dict[str, int]]:
         }
     ours = {
         "parameters": segment["parameters"] + tower["parameters"] + count_parameters(head),
-        "multiply_adds": 32 * segment["multiply_adds"] + tower["multiply_adds"] + fusion_cost(head, 1),
+        "multiply_adds": 32 * segment["multiply_adds"] + tower["multiply_adds"] + fusion_cost(head),
     }
     shots = {"parameters": tower["parameters"], "multiply_adds": FRAMES * tower["multiply_adds"]}
     return {OURS: ours, ZERO_SHOT: shots, X_CLIP: video_side}

@@ -18,6 +18,8 @@ from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.clip_tables import ClipTables
 from pipeline.console.command import while_importing
+from pipeline.encoder_source import encoder_source, unused_reason
+from pipeline.io import UNUSED
 from pipeline.params import Params
 from pipeline.provenance import (
     FIELD_KEYS,
@@ -54,12 +56,17 @@ class Artifacts:
         return reader
 
     @cached_property
-    def clip_image(self) -> Features:
+    def clip_image(self) -> Features | None:
+        """Features of each clip's stills; None if clip.model is false."""
+        if self._is_unused(paths.CLIP_IMAGE, "clip_image"):
+            return None
         return self._checked_by_clip(Features(paths.CLIP_IMAGE, "clip_image"))
 
     @cached_property
-    def clip_text(self) -> Features:
-        """A row per class, in label order."""
+    def clip_text(self) -> Features | None:
+        """A row per class, in label order; None if clip.model is false or encodes no texts."""
+        if self._is_unused(paths.CLIP_TEXT, "clip_text"):
+            return None
         store = self._checked_by_clip(Features(paths.CLIP_TEXT, "clip_text"))
         if store.ids != self.clips.classes:
             difference = class_difference(store.ids, self.clips.classes)
@@ -68,6 +75,15 @@ class Artifacts:
             if Path(file).exists():
                 check_digest(file_md5(Path(file)), digest, f"another {file}", store.path, "clip_text")
         return store
+
+    def _is_unused(self, path: Path, stage: str) -> bool:
+        """Return whether a folder holds only unused.txt. Raises StoreError if it was made for another clip.model."""
+        note = path / UNUSED
+        if not note.exists():
+            return False
+        if note.read_text(encoding="utf-8").strip() != unused_reason(self.params):
+            raise stale_error("it was made with another clip.model", path, stage)
+        return True
 
     @cached_property
     def mv_embed(self) -> Features:
@@ -121,8 +137,9 @@ class Artifacts:
 
     @cached_property
     def clip_digest(self) -> str | None:
-        """A digest of the files of the CLIP that params.yaml names; None if they are not on this machine."""
-        return files_digest(self.params.clip.model, self.params.clip.revision or None)
+        """A digest of the encoder's files; None without an encoder, or if they are not on this machine."""
+        source = encoder_source(self.params)
+        return files_digest(source) if source else None
 
     def check_model(self, path: Path, stage: str) -> dict[str, Any]:
         """Check a trained model against the parameters and the index, and return its record (`model_record`).
@@ -157,8 +174,9 @@ class Artifacts:
         return self._digest(paths.FUSION, paths.STILL, paths.MOTION_PROBE)
 
     def text_digest(self) -> str:
-        """Return a digest of the class text features."""
-        return hashlib.sha256(self.clip_text.array("features").tobytes()).hexdigest()
+        """Return a digest of the class text features; "" if there are none."""
+        text = self.clip_text
+        return hashlib.sha256(text.array("features").tobytes()).hexdigest() if text else ""
 
     def _digest(self, *models: Path) -> str:
         digests = [file_md5(path) for path in models if path.exists()]

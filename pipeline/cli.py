@@ -85,13 +85,18 @@ def use(
         str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a seeded split.")
     ] = None,
     split: Annotated[int | None, typer.Option(help="Which official split.")] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Encoder of pictures: hub id, local folder or timm:NAME; false: none.")
+    ] = None,
 ) -> None:
     """Write params.yaml from a preset."""
     from pipeline import params as parameters
     from pipeline import presets
 
-    presets.write(preset, paths.PARAMS, root, splits, split)
+    presets.write(preset, paths.PARAMS, root, splits, split, clip)
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
+    if parameters.value_at(parameters.read_raw(paths.PARAMS), "clip.model") is False:
+        print_note("  clip.model is false: motion alone; to use pictures too, add --clip openai/clip-vit-base-patch32")
     _warn_of_demo_clip(print_note)
     if above := parameters.project_above():
         print_note(f"  this folder is inside another project, {above}")
@@ -115,7 +120,7 @@ def _warn_of_demo_clip(show: Callable[[str], None]) -> None:
     from pipeline.demo_clip import demo_clip_warning
 
     raw = parameters.read_raw(paths.PARAMS)
-    model, root = (str(parameters.value_at(raw, key)) for key in ("clip.model", "dataset.root"))
+    model, root = (parameters.value_at(raw, key) for key in ("clip.model", "dataset.root"))
     if warning := demo_clip_warning(model, root):
         show(f"  {warning}")
 

@@ -30,12 +30,13 @@ def check_consistent(params: Params) -> Inputs:
     head = artifacts.check_model(paths.FUSION, "train_fusion")
     check_digest(file_md5(paths.MV_TSN), head["mv_tsn"], "another MV-TSN", paths.FUSION, "train_fusion")
     text = artifacts.clip_text
-    for digest in (artifacts.clip_digest, text.attributes.get("clip")):
+    for digest in (artifacts.clip_digest, text.attributes.get("clip") if text else None):
         if digest:
             check_digest(digest, head["clip"], "another CLIP", paths.FUSION, "train_fusion")
     if "temperatures" not in read_config(paths.FUSION, "train_fusion"):
         raise stale_error("it has no temperatures: an earlier version made it", paths.FUSION, "train_fusion")
-    _check_text_features(text.array("features"))
+    if text:
+        _check_text_features(text.array("features"))
     return inputs
 
 

@@ -12,7 +12,7 @@ _SHAPE = {"projection_dim": 64, "hidden_size": 64, "num_hidden_layers": 2}
 """Of its text tower. No published CLIP is as small."""
 
 
-def demo_clip_warning(model: str, root: str) -> str | None:
+def demo_clip_warning(model: str | bool, root: str) -> str | None:
     """Return a sentence for the user if the demo's tiny CLIP is used on other clips than the demo's; else None.
 
     `model` and `root` are the values of clip.model and dataset.root.
@@ -22,8 +22,10 @@ def demo_clip_warning(model: str, root: str) -> str | None:
     return f"{WARNING}; {FIX}"
 
 
-def is_demo_clip(model: str) -> bool:
+def is_demo_clip(model: str | bool) -> bool:
     """Return whether a model is the demo's CLIP, by its path or, for a copy, by its shape."""
+    if not isinstance(model, str):
+        return False
     if Path(model).parts[-3:] == (*DEMO.parts, "clip"):
         return True
     try:

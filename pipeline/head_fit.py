@@ -163,7 +163,8 @@ def _new_head(inputs: Inputs, train: FusionData) -> Fusion:
         pooling=fusion.pooling,
         frames=train.stills.shape[1],
     )
-    text, temperature = inputs.text_features()
-    blend = params.dataset.shots is not False if fusion.blend == "few_shot" else fusion.blend
+    texts = inputs.text_features()
+    blend = params.dataset.shots is not False and texts is not None if fusion.blend == "few_shot" else fusion.blend
     options = fusion.model_dump() | {"blend": blend}
-    return build_head(fusion.head, config, HeadInputs(torch.from_numpy(text), temperature, train, options))
+    text, scale = (torch.from_numpy(texts.features), texts.scale) if texts else (None, 1.0)
+    return build_head(fusion.head, config, HeadInputs(text, scale, train, options))

@@ -9,6 +9,7 @@ import torch
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.fusion_data import FusionData
 from moclip.errors import StoreError
+from moclip.models.class_texts import ClassTexts
 from moclip.store.features import Features, to_unit_length
 from pipeline import paths
 from pipeline.artifacts import Artifacts
@@ -62,26 +63,38 @@ class Inputs:
     # ------------------------------------------------------------------------------------------- cached features
 
     def fused_rows(self, *splits: str) -> pd.DataFrame:
-        """Return the index's rows of the clips in the named splits that have features of both streams."""
+        """Return the index's rows of the clips in the named splits that have features of both streams.
+
+        Without an encoder, features of the motion suffice.
+        """
         self.clips.check_files_unchanged()
         rows = self.clips.rows(*splits)
-        both = rows["id"].isin(self.artifacts.mv_embed.ids) & rows["id"].isin(self.artifacts.clip_image.ids)
+        both = rows["id"].isin(self.artifacts.mv_embed.ids)
+        if pictures := self.artifacts.clip_image:
+            both &= rows["id"].isin(pictures.ids)
         if not both.any():
             raise StoreError(f"no clip of {' or '.join(splits)} has features of both streams", where=paths.MV_EMBED)
         return rows[both].reset_index(drop=True)
 
     def still_features(self, ids: list[str]) -> np.ndarray:
-        """Return the features of each clip's stills, of unit length, (n, stills, width) float32."""
-        return self.artifacts.clip_image.rows("features", ids)
+        """Return the features of each clip's stills, of unit length, (n, stills, width) float32.
+
+        Without an encoder there is one, of width 1, which is 0.
+        """
+        pictures = self.artifacts.clip_image
+        return pictures.rows("features", ids) if pictures else np.zeros((len(ids), 1, 1), np.float32)
 
     def mean_still_features(self, ids: list[str]) -> np.ndarray:
         """Return the mean of each clip's still features, of unit length, (n, width) float32."""
         return to_unit_length(self.still_features(ids).mean(axis=1))
 
-    def text_features(self) -> tuple[np.ndarray, float]:
-        """Return the classes' text features in label order, (classes, width) float32, and CLIP's temperature."""
+    def text_features(self) -> ClassTexts | None:
+        """Return the classes' text features in label order; None if the encoder has no text tower."""
         text = self.artifacts.clip_text
-        return text.array("features"), float(text.attributes["logit_scale"])
+        if text is None:
+            return None
+        scale, bias = (float(text.attributes.get(name, 0.0)) for name in ("logit_scale", "logit_bias"))
+        return ClassTexts(text.array("features"), scale, bias, tuple(text.attributes["prompts"]))
 
     def final_data(self) -> FusionData:
         """Return the cached features of the clips that the final head is trained on: augmented views."""

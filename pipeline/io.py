@@ -44,6 +44,9 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False)
 
 
+UNUSED = "unused.txt"
+
+
 def write_unused(folder: Path, reason: str) -> None:
     """Replace a stage's output folder with one that holds only unused.txt, which says why.
 
@@ -51,7 +54,7 @@ def write_unused(folder: Path, reason: str) -> None:
     """
     with atomic_folder(folder) as temporary:
         temporary.mkdir()
-        write_text(temporary / "unused.txt", f"{reason}\n")
+        write_text(temporary / UNUSED, f"{reason}\n")
 
 
 def read_parquet(path: Path, stage: str) -> pd.DataFrame:

@@ -34,23 +34,23 @@ def compute_logits(
 ) -> dict[str, np.ndarray]:
     """Return the logits of each stream, (clips, classes) float32, with MV-TSN's features and logits in `mv_embed`.
 
-    "mv_image" is only there with the image baseline's store, and "motion_probe" only with the probe. `weights` are
-    those of "score_sum".
+    "mv_image" is only there with the image baseline's store, and "motion_probe" only with the probe; "still" only with
+    an encoder, "zero_shot" and "score_sum" only with one that encodes texts. `weights` are those of "score_sum".
     """
-    text, temperature = inputs.text_features()
+    texts = inputs.text_features()
     motion, stills = mv_embed.rows("features", ids), inputs.still_features(ids)
     with torch.inference_mode():
         fused = heads.fusion(torch.from_numpy(motion), torch.from_numpy(stills)).numpy()
-    zero_shot = temperature * inputs.mean_still_features(ids) @ text.T
+    zero_shot = texts.scores(inputs.mean_still_features(ids)) if texts else None
     mv_tsn = mv_embed.rows("logits", ids)
     return {
         "majority": majority_logits(inputs, len(ids)),
-        "zero_shot": zero_shot,
-        "still": still_logits(heads.still, stills),
+        **({} if zero_shot is None else {"zero_shot": zero_shot}),
+        **({"still": still_logits(heads.still, stills)} if inputs.artifacts.clip_image else {}),
         **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
         **({"motion_probe": heads.motion_probe.logits(motion)} if heads.motion_probe else {}),
         "mv_tsn": mv_tsn,
-        "score_sum": score_sum(zero_shot, mv_tsn, weights),
+        **({} if zero_shot is None else {"score_sum": score_sum(zero_shot, mv_tsn, weights)}),
         "fusion": fused,
     }
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from moclip.errors import MoclipError
+from moclip.models.encoders.registry import TIMM
 from moclip.models.heads.registry import HEADS
 
 NO_FILE = "data/none"
@@ -126,11 +127,16 @@ class Mv(Group):
 
 
 class Clip(Group):
-    """The frozen CLIP: features of pictures and of class prompts."""
+    """The frozen encoder, such as a CLIP: features of pictures and of class prompts."""
 
-    model: Text = Field(default="openai/clip-vit-base-patch32", description="CLIP: a hub id or a local folder")
+    model: Literal[False] | Text = Field(
+        default="openai/clip-vit-base-patch32",
+        description="encoder: hub id, local folder, hf-hub:ID (open_clip) or timm:NAME; false: none, motion alone",
+        json_schema_extra={"allowed": "false | a hub id | a local folder | hf-hub:ID | timm:NAME"},
+    )
     files: Text = Field(
-        default=NO_FILE, description=f"the same local folder, for DVC to watch; {NO_FILE} with a hub id"
+        default=NO_FILE,
+        description=f"for DVC to watch: the same local folder, or the weights of timm:NAME; {NO_FILE} with a hub id",
     )
     revision: Literal[False] | Text = Field(
         default=False,
@@ -145,6 +151,12 @@ class Clip(Group):
     )
     choice: Literal["middle", "random"] = Field(
         default="random", description="which frame of each part; random depends on the seed"
+    )
+    pool: Literal["frames", "clip"] = Field(
+        default="frames", description="clip: all frames of a clip through the encoder at once, as X-CLIP needs"
+    )
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        default="fp32", description="type of the encoder's weights; auto: fp16 on a GPU, fp32 on a CPU"
     )
     batch: Whole = Field(default=256, ge=1, le=4096, description="pictures per forward pass")
 
@@ -607,8 +619,8 @@ def _words(node: dict[str, Any]) -> str:
 
 
 def _check_watched(params: Params, source: str) -> None:
-    """Check that DVC watches every local folder that a stage reads, and that a local CLIP has no revision."""
-    if params.clip.revision and Path(params.clip.model).exists():
+    """Check that DVC watches every local file that a stage reads, and that a local encoder has no revision."""
+    if params.clip.revision and params.clip.model and Path(params.clip.model).exists():
         raise ParamError(
             f"clip.revision = {params.clip.revision!r}, but clip.model = {params.clip.model!r} is a local folder",
             where=source,
@@ -619,6 +631,8 @@ def _check_watched(params: Params, source: str) -> None:
         ("tsn", params.tsn.pretrained, params.tsn.files),
     ):
         key = "model" if group == "clip" else "pretrained"
+        if isinstance(read, str) and read.startswith(TIMM):
+            continue  # its weights file is named by clip.files itself
         if isinstance(read, str) and read != watched and (Path(read).exists() or watched not in (NO_FILE, read)):
             wanted = read if Path(read).exists() else NO_FILE
             raise ParamError(

@@ -31,7 +31,13 @@ def names() -> list[str]:
     )
 
 
-def params_text(preset: str, root: str | None = None, splits: str | None = None, split: int | None = None) -> str:
+def params_text(
+    preset: str,
+    root: str | None = None,
+    splits: str | None = None,
+    split: int | None = None,
+    clip: str | None = None,
+) -> str:
     """Return a preset's params.yaml for a data set. Raises MoclipError for bad arguments."""
     if preset not in names():
         raise MoclipError(f"no such preset; there are {', '.join(names())}", where=preset)
@@ -45,6 +51,10 @@ def params_text(preset: str, root: str | None = None, splits: str | None = None,
         dataset["splits"] = dataset["root"]  # which holds no lists, so `index` splits by group
     if split is not None:
         dataset["split"] = split
+    if clip is not None:
+        is_folder = Path(clip).expanduser().is_dir()
+        model: str | bool = _checked_folder(clip, "--clip") if is_folder else clip != "false" and clip
+        values.setdefault("clip", {}).update(model=model, files=model if is_folder else parameters.NO_FILE)
     if "root" not in dataset:
         raise MoclipError(f"the preset {preset!r} needs to know where the videos are", fix="add --root DIR")
     return complete(values, heading(_source(preset)), source=f"preset {preset}")
@@ -89,13 +99,15 @@ def yaml_value(value: Any) -> str:
     return text.removesuffix("...\n").strip()  # YAML ends a single value with "..."
 
 
-def write(preset: str, target: Path, root: str | None, splits: str | None, split: int | None) -> None:
+def write(
+    preset: str, target: Path, root: str | None, splits: str | None, split: int | None, clip: str | None = None
+) -> None:
     """Write a preset's params.yaml. Raises MoclipError if `target` belongs to another pipeline, such as data/demo's."""
     if target.exists() and not parameters.is_project(parameters.read_raw(target)):
         raise MoclipError(
             "of another pipeline", where=target, fix="run `moclip use` in the project's folder, or a new one"
         )
-    write_text(target, params_text(preset, root, splits, split))
+    write_text(target, params_text(preset, root, splits, split, clip))
 
 
 def _checked_folder(path: str, option: str) -> str:

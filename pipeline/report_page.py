@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -26,8 +27,13 @@ from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
 
-STANDALONE = ("zero_shot", "mv_tsn", "fusion")
-"""The streams that the summary and the gallery show."""
+STANDALONE = ("zero_shot", "still", "mv_tsn", "fusion")
+
+
+def standalone_streams(names: Iterable[str]) -> list[str]:
+    """Return the streams that summary and gallery show: MV-TSN, fusion, and zero-shot CLIP or else the still."""
+    there = [name for name in STANDALONE if name in set(names)]
+    return [name for name in there if name != "still" or "zero_shot" not in there]
 
 
 def page_template() -> jinja2.Template:
@@ -61,10 +67,11 @@ def is_ucf101(classes: list[str]) -> bool:
 
 def summary_sentence(top1: dict[str, float]) -> str:
     """Return the result in one sentence."""
-    commonest, still, motion, both = (f"{100 * top1[name]:.1f} %" for name in ("majority", *STANDALONE))
+    names = {"zero_shot": "zero-shot CLIP", "still": "the still alone", "mv_tsn": "motion alone", "fusion": "fusion"}
+    parts = [f"{names[name]} {100 * top1[name]:.1f} %" for name in standalone_streams(top1)]
     return (
-        f"Correct on the test split: zero-shot CLIP {still}, motion alone {motion}, fusion {both}; "
-        f"always answering the commonest class {commonest}."
+        f"Correct on the test split: {', '.join(parts)}; "
+        f"always answering the commonest class {100 * top1['majority']:.1f} %."
     )
 
 
@@ -118,13 +125,15 @@ def gallery(
     if not chosen:
         return []
     reader, stills = FieldReader(paths.MV_STORE, inputs.clips.mv_table), inputs.artifacts.clip_image
-    files = inputs.clips.index.set_index("id")["path"]
+    index = inputs.clips.index.set_index("id")
+    files = index["path"]
 
     def card(choice: GalleryClip) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
         label = int(row["label"])
         fields = dequantise(reader.read_video(row["id"]), reader.attributes["clip"])
-        frames = stills.rows("frame", [row["id"]])[0]
+        middle = int(index.loc[row["id"], "frames"]) // 2
+        frames = stills.rows("frame", [row["id"]])[0] if stills else [middle]
         with local_copy(join_path(root, files[row["id"]])) as file:
             pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
         return {
@@ -135,7 +144,7 @@ def gallery(
             "error": choice.error,
             "streams": [
                 {"title": STREAM_LABELS[name], "top": _top_classes(shares[name][choice.row], label, names)}
-                for name in STANDALONE
+                for name in shares
             ],
         } | pictures
 

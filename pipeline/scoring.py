@@ -12,7 +12,7 @@ import pandas as pd
 from moclip.data.selection import base_classes
 from moclip.evaluation.class_scores import class_scores, macro_f1
 from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, stream_scores
-from moclip.models.flops import count_parameters, fusion_cost, picture_cost, segment_cost
+from moclip.models.flops import count_parameters, fusion_cost, segment_cost
 from moclip.models.mv_tsn import load_mv_tsn
 from pipeline import paths
 from pipeline.baselines import Heads, load_motion_probe
@@ -67,7 +67,8 @@ def score_streams(
         for name, values in logits.items():
             scores[name]["base_to_new"] = base_to_new(values, labels, base_classes(len(inputs.clips.classes)))
     predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
-    scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
+    if "zero_shot" in predicted:
+        scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     return scores
 
 
@@ -84,7 +85,7 @@ def _protocols(params: Params) -> dict[str, str]:
     """Return what each stream sees of a clip."""
     stills = f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
     views = params.evaluate.protocol
-    both = f"{views} + {stills}"
+    both = f"{views} + {stills}" if params.clip.model else views
     return {
         "majority": "none",
         "zero_shot": stills,
@@ -101,16 +102,18 @@ def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame)
     """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
     artifacts, frames, model, probe = inputs.artifacts, params.clip.frames, heads.fusion, load_motion_probe(inputs)
     segments, crops = params.evaluate.views
-    clip = picture_cost(artifacts.clip_image.attributes["vision"])
+    pictures = artifacts.clip_image
+    clip = pictures.attributes["cost"] if pictures else {"parameters": 0, "multiply_adds": 0}
+    frames = frames if pictures else 0
     mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))
     image = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if artifacts.image_baseline else None
-    head = fusion_cost(model, frames)
+    head = fusion_cost(model)
     stills, views = frames * clip["multiply_adds"], segments * crops * mv_tsn["multiply_adds"]
     component = {"clip_frame": clip["multiply_adds"], "mv_segment": mv_tsn["multiply_adds"], "fusion_head": head}
     video = {
         "majority": 0,
         "zero_shot": stills,
-        "still": stills + fusion_cost(heads.still, frames),
+        "still": stills + fusion_cost(heads.still),
         "motion_probe": views + probe.weight.size,
         "mv_tsn": views,
         "score_sum": stills + views,

@@ -30,13 +30,13 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         from pipeline.logits import stacked_logits
         from pipeline.provenance import check_digest
         from pipeline.report_page import (
-            STANDALONE,
             curve_chart,
             data_facts,
             gallery,
             is_ucf101,
             matrix_drawing,
             page_template,
+            standalone_streams,
             stream_row,
             summary_sentence,
         )
@@ -54,7 +54,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
     confused = confusion(logits["fusion"], labels, names)
     head = load_fusion(paths.FUSION)
-    shares = {name: class_probabilities(logits[name] / head.temperature(name)) for name in STANDALONE}
+    shares = {name: class_probabilities(logits[name] / head.temperature(name)) for name in standalone_streams(logits)}
     chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
     text = page_template().render(
         data_root=params.dataset.root,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.encoder_source import PICTURE_KEYS
 from pipeline.params import Params
 from pipeline.stage import stage
 
@@ -53,7 +54,7 @@ def train_fusion(params: Params) -> None:
     """
     with while_importing():
         from moclip.evaluation.calibration import fit_temperatures
-        from moclip.evaluation.metrics import score_sum
+        from moclip.evaluation.metrics import EQUAL_WEIGHTS, score_sum
         from moclip.evaluation.sum_weights import choose_sum_weights
         from moclip.evaluation.verdict import choose_stream
         from moclip.video.clip_files import file_md5
@@ -67,8 +68,10 @@ def train_fusion(params: Params) -> None:
     fitted = fit_heads(inputs, load_motion_probe(inputs))
     rows, logits, head = fitted.rows, fitted.logits, fitted.heads.fusion
     labels = rows["label"].to_numpy()
-    weights = choose_sum_weights(logits["zero_shot"], logits["mv_tsn"], labels)
-    logits["score_sum"] = score_sum(logits["zero_shot"], logits["mv_tsn"], weights)
+    weights = EQUAL_WEIGHTS
+    if "zero_shot" in logits:
+        weights = choose_sum_weights(logits["zero_shot"], logits["mv_tsn"], labels)
+        logits["score_sum"] = score_sum(logits["zero_shot"], logits["mv_tsn"], weights)
     head.calibrate(fit_temperatures({name: values for name, values in logits.items() if name != "majority"}, labels))
     choice = rounded(choose_stream(logits, labels, clip_sources(rows)))
     record = _head_record(params, inputs)
@@ -108,10 +111,11 @@ def _settings_text(model: Fusion) -> str:
 def _head_record(params: Params, inputs: Inputs) -> dict[str, Any]:
     """Return what the head records: its training data, parameters, and the models whose features it was trained on."""
     seed = ("seed",) if params.clip.choice == "random" else ()
-    keys = ("clip.model", "clip.revision", "clip.frames", "clip.choice", *seed)
     artifacts = inputs.artifacts
-    models = {"mv_tsn": artifacts.mv_embed.attributes["model"], "clip": artifacts.clip_image.attributes.get("clip")}
-    return artifacts.model_record(*keys) | models
+    pictures = artifacts.clip_image
+    clip = pictures.attributes.get("clip") if pictures else None
+    record = artifacts.model_record(*PICTURE_KEYS, *seed)
+    return record | {"mv_tsn": artifacts.mv_embed.attributes["model"], "clip": clip}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from moclip.data.fusion_data import FusionData
 from moclip.errors import ModelError
 from moclip.inference.bundle import read_bundle_config, save_bundle
 from moclip.inference.onnx_export import export_onnx
+from moclip.models.encoders.registry import EncoderSource
 from moclip.models.fusion import FusionConfig, HeadInputs, build_head
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.models.weights import read_config
@@ -119,9 +120,11 @@ def test_a_local_clip_model_cannot_be_left_out_of_a_bundle(folder: Path, tmp_pat
     about = {key: config[key] for key in ("name", "streams", "verdict", "cost", "data", "params")}
     model = moclip.load(folder, "cpu")
     with pytest.raises(ModelError, match="cannot be left out"):
-        save_bundle(model, tmp_path / "new", str(folder / "clip"), False, about)
+        save_bundle(model, tmp_path / "new", False, about)
     assert not (tmp_path / "new").exists()
-    save_bundle(model, tmp_path / "new", "openai/clip-vit-base-patch32", False, about)
+    assert model.encoder is not None
+    model.encoder.source = EncoderSource("openai/clip-vit-base-patch32")
+    save_bundle(model, tmp_path / "new", False, about)
     assert not (tmp_path / "new" / "clip").exists()
     assert "base_model: openai/clip-vit-base-patch32" in (tmp_path / "new" / "README.md").read_text()
     assert read_bundle_config(tmp_path / "new")["clip"]["included"] is False
@@ -185,12 +188,14 @@ def test_the_graph_has_crops_several_stills_and_every_head(
 ) -> None:
     torch.manual_seed(0)
     base = moclip.load(folder, "cpu")
-    classes, width = base.classes, base.text.shape[1]
+    texts = base.texts
+    assert texts is not None
+    classes, width = base.classes, texts.features.shape[1]
     network = MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)).eval()
     about = FusionConfig(network.width, width, 16, len(classes), 0.5, pooling, 4)
     train = FusionData(torch.randn(6, 2, network.width), torch.randn(6, 4, width), torch.arange(6) % len(classes))
     options = {"blend": True, "cache_tune": False}
-    fusion = build_head(head, about, HeadInputs(torch.from_numpy(base.text), 20.0, train, options))
+    fusion = build_head(head, about, HeadInputs(torch.from_numpy(texts.features), 20.0, train, options))
     for parameter in fusion.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     shown = torch.randn(2, network.width), torch.nn.functional.normalize(torch.randn(2, 4, width), dim=-1)

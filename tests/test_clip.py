@@ -15,18 +15,18 @@ import pytest
 import torch
 import zarr
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, Dinov2Config, Dinov2Model
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from moclip.data.sampling import segment_frames
 from moclip.errors import DatasetError, ModelError
 from moclip.inference.encode import EncodingPart, ImageEncoderWorker, StillsTask, check_finite
 from moclip.models.class_texts import read_phrases, read_prompts, text_features
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.encoders.registry import EncoderSource
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_frames
 from tests.clips import encode, moving_texture
 from tests.conftest import run, set_keys
-from tests.tiny_clip import MAX_TOKENS, tiny_clip
+from tests.tiny_clip import MAX_TOKENS, load_clip, tiny_clip
 
 Tensors = dict[str, torch.Tensor]
 
@@ -46,11 +46,11 @@ def change_json(path: Path, **values: Any) -> None:
 
 
 def test_a_complete_clip_model_is_loaded(folder: Path) -> None:
-    clip = ClipEncoder(str(folder))
+    clip = load_clip(str(folder))
     texts, pictures = ["a", "b"], [np.zeros((50, 60, 3), np.uint8)]
     assert clip.encode_text(texts).shape == (2, 64)
     assert clip.encode_images(pictures).shape == (1, 64)
-    np.testing.assert_allclose(ClipEncoder(str(folder)).encode_text(texts), clip.encode_text(texts), atol=1e-5)
+    np.testing.assert_allclose(load_clip(str(folder)).encode_text(texts), clip.encode_text(texts), atol=1e-5)
 
 
 def without_projections(tensors: Tensors) -> Tensors:
@@ -81,7 +81,7 @@ def but_for_its_scale(tensors: Tensors) -> Tensors:
 def test_an_incomplete_clip_model_is_refused(folder: Path, change: Callable[[Tensors], Tensors], told: str) -> None:
     change_weights(folder, change)
     with pytest.raises(ModelError, match=told) as caught:
-        ClipEncoder(str(folder))
+        load_clip(str(folder))
     assert str(folder) in str(caught.value)
 
 
@@ -91,31 +91,30 @@ def test_layers_that_config_json_does_not_know_are_refused(folder: Path) -> None
     config["vision_config"]["num_hidden_layers"] = 1
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"beyond what its config\.json says \(16\)"):
-        ClipEncoder(str(folder))
+        load_clip(str(folder))
 
 
 def test_position_buffers_of_old_clips_are_ignored(folder: Path) -> None:
-    before = ClipEncoder(str(folder)).encode_text(["a"])
+    before = load_clip(str(folder)).encode_text(["a"])
     positions = {f"{tower}_model.embeddings.position_ids": torch.arange(5)[None] for tower in ("text", "vision")}
     change_weights(folder, lambda tensors: tensors | positions)
-    np.testing.assert_allclose(ClipEncoder(str(folder)).encode_text(["a"]), before, atol=1e-5)
+    np.testing.assert_allclose(load_clip(str(folder)).encode_text(["a"]), before, atol=1e-5)
 
 
-def test_another_family_of_model_is_refused_by_name(folder: Path) -> None:
+def test_a_model_that_encodes_no_pictures_is_refused_by_name(folder: Path) -> None:
     tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    for model, family in (
-        (Dinov2Model(Dinov2Config(**tower, image_size=32)), "dinov2"),
-        (CLIPTextModel(CLIPTextConfig(**tower, vocab_size=600)), "clip_text_model"),
-    ):
-        model.save_pretrained(folder)  # the tokenizer and the image processor stay
-        with pytest.raises(ModelError, match=f"its config.json has model_type '{family}', not 'clip'"):
-            ClipEncoder(str(folder))
+    CLIPTextModel(CLIPTextConfig(**tower, vocab_size=600)).save_pretrained(folder)  # the rest stays
+    with pytest.raises(ModelError, match="model_type 'clip_text_model', which encodes no pictures"):
+        load_clip(str(folder))
+    change_json(folder / "config.json", model_type="unheard_of")
+    with pytest.raises(ModelError, match="model_type 'unheard_of', which is not known"):
+        load_clip(str(folder))
 
 
 def test_a_tokenizer_or_image_processor_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
     change_json(folder / "preprocessor_config.json", crop_size={"height": 48, "width": 48}, size={"shortest_edge": 48})
     with pytest.raises(ModelError, match="its image processor gives pictures of 48x48 px, its image tower takes 32x32"):
-        ClipEncoder(str(folder))
+        load_clip(str(folder))
     other = tiny_clip(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["text_config"]["vocab_size"] = 100
@@ -127,20 +126,20 @@ def test_a_tokenizer_or_image_processor_of_another_model_is_refused(folder: Path
         },
     )
     with pytest.raises(ModelError, match="its tokenizer has 514 tokens, its text tower 100"):
-        ClipEncoder(str(other))
+        load_clip(str(other))
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"cannot load this CLIP: no config\.json"):
-        ClipEncoder(str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match=r"cannot load this encoder: no config\.json"):
+        load_clip(str(tmp_path / "empty"))
 
 
 # ------------------------------------------------------------------------------------------------- long texts
 
 
 def test_a_text_longer_than_the_tower_reads_is_cut(folder: Path) -> None:
-    clip = ClipEncoder(str(folder))
+    clip = load_clip(str(folder))
     long = "a" * MAX_TOKENS
     found = clip.encode_text([long, long + " b", "a"])
     np.testing.assert_array_equal(found[0], found[1])
@@ -150,7 +149,7 @@ def test_a_text_longer_than_the_tower_reads_is_cut(folder: Path) -> None:
 
 
 def test_classes_that_the_tower_cannot_tell_apart_are_refused(folder: Path) -> None:
-    clip = ClipEncoder(str(folder))
+    clip = load_clip(str(folder))
     long = "a" * MAX_TOKENS
     phrases = {"One": ["b"], "Two": [long + " b"], "Three": [long + " c"]}
     with pytest.raises(DatasetError, match="reads the same tokens of 'Two' and 'Three'"):
@@ -189,12 +188,13 @@ def hub_model(tmp_path: Path) -> tuple[str, Path]:
 def test_a_revision_of_a_hub_model_is_taken(hub_model: tuple[str, Path], tmp_path: Path) -> None:
     program = """if True:
         import sys
-        from moclip.models.clip_encoder import ClipEncoder
+        from moclip.models.encoders.registry import EncoderSource, load_encoder
         from moclip.models.hub_files import files_digest
         for revision, seed in (("v1", 0), ("a" * 40, 0), ("main", 1), (None, 1)):
-            own, taken = ClipEncoder(sys.argv[2 + seed]), ClipEncoder(sys.argv[1], revision=revision)
+            source = EncoderSource(sys.argv[1], revision=revision)
+            own, taken = load_encoder(EncoderSource(sys.argv[2 + seed])), load_encoder(source)
             assert (own.encode_text(["a"]) == taken.encode_text(["a"])).all(), revision
-            assert files_digest(sys.argv[1], revision) == "ab"[seed] * 40
+            assert files_digest(source) == "ab"[seed] * 40
     """
     own = [tiny_clip(tmp_path / str(seed), seed) for seed in (0, 1)]
     run("python", "-c", program, hub_model[0], *own, cwd=tmp_path)
@@ -228,15 +228,15 @@ def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub_mo
 @pytest.mark.parametrize("name", ["./clip", "/nowhere/clip", "~/clip", "data/demo/clip"])
 def test_a_path_that_does_not_exist_is_no_id_of_the_hub(name: str) -> None:
     with pytest.raises(ModelError, match="no such folder"):
-        ClipEncoder(name)
+        load_clip(name)
     with pytest.raises(ModelError) as unknown:
-        ClipEncoder("nobody/clip")
+        load_clip("nobody/clip")
     assert "no such folder" not in str(unknown.value)
 
 
 def test_a_local_folder_has_no_revision(project: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="a local folder has no revision 'v1'"):
-        ClipEncoder(str(folder), revision="v1")
+        load_clip(str(folder), revision="v1")
     set_keys(project / "params.yaml", {"clip.revision": "v1"})
     done = run("moclip", "clip_text", cwd=project, code=1)
     assert "clip.revision = 'v1', but clip.model = 'data/demo/clip' is a local folder" in done.stderr
@@ -277,7 +277,7 @@ def test_phrases_that_cannot_be_used_are_refused_by_class(tmp_path: Path, phrase
 def test_each_text_of_a_class_counts_the_same(folder: Path) -> None:
     """However long its features are (arXiv 2103.00020, section 3.1.4)."""
     change_weights(folder, lambda tensors: tensors | {"text_model.final_layer_norm.bias": torch.linspace(-2, 2, 16)})
-    clip = ClipEncoder(str(folder))
+    clip = load_clip(str(folder))
     phrases = {"One": ["a", "bcdefgh"], "Two": ["zz"]}
     found = text_features(clip, ["One", "Two"], phrases, ["{}", "it is {}!"])
     for name, feature in zip(phrases, found, strict=True):
@@ -290,7 +290,7 @@ def test_each_text_of_a_class_counts_the_same(folder: Path) -> None:
 
 
 def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip, names = ClipEncoder(str(folder)), ["red", "green", "blue"]
+    clip, names = load_clip(str(folder)), ["red", "green", "blue"]
     phrases = {name: [name] for name in names}
     monkeypatch.setattr(clip, "encode_text", lambda texts: np.ones((len(texts), 4), np.float32))
     with pytest.raises(ModelError, match="the same features for 'red' and 'green'"):
@@ -315,7 +315,7 @@ def test_stills_of_many_clips_are_encoded_and_a_bad_clip_costs_itself(folder: Pa
     (root / "1.avi").write_bytes(b"no video any more")
     part = EncodingPart("stills-000000", pd.DataFrame(rows).assign(seekable=True))
     given = StillsTask(
-        model=str(folder),
+        source=EncoderSource(str(folder)),
         root=str(root),
         indexed=True,
         frames=3,
@@ -332,7 +332,7 @@ def test_stills_of_many_clips_are_encoded_and_a_bad_clip_costs_itself(folder: Pa
     (arrays,), (notes,) = worker.parts.arrays([part.name]), worker.parts.notes([part.name])
     assert list(notes["skipped"]) == ["clip 1"]
     assert arrays["frame"].tolist() == [[1, 4, 7], [1, 5, 9]], "in the middle of each third"
-    clip = ClipEncoder(str(folder))
+    clip = load_clip(str(folder))
     for features, number in zip(arrays["raw"], (0, 2), strict=True):
         pictures = read_frames(root / f"{number}.avi", segment_frames(np.array([9 + number]), 3)[0])
         np.testing.assert_allclose(features, clip.encode_images(list(pictures)), atol=1e-5)

@@ -26,7 +26,7 @@ from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
 from moclip.files.atomic import write_error
 from moclip.inference.encode import StillsTask, _read_stills, _StillsJob, _worker_died, check_finite
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.encoders.registry import EncoderSource
 from moclip.models.fusion import FusionConfig, load_fusion
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
@@ -56,6 +56,7 @@ from tests.test_dag import digests
 from tests.test_extract import clips, index
 from tests.test_extract import run as extract
 from tests.test_index import clean, index_of, write_lists
+from tests.tiny_clip import load_clip
 
 __all__ = ["clean", "clips"]  # fixtures
 
@@ -102,7 +103,7 @@ def test_a_file_that_crashes_its_reader_gets_a_reason(clean: Path, monkeypatch: 
 
 @pytest.mark.slow
 def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
-    given = StillsTask("", str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
+    given = StillsTask(EncoderSource(""), str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
     jobs = [_StillsJob(name, "", 8, False, given) for name in scan_folder(clean).clips]
     found = list(run_jobs_in_order(dying.read_or_die, jobs, 2, _worker_died))
     for job, (numbers, stills) in zip(jobs, found, strict=True):
@@ -115,7 +116,7 @@ def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> Non
 
 def test_stills_of_a_clip_that_has_changed_since_it_was_indexed_are_not_read(clean: Path) -> None:
     clip = scan_folder(clean).clips[0]
-    indexed = StillsTask("", str(clean), True, 2, "middle", 0, 1, 2, "", "", {})
+    indexed = StillsTask(EncoderSource(""), str(clean), True, 2, "middle", 0, 1, 2, "", "", {})
     _, stills = _read_stills(_StillsJob(clip, file_md5(clean / clip), 8, False, indexed))
     assert isinstance(stills, list)
     np.testing.assert_array_equal(stills, read_frames(clean / clip, [2, 6]))
@@ -382,8 +383,8 @@ def test_a_malicious_checkpoint_runs_nothing(project: Path, monkeypatch: pytest.
         MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 32, 0.5), "evil.pt")
     Path("data/demo/clip/model.safetensors").unlink()
     torch.save({"logit_scale": _Evil()}, "data/demo/clip/pytorch_model.bin")
-    with pytest.raises(ModelError, match="data/demo/clip: cannot load this CLIP"):
-        ClipEncoder("data/demo/clip")
+    with pytest.raises(ModelError, match="data/demo/clip: cannot load this encoder"):
+        load_clip("data/demo/clip")
     assert not Path("run").exists()
 
 

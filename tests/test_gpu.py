@@ -26,6 +26,7 @@ from moclip.data.fusion_data import FusionData
 from moclip.inference.bundle import load_bundle
 from moclip.inference.predictor import STEPS, Predictor
 from moclip.models.device import pick_device
+from moclip.models.encoders.base import TextEncoder
 from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.heads.text import TextFusion
@@ -377,8 +378,10 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_head(predictor: Predictor, kind: str, crops: int) -> Predictor:
     """The same with another head, and attention over several stills; all on the predictor's device."""
     torch.manual_seed(0)
-    about = FusionConfig(predictor.mv_tsn.width, predictor.text.shape[1], 16, len(predictor.classes), 0.5, "attention")
-    made = TextFusion(about, torch.from_numpy(predictor.text), 20.0) if kind == "text" else ConcatFusion(about)
+    texts = predictor.texts
+    assert texts is not None
+    about = FusionConfig(predictor.mv_tsn.width, texts.features.shape[1], 16, len(predictor.classes), 0.5, "attention")
+    made = TextFusion(about, torch.from_numpy(texts.features), 20.0) if kind == "text" else ConcatFusion(about)
     for parameter in made.parameters():
         nn.init.normal_(parameter, 0, 0.3)
     views = dataclasses.replace(predictor.views, segments=3, crops=crops, crop=0.8, stills=3)
@@ -402,7 +405,9 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
 
 
 def test_clip_encodes_on_a_gpu_what_it_encodes_on_the_cpu(gpu: torch.device, folder: Path) -> None:
-    there, here = (load_bundle(folder, device).clip for device in (gpu, CPU))
+    there, here = (load_bundle(folder, device).encoder for device in (gpu, CPU))
+    assert isinstance(there, TextEncoder)
+    assert isinstance(here, TextEncoder)
     assert {tensor.device for tensor in there.model.state_dict().values()} == {GPU}
     images = list(np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8))
     np.testing.assert_allclose(there.encode_images(images), here.encode_images(images), rtol=1e-4, atol=1e-5)
@@ -440,9 +445,11 @@ def test_the_pipeline_on_a_gpu_ends_where_the_cpu_ends(
             assert machine.done > before, f"{name} runs on the GPU"
         run("moclip", "evaluate", cwd=project)
         predictor = load_predictor(parameters.load(paths.PARAMS))
+        encoder = predictor.encoder
+        assert encoder is not None
         assert all(
             isinstance(one, OnGpu)
-            for part in (predictor.mv_tsn, predictor.fusion, predictor.clip.model)
+            for part in (predictor.mv_tsn, predictor.fusion, encoder.model)
             for one in part.state_dict().values()
         )
     found, expected = (

@@ -26,8 +26,7 @@ from moclip.inference import predictor as predictor_module
 from moclip.inference.bundle import load_bundle, save_bundle
 from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
-from moclip.models.class_texts import phrase, text_features
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.class_texts import ClassTexts, phrase, text_features
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.heads.text import TextFusion
@@ -54,7 +53,7 @@ from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
 from tests.test_terminal import HEAVY, imported
 from tests.test_training import sharpened
-from tests.tiny_clip import tiny_clip
+from tests.tiny_clip import load_clip, tiny_clip
 
 
 def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
@@ -68,17 +67,17 @@ TEMPERATURES = {"fusion": 0.5, "mv_tsn": 4.0, "zero_shot": 2.0}
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """Small networks with random weights, for what does not depend on their answers."""
-    clip, classes = ClipEncoder(str(tiny_clip(tmp_path_factory.mktemp("clip")))), ("left", "right", "up")
+    clip, classes = load_clip(str(tiny_clip(tmp_path_factory.mktemp("clip")))), ("left", "right", "up")
     torch.manual_seed(0)
     mv_tsn = sharpened(MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)))
     return Predictor(
         mv_tsn=mv_tsn,
         fusion=ConcatFusion(FusionConfig(mv_tsn.width, clip.width, 16, len(classes), 0.5)).eval(),
-        clip=clip,
+        encoder=clip,
         classes=classes,
-        text=text_features(clip, classes, {name: [name] for name in classes}, ["a {}"]),
-        logit_scale=20.0,
-        prompts=("a {}",),
+        texts=ClassTexts(
+            text_features(clip, classes, {name: [name] for name in classes}, ["a {}"]), 20.0, 0.0, ("a {}",)
+        ),
         fields=FieldSettings(transcode=False, canvas=(240, 320), cell=8, clip=20.0, accumulate=False),
         views=ViewSettings(segments=3, crops=1, crop=0.875, stills=1, choice="middle", seed=0),
     )
@@ -323,8 +322,10 @@ def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predicto
 
 
 def test_the_text_head_scores_labels_too(predictor: Predictor, clip: Path) -> None:
-    about = FusionConfig(predictor.mv_tsn.width, predictor.text.shape[1], 16, len(predictor.classes), 0.5)
-    head = TextFusion(about, torch.from_numpy(predictor.text), predictor.logit_scale).eval()
+    texts = predictor.texts
+    assert texts is not None
+    about = FusionConfig(predictor.mv_tsn.width, texts.features.shape[1], 16, len(predictor.classes), 0.5)
+    head = TextFusion(about, torch.from_numpy(texts.features), texts.scale).eval()
     found = dataclasses.replace(predictor, fusion=head).with_labels(["a red ball", "a blue ball"])(clip)
     assert set(found.probabilities) == {"fusion", "zero_shot"}
     fused, zero_shot = found.probabilities["fusion"], found.probabilities["zero_shot"]
@@ -338,11 +339,13 @@ def test_every_still_counts_the_same_however_long_its_features(predictor: Predic
     stills = [np.zeros((40, 50, 3), np.uint8), np.full((40, 50, 3), 255, np.uint8), noise]
     levels = rng.integers(-127, 128, (4, 2, 30, 40), np.int8)
     found = predictor.classify(ClipInput(levels, stills))
-    raw = predictor.clip.encode_images(stills)
+    assert predictor.encoder is not None
+    assert predictor.texts is not None
+    raw = predictor.encoder.encode_images(stills)
     units = raw / np.linalg.norm(raw, axis=1, keepdims=True)
     mean = units.mean(axis=0)
     assert np.linalg.norm(mean) < 0.99, "the stills differ enough for this test"
-    expected = 20.0 * predictor.text @ (mean / np.linalg.norm(mean))
+    expected = 20.0 * predictor.texts.features @ (mean / np.linalg.norm(mean))
     np.testing.assert_allclose(found.logits["zero_shot"], expected, atol=1e-4)
     shares = np.exp(expected - expected.max())
     np.testing.assert_allclose(found.probabilities["zero_shot"], shares / shares.sum(), atol=1e-5)
@@ -395,13 +398,18 @@ def test_a_bundle_gives_the_answers_of_what_was_saved(predictor: Predictor, tmp_
     rng = np.random.default_rng(0)
     levels = rng.integers(-127, 128, (2, 3, 2, 30, 40), np.int8)
     stills = rng.integers(256, size=(2, 2, 40, 50, 3)).astype(np.uint8)
-    features = np.stack([to_unit_length(predictor.clip.encode_images(list(some))) for some in stills])
+    assert predictor.encoder is not None
+    features = np.stack([to_unit_length(predictor.encoder.encode_images(list(some))) for some in stills])
     saved = dataclasses.replace(calibrated(predictor), views=dataclasses.replace(predictor.views, crops=5, stills=2))
     folder = tmp_path / "bundle"
-    gap = save_bundle(saved, folder, "org/clip", True, ABOUT, (levels, features) if onnx else None)
+    gap = save_bundle(saved, folder, True, ABOUT, (levels, features) if onnx else None)
     loaded = load_bundle(folder, "cpu")
-    assert (loaded.classes, loaded.prompts) == (saved.classes, saved.prompts)
-    assert (loaded.fields, loaded.views, loaded.logit_scale) == (saved.fields, saved.views, saved.logit_scale)
+    assert loaded.classes == saved.classes
+    assert (loaded.fields, loaded.views) == (saved.fields, saved.views)
+    assert loaded.texts is not None
+    assert saved.texts is not None
+    np.testing.assert_array_equal(loaded.texts.features, saved.texts.features)
+    assert dataclasses.replace(loaded.texts, features=saved.texts.features) == saved.texts
     answers = [saved.classify(ClipInput(*given)) for given in zip(levels, map(list, stills), strict=True)]
     again = loaded.classify(ClipInput(levels[0], list(stills[0])))
     for stream, logits in answers[0].logits.items():
@@ -425,7 +433,7 @@ def test_a_bundle_takes_no_others_place_and_is_read_by_no_older_version(predicto
     folder = tmp_path / "bundle"
     folder.mkdir()
     for _ in range(2):  # an empty folder may be filled, and an earlier bundle replaced
-        save_bundle(predictor, folder, "org/clip", True, ABOUT)
+        save_bundle(predictor, folder, True, ABOUT)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"format": 99, "moclip": "9.9"}))
     with pytest.raises(ModelError, match=r"written by moclip 9\.9"):
@@ -434,9 +442,9 @@ def test_a_bundle_takes_no_others_place_and_is_read_by_no_older_version(predicto
     with pytest.raises(ModelError, match="no bundle here"):
         load_bundle(folder)
     with pytest.raises(ModelError, match="is not a bundle"):
-        save_bundle(predictor, folder, "org/clip", True, ABOUT)
+        save_bundle(predictor, folder, True, ABOUT)
     with pytest.raises(ModelError, match="cannot be left out"):
-        save_bundle(predictor, tmp_path / "other", str(tmp_path), False, ABOUT)
+        save_bundle(predictor, tmp_path / "other", False, ABOUT)
 
 
 # --------------------------------------------------------------------------------- one decoding, the same input

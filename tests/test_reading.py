@@ -25,7 +25,7 @@ from av.sidedata.sidedata import SideDataContainer
 from moclip.data.sampling import motion_frames, segment_frames
 from moclip.errors import VideoError
 from moclip.inference.clip_input import ClipJob, FieldSettings, ViewSettings, read_input, read_or_reason
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.encoders.base import TextEncoder
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import motion_field
@@ -51,6 +51,7 @@ from tests.clips import (
     without_first_packets,
 )
 from tests.conftest import REAL_DATA, ROOT, run, set_keys
+from tests.tiny_clip import load_clip
 
 CANVAS, LIMIT = (48, 64), 20.0
 SEGMENTS, STILLS = 4, 3
@@ -265,11 +266,11 @@ def clip_of(project: Path, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def tables(project: Path) -> tuple[pd.DataFrame, FieldReader, Features, ClipEncoder]:
+def tables(project: Path) -> tuple[pd.DataFrame, FieldReader, Features, TextEncoder]:
     reader = FieldReader(project / "data/features/mv.zarr", project / "data/features/mv.parquet")
     stills = Features(project / "data/features/clip_image.zarr", "clip_image")
     index = pd.read_parquet(project / "data/index.parquet").set_index("id")
-    return index, reader, stills, ClipEncoder(str(project / "clip"))
+    return index, reader, stills, load_clip(str(project / "clip"))
 
 
 def test_there_are_forty_kinds_and_more() -> None:
@@ -278,7 +279,7 @@ def test_there_are_forty_kinds_and_more() -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_way_of_reading_gives_what_a_plain_decode_shows(
-    project: Path, tables: tuple[pd.DataFrame, FieldReader, Features, ClipEncoder], name: str
+    project: Path, tables: tuple[pd.DataFrame, FieldReader, Features, TextEncoder], name: str
 ) -> None:
     index, reader, stills, clip = tables
     kind, id = KINDS[name], clip_of(project, name)
@@ -382,7 +383,7 @@ def test_transcoded_clips_keep_the_numbers_of_their_own_frames(project: Path, tm
     reader = FieldReader(tmp_path / "data/features/mv.zarr", tmp_path / "data/features/mv.parquet")
     stills, clip = (
         Features(tmp_path / "data/features/clip_image.zarr", "clip_image"),
-        ClipEncoder(str(tmp_path / "clip")),
+        load_clip(str(tmp_path / "clip")),
     )
     for name, id in names.items():
         path = tmp_path / "videos" / id

@@ -8,6 +8,9 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from moclip.models.encoders.base import TextEncoder
+from moclip.models.encoders.registry import EncoderSource, load_encoder
+
 MAX_TOKENS = 40
 SIDE = 32
 
@@ -33,3 +36,10 @@ def tiny_clip(folder: Path, seed: int = 0, width: int = 64) -> Path:
     tokenizer.save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     return folder
+
+
+def load_clip(name: str, device: str | torch.device = "cpu", revision: str | None = None) -> TextEncoder:
+    """Load an encoder of pictures and texts."""
+    encoder = load_encoder(EncoderSource(name, revision=revision), device)
+    assert isinstance(encoder, TextEncoder)
+    return encoder

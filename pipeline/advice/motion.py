@@ -50,11 +50,13 @@ def look_alike_findings(inputs: Inputs, params: Params) -> list[Finding]:
 
     Also raises MoclipError where CLIP does not tell clips apart, so that nothing follows from its features.
     """
-    stored = inputs.artifacts.clip_image.ids
+    pictures = inputs.artifacts.clip_image
+    if pictures is None:
+        raise MoclipError("clip.model is false", fix="set clip.model to an encoder")
     if is_demo_clip(params.clip.model):
         raise MoclipError("the demo's CLIP does not tell scenes apart", fix="set clip.model to another CLIP")
     usable = usable_clips(inputs.clips.index)
-    usable = usable[usable["id"].isin(stored) & ~is_copied_across_splits(usable)]
+    usable = usable[usable["id"].isin(pictures.ids) & ~is_copied_across_splits(usable)]
     is_test = usable["split"] == "test"
     test, others = usable.loc[is_test, "id"].to_list(), usable.loc[~is_test, "id"].to_list()
     test_features, other_features = inputs.mean_still_features(test), inputs.mean_still_features(others)

@@ -12,6 +12,7 @@ import typer
 
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url
+from moclip.models.encoders.registry import OPEN_CLIP, TIMM
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
@@ -139,18 +140,32 @@ def _is_made_by_dvc(path: Path) -> bool:
 
 def _check_clip_model(params: Params, hub_answers: bool) -> Finding:
     name = params.clip.model
+    if name is False:
+        return Finding("clip.model", "false: motion alone")
+    if name.startswith(TIMM):
+        return _check_timm_weights(name, params.clip.files)
     if Path(name).is_dir():
         return Finding("clip.model", f"{name}: a local folder")
     if params.clip.files != NO_FILE:
         return _missing_folder("clip.model", Path(name), "name a folder in the hub's format")
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=params.clip.revision or None), str):
+    config = "open_clip_config.json" if name.startswith(OPEN_CLIP) else "config.json"
+    hub_id = name.removeprefix(OPEN_CLIP)
+    if isinstance(try_to_load_from_cache(hub_id, config, revision=params.clip.revision or None), str):
         return Finding("clip.model", f"{name}: in the hub's cache")
     if hub_answers:
         return Finding("clip.model", f"{name}: not in the hub's cache", OK, "clip_text downloads it")
     advice = "copy the model to this machine and name its folder in clip.model and clip.files"
     return Finding("clip.model", f"{name}: not in the hub's cache, and the hub does not answer", PROBLEM, advice)
+
+
+def _check_timm_weights(name: str, file: str) -> Finding:
+    if file == NO_FILE:
+        return Finding("clip.model", f"{name}: timm downloads its weights, unless they are in the hub's cache")
+    if Path(file).is_file():
+        return Finding("clip.model", f"{name}: with the weights {file}")
+    return Finding("clip.files", f"{file}: no such file", PROBLEM, f"name the weights of {name}")
 
 
 def _check_dvc_cache() -> list[Finding]:

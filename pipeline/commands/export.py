@@ -31,7 +31,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Folder to write. An earlier bundle there is replaced.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write MV-TSN and the head as an ONNX graph.")] = False,
     without_clip: Annotated[
-        bool, typer.Option("--without-clip", help="Record CLIP's hub id instead of copying CLIP.")
+        bool, typer.Option("--without-clip", help="Record the encoder's hub id instead of copying it.")
     ] = False,
 ) -> None:
     """Write the trained models to one folder that works without DVC.
@@ -47,8 +47,8 @@ def export(
     predictor, inputs = load_predictor(params), check_consistent(params)
     check_scores(inputs)
     examples = _example_batch(predictor, inputs) if onnx else None
-    details, revision = _card_content(params, folder, inputs), params.clip.revision or None
-    difference = save_bundle(predictor, folder, params.clip.model, not without_clip, details, examples, revision)
+    details = _card_content(params, folder, inputs)
+    difference = save_bundle(predictor, folder, not without_clip, details, examples)
     if examples and difference is not None:
         print_note(f"export: the ONNX graph gives the same logits of {len(examples[0])} clips within {difference:.1e}")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

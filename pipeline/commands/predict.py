@@ -17,6 +17,7 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.demo_clip import demo_clip_warning
+from pipeline.encoder_source import ENCODER_KEYS, encoder_source
 from pipeline.io import rounded
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -36,8 +37,7 @@ PREDICT_KEYS = (
     "mv.per",
     "dataset.shots",
     "dataset.base_to_new",
-    "clip.model",
-    "clip.revision",
+    *ENCODER_KEYS,
     "clip.frames",
     "clip.choice",
     "evaluate.protocol",
@@ -65,9 +65,9 @@ def predict(
 ) -> None:
     """Predict the action in clips, with the models that `dvc repro` trained.
 
-    Shows the most probable classes of fusion, of motion alone and of zero-shot CLIP, and first of these the stream to
-    trust, which was chosen on the validation clips. A clip that cannot be read is reported, and the others are
-    predicted. The exit code is 1 if no clip could be read.
+    Shows the most probable classes of fusion, of motion alone and, if clip.model encodes texts, of zero-shot CLIP.
+    First comes the stream to trust, which was chosen on the validation clips. A clip that cannot be read is reported,
+    and the others are predicted. The exit code is 1 if no clip could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips
@@ -113,7 +113,7 @@ def _chosen_predictor(params: Params | None, folder: Path | None) -> Predictor:
 def load_predictor(params: Params) -> Predictor:
     """Load the models that `dvc repro` trained. Raises MoclipError if they are missing or do not belong together.
 
-    Missing models are reported before PyTorch and CLIP are imported, which takes seconds.
+    Missing models are reported before PyTorch and transformers are imported, which takes seconds.
     """
     for path, maker in ((paths.MV_TSN, "train_mv"), (paths.FUSION, "train_fusion")):
         if not path.exists():
@@ -121,8 +121,8 @@ def load_predictor(params: Params) -> Predictor:
     with while_importing():
         from moclip.inference.clip_input import FieldSettings, ViewSettings
         from moclip.inference.predictor import Predictor
-        from moclip.models.clip_encoder import ClipEncoder
         from moclip.models.device import pick_device
+        from moclip.models.encoders.registry import load_encoder
         from moclip.models.fusion import load_fusion
         from moclip.models.mv_tsn import load_mv_tsn
         from pipeline.consistency import check_consistent  # imports zarr and pandas, which bundles do not need
@@ -130,24 +130,21 @@ def load_predictor(params: Params) -> Predictor:
 
     inputs = check_consistent(params)
     device = pick_device()
-    mv_tsn, (text, logit_scale) = load_mv_tsn(paths.MV_TSN), inputs.text_features()
-    mv = params.mv
+    mv_tsn, mv, source = load_mv_tsn(paths.MV_TSN), params.mv, encoder_source(params)
     fields = FieldSettings(bool(params.index.transcode), mv.canvas, mv.cell, mv.clip, mv.accumulate, mv.per)
     segments, crops = params.evaluate.views
     return Predictor(
         mv_tsn.to(device),
         load_fusion(paths.FUSION).to(device),
-        ClipEncoder(params.clip.model, device, params.clip.revision or None),
+        load_encoder(source, device) if source else None,
         tuple(mv_tsn.config.classes),
-        text,
-        logit_scale,
-        tuple(inputs.artifacts.clip_text.attributes["prompts"]),
+        inputs.text_features(),
         fields,
         ViewSettings(
             segments,
             crops,
             params.evaluate.crop,
-            params.clip.frames,
+            params.clip.frames if source else 0,
             params.clip.choice,
             params.seed,
             mv_tsn.config.stack,
@@ -178,7 +175,7 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     rows = [
         (result["clip"] if rank == 0 else "", *(_class_text(result[stream][rank]) for stream in streams))
         for result in answered
-        for rank in range(len(result["zero_shot"]))
+        for rank in range(len(result[streams[0]]))
     ]
     titles = [STREAM_LABELS[stream] + (" (trusted)" if stream == trusted else "") for stream in streams]
     print_result("which action?", ("clip", *titles), rows)
@@ -204,7 +201,7 @@ def _csv_text(results: list[dict[str, Any]]) -> str:
         if "error" in result:
             writer.writerow({"clip": result["clip"], "error": result["error"]})
             continue
-        for rank in range(len(result["zero_shot"])):
+        for rank in range(len(next(result[stream] for stream in STREAMS if stream in result))):
             row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1, "trusted": result.get("trusted")}
             for stream in STREAMS:
                 if stream in result:

@@ -23,8 +23,8 @@ def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Se
     """Return a row for each class that occurs, the one with the lowest F1 of fusion first.
 
     A row has the class's clips, each stream's accuracy, precision and F1 of fusion, and what each input adds. `streams`
-    are logits (clips, classes), among them "still", "mv_tsn" and "fusion". "motion" is the gain of fusion over the head
-    on the still alone, "still" its gain over MV-TSN.
+    are logits (clips, classes), among them "mv_tsn" and "fusion". With "still", the head on the still alone, "motion"
+    is the gain of fusion over it, and "still" the gain over MV-TSN; without, both are None.
     """
     accuracies = {name: class_accuracy(logits.argmax(axis=1), labels) for name, logits in streams.items()}
     scores = class_scores(streams["fusion"].argmax(axis=1), labels, len(names))
@@ -35,8 +35,8 @@ def class_table(streams: Mapping[str, np.ndarray], labels: np.ndarray, names: Se
             "precision": scores[label].precision,
             "f1": scores[label].f1,
             "right": {name: accuracy[label] for name, accuracy in accuracies.items()},
-            "motion": accuracies["fusion"][label] - accuracies["still"][label],
-            "still": accuracies["fusion"][label] - accuracies["mv_tsn"][label],
+            "motion": accuracies["fusion"][label] - accuracies["still"][label] if "still" in streams else None,
+            "still": accuracies["fusion"][label] - accuracies["mv_tsn"][label] if "still" in streams else None,
         }
         for label in np.unique(labels).tolist()
     ]
@@ -78,7 +78,7 @@ class GalleryClip:
 
     row : its row among the predictions.
     kinds : why it was chosen, keys of `GALLERY_KINDS`.
-    gain : how much more probable the true class is by fusion than by the better of the two streams.
+    gain : how much more probable the true class is by fusion than by the best of the other streams.
     error : how much more probable another class is than the true one; at most 0 where fusion is correct.
     """
 
@@ -93,13 +93,13 @@ def choose_gallery(
 ) -> list[GalleryClip]:
     """Choose `count` clips of each kind: the largest gains of fusion, its worst errors, and random clips.
 
-    `probabilities` are (clips, classes) of "zero_shot", "mv_tsn" and "fusion". A class gets a second clip of a kind
-    only after every class that has such clips got one. A clip may be of several kinds.
+    `probabilities` are (clips, classes) of "fusion" and of the streams that it is compared with. A class gets a second
+    clip of a kind only after every class that has such clips got one. A clip may be of several kinds.
     """
     rows = np.arange(len(labels))
     of_label = {name: values[rows, labels] for name, values in probabilities.items()}
     fused = probabilities["fusion"]
-    gain = of_label["fusion"] - np.maximum(of_label["zero_shot"], of_label["mv_tsn"])
+    gain = of_label["fusion"] - np.max([values for name, values in of_label.items() if name != "fusion"], axis=0)
     error = fused.max(axis=1) - of_label["fusion"]
     wrong = fused.argmax(axis=1) != labels
     chosen = {

@@ -95,12 +95,15 @@ def compare_streams(
 ) -> dict[str, Any]:
     """Compare streams by their logits on the test split.
 
-    `streams` has `trusted` and "majority", "still", "mv_tsn" and "fusion". Returns the number of `clips` and `sources`,
-    and three comparisons: `majority`, of the trusted stream and the commonest class; `motion`, of fusion and the head
-    on the still alone, which is what motion adds; `still`, of fusion and MV-TSN, which is what the still adds. The
-    intervals are of paired differences: each draw of sources is the same for both streams.
+    `streams` has `trusted` and "majority", "mv_tsn" and "fusion", and "still" if there are stills. Returns the number
+    of `clips` and `sources`, and three comparisons: `majority`, of the trusted stream and the commonest class;
+    `motion`, of fusion and the head on the still alone, which is what motion adds; `still`, of fusion and MV-TSN, which
+    is what the still adds. Without stills there is only the first. The intervals are of paired differences: each draw
+    of sources is the same for both streams.
     """
     pairs = {"majority": (trusted, "majority"), "motion": ("fusion", "still"), "still": ("fusion", "mv_tsn")}
+    if "still" not in streams:
+        pairs = {"majority": pairs["majority"]}
     correct = {name: _correct(streams[name], labels).astype(float) for pair in pairs.values() for name in pair}
     differences = np.stack([correct[stream] - correct[other] for stream, other in pairs.values()], axis=1)
     count = _count(sources)
@@ -149,8 +152,8 @@ def verdict_sentences(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> 
     choice, test = verdict["trusted"], verdict["test"]
     trust = f"The stream to trust most is {titles[choice['stream']]!r}, chosen on {choice['clips']} validation clips."
     said = {name: [text.format(verdict["commonest_class"]) for text in texts] for name, texts in _SAID.items()}
-    majority, motion, still = (_sentence(test, name, *said[name]) for name in _SAID)
-    return [f"{trust} {majority}", motion, still]
+    majority, *others = (_sentence(test, name, *said[name]) for name in _SAID if name in test)
+    return [f"{trust} {majority}", *others]
 
 
 UNBALANCED = 0.05

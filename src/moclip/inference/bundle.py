@@ -4,8 +4,8 @@ README.md                   model card, in the hub's format
 config.json                 classes, prompts, the stream to trust, settings for reading a clip, scores, data, parameters
 mv_tsn.safetensors          the motion network
 fusion.safetensors          the fusion head
-text_features.safetensors   the classes' text features
-clip/                       the frozen CLIP in the hub's format, unless it is loaded by its hub id
+text_features.safetensors   the classes' text features, if the encoder has a text tower
+clip/                       the frozen encoder in its hub's format, unless it is loaded by its hub id
 moclip.onnx                 both trained networks for other runtimes, with --onnx
 """
 
@@ -27,14 +27,15 @@ from moclip.errors import ModelError
 from moclip.files.atomic import atomic_folder, write_atomically
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.class_texts import ClassTexts
 from moclip.models.device import pick_device
+from moclip.models.encoders.registry import EncoderSource, load_encoder
 from moclip.models.fusion import load_fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 """The version of the bundle's format; a bundle with a higher number needs a newer moclip."""
 
 CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
@@ -44,17 +45,15 @@ MV_TSN, FUSION, TEXT = "mv_tsn.safetensors", "fusion.safetensors", "text_feature
 def save_bundle(
     predictor: Predictor,
     folder: Path,
-    clip_name: str,
     with_clip: bool,
     details: Mapping[str, Any],
     examples: tuple[np.ndarray, np.ndarray] | None = None,
-    revision: str | None = None,
 ) -> float | None:
     """Write a bundle atomically, replacing an earlier bundle in `folder`.
 
     Parameters
     ----------
-    clip_name, revision : the CLIP's folder or hub id, from which it is loaded later unless the bundle is `with_clip`.
+    with_clip : whether the encoder is in the bundle; otherwise it is loaded from its hub later.
     details : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `verdict`
         (sentences), `cost`, `data`, `params`.
     examples : fields and stills; with them the ONNX graph is written too, and checked on them.
@@ -66,23 +65,23 @@ def save_bundle(
     Raises
     ------
     ModelError
-        `folder` holds something else, or a CLIP in a local folder would be left out.
+        `folder` holds something else, or an encoder in a local folder would be left out.
     """
     if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError("it exists and is not a bundle", where=folder, fix="name a new folder, or an earlier bundle")
-    if not with_clip and Path(clip_name).exists():
-        what = "a CLIP in a local folder cannot be left out, because no hub has it"
-        raise ModelError(what, where=clip_name, fix="omit --without-clip")
+    encoder, texts = predictor.encoder, predictor.texts
+    if encoder and not with_clip and encoder.source.is_local:
+        what = "an encoder in a local folder cannot be left out, because no hub has it"
+        raise ModelError(what, where=encoder.source.model, fix="omit --without-clip")
     config = {
         "format": FORMAT,
         "moclip": __version__,
         "classes": predictor.classes,
-        "prompts": predictor.prompts,
-        "logit_scale": predictor.logit_scale,
+        "texts": {"prompts": texts.prompts, "scale": texts.scale, "bias": texts.bias} if texts else None,
         "trusted": predictor.trusted,
         "fields": asdict(predictor.fields),
         "views": asdict(predictor.views),
-        "clip": {"name": clip_name, "revision": revision, "included": with_clip},
+        "clip": {**asdict(encoder.source), "included": with_clip} if encoder else None,
         "onnx": ONNX if examples else None,
         **details,
     }
@@ -91,9 +90,10 @@ def save_bundle(
         temporary.mkdir()
         predictor.mv_tsn.save(temporary / MV_TSN)
         predictor.fusion.save(temporary / FUSION)
-        save_weights(temporary / TEXT, {"features": torch.from_numpy(predictor.text)}, {"kind": "text_features"})
-        if with_clip:
-            predictor.clip.save(temporary / CLIP)
+        if texts:
+            save_weights(temporary / TEXT, {"features": torch.from_numpy(texts.features)}, {"kind": "text_features"})
+        if encoder and with_clip:
+            encoder.save(temporary / CLIP)
         if examples:
             from moclip.inference.onnx_export import export_onnx  # its packages are an extra
 
@@ -110,27 +110,42 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None) ->
         raise ModelError("no bundle here", where=folder, fix="write one in the project: moclip export DIR")
     config = read_bundle_config(folder)
     device = torch.device(device) if device else pick_device()
-    clip = config["clip"]
     try:
         mv_tsn, fusion = load_mv_tsn(folder / MV_TSN), load_fusion(folder / FUSION)
-        text = load_weights(folder / TEXT, "clip_text")[0]["features"].numpy()
+        texts = _load_texts(folder, config)
     except ModelError as problem:
         raise ModelError(problem.what, where=problem.where, fix="export the bundle again") from None
     fields, views = config["fields"], config["views"]
     return Predictor(
         mv_tsn.to(device),
         fusion.to(device),
-        ClipEncoder(str(folder / CLIP), device)
-        if clip["included"]
-        else ClipEncoder(clip["name"], device, clip.get("revision")),
+        load_encoder(_encoder_source(folder, config["clip"]), device) if config["clip"] else None,
         tuple(config["classes"]),
-        text,
-        float(config["logit_scale"]),
-        tuple(config["prompts"]),
+        texts,
         FieldSettings(**fields | {"canvas": tuple(fields["canvas"])}),
         ViewSettings(**views),
         trusted=config.get("trusted", "fusion"),  # earlier versions wrote none
     )
+
+
+def _load_texts(folder: Path, config: Mapping[str, Any]) -> ClassTexts | None:
+    if "logit_scale" in config:  # formats 1 and 2
+        made = {"scale": config["logit_scale"], "bias": 0.0, "prompts": config["prompts"]}
+    else:
+        made = config["texts"]
+    if made is None:
+        return None
+    features = load_weights(folder / TEXT, "clip_text")[0]["features"].numpy()
+    return ClassTexts(features, float(made["scale"]), float(made["bias"]), tuple(made["prompts"]))
+
+
+def _encoder_source(folder: Path, recorded: Mapping[str, Any]) -> EncoderSource:
+    """Return where a bundle's encoder is loaded from. Formats 1 and 2 record its name and revision only."""
+    values = {"model": recorded["name"]} if "name" in recorded else {}
+    values |= {name: recorded[name] for name in EncoderSource.__annotations__ if name in recorded}
+    if recorded["included"]:
+        values |= {"model": str(folder / CLIP), "weights": None, "revision": None}
+    return EncoderSource(**values)
 
 
 def read_bundle_config(folder: Path) -> dict[str, Any]:
@@ -152,7 +167,7 @@ def _is_bundle(folder: Path) -> bool:
 
 def _model_card(config: Mapping[str, Any]) -> str:
     """Return the model card (the hub's documentation, "Model Cards"): results as metadata, then in words."""
-    clip, data = config["clip"]["name"], config["data"]
+    clip, data = config["clip"], config["data"]
     results = [
         EvalResult(
             task_type="video-classification",
@@ -170,7 +185,7 @@ def _model_card(config: Mapping[str, Any]) -> str:
         library_name="moclip",
         pipeline_tag="video-classification",
         tags=["action-recognition", "motion-vectors", "compressed-video", "clip"],
-        base_model=None if Path(clip).exists() else clip,
+        base_model=None if clip is None or EncoderSource(clip["model"], clip["weights"]).is_local else clip["model"],
         eval_results=results,
     )
     template = resources.files("moclip").joinpath("templates/model_card.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Run a frozen network on many clips in parts, and run CLIP's image tower on stills (`ImageEncoderWorker`).
+"""Run a frozen network on many clips in parts, and run an encoder on stills (`ImageEncoderWorker`).
 
 A worker holds the network and encodes one part after another, in this process or as an actor on a cluster. Its results
 depend only on the part, so the bytes do not depend on where it runs. `embed_views` has the worker for MV-TSN.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,16 @@ from moclip.data.sampling import still_frames
 from moclip.errors import ModelError, VideoError, as_video_error
 from moclip.files.folders import is_url, join_path
 from moclip.files.local_copies import local_copy
+from moclip.models.encoders.registry import EncoderSource, load_encoder
 from moclip.store.resumable import ResumableParts
 from moclip.video.clip_files import check_unchanged
 from moclip.video.frames import read_pictures
 from moclip.workers.cluster import Cluster, Worker, check_same_versions, check_visible
 from moclip.workers.processes import run_jobs_in_order
 from moclip.workers.time_limit import time_limit
+
+if TYPE_CHECKING:
+    from moclip.models.encoders.base import Encoder
 
 Versions = dict[str, str]
 
@@ -88,13 +92,13 @@ def check_finite(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
 
 @dataclass(frozen=True)
 class StillsTask:
-    """Which frames of each clip CLIP's image tower encodes, and where the parts are written.
+    """Which frames of each clip the encoder gets, and where the parts are written.
 
     `indexed` is true if the index describes the files below `root`, and false if it describes transcoded copies.
     `parts_folder` and `key` are those of `ResumableParts`.
     """
 
-    model: str
+    source: EncoderSource
     root: str
     indexed: bool
     frames: int
@@ -105,21 +109,21 @@ class StillsTask:
     parts_folder: str
     key: str
     versions: Versions
-    revision: str | None = None
 
     def check_input_visible(self) -> None:
         check_visible(is_url(self.root) or Path(self.root).is_dir(), self.root)
 
 
 class ImageEncoderWorker:
-    """Encodes stills with CLIP's image tower. A part's rows have columns id, path, md5, frames and seekable."""
+    """Encodes stills. A part's rows have columns id, path, md5, frames and seekable."""
 
     def __init__(self, task: StillsTask) -> None:
-        from moclip.models.clip_encoder import ClipEncoder
         from moclip.models.device import pick_device
 
         self.task = task
-        self.clip = ClipEncoder(task.model, pick_device(), task.revision)
+        self.encoder = load_encoder(task.source, pick_device())
+        self.per_feature = self.encoder.pictures_per_feature
+        check_frames(self.encoder, task.source, task.frames)
         self.parts = ResumableParts(task.parts_folder, task.key)
 
     def run_job(self, part: EncodingPart) -> None:
@@ -140,7 +144,8 @@ class ImageEncoderWorker:
 
     def _encode(self, part: EncodingPart, decoded: Iterator[tuple[np.ndarray, list[np.ndarray] | VideoError]]) -> None:
         numbers: list[np.ndarray] = []
-        raw = [np.empty((0, self.clip.width), np.float32)]
+        raw = [np.empty((0, self.encoder.width), np.float32)]
+        batch = max(1, self.task.batch // self.per_feature) * self.per_feature
         pictures: list[np.ndarray] = []
         skipped: dict[str, str] = {}
         for name, (frames, found) in zip(part.rows["id"], decoded, strict=True):
@@ -149,16 +154,27 @@ class ImageEncoderWorker:
                 continue
             numbers.append(frames)
             pictures.extend(found)
-            while len(pictures) >= self.task.batch:
-                raw.append(self.clip.encode_images(pictures[: self.task.batch]))
-                pictures = pictures[self.task.batch :]
+            while len(pictures) >= batch:
+                raw.append(self.encoder.encode_images(pictures[:batch]))
+                pictures = pictures[batch:]
         if pictures:
-            raw.append(self.clip.encode_images(pictures))
-        features = np.concatenate(raw).reshape(len(numbers), self.task.frames, self.clip.width)
+            raw.append(self.encoder.encode_images(pictures))
+        per_clip = self.task.frames // self.per_feature
+        features = np.concatenate(raw).reshape(len(numbers), per_clip, self.encoder.width)
         frame_numbers = np.array(numbers, np.int32).reshape(len(numbers), self.task.frames)
         check_finite([name for name in part.rows["id"] if name not in skipped], {"raw": features})
-        notes = {"skipped": skipped, "vision": self.clip.vision}
+        notes = {"skipped": skipped, "cost": self.encoder.cost()}
         self.parts.write(part.name, {"raw": features, "frame": frame_numbers}, notes)
+
+
+def check_frames(encoder: Encoder, source: EncoderSource, frames: int) -> None:
+    """Raise ModelError if `clip.pool` or `clip.frames` do not fit the encoder."""
+    together = encoder.pictures_per_feature
+    if source.pool == "clip" and together == 1:
+        raise ModelError("it encodes single pictures", where=source.model, fix="set clip.pool=frames")
+    if frames % together or (together > 1 and frames != together):
+        what = f"it encodes {together} frames of a clip together, but clip.frames is {frames}"
+        raise ModelError(what, where=source.model, fix=f"set clip.frames={together}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from moclip.data.crops import crop_and_resize, protocol_crops
-from moclip.errors import MoclipError, VideoError, as_video_error
+from moclip.errors import MoclipError, ModelError, VideoError, as_video_error
 from moclip.inference.clip_input import (
     ClipInput,
     ClipJob,
@@ -26,8 +26,8 @@ from moclip.inference.clip_input import (
     read_or_reason,
     worker_died,
 )
-from moclip.models.class_texts import text_features
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.class_texts import ClassTexts, text_features
+from moclip.models.encoders.base import Encoder, TextEncoder
 from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import MvTsn
 from moclip.store.features import to_unit_length
@@ -44,6 +44,8 @@ Step = Callable[[str], AbstractContextManager[object]]
 @dataclass(frozen=True)
 class Prediction:
     """The prediction of each stream (see `STREAMS`): probabilities and logits of the classes, float32 (classes,).
+
+    Without an encoder that encodes texts there is no stream "zero_shot".
 
     Probabilities are softmax(logits / T), with the stream's temperature T that was fitted on validation clips. With
     labels given as text (`Predictor.with_labels`) T is 1. `trusted` is the stream that `top` reads: the one that was
@@ -69,19 +71,17 @@ class Prediction:
 class Predictor:
     """The trained models and the classes to choose from.
 
-    text : (classes, width), text features of the classes.
-    logit_scale : CLIP's temperature.
+    encoder : of the stills; None where the models were trained on motion alone.
+    texts : the classes' text features; None if the encoder has no text tower.
     own_classes : False where the classes are not those of the training but given as text (see `with_labels`).
     trusted : the stream to trust, one of `STREAMS`.
     """
 
     mv_tsn: MvTsn
     fusion: Fusion
-    clip: ClipEncoder
+    encoder: Encoder | None
     classes: tuple[str, ...]
-    text: np.ndarray
-    logit_scale: float
-    prompts: tuple[str, ...]
+    texts: ClassTexts | None
     fields: FieldSettings
     views: ViewSettings
     own_classes: bool = True
@@ -89,7 +89,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        return self.clip.device
+        return self.mv_tsn.head.weight.device
 
     @functools.cached_property
     def _frozen(self) -> MvTsn:
@@ -133,13 +133,18 @@ class Predictor:
         """Return a predictor with the same models for other classes, described in words, without training.
 
         Its predictions have no stream "mv_tsn". They have "fusion" if the head scores classes by their text
-        (`fusion.head: text`). If they lack the trusted stream, `top` reads "zero_shot".
+        (`fusion.head: text`). If they lack the trusted stream, `top` reads "zero_shot". Raises MoclipError for fewer
+        than two labels, and ModelError if the encoder has no text tower.
         """
+        if self.texts is None or not isinstance(self.encoder, TextEncoder):
+            what = "labels in words need an encoder of texts, but these models were trained without one"
+            raise ModelError(what, fix="set clip.model to a CLIP, and train again")
         classes = tuple(dict.fromkeys(labels))
         if len(classes) < 2:
             raise MoclipError("at least two labels are needed to choose from", where=", ".join(labels) or "no label")
-        text = text_features(self.clip, classes, {label: [label] for label in classes}, list(self.prompts))
-        return dataclasses.replace(self, classes=classes, text=text, own_classes=False)
+        features = text_features(self.encoder, classes, {label: [label] for label in classes}, list(self.texts.prompts))
+        texts = dataclasses.replace(self.texts, features=features)
+        return dataclasses.replace(self, classes=classes, texts=texts, own_classes=False)
 
     def read(self, path: str | Path) -> ClipInput:
         """Read the models' input from a clip, decoding it once. Raises VideoError."""
@@ -151,7 +156,7 @@ class Predictor:
             with step("mv_tsn"):
                 motion_features = self._motion_features(clip_input.levels)
             with step("clip"):
-                stills = to_unit_length(self.clip.encode_images(clip_input.stills))
+                stills = self._still_features(clip_input.stills)
             with step("fusion"):
                 logits = self._logits(motion_features, stills)
                 probabilities = {
@@ -160,6 +165,12 @@ class Predictor:
                 }
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
         return Prediction(self.classes, probabilities, on_cpu, self.trusted if self.trusted in on_cpu else "zero_shot")
+
+    def _still_features(self, stills: Sequence[np.ndarray]) -> np.ndarray:
+        """Compute the features (K, width) of pictures, of unit length; one 0 without an encoder."""
+        if self.encoder is None:
+            return np.zeros((1, 1), np.float32)
+        return to_unit_length(self.encoder.encode_images(stills))
 
     def _temperature(self, stream: str) -> float:
         """Return the temperature of a stream; 1.0 for classes that none was fitted for."""
@@ -178,10 +189,14 @@ class Predictor:
     def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
         """Return the logits (classes,) of each stream that can score these classes."""
         still_features = torch.from_numpy(stills).to(self.device)[None]
-        logits = {"zero_shot": torch.from_numpy(self.logit_scale * self.text @ to_unit_length(stills.mean(axis=0)))}
+        logits = {}
+        if self.texts:
+            logits["zero_shot"] = torch.from_numpy(self.texts.scores(to_unit_length(stills.mean(axis=0))))
         if self.own_classes:
             fusion = self.fusion(motion_features, still_features)[0]
             return {"fusion": fusion, "mv_tsn": self.mv_tsn.head(motion_features)[0]} | logits
-        text = torch.from_numpy(self.text).to(self.device)
+        if self.texts is None:
+            return logits
+        text = torch.from_numpy(self.texts.features).to(self.device)
         fused = self.fusion.score_texts(motion_features, still_features, text)
         return logits if fused is None else {"fusion": fused[0]} | logits

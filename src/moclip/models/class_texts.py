@@ -5,14 +5,36 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from moclip.errors import DatasetError, ModelError
-from moclip.models.clip_checks import SAME_FEATURES
-from moclip.models.clip_encoder import ClipEncoder
+from moclip.models.encoders.base import TextEncoder
 from moclip.store.features import to_unit_length
+
+SAME_FEATURES = 1e-6
+"""Two classes score the same on every clip if the cosine of their text features is closer to 1 than this."""
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """The text features of classes, and how the encoder scores them.
+
+    features : (classes, width) float32 of unit length.
+    scale, bias : a score is `scale` times the cosine plus `bias` (`TextEncoder`).
+    prompts : the templates that the features were made with.
+    """
+
+    features: np.ndarray
+    scale: float
+    bias: float
+    prompts: tuple[str, ...]
+
+    def scores(self, pictures: np.ndarray) -> np.ndarray:
+        """Compute zero-shot logits: pictures (..., width) of unit length -> (..., classes)."""
+        return np.asarray(self.scale * pictures @ self.features.T + self.bias)
 
 
 def phrase(class_name: str) -> str:
@@ -51,7 +73,7 @@ def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[st
 
 
 def text_features(
-    clip: ClipEncoder, classes: Sequence[str], phrases: dict[str, list[str]], templates: list[str]
+    clip: TextEncoder, classes: Sequence[str], phrases: dict[str, list[str]], templates: list[str]
 ) -> np.ndarray:
     """Compute a feature per class by prompt ensembling (arXiv 2103.00020, section 3.1.4): (classes, width) float32.
 
@@ -82,7 +104,7 @@ def _check_features(features: np.ndarray, classes: Sequence[str]) -> None:
             raise ModelError(f"this CLIP gives the same features for {classes[number]!r} and {other!r}", fix=fix)
 
 
-def _check_tokens(clip: ClipEncoder, texts: dict[str, list[str]]) -> None:
+def _check_tokens(clip: TextEncoder, texts: dict[str, list[str]]) -> None:
     """Refuse two classes whose texts have the same tokens: they would score the same on every clip."""
     classes_by_tokens: dict[frozenset[tuple[int, ...]], list[str]] = {}
     for name, class_texts in texts.items():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -26,10 +25,10 @@ def multiply_adds(model: nn.Module, *inputs: torch.Tensor) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def fusion_cost(model: Fusion, stills: int) -> int:
-    """Count the multiply-adds of the head on one video with this number of stills."""
+def fusion_cost(model: Fusion) -> int:
+    """Count the multiply-adds of the head on one video."""
     config = model.config
-    motion, pictures = torch.zeros(1, config.motion), torch.ones(1, stills, config.picture)
+    motion, pictures = torch.zeros(1, config.motion), torch.ones(1, config.frames, config.picture)
     return multiply_adds(model.eval().cpu(), motion, pictures)
 
 
@@ -38,17 +37,3 @@ def segment_cost(model: MvTsn) -> dict[str, int]:
     device = next(model.parameters()).device
     segment = torch.zeros(1, 1, 2 * model.config.stack, model.config.size, model.config.size, device=device)
     return {"parameters": count_parameters(model), "multiply_adds": multiply_adds(model.eval(), segment)}
-
-
-def picture_cost(vision: Mapping[str, Any]) -> dict[str, int]:
-    """Count the parameters of CLIP's image tower with its projection, and its multiply-adds on one picture.
-
-    `vision` is the tower's configuration, from `ClipEncoder.vision`.
-    """
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    config = CLIPVisionConfig(**vision)
-    with torch.device("meta"):  # counting needs only shapes
-        tower = CLIPVisionModelWithProjection(config)
-        picture = torch.zeros(1, 3, config.image_size, config.image_size)
-        return {"parameters": count_parameters(tower), "multiply_adds": multiply_adds(tower, picture)}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moclip.data.fusion_data import FusionData
+from moclip.errors import ModelError
 from moclip.models.heads.pooling import POOLINGS
 from moclip.models.weights import PROVENANCE, save_weights
 
@@ -44,16 +45,23 @@ class FusionConfig:
 class HeadInputs:
     """What a new head can be made from.
 
-    text : the classes' text features, (classes, picture) of unit length.
-    temperature : CLIP's.
+    text : the classes' text features, (classes, picture) of unit length; None if the encoder has no text tower.
+    temperature : the encoder's scale of the cosine. Its bias is left out: it is the same for every class.
     train : the cached features of the training clips.
     options : the keys of the group `fusion` of params.yaml.
     """
 
-    text: Tensor
+    text: Tensor | None
     temperature: float
     train: FusionData
     options: Mapping[str, Any]
+
+    def needed_text(self, option: str) -> Tensor:
+        """Return the text features. Raises ModelError that names the option which needs them."""
+        if self.text is None:
+            what = f"{option} compares with class texts, but clip.model encodes no texts"
+            raise ModelError(what, fix="set fusion.head=concat and fusion.blend=false, or clip.model to a CLIP")
+        return self.text
 
 
 class Choice(NamedTuple):

@@ -3,10 +3,11 @@
     cache = (1 - m) * exp(-b_p (1 - cosine(picture, keys))) @ values + m * exp(-b_m (1 - cosine(motion, keys))) @ values
     logits = temperature * picture @ text^T + alpha * cache
 
-The first term is zero-shot CLIP. The keys are the features of the training clips, a key of each stream per clip. As in
-the authors' code, a clip's key is the mean of its augmented views: they are views of one clip, and the mean is closest
-to what is compared with it, a mean over segments. The values are one-hot labels divided by the number of clips of the
-class, so a class with more clips has no advantage, and alpha means the same for any number of clips.
+The first term is zero-shot CLIP; an encoder without a text tower has none. The keys are the features of the training
+clips, a key of each stream per clip. As in the authors' code, a clip's key is the mean of its augmented views: they are
+views of one clip, and the mean is closest to what is compared with it, a mean over segments. The values are one-hot
+labels divided by the number of clips of the class, so a class with more clips has no advantage, and alpha means the
+same for any number of clips.
 
 Without training, alpha, m, b_p and b_m are chosen on validation. With `fusion.cache_tune` the keys are trained first
 (Tip-Adapter-F), from `START`. An alpha of 0 is zero-shot CLIP.
@@ -36,11 +37,11 @@ class CacheFusion(Fusion):
     """Head `cache`. Keys are (n, motion) and (n, picture), `labels` (n,), `text` (classes, picture) of unit length."""
 
     kind = "cache"
-    text: Tensor
+    text: Tensor | None
     labels: Tensor
     values: Tensor
 
-    def __init__(self, config: FusionConfig, text: Tensor, keys: tuple[Tensor, Tensor], labels: Tensor) -> None:
+    def __init__(self, config: FusionConfig, text: Tensor | None, keys: tuple[Tensor, Tensor], labels: Tensor) -> None:
         super().__init__(config)
         self.settings = dict(START)
         self.register_buffer("text", text)
@@ -63,7 +64,7 @@ class CacheFusion(Fusion):
 
     @classmethod
     def restore(cls, config: FusionConfig, tensors: Mapping[str, Tensor]) -> Self:
-        return cls(config, tensors["text"], (tensors["motion_keys"], tensors["picture_keys"]), tensors["labels"])
+        return cls(config, tensors.get("text"), (tensors["motion_keys"], tensors["picture_keys"]), tensors["labels"])
 
     def score(self, motion: Tensor, picture: Tensor) -> Tensor:
         chosen = self.settings
@@ -81,13 +82,16 @@ class CacheFusion(Fusion):
             {sharpness: self._class_scores(cosines, sharpness) for sharpness in SHARPNESS}
             for cosines in (picture_cosines, motion_cosines)
         )
-        yield Choice(0.0, self.settings | {"alpha": 0.0}, zero_shot)
+        if self.text is not None:
+            yield Choice(0.0, self.settings | {"alpha": 0.0}, zero_shot)
         for alpha, share, of_p, of_m in product(ALPHAS, MOTION_SHARES, SHARPNESS, SHARPNESS):
             settings = {"alpha": alpha, "motion": share, "picture_sharpness": of_p, "motion_sharpness": of_m}
             cache = (1 - share) * of_picture[of_p] + share * of_motion[of_m]
             yield Choice(alpha, self.settings | settings, zero_shot + alpha * cache)
 
     def _zero_shot(self, picture: Tensor) -> Tensor:
+        if self.text is None:
+            return picture.new_zeros(len(picture), self.config.classes)
         return self.settings["temperature"] * picture @ self.text.T
 
     def _cosines(self, motion: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:

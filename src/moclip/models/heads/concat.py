@@ -40,7 +40,9 @@ class ConcatFusion(HiddenFusion):
 
     @classmethod
     def create(cls, config: FusionConfig, inputs: HeadInputs) -> Self:
-        return cls(config, inputs.text, inputs.temperature) if inputs.options["blend"] else cls(config)
+        if not inputs.options["blend"]:
+            return cls(config)
+        return cls(config, inputs.needed_text("fusion.blend"), inputs.temperature)
 
     @classmethod
     def restore(cls, config: FusionConfig, tensors: Mapping[str, Tensor]) -> Self:

@@ -46,7 +46,7 @@ class TextFusion(HiddenFusion):
 
     @classmethod
     def create(cls, config: FusionConfig, inputs: HeadInputs) -> Self:
-        return cls(config, inputs.text, inputs.temperature)
+        return cls(config, inputs.needed_text("fusion.head: text"), inputs.temperature)
 
     @classmethod
     def restore(cls, config: FusionConfig, tensors: Mapping[str, Tensor]) -> Self:

@@ -1,0 +1,29 @@
+"""The encoder that params.yaml names."""
+
+from __future__ import annotations
+
+from moclip.models.encoders.registry import TIMM, EncoderSource
+from pipeline.params import NO_FILE, Params
+
+ENCODER_KEYS = ("clip.model", "clip.files", "clip.revision", "clip.precision", "clip.pool")
+"""The keys that `encoder_source` reads, for a stage or command to declare."""
+
+PICTURE_KEYS = ("clip.model", "clip.revision", "clip.precision", "clip.pool", "clip.frames", "clip.choice")
+"""The keys that picture features depend on, for a store or model to record; a digest stands for the files."""
+
+TEXT_KEYS = ("clip.model", "clip.revision", "clip.precision", "clip.prompts", "dataset.phrases")
+"""The same for text features."""
+
+
+def encoder_source(params: Params) -> EncoderSource | None:
+    """Return where the encoder comes from and how it runs; None if clip.model is false."""
+    clip = params.clip
+    if clip.model is False:
+        return None
+    weights = clip.files if clip.model.startswith(TIMM) and clip.files != NO_FILE else None
+    return EncoderSource(clip.model, weights, clip.revision or None, clip.precision, clip.pool)
+
+
+def unused_reason(params: Params) -> str:
+    """Return what unused.txt says in place of features that clip.model does not give."""
+    return "clip.model is false" if params.clip.model is False else f"clip.model {params.clip.model} encodes no texts"

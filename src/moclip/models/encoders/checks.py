@@ -1,0 +1,114 @@
+"""Load models in the hub's format, and refuse those that are incomplete."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from moclip.errors import ModelError
+
+if TYPE_CHECKING:
+    from moclip.models.encoders.registry import EncoderSource
+
+POSITION_BUFFER = "position_ids"
+"""Old models store the numbers 0, 1, 2, ... among their weights; newer code does not read them."""
+
+MOST_NAMED = 3
+"""How many weights an error names."""
+
+FIX = "set clip.model to a local folder in the hub's format, or to a hub id if the hub can be reached"
+
+
+@contextmanager
+def report_load_errors(name: str) -> Iterator[None]:
+    """Raise ModelError for any error in the block."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as problem:  # a model folder may hold anything
+        reason, fix = _reason(problem)
+        raise ModelError(f"cannot load this encoder: {reason}", where=name, fix=fix) from None
+
+
+def _reason(problem: Exception) -> tuple[str, str]:
+    """Return the reason in one line, and what to do."""
+    from huggingface_hub import errors
+
+    causes = [problem, problem.__cause__, problem.__context__]
+    for kind, reason, fix in (
+        (
+            errors.GatedRepoError,
+            "its makers ask for your consent first",
+            "accept its terms on the hub, then set HF_TOKEN",
+        ),
+        (errors.RevisionNotFoundError, "the hub has no such revision", "correct clip.revision"),
+        (
+            errors.RepositoryNotFoundError,
+            "the hub has no such model, or it is private",
+            "correct clip.model, or set HF_TOKEN",
+        ),
+        (
+            errors.OfflineModeIsEnabled,
+            "it is not in the hub's cache, and HF_HUB_OFFLINE is set",
+            "unset HF_HUB_OFFLINE",
+        ),
+        (errors.LocalEntryNotFoundError, "it is not in the hub's cache, and the hub does not answer", FIX),
+    ):
+        if any(isinstance(cause, kind) for cause in causes):
+            return reason, fix
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0], FIX
+
+
+def load_checked(
+    source: EncoderSource, optional: tuple[str, ...] = (), surplus: tuple[str, ...] = ()
+) -> tuple[Any, list[str]]:
+    """Load a model of `transformers` in float32. Return it and the names of the weights that were missing.
+
+    `optional` are first parts of the names of weights that may be missing, `surplus` of those that may be left over.
+    Raises ModelError where other weights are missing, left over or of another shape.
+    """
+    import torch
+    from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # for loading weights
+    model, found = AutoModel.from_pretrained(
+        source.model,
+        revision=source.revision,
+        weights_only=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # `check_weights` refuses them by name
+        output_loading_info=True,
+    )
+    check_weights(found, source.model, optional, surplus)
+    return model, list(found["missing_keys"])
+
+
+def check_weights(
+    found: dict[str, Any], name: str, optional: tuple[str, ...] = (), surplus: tuple[str, ...] = ()
+) -> None:
+    """Refuse a model whose weights do not fit its config.json.
+
+    transformers fills missing weights with random numbers and ignores unexpected ones. `found` is its loading
+    information.
+    """
+    mismatched = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    for problem, keys, allowed in (
+        ("missing weights", found["missing_keys"], optional),
+        ("weights of another shape than its config.json says", mismatched, ()),
+        ("weights beyond what its config.json says", found["unexpected_keys"], surplus),
+    ):
+        wrong = sorted(key for key in keys if not key.endswith(POSITION_BUFFER) and not key.startswith(allowed))
+        if wrong:
+            raise ModelError(
+                f"{problem} ({len(wrong)}): {_first_names(wrong)}",
+                where=name,
+                fix="use weights and config.json of the same model",
+            )
+
+
+def _first_names(keys: Collection[str]) -> str:
+    first = ", ".join(list(keys)[:MOST_NAMED])
+    return first + (f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else "")

@@ -1,0 +1,101 @@
+"""Models of `transformers` with get_text_features and get_image_features: MetaCLIP 2, AltCLIP, Chinese-CLIP, others.
+
+Families with habits of their own (CLIP, SigLIP, X-CLIP) derive from this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer
+
+from moclip.errors import ModelError
+from moclip.models.encoders.base import BLANK, TextEncoder
+from moclip.models.encoders.checks import load_checked, report_load_errors
+from moclip.models.encoders.registry import EncoderSource
+
+TEXT_PARTS = ("text_model.", "text_projection", "logit_scale", "logit_bias")
+"""First parts of the names of weights that are not the image tower's."""
+
+UNLIMITED = 10**6
+"""Tokenizers that do not know their model's length say a higher number."""
+
+
+class ImageTextEncoder(TextEncoder):
+    """A model with an image tower and a text tower in one space."""
+
+    padding: str | bool = True
+    lower_case = False
+    model: Any
+    pixels = "pixel_values"
+
+    def __init__(self, source: EncoderSource, device: torch.device) -> None:
+        super().__init__(source, device)
+        with report_load_errors(source.model):
+            model, _ = load_checked(source)
+            self.tokenizer = AutoTokenizer.from_pretrained(source.model, revision=source.revision)
+            self.processor = AutoImageProcessor.from_pretrained(source.model, revision=source.revision)
+        self._place(model)
+        self.scale = float(model.logit_scale.exp()) if hasattr(model, "logit_scale") else 1.0
+        self.bias = float(model.logit_bias) if hasattr(model, "logit_bias") else 0.0
+        self.max_tokens = self._longest_text()
+        self.check_companions()
+
+    def _longest_text(self) -> int:
+        text = self.model.config.text_config
+        positions = int(text.max_position_embeddings)
+        if text.model_type.endswith(("roberta", "altclip_text_model")):
+            positions -= int(text.pad_token_id) + 1  # RoBERTa's positions begin after that of the padding
+        limit = int(self.tokenizer.model_max_length)
+        return min(positions, limit) if limit < UNLIMITED else positions
+
+    def check_companions(self) -> None:
+        """Refuse a tokenizer or an image processor whose output the towers cannot take."""
+        name = self.source.model
+        tokens, tower_tokens = len(self.tokenizer), int(self.model.config.text_config.vocab_size)
+        if tokens > tower_tokens:
+            what = f"its tokenizer has {tokens} tokens, its text tower {tower_tokens}"
+            raise ModelError(what, where=name, fix="use tokenizer and weights of the same model")
+        with report_load_errors(name):
+            pixels = self.prepare([BLANK] * self.pictures_per_feature)[self.pixels]
+        side = getattr(self.model.config.vision_config, "image_size", None)
+        if isinstance(side, int) and pixels.ndim >= 4 and tuple(pixels.shape[-2:]) != (side, side):
+            size = "x".join(map(str, pixels.shape[-2:]))
+            what = f"its image processor gives pictures of {size} px, its image tower takes {side}x{side}"
+            raise ModelError(what, where=name, fix="use preprocessor_config.json and weights of the same model")
+
+    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+        return dict(self.processor(images=tensors, return_tensors="pt"))
+
+    def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
+        return self.model.get_image_features(**prepared).pooler_output
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        words = [text.lower() for text in texts] if self.lower_case else list(texts)
+        tokens = self.tokenizer(
+            words, padding=self.padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return dict(tokens)
+
+    def text_features(self, tokens: dict[str, Tensor]) -> Tensor:
+        return self.model.get_text_features(**tokens).pooler_output
+
+    def tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        ids = self.tokenizer(
+            [text.lower() if self.lower_case else text for text in texts], truncation=True, max_length=self.max_tokens
+        )["input_ids"]
+        return [tuple(text_ids) for text_ids in ids]
+
+    def image_parameters(self) -> int:
+        named = self.model.named_parameters()
+        return sum(weight.numel() for name, weight in named if not name.startswith(TEXT_PARTS))
+
+    def save(self, folder: Path) -> None:
+        for part in (self.model, self.tokenizer, self.processor):
+            part.save_pretrained(folder)

@@ -1,0 +1,137 @@
+"""Which family of encoders `clip.model` names, and loading it. It imports no network before it has to.
+
+`clip.model` is one of:
+
+false                         no encoder
+an id of the hub, or a folder in the hub's format: a model of `transformers`, or of timm (its config.json has
+                              "architecture")
+hf-hub:ID, or a folder with open_clip_config.json: a model of open_clip
+timm:NAME                     a timm model by its name, with the weights in `clip.files` or from the hub
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moclip.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from moclip.models.encoders.base import Encoder
+
+TIMM, OPEN_CLIP = "timm:", "hf-hub:"
+
+FAMILIES = {
+    "clip": ("clip", "ClipEncoder"),
+    "siglip": ("siglip", "SiglipEncoder"),
+    "siglip2": ("siglip", "Siglip2Encoder"),
+    "xclip": ("xclip", "XClipEncoder"),
+    "image_text": ("image_text", "ImageTextEncoder"),
+    "vision": ("vision", "VisionEncoder"),
+    "timm": ("timm_images", "TimmEncoder"),
+    "open_clip": ("open_clip", "OpenClipEncoder"),
+}
+"""Family -> file in this package and class. A family is named by the `model_type` in config.json, if it has its own."""
+
+WITHOUT_TEXT = ("vision", "timm")
+"""Families that encode pictures only."""
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where an encoder comes from and how it runs: the keys model, files, revision, precision and pool of `clip`."""
+
+    model: str
+    weights: str | None = None
+    revision: str | None = None
+    precision: str = "fp32"
+    pool: str = "frames"
+
+    @property
+    def timm_name(self) -> str | None:
+        """The name in timm, None of another model."""
+        return self.model.removeprefix(TIMM) if self.model.startswith(TIMM) else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no hub is needed."""
+        return Path(self.model).exists() or bool(self.timm_name and self.weights)
+
+
+def load_encoder(source: EncoderSource, device: str | torch.device = "cpu") -> Encoder:
+    """Load an encoder in eval mode. Raises ModelError where it cannot be loaded completely."""
+    import torch
+
+    file, name = FAMILIES[family_of(source)]
+    family: type[Encoder] = getattr(importlib.import_module(f"moclip.models.encoders.{file}"), name)
+    return family(source, torch.device(device))
+
+
+def has_text(source: EncoderSource) -> bool:
+    """Return whether an encoder encodes texts. Reads its configuration only. Raises ModelError."""
+    return family_of(source) not in WITHOUT_TEXT
+
+
+def family_of(source: EncoderSource) -> str:
+    """Return the family of an encoder, a key of `FAMILIES`. Reads its configuration only. Raises ModelError."""
+    name = source.model
+    if source.timm_name is not None:
+        return "timm"
+    if name.startswith(OPEN_CLIP) or (Path(name) / "open_clip_config.json").is_file():
+        return "open_clip"
+    _check_name(source)
+    config = _read_config(source)
+    model_type = config.get("model_type")
+    if model_type in FAMILIES:
+        return str(model_type)
+    if model_type is None and "architecture" in config:
+        return "timm"
+    return _family_by_methods(model_type, name)
+
+
+def _check_name(source: EncoderSource) -> None:
+    name = source.model
+    if source.revision and Path(name).exists():
+        what = f"a local folder has no revision {source.revision!r}"
+        raise ModelError(what, where=name, fix="set clip.revision=false, or clip.model to a hub id")
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ModelError("no such folder", where=name, fix="set clip.model to a local folder or a hub id")
+
+
+def _read_config(source: EncoderSource) -> dict[str, Any]:
+    from moclip.models.encoders.checks import report_load_errors
+
+    with report_load_errors(source.model):
+        folder = Path(source.model)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise OSError("no config.json")
+        if folder.is_dir():
+            return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        from transformers import PretrainedConfig
+
+        config = dict(PretrainedConfig.get_config_dict(source.model, revision=source.revision)[0])
+        if not config:
+            raise OSError("no config.json")
+        return config
+
+
+def _family_by_methods(model_type: Any, name: str) -> str:
+    """Return the family of a model of `transformers` that has no own one, by the methods of its class."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+
+    fix = "see docs/encoders.md for the models that clip.model takes"
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_MAPPING:
+        raise ModelError(f"its config.json has model_type {model_type!r}, which is not known", where=name, fix=fix)
+    found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
+    model_class: Any = found[0] if isinstance(found, tuple) else found
+    if hasattr(model_class, "get_text_features") and hasattr(model_class, "get_image_features"):
+        return "image_text"
+    if model_class.main_input_name == "pixel_values":
+        return "vision"
+    what = f"its config.json has model_type {model_type!r}, which encodes no pictures"
+    raise ModelError(what, where=name, fix=fix)

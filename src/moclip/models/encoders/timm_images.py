@@ -1,0 +1,68 @@
+"""Image models of timm: by name (`timm:NAME`) with a weights file or from the hub, or in the hub's format."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor
+
+from moclip.errors import ModelError
+from moclip.models.encoders.base import Encoder
+from moclip.models.encoders.checks import report_load_errors
+from moclip.models.encoders.registry import EncoderSource
+
+
+class TimmEncoder(Encoder):
+    """A timm model without its classifier. Pictures are prepared as its configuration says."""
+
+    model: Any
+
+    def __init__(self, source: EncoderSource, device: torch.device) -> None:
+        super().__init__(source, device)
+        name = source.timm_name
+        if name is not None and not timm.is_model(name):
+            similar = timm.list_models(f"*{name[:6]}*")[:5]
+            fix = f"similar names: {', '.join(similar)}" if similar else None
+            raise ModelError("no such timm model", where=source.model, fix=fix)
+        with report_load_errors(source.model):
+            self._place(_create(source).to(memory_format=torch.channels_last))
+        settings = resolve_model_data_config(self.model)
+        self.transform: Any = create_transform(**settings, is_training=False)
+
+    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        return {"pixels": torch.stack([self.transform(Image.fromarray(picture)) for picture in pictures])}
+
+    def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
+        return self.model(prepared["pixels"].contiguous(memory_format=torch.channels_last))
+
+    def save(self, folder: Path) -> None:
+        options = dict(self.model.pretrained_cfg) | {"num_classes": 0}
+        timm.models.save_for_hf(
+            copy.deepcopy(self.model).to(memory_format=torch.contiguous_format),
+            str(folder),
+            model_config={"pretrained_cfg": options},
+            safe_serialization=True,
+        )
+
+
+def _create(source: EncoderSource) -> torch.nn.Module:
+    if source.timm_name is None:
+        revision = f"@{source.revision}" if source.revision else ""
+        where = f"local-dir:{source.model}" if Path(source.model).exists() else f"hf-hub:{source.model}{revision}"
+        return timm.create_model(where, pretrained=True, num_classes=0)
+    if source.weights is None:
+        return timm.create_model(source.timm_name, pretrained=True, num_classes=0)
+    if Path(source.weights).suffix != ".safetensors":
+        raise ModelError("not a .safetensors file", where=source.weights, fix="set clip.files to the weights")
+    if not Path(source.weights).is_file():
+        raise ModelError("no such weights file", where=source.weights, fix="set clip.files to the weights")
+    overlay = {"file": source.weights}
+    return timm.create_model(source.timm_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)

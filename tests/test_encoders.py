@@ -1,0 +1,267 @@
+"""Every family of encoders gives what its own forward pass gives, and runs through the pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+import transformers as hf
+import zarr
+from timm.data import create_transform, resolve_model_data_config
+from torch.nn import functional
+
+from moclip.errors import ModelError
+from moclip.models.encoders.base import TextEncoder
+from moclip.models.encoders.registry import EncoderSource, family_of, has_text, load_encoder
+from tests.conftest import run, set_keys
+from tests.tiny_encoders import FRAMES, PICTURES, SIDE, tiny_encoder, tiny_open_clip, tiny_timm
+
+SIZES = ((50, 61), (33, 200), (200, 33), (32, 32), (7, 9))
+TEXTS = ["a red ball", "someone throws a ball, far away", "b"]
+DUAL = ("clip", "metaclip_2", "altclip", "chinese_clip", "siglip", "siglip2")
+PADDED = ("siglip", "siglip2")
+
+
+def pictures(count: int = len(SIZES)) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(256, size=(*SIZES[n % len(SIZES)], 3), dtype=np.uint8) for n in range(count)]
+
+
+def tensors(images: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+
+
+def load(folder: Path, **more: Any) -> Any:
+    return load_encoder(EncoderSource(str(folder), **more))
+
+
+@pytest.mark.parametrize("family", DUAL)
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]])
+def test_scores_are_those_of_the_models_own_forward_pass(family: str, texts: list[str], tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / family, family)
+    encoder = load(folder)
+    assert isinstance(encoder, TextEncoder)
+    model = hf.AutoModel.from_pretrained(folder).eval()
+    tokenizer, processor = hf.AutoTokenizer.from_pretrained(folder), hf.AutoImageProcessor.from_pretrained(folder)
+    padding = {"padding": "max_length", "max_length": 40} if family in PADDED else {"padding": True}
+    tokens = dict(tokenizer([text.lower() for text in texts], return_tensors="pt", **padding))
+    if family in PADDED:
+        tokens = {"input_ids": tokens["input_ids"]}  # their towers read the padding, too
+    found = encoder.score(encoder.encode_images(pictures()), encoder.encode_text(texts))
+    assert found.shape == (len(SIZES), len(texts))
+    for picture, row in zip(pictures(), found, strict=True):
+        with torch.inference_mode():
+            own = model(**tokens, **processor(images=tensors([picture]), return_tensors="pt"))
+        np.testing.assert_allclose(row, own.logits_per_image[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*DUAL, "xclip", "dinov2", "vit", "convnext"])
+def test_a_saved_encoder_gives_the_same_features(family: str, tmp_path: Path) -> None:
+    pool = "clip" if family == "xclip" else "frames"
+    encoder = load(tiny_encoder(tmp_path / family, family), pool=pool)
+    encoder.save(tmp_path / "saved")
+    again = load(tmp_path / "saved", pool=pool)
+    images = pictures(2 * FRAMES)
+    found = encoder.encode_images(images)
+    assert found.shape == (len(images) // encoder.pictures_per_feature, encoder.width)
+    np.testing.assert_array_equal(again.encode_images(images), found)
+    assert has_text(encoder.source) == isinstance(encoder, TextEncoder)
+    if isinstance(encoder, TextEncoder):
+        np.testing.assert_array_equal(again.encode_text(TEXTS), encoder.encode_text(TEXTS))
+        assert (again.scale, again.bias, again.max_tokens) == (encoder.scale, encoder.bias, encoder.max_tokens)
+
+
+def test_sigmoid_models_have_a_bias_that_no_class_gains_from(tmp_path: Path) -> None:
+    encoder = load(tiny_encoder(tmp_path / "siglip", "siglip"))
+    encoder.bias = -10.0
+    images, texts = encoder.encode_images(pictures()), encoder.encode_text(TEXTS)
+    biased = encoder.score(images, texts)
+    encoder.bias = 0.0
+    plain = encoder.score(images, texts)
+    np.testing.assert_allclose(biased, plain - 10, atol=1e-5)
+    shares = functional.softmax(torch.from_numpy(biased), dim=1), functional.softmax(torch.from_numpy(plain), dim=1)
+    torch.testing.assert_close(*shares)
+
+
+@pytest.mark.parametrize("family", PADDED)
+def test_siglip_reads_texts_in_lower_case_and_padded(family: str, tmp_path: Path) -> None:
+    encoder = load(tiny_encoder(tmp_path / family, family))
+    one, same, other = encoder.encode_text(["A Ball", "a ball", "a bell"])
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-4
+    assert {len(ids) for ids in encoder.tokenize(["a", "a long text"])["input_ids"]} == {40}
+
+
+def test_frames_of_a_clip_go_through_x_clip_together(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "xclip", "xclip")
+    encoder, images = load(folder, pool="clip"), pictures(2 * FRAMES)
+    model = hf.AutoModel.from_pretrained(folder).eval()
+    tokenizer, processor = hf.AutoTokenizer.from_pretrained(folder), hf.AutoImageProcessor.from_pretrained(folder)
+    tokens = tokenizer(TEXTS, return_tensors="pt", padding=True)
+    found = encoder.encode_images(images)
+    for number in range(2):
+        frames = images[number * FRAMES : (number + 1) * FRAMES]
+        pixels = processor(images=tensors(frames), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            own = model(**tokens, pixel_values=pixels[None]).video_embeds[0].numpy()
+        np.testing.assert_allclose(found[number] / np.linalg.norm(found[number]), own, atol=1e-5)
+    with pytest.raises(ModelError, match=r"4 frames of a clip together") as refused:
+        load(folder)
+    assert "clip.pool=clip and clip.frames=4" in str(refused.value.fix)
+
+
+def test_image_encoders_give_what_their_model_gives(tmp_path: Path) -> None:
+    image = pictures()[0]
+    pooled, classifier = (tiny_encoder(tmp_path / family, family) for family in ("dinov2", "vit"))
+    processor = hf.AutoImageProcessor.from_pretrained(pooled)
+    pixels = processor(images=tensors([image]), return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        own = hf.Dinov2Model.from_pretrained(pooled).eval()(pixels).pooler_output.numpy()
+        np.testing.assert_allclose(load(pooled).encode_images([image]), own, atol=1e-5)
+        processor = hf.AutoImageProcessor.from_pretrained(classifier)
+        pixels = processor(images=tensors([image]), return_tensors="pt")["pixel_values"]
+        whole = hf.ViTForImageClassification.from_pretrained(classifier).eval()
+        logits = whole(pixels).logits.numpy()
+        features = load(classifier).encode_images([image])
+        head = whole.classifier
+        np.testing.assert_allclose(features @ head.weight.numpy().T + head.bias.numpy(), logits, atol=1e-5)
+
+
+def test_timm_models_by_name_and_in_the_hubs_format(tmp_path: Path) -> None:
+    weights = tiny_timm(tmp_path / "weights.safetensors")
+    encoder = load_encoder(EncoderSource("timm:test_efficientnet", str(weights)))
+    whole = timm.create_model("test_efficientnet", pretrained=True, pretrained_cfg_overlay={"file": str(weights)})
+    transform: Any = create_transform(**resolve_model_data_config(whole), is_training=False)
+    from PIL import Image
+
+    image = pictures()[0]
+    with torch.inference_mode():
+        logits = whole.eval()(transform(Image.fromarray(image))[None])
+        features = torch.from_numpy(encoder.encode_images([image]))
+        torch.testing.assert_close(whole.get_classifier()(features), logits, rtol=1e-4, atol=1e-4)
+    encoder.save(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert family_of(again.source) == "timm"
+    np.testing.assert_array_equal(again.encode_images([image]), encoder.encode_images([image]))
+    with pytest.raises(ModelError, match="no such timm model"):
+        load_encoder(EncoderSource("timm:test_efficientnot"))
+    with pytest.raises(ModelError, match="no such weights file"):
+        load_encoder(EncoderSource("timm:test_efficientnet", str(tmp_path / "other.safetensors")))
+
+
+def test_open_clip_models(tmp_path: Path) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    folder = tiny_open_clip(tmp_path / "open")
+    encoder = load(folder)
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    from PIL import Image
+
+    pixels = torch.stack([transform(Image.fromarray(image)) for image in pictures()])
+    with torch.inference_mode():
+        seen, read = model.eval().encode_image(pixels, True), model.encode_text(tokenizer(TEXTS), True)
+        own = (model.logit_scale.exp() * seen @ read.T).numpy()
+    found = encoder.score(encoder.encode_images(pictures()), encoder.encode_text(TEXTS))
+    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
+    encoder.save(tmp_path / "saved")
+    np.testing.assert_array_equal(load(tmp_path / "saved").encode_text(TEXTS), encoder.encode_text(TEXTS))
+
+
+@pytest.mark.parametrize("family", ["siglip", "dinov2"])
+def test_weights_in_half_precision_are_taken_and_precision_is_chosen(family: str, tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / family, family)
+    expected = load(folder).encode_images(pictures())
+    hf.AutoModel.from_pretrained(folder).half().save_pretrained(folder)
+    found = load(folder)
+    assert {weight.dtype for weight in found.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(found.encode_images(pictures()), expected, atol=0.02)
+    rounded = load(folder, precision="bf16")
+    assert {weight.dtype for weight in rounded.model.parameters()} == {torch.bfloat16}
+    np.testing.assert_allclose(rounded.encode_images(pictures()), expected, atol=0.1)
+    assert load(folder, precision="auto").dtype == torch.float32, "on a CPU"
+
+
+@pytest.mark.parametrize(("family", "gone"), [("siglip", "logit_bias"), ("dinov2", "layernorm.weight")])
+def test_incomplete_weights_are_refused_by_key(family: str, gone: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_encoder(tmp_path / family, family)
+    path = folder / "model.safetensors"
+    save_file({name: one for name, one in load_file(path).items() if name != gone}, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"missing weights \(1\): {gone}"):
+        load(folder)
+
+
+def test_the_cost_of_a_picture_is_that_of_the_image_tower(tmp_path: Path) -> None:
+    encoder = load(tiny_encoder(tmp_path / "clip", "clip"))
+    tower = hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**PICTURES, projection_dim=12))
+    from moclip.models.flops import count_parameters, multiply_adds
+
+    with torch.device("meta"):
+        shapes = hf.CLIPVisionModelWithProjection(tower.config)
+        adds = multiply_adds(shapes, torch.zeros(1, 3, SIDE, SIDE))
+    assert encoder.cost() == {"parameters": count_parameters(tower), "multiply_adds": adds}
+
+
+# ------------------------------------------------------------------------------------------------ the pipeline
+
+
+STAGES = ("clip_text", "clip_image", "train_mv", "embed_mv", "train_probe", "train_fusion", "evaluate", "report")
+TEXT_STREAMS, PICTURE_STREAMS = {"zero_shot", "score_sum"}, {"still"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["siglip", "xclip", "dinov2", "timm", None])
+def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, project: Path, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"clip.model": False, "clip.files": "data/none", "tsn.epochs": 1, "fusion.epochs": 2}
+    values["clip.frames"] = FRAMES
+    if family == "timm":
+        values |= {"clip.model": "timm:test_efficientnet", "clip.files": str(tiny_timm(tmp_path / "w.safetensors"))}
+    elif family:
+        folder = str(tiny_encoder(tmp_path / family, family))
+        values |= {"clip.model": folder, "clip.files": folder}
+    if family == "xclip":
+        values["clip.pool"] = "clip"
+    set_keys(project / "params.yaml", values)
+    for stage in STAGES:
+        run("moclip", stage, cwd=project)
+    scored = {path.stem for path in (project / "metrics").glob("*.json") if "protocol" in json.loads(path.read_text())}
+    missing = set() if family in ("siglip", "xclip") else TEXT_STREAMS if family else TEXT_STREAMS | PICTURE_STREAMS
+    scored.discard("cost")
+    assert scored == {"majority", "motion_probe", "mv_tsn", "fusion", *TEXT_STREAMS, *PICTURE_STREAMS} - missing
+    for name, wanted in (("clip_text", not missing), ("clip_image", family is not None)):
+        assert (project / f"data/features/{name}.zarr/unused.txt").exists() != wanted
+    if family:
+        group = zarr.open_group(project / "data/features/clip_image.zarr", mode="r")
+        assert group["features"].shape[1] == (1 if family == "xclip" else FRAMES)
+    clip = next((project / "data/demo/videos").rglob("*.avi"))
+    answer = json.loads(run("moclip", "predict", clip, "--json", cwd=project).stdout)[0]
+    assert set(answer) - {"clip", "trusted"} == {"fusion", "mv_tsn"} | ({"zero_shot"} - missing)
+    stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
+    run("moclip", "export", "bundle", cwd=project)
+    again = json.loads(run("moclip", "predict", clip, "--json", "--bundle", "bundle", cwd=project).stdout)
+    assert again[0] == answer
+    assert set(stored.columns) >= scored
+    if missing:
+        done = run("moclip", "predict", clip, "--labels", "a, b", cwd=project, code=1)
+        assert "labels in words need an encoder of texts" in done.stderr
+        set_keys(project / "params.yaml", {"fusion.head": "text"})
+        done = run("moclip", "train_fusion", cwd=project, code=1)
+        assert "fusion.head: text compares with class texts, but clip.model encodes no texts" in done.stderr
+
+
+def test_features_of_another_kind_of_encoder_are_stale(project: Path) -> None:
+    set_keys(project / "params.yaml", {"clip.model": False, "clip.files": "data/none"})
+    done = run("moclip", "train_fusion", cwd=project, code=1)
+    assert "it was made with clip.model" in done.stderr
+    run("moclip", "clip_text", cwd=project)
+    run("moclip", "clip_image", cwd=project)
+    set_keys(project / "params.yaml", {"clip.model": "data/demo/clip", "clip.files": "data/demo/clip"})
+    done = run("moclip", "train_fusion", cwd=project, code=1)
+    assert "it was made with another clip.model" in done.stderr
