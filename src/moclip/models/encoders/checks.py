@@ -34,30 +34,23 @@ def report_load_errors(name: str) -> Iterator[None]:
 
 def _reason(problem: Exception) -> tuple[str, str]:
     """Return the reason in one line, and what to do."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    offline = "it is not in the hub's cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
+    silent = "it is not in the hub's cache, and the hub does not answer", FIX
     causes = [problem, problem.__cause__, problem.__context__]
-    for kind, reason, fix in (
-        (
-            errors.GatedRepoError,
-            "its makers ask for your consent first",
-            "accept its terms on the hub, then set HF_TOKEN",
-        ),
-        (errors.RevisionNotFoundError, "the hub has no such revision", "correct clip.revision"),
+    for kind, answer in (
+        (errors.GatedRepoError, ("its makers ask for your consent first", "accept its terms on the hub, set HF_TOKEN")),
+        (errors.RevisionNotFoundError, ("the hub has no such revision", "correct clip.revision")),
         (
             errors.RepositoryNotFoundError,
-            "the hub has no such model, or it is private",
-            "correct clip.model, or set HF_TOKEN",
+            ("the hub has no such model, or it is private", "correct clip.model, or set HF_TOKEN"),
         ),
-        (
-            errors.OfflineModeIsEnabled,
-            "it is not in the hub's cache, and HF_HUB_OFFLINE is set",
-            "unset HF_HUB_OFFLINE",
-        ),
-        (errors.LocalEntryNotFoundError, "it is not in the hub's cache, and the hub does not answer", FIX),
+        (errors.OfflineModeIsEnabled, offline),
+        (errors.LocalEntryNotFoundError, offline if constants.HF_HUB_OFFLINE else silent),
     ):
         if any(isinstance(cause, kind) for cause in causes):
-            return reason, fix
+            return answer
     return (str(problem).strip() or type(problem).__name__).splitlines()[0], FIX
 
 
