@@ -16,7 +16,14 @@ from pipeline.io import read_parquet, write_parquet
 from pipeline.params import Params
 from pipeline.provenance import check_digest, check_made_with, made_with, stale_error
 
-INDEX_KEYS = ("seed", "dataset.split", "dataset.val_fraction", "dataset.test_fraction", "index.transcode")
+INDEX_KEYS = (
+    "seed",
+    "dataset.split",
+    "dataset.val_fraction",
+    "dataset.test_fraction",
+    "dataset.group",
+    "index.transcode",
+)
 """Parameters that the index records. It does not record where clips and lists are, but which they are."""
 
 MAX_LOOKED_UP = 200

@@ -66,6 +66,10 @@ class Dataset(Group):
     test_fraction: Real = Field(
         default=0.3, gt=0, lt=0.9, description="share of the clips in test where there are no lists"
     )
+    group: Literal["name", "lookalike"] = Field(
+        default="name",
+        description="a clip's source: the gNN in its name; lookalike: also joins clips whose middle frames look alike",
+    )
     shots: Literal[False] | Annotated[Whole, Field(ge=1, le=1000)] = Field(
         default=False,
         description="few-shot: clips per class in train and in val; larger sets contain smaller ones; false: all clips",

@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     "dataset.split",
     "dataset.val_fraction",
     "dataset.test_fraction",
+    "dataset.group",
     "index.transcode",
 )
 def index(params: Params, workers: Workers = cpu_count()) -> None:
     """Find the clips, their classes and splits, and probe each file.
 
     Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt). Without lists it
-    splits by group with the seed. A broken or unsupported file keeps a row with the reason. Hidden files and folders,
-    and those of the system (__MACOSX, @eaDir), are left out and counted. If index.transcode is set, rows describe the
-    transcoded files, which motion is read from. Writes data/index.parquet and metrics/counts/index.json.
+    splits by group with the seed. With dataset.group: lookalike, clips whose middle frames look alike are one group. A
+    broken or unsupported file keeps a row with the reason. Hidden files and folders, and those of the system (__MACOSX,
+    @eaDir), are left out and counted. If index.transcode is set, rows describe the transcoded files, which motion is
+    read from. Writes data/index.parquet and metrics/counts/index.json.
     """
     with while_importing():
         from moclip.data.clip_folder import scan_folder
@@ -53,7 +55,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         print_note(f"  no split lists in {dataset.splits}: the clips are split by group, with the seed")
     for note in list_notes(root, folder, splits):
         print_note(f"  {note}")
-    with show_progress("index", len(folder.clips)) as advance:
+    with show_progress("index", len(folder.clips) * (2 if dataset.group == "lookalike" else 1)) as advance:
         table = build_index(
             root,
             folder,
@@ -64,6 +66,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
             workers,
             advance,
             transcoded=paths.TRANSCODED if params.index.transcode else None,
+            join_scenes=dataset.group == "lookalike",
         )
     counts = index_counts(table, folder)
     counts["split_source"] = f"official split {dataset.split}" if splits else f"seeded by group, seed {params.seed}"

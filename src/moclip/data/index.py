@@ -12,6 +12,7 @@ from moclip.data.clip_folder import ClipFolder, join_first_lines
 from moclip.data.groups import group_of, hold_out, smallest_fraction
 from moclip.data.list_matching import MatchedLists, match_lists, require_two_classes
 from moclip.data.probing import ProbeJob, failed_row, indexed_file, probe_clip, unusable_columns
+from moclip.data.scene_groups import join_look_alikes, read_thumbnails
 from moclip.data.split_lists import Splits
 from moclip.errors import DatasetError
 from moclip.video.transcoded_folder import read_failures
@@ -57,11 +58,13 @@ def build_index(
     workers: int = 1,
     advance: Callable[[int], object] = lambda count: None,
     transcoded: Path | None = None,
+    join_scenes: bool = False,
 ) -> pd.DataFrame:
     """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
-    With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. `advance` is called
-    with the number of clips newly probed. Raises DatasetError where training is impossible (one class, no usable train
+    With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With `join_scenes`,
+    clips that look alike are in one group. `advance` is called with the number of clips newly probed, and newly
+    compared. Raises DatasetError where training is impossible (one class, no usable train
     or test clip, only one group), where a clip is not transcoded, and where two parts of the lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
@@ -90,6 +93,14 @@ def build_index(
     ]
     table["group"] = table["path"].map(splits.group if splits else group_of)
     table = table.sort_values("id", ignore_index=True)
+    if join_scenes:
+        usable = table[table["status"] == "ok"]
+        thumbnails = read_thumbnails(root, usable, workers, advance)
+        table.loc[usable.index, "group"] = join_look_alikes(usable["group"], thumbnails)
+        advance(len(table) - len(usable))
+        if len(usable) and table.loc[usable.index, "group"].nunique() == 1:
+            what = f"all {len(usable)} clips look alike, so no scene can be held out"
+            raise DatasetError(what, where=root, fix="set dataset.group=name; accuracy then holds for this scene only")
     table["split"] = _split_column(table, matched, val_fraction, test_fraction, seed)
     table = table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
     _check_splits(table, root, {"val": val_fraction} if splits else {"test": test_fraction, "val": val_fraction})
