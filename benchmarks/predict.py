@@ -23,7 +23,8 @@ from benchmarks.comparison import Part, Run, peak_memory, run_as_program
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.class_texts import ClassTexts
-from moclip.models.encoders.registry import EncoderSource, load_encoder
+from moclip.models.encoders.registry import load_encoder
+from moclip.models.encoders.source import EncoderSource
 from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, segment_cost
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion

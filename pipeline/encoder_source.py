@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moclip.models.encoders.registry import TIMM, EncoderSource
+from moclip.models.encoders.source import TIMM, EncoderSource
 from pipeline.params import NO_FILE, Params
 
 ENCODER_KEYS = ("clip.model", "clip.files", "clip.revision", "clip.precision", "clip.pool")

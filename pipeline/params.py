@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from moclip.errors import MoclipError
-from moclip.models.encoders.registry import TIMM
+from moclip.models.encoders.source import TIMM
 from moclip.models.heads.registry import HEADS
 
 NO_FILE = "data/none"

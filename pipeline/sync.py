@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moclip.errors import MoclipError
+from moclip.models.encoders.registry import FAMILIES
 from moclip.models.heads.registry import HEADS
 from pipeline import params as parameters
 from pipeline import paths, presets
@@ -134,13 +135,15 @@ def _yaml() -> YAML:
 def import_graph() -> ImportGraph:
     """Return which module imports which, without imports for type checkers and without those of `UNWATCHED`.
 
-    The registry of heads imports them by name, which the graph would not see.
+    The registries of heads and encoders import them by name, which the graph would not see.
     """
     import grimp
 
     graph = grimp.build_graph("moclip", "pipeline", "stages", exclude_type_checking_imports=True, cache_dir=None)
     for head in HEADS:
         graph.add_import(importer="moclip.models.heads.registry", imported=f"moclip.models.heads.{head}")
+    for file, _ in FAMILIES.values():
+        graph.add_import(importer="moclip.models.encoders.registry", imported=f"moclip.models.encoders.{file}")
     for module in UNWATCHED:
         if module not in graph.modules:
             raise MoclipError(f"no module {module}", where="pipeline/sync.py, UNWATCHED", fix="remove or rename it")

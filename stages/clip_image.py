@@ -21,8 +21,8 @@ from pipeline.stage import stage
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moclip.inference.encode import StillsTask
-    from moclip.models.encoders.registry import EncoderSource
+    from moclip.inference.encode_stills import StillsTask
+    from moclip.models.encoders.source import EncoderSource
     from moclip.store.resumable import ResumableParts
 
 
@@ -47,7 +47,8 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
     """
     with while_importing():
         from moclip.data.selection import usable_clips
-        from moclip.inference.encode import EncodingPart, ImageEncoderWorker, encode_parts
+        from moclip.inference.encode import EncodingPart, encode_parts
+        from moclip.inference.encode_stills import ImageEncoderWorker
         from moclip.store.resumable import ResumableParts, part_slices
         from pipeline.index_file import read_index
 
@@ -115,7 +116,8 @@ def _write_features(
 
 
 def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, workers: int) -> StillsTask:
-    from moclip.inference.encode import StillsTask, library_versions
+    from moclip.inference.encode import library_versions
+    from moclip.inference.encode_stills import StillsTask
     from moclip.models.hub_files import files_digest
     from moclip.store.resumable import run_key
 

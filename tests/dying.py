@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from moclip.data import probing
-from moclip.inference import encode
+from moclip.inference import encode_stills
 from moclip.inference.clip_input import ClipJob, read_or_reason
 from moclip.motion import extract_workers
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
@@ -95,7 +95,7 @@ def _describe_or_die(path: Path) -> VideoInfo:
 
 def read_or_die(clip: Any) -> Any:
     encode.read_pictures = _frames_or_die  # type: ignore[assignment]
-    return encode._read_stills(clip)
+    return encode_stills._read_stills(clip)
 
 
 def _frames_or_die(path: Path, indices: Any, seekable: bool) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ from moclip.data.fusion_data import FusionData
 from moclip.errors import ModelError
 from moclip.inference.bundle import read_bundle_config, save_bundle
 from moclip.inference.onnx_export import export_onnx
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig, HeadInputs, build_head
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.models.weights import read_config
@@ -87,7 +87,7 @@ def test_the_model_card_has_the_scores_and_the_data(folder: Path, finished: Path
     assert model["name"] == "ball motions"
     scores = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
     fusion = json.loads((finished / "metrics/fusion.json").read_text())
-    assert scores["top-1, fusion of both"] == fusion["top1"]
+    assert scores["top-1, fusion head"] == fusion["top1"]
     assert f"| {fusion['top1']:.4f} |" in text
     assert fusion["fingerprint"] in text
     config = json.loads((folder / "config.json").read_text())

@@ -19,9 +19,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from moclip.data.sampling import segment_frames
 from moclip.errors import DatasetError, ModelError
-from moclip.inference.encode import EncodingPart, ImageEncoderWorker, StillsTask, check_finite
+from moclip.inference.encode import EncodingPart, check_finite
+from moclip.inference.encode_stills import ImageEncoderWorker, StillsTask
 from moclip.models.class_texts import read_phrases, read_prompts, text_features
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_frames
 from tests.clips import encode, moving_texture
@@ -188,7 +189,8 @@ def hub_model(tmp_path: Path) -> tuple[str, Path]:
 def test_a_revision_of_a_hub_model_is_taken(hub_model: tuple[str, Path], tmp_path: Path) -> None:
     program = """if True:
         import sys
-        from moclip.models.encoders.registry import EncoderSource, load_encoder
+        from moclip.models.encoders.registry import load_encoder
+        from moclip.models.encoders.source import EncoderSource
         from moclip.models.hub_files import files_digest
         for revision, seed in (("v1", 0), ("a" * 40, 0), ("main", 1), (None, 1)):
             source = EncoderSource(sys.argv[1], revision=revision)

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from moclip.errors import ModelError
 from moclip.models.encoders.base import TextEncoder
-from moclip.models.encoders.registry import EncoderSource, family_of, has_text, load_encoder
+from moclip.models.encoders.registry import family_of, has_text, load_encoder
+from moclip.models.encoders.source import EncoderSource
 from tests.conftest import run, set_keys
 from tests.tiny_encoders import FRAMES, PICTURES, SIDE, tiny_encoder, tiny_open_clip, tiny_timm
 

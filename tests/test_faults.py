@@ -25,8 +25,9 @@ from moclip.data.clip_folder import scan_folder
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
 from moclip.files.atomic import write_error
-from moclip.inference.encode import StillsTask, _read_stills, _StillsJob, _worker_died, check_finite
-from moclip.models.encoders.registry import EncoderSource
+from moclip.inference.encode import check_finite
+from moclip.inference.encode_stills import StillsTask, _read_stills, _StillsJob, _worker_died
+from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig, load_fusion
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn

@@ -235,7 +235,7 @@ def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
         one = said[str(path.relative_to(finished))]
         line = next(line for line in done.stdout.splitlines() if one["clip"] in line)
         assert all(one[stream][0]["class"] in line for stream in ("fusion", "mv_tsn", "zero_shot"))
-    head = next(line for line in done.stdout.splitlines() if "fusion of both" in line)
+    head = next(line for line in done.stdout.splitlines() if "fusion head" in line)
     titles = sorted(STREAM_LABELS[stream] for stream in ("fusion", "mv_tsn", "zero_shot"))
     first = STREAM_LABELS[next(iter(said.values()))["trusted"]]
     assert f"{first} (trusted)" in head

@@ -110,7 +110,7 @@ def test_a_fusion_worse_than_the_commonest_class_is_said_to_be() -> None:
     assert answers == dict.fromkeys(answers, DOES_NOT)
     trust, motion, still = said(found)
     assert trust.startswith(
-        "The stream to trust most is 'fusion of both', chosen on 10 validation clips. "
+        "The stream to trust most is 'fusion head', chosen on 10 validation clips. "
         "It does not beat always answering push_up: 33.3 % against 66.7 %, -33.3 points (95 % interval -45.0 to -21.7)"
     )
     assert motion.startswith("Motion adds nothing to the still: 33.3 % against 33.3 %")

@@ -9,7 +9,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from moclip.models.encoders.base import TextEncoder
-from moclip.models.encoders.registry import EncoderSource, load_encoder
+from moclip.models.encoders.registry import load_encoder
+from moclip.models.encoders.source import EncoderSource
 
 MAX_TOKENS = 40
 SIDE = 32

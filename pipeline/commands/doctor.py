@@ -12,7 +12,7 @@ import typer
 
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url
-from moclip.models.encoders.registry import OPEN_CLIP, TIMM
+from moclip.models.encoders.source import OPEN_CLIP, TIMM
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing

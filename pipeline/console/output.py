@@ -119,7 +119,7 @@ STREAM_LABELS = {
     "motion_probe": "linear probe, motion alone",
     "mv_tsn": "MV-TSN, motion alone",
     "score_sum": "sum of both scores",
-    "fusion": "fusion of both",
+    "fusion": "fusion head",
 }
 """The names of the streams in tables, plots and the report."""
 

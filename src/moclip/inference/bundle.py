@@ -29,7 +29,8 @@ from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.class_texts import ClassTexts
 from moclip.models.device import pick_device
-from moclip.models.encoders.registry import EncoderSource, load_encoder
+from moclip.models.encoders.registry import load_encoder
+from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import load_fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import load_weights, save_weights

@@ -1,35 +1,26 @@
-"""Run a frozen network on many clips in parts, and run an encoder on stills (`ImageEncoderWorker`).
+"""Run a frozen network on many clips in parts.
 
 A worker holds the network and encodes one part after another, in this process or as an actor on a cluster. Its results
-depend only on the part, so the bytes do not depend on where it runs. `embed_views` has the worker for MV-TSN.
+depend only on the part, so the bytes do not depend on where it runs. `encode_stills` has the worker for pictures,
+`embed_views` the one for MV-TSN.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from moclip.data.sampling import still_frames
-from moclip.errors import ModelError, VideoError, as_video_error
-from moclip.files.folders import is_url, join_path
-from moclip.files.local_copies import local_copy
-from moclip.models.encoders.registry import EncoderSource, load_encoder
+from moclip.errors import ModelError
 from moclip.store.resumable import ResumableParts
-from moclip.video.clip_files import check_unchanged
-from moclip.video.frames import read_pictures
 from moclip.workers.cluster import Cluster, Worker, check_same_versions, check_visible
-from moclip.workers.processes import run_jobs_in_order
-from moclip.workers.time_limit import time_limit
 
 if TYPE_CHECKING:
-    from moclip.models.encoders.base import Encoder
+    pass
 
 Versions = dict[str, str]
 
@@ -88,123 +79,3 @@ def check_finite(ids: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:
             which, more = ids[int(bad.argmax())], int(bad.sum()) - 1
             what = f"the network gives NaN or infinite {name} for {which}" + (f" and {more} more" if more else "")
             raise ModelError(what, fix="check its weights, or train it again")
-
-
-@dataclass(frozen=True)
-class StillsTask:
-    """Which frames of each clip the encoder gets, and where the parts are written.
-
-    `indexed` is true if the index describes the files below `root`, and false if it describes transcoded copies.
-    `parts_folder` and `key` are those of `ResumableParts`.
-    """
-
-    source: EncoderSource
-    root: str
-    indexed: bool
-    frames: int
-    choice: str
-    seed: int
-    batch: int
-    workers: int
-    parts_folder: str
-    key: str
-    versions: Versions
-
-    def check_input_visible(self) -> None:
-        check_visible(is_url(self.root) or Path(self.root).is_dir(), self.root)
-
-
-class ImageEncoderWorker:
-    """Encodes stills. A part's rows have columns id, path, md5, frames and seekable."""
-
-    def __init__(self, task: StillsTask) -> None:
-        from moclip.models.device import pick_device
-
-        self.task = task
-        self.encoder = load_encoder(task.source, pick_device())
-        self.per_feature = self.encoder.pictures_per_feature
-        check_frames(self.encoder, task.source, task.frames)
-        self.parts = ResumableParts(task.parts_folder, task.key)
-
-    def run_job(self, part: EncodingPart) -> None:
-        for _ in self.run([part]):
-            pass
-
-    def run(self, parts: Sequence[EncodingPart]) -> Iterator[EncodingPart]:
-        """Encode parts. Yields each when it is written. The next clips are decoded at the same time."""
-        clips = (
-            _StillsJob(row.path, row.md5, int(row.frames), bool(row.seekable), self.task)
-            for part in parts
-            for row in _rows_of(part)
-        )
-        decoded = run_jobs_in_order(_read_stills, clips, self.task.workers, _worker_died)
-        for part in parts:
-            self._encode(part, islice(decoded, len(part.rows)))
-            yield part
-
-    def _encode(self, part: EncodingPart, decoded: Iterator[tuple[np.ndarray, list[np.ndarray] | VideoError]]) -> None:
-        numbers: list[np.ndarray] = []
-        raw = [np.empty((0, self.encoder.width), np.float32)]
-        batch = max(1, self.task.batch // self.per_feature) * self.per_feature
-        pictures: list[np.ndarray] = []
-        skipped: dict[str, str] = {}
-        for name, (frames, found) in zip(part.rows["id"], decoded, strict=True):
-            if isinstance(found, VideoError):
-                skipped[name] = found.what
-                continue
-            numbers.append(frames)
-            pictures.extend(found)
-            while len(pictures) >= batch:
-                raw.append(self.encoder.encode_images(pictures[:batch]))
-                pictures = pictures[batch:]
-        if pictures:
-            raw.append(self.encoder.encode_images(pictures))
-        per_clip = self.task.frames // self.per_feature
-        features = np.concatenate(raw).reshape(len(numbers), per_clip, self.encoder.width)
-        frame_numbers = np.array(numbers, np.int32).reshape(len(numbers), self.task.frames)
-        check_finite([name for name in part.rows["id"] if name not in skipped], {"raw": features})
-        notes = {"skipped": skipped, "cost": self.encoder.cost()}
-        self.parts.write(part.name, {"raw": features, "frame": frame_numbers}, notes)
-
-
-def check_frames(encoder: Encoder, source: EncoderSource, frames: int) -> None:
-    """Raise ModelError if `clip.pool` or `clip.frames` do not fit the encoder."""
-    together = encoder.pictures_per_feature
-    if source.pool == "clip" and together == 1:
-        raise ModelError("it encodes single pictures", where=source.model, fix="set clip.pool=frames")
-    if frames % together or (together > 1 and frames != together):
-        what = f"it encodes {together} frames of a clip together, but clip.frames is {frames}"
-        raise ModelError(what, where=source.model, fix=f"set clip.frames={together}")
-
-
-@dataclass(frozen=True)
-class _StillsJob:
-    path: str
-    md5: str
-    frames: int
-    seekable: bool
-    task: StillsTask
-
-
-def _rows_of(part: EncodingPart) -> Iterator[Any]:
-    return iter(part.rows.itertuples(index=False))
-
-
-def _read_stills(clip: _StillsJob) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
-    """Return the frame numbers of a clip's stills, and the stills or the reason why they cannot be read."""
-    numbers = _still_numbers(clip)
-    try:
-        with local_copy(join_path(clip.task.root, clip.path)) as file, time_limit():
-            if clip.task.indexed:
-                check_unchanged(file, clip.md5)
-            return numbers, read_pictures(file, numbers, clip.seekable)
-    except Exception as problem:  # one bad clip must not stop the run
-        return numbers, as_video_error(problem, clip.path)
-
-
-def _still_numbers(clip: _StillsJob) -> np.ndarray:
-    return still_frames(clip.frames, clip.task.frames, clip.task.choice, clip.task.seed, clip.md5)
-
-
-def _worker_died(clip: _StillsJob, reason: str) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
-    return _still_numbers(clip), VideoError(reason)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moclip.files.hidden import is_hidden
 from moclip.files.links import folder_digest
-from moclip.models.encoders.registry import OPEN_CLIP, EncoderSource
+from moclip.models.encoders.source import OPEN_CLIP, EncoderSource
 from moclip.video.clip_files import file_md5
 
 

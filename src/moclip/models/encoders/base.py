@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 from moclip.models.flops import count_parameters
 
 BLANK = np.zeros((32, 32, 3), np.uint8)

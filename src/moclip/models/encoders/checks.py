@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moclip.errors import ModelError
 
 if TYPE_CHECKING:
-    from moclip.models.encoders.registry import EncoderSource
+    from moclip.models.encoders.source import EncoderSource
 
 POSITION_BUFFER = "position_ids"
 """Old models store the numbers 0, 1, 2, ... among their weights; newer code does not read them."""

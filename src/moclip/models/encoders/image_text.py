@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from moclip.errors import ModelError
 from moclip.models.encoders.base import BLANK, TextEncoder
 from moclip.models.encoders.checks import load_checked, report_load_errors
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 
 TEXT_PARTS = ("text_model.", "text_projection", "logit_scale", "logit_bias")
 """First parts of the names of weights that are not the image tower's."""

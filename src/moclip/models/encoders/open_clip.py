@@ -14,7 +14,7 @@ from torch import Tensor
 from moclip.errors import ModelError
 from moclip.models.encoders.base import TextEncoder
 from moclip.models.encoders.checks import report_load_errors
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 
 TEXT_PARTS = (
     "text.",

@@ -1,30 +1,19 @@
-"""Which family of encoders `clip.model` names, and loading it. It imports no network before it has to.
-
-`clip.model` is one of:
-
-false                         no encoder
-an id of the hub, or a folder in the hub's format: a model of `transformers`, or of timm (its config.json has
-                              "architecture")
-hf-hub:ID, or a folder with open_clip_config.json: a model of open_clip
-timm:NAME                     a timm model by its name, with the weights in `clip.files` or from the hub
-"""
+"""The families of encoders, and loading the one that `clip.model` names. It imports no network before it has to."""
 
 from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import ModelError
+from moclip.models.encoders.source import OPEN_CLIP, EncoderSource
 
 if TYPE_CHECKING:
     import torch
 
     from moclip.models.encoders.base import Encoder
-
-TIMM, OPEN_CLIP = "timm:", "hf-hub:"
 
 FAMILIES = {
     "clip": ("clip", "ClipEncoder"),
@@ -40,27 +29,6 @@ FAMILIES = {
 
 WITHOUT_TEXT = ("vision", "timm")
 """Families that encode pictures only."""
-
-
-@dataclass(frozen=True)
-class EncoderSource:
-    """Where an encoder comes from and how it runs: the keys model, files, revision, precision and pool of `clip`."""
-
-    model: str
-    weights: str | None = None
-    revision: str | None = None
-    precision: str = "fp32"
-    pool: str = "frames"
-
-    @property
-    def timm_name(self) -> str | None:
-        """The name in timm, None of another model."""
-        return self.model.removeprefix(TIMM) if self.model.startswith(TIMM) else None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether no hub is needed."""
-        return Path(self.model).exists() or bool(self.timm_name and self.weights)
 
 
 def load_encoder(source: EncoderSource, device: str | torch.device = "cpu") -> Encoder:

@@ -17,7 +17,7 @@ from torch import Tensor
 from moclip.errors import ModelError
 from moclip.models.encoders.base import Encoder
 from moclip.models.encoders.checks import report_load_errors
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 
 
 class TimmEncoder(Encoder):

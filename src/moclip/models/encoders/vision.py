@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor
 
 from moclip.models.encoders.base import Encoder
 from moclip.models.encoders.checks import load_checked, report_load_errors
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 
 POOLER = ("pooler.",)
 """Weights of a layer that classification checkpoints lack; it is then not used."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moclip.errors import ModelError
 from moclip.models.encoders.image_text import ImageTextEncoder
-from moclip.models.encoders.registry import EncoderSource
+from moclip.models.encoders.source import EncoderSource
 
 
 class XClipEncoder(ImageTextEncoder):
