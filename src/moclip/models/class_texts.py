@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moclip.errors import DatasetError, ModelError
 from moclip.models.clip_checks import SAME_FEATURES
-from moclip.models.clip_encoder import ClipEncoder
 from moclip.store.features import to_unit_length
+
+if TYPE_CHECKING:
+    from moclip.models.clip_encoder import ClipEncoder  # imports torch, which texts do not need
 
 
 def phrase(class_name: str) -> str:
@@ -50,6 +53,11 @@ def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[st
     return phrases
 
 
+def fill_templates(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Return the texts that stand for a class: each of its phrases in each template."""
+    return [template.format(text) for text in phrases for template in templates]
+
+
 def text_features(
     clip: ClipEncoder, classes: Sequence[str], phrases: dict[str, list[str]], templates: list[str]
 ) -> np.ndarray:
@@ -59,7 +67,7 @@ def text_features(
     Raises DatasetError where two classes have the same tokens, and ModelError where features are not finite or are the
     same for two classes.
     """
-    texts = [[template.format(text) for text in phrases[name] for template in templates] for name in classes]
+    texts = [fill_templates(phrases[name], templates) for name in classes]
     _check_tokens(clip, dict(zip(classes, texts, strict=True)))
     features = to_unit_length(clip.encode_text([text for class_texts in texts for text in class_texts]))
     ends = np.cumsum([len(class_texts) for class_texts in texts])
