@@ -23,7 +23,12 @@ from moclip.video.probe import VideoInfo
 from moclip.workers.processes import DECODER_DIED, DECODER_KILLED
 from moclip.workers.time_limit import time_limit
 
-_decode, _probe, _describe, _frames = extract_workers._decode, probing.probe_clip, probing.probe, encode.read_pictures
+_decode, _probe, _describe, _frames = (
+    extract_workers._decode,
+    probing.probe_clip,
+    probing.probe,
+    encode_stills.read_pictures,
+)
 
 
 def hang() -> None:
@@ -94,7 +99,7 @@ def _describe_or_die(path: Path) -> VideoInfo:
 
 
 def read_or_die(clip: Any) -> Any:
-    encode.read_pictures = _frames_or_die  # type: ignore[assignment]
+    encode_stills.read_pictures = _frames_or_die  # type: ignore[assignment]
     return encode_stills._read_stills(clip)
 
 

@@ -51,13 +51,28 @@ def test_ucf101_is_in_label_order() -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_phrases_are_few_plain_and_of_one_class(name: str) -> None:
+def test_each_class_has_eight_to_twelve_short_plain_phrases_of_its_own(name: str) -> None:
     phrases = load(name)
     assert read_phrases(FOLDER / f"{name}.json", list(phrases)) == phrases
-    assert all(1 <= len(of_class) <= 3 for of_class in phrases.values())
+    assert [key for key, of_class in phrases.items() if not 8 <= len(of_class) <= 12] == []
     texts = Counter(text for of_class in phrases.values() for text in of_class)
     assert [text for text, times in texts.items() if times > 1] == []
-    assert [text for text in texts if text != text.lower().strip().rstrip(".") or "{" in text] == []
+    assert [text for text in texts if text != " ".join(text.lower().split()) or text.endswith(".")] == []
+    assert [text for text in texts if set(text) & set("{}") or not text.isascii()] == []
+    assert [text for text in texts if len(text.split()) > 14 or len(text) > 80] == [], "CLIP cuts off long texts"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_first_phrase_is_the_plain_name(name: str) -> None:
+    for of_class in load(name).values():
+        assert len(of_class[0].split()) <= 7
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_phrases_do_not_say_what_is_absent(name: str) -> None:
+    """CLIP hardly reads negations: "no barbell" looks like a barbell to it."""
+    absent = {"not", "no", "without", "never", "nothing"}
+    assert [text for of_class in load(name).values() for text in of_class if absent & set(text.split())] == []
 
 
 def test_templates_are_distinct() -> None:

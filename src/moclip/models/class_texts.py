@@ -7,12 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moclip.errors import DatasetError, ModelError
-from moclip.models.encoders.base import TextEncoder
 from moclip.store.features import to_unit_length
+
+if TYPE_CHECKING:
+    from moclip.models.encoders.base import TextEncoder  # imports torch, which texts do not need
 
 SAME_FEATURES = 1e-6
 """Two classes score the same on every clip if the cosine of their text features is closer to 1 than this."""
@@ -72,6 +75,11 @@ def read_phrases(path: Path | None, classes: Sequence[str]) -> dict[str, list[st
     return phrases
 
 
+def fill_templates(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Return the texts that stand for a class: each of its phrases in each template."""
+    return [template.format(text) for text in phrases for template in templates]
+
+
 def text_features(
     clip: TextEncoder, classes: Sequence[str], phrases: dict[str, list[str]], templates: list[str]
 ) -> np.ndarray:
@@ -81,7 +89,7 @@ def text_features(
     Raises DatasetError where two classes have the same tokens, and ModelError where features are not finite or are the
     same for two classes.
     """
-    texts = [[template.format(text) for text in phrases[name] for template in templates] for name in classes]
+    texts = [fill_templates(phrases[name], templates) for name in classes]
     _check_tokens(clip, dict(zip(classes, texts, strict=True)))
     features = to_unit_length(clip.encode_text([text for class_texts in texts for text in class_texts]))
     ends = np.cumsum([len(class_texts) for class_texts in texts])
