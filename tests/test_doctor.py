@@ -80,7 +80,7 @@ def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
         f"hub ok {hub}",
         "params.yaml ok valid",
         "dataset.root ok videos: 2 clips",
-        "clip.model ok data/demo/clip: not made yet dvc repro makes it",
+        "clip.model ok false: motion alone",
         "data/index.parquet ok exists",
         "data/features/mv.zarr ok not made yet",
     ):
