@@ -5,13 +5,21 @@ from __future__ import annotations
 from moclip.models.encoders.source import TIMM, EncoderSource
 from pipeline.params import NO_FILE, Params
 
-ENCODER_KEYS = ("clip.model", "clip.files", "clip.revision", "clip.precision", "clip.pool")
+ENCODER_KEYS = ("clip.model", "clip.models", "clip.files", "clip.revision", "clip.precision", "clip.pool")
 """The keys that `encoder_source` reads, for a stage or command to declare."""
 
-PICTURE_KEYS = ("clip.model", "clip.revision", "clip.precision", "clip.pool", "clip.frames", "clip.choice")
+PICTURE_KEYS = (
+    "clip.model",
+    "clip.models",
+    "clip.revision",
+    "clip.precision",
+    "clip.pool",
+    "clip.frames",
+    "clip.choice",
+)
 """The keys that picture features depend on, for a store or model to record; a digest stands for the files."""
 
-TEXT_KEYS = ("clip.model", "clip.revision", "clip.precision", "clip.prompts", "dataset.phrases")
+TEXT_KEYS = ("clip.model", "clip.models", "clip.revision", "clip.precision", "clip.prompts", "dataset.phrases")
 """The same for text features."""
 
 
@@ -21,9 +29,12 @@ def encoder_source(params: Params) -> EncoderSource | None:
     if clip.model is False:
         return None
     weights = clip.files if clip.model.startswith(TIMM) and clip.files != NO_FILE else None
-    return EncoderSource(clip.model, weights, clip.revision or None, clip.precision, clip.pool)
+    others = tuple(EncoderSource(name, precision=clip.precision, pool=clip.pool) for name in clip.models)
+    return EncoderSource(clip.model, weights, clip.revision or None, clip.precision, clip.pool, others)
 
 
 def unused_reason(params: Params) -> str:
     """Return what unused.txt says in place of features that clip.model does not give."""
-    return "clip.model is false" if params.clip.model is False else f"clip.model {params.clip.model} encodes no texts"
+    if params.clip.model is False:
+        return "clip.model is false"
+    return f"clip.model {', '.join([params.clip.model, *params.clip.models])} encodes no texts"

@@ -138,6 +138,10 @@ class Clip(Group):
         description="encoder: hub id, local folder, hf-hub:ID (open_clip) or timm:NAME; false: none, motion alone",
         json_schema_extra={"allowed": "false | a hub id | a local folder | hf-hub:ID | timm:NAME"},
     )
+    models: list[Text] = Field(
+        default=[],
+        description="further encoders, whose features stand beside those of clip.model; local folders below clip.files",
+    )
     files: Text = Field(
         default=NO_FILE,
         description=f"for DVC to watch: the same local folder, or the weights of timm:NAME; {NO_FILE} with a hub id",
@@ -630,17 +634,32 @@ def _check_watched(params: Params, source: str) -> None:
             where=source,
             fix="set clip.revision to false: only hub models have revisions",
         )
-    for group, read, watched in (
-        ("clip", params.clip.model, params.clip.files),
-        ("tsn", params.tsn.pretrained, params.tsn.files),
-    ):
-        key = "model" if group == "clip" else "pretrained"
-        if isinstance(read, str) and read.startswith(TIMM):
-            continue  # its weights file is named by clip.files itself
-        if isinstance(read, str) and read != watched and (Path(read).exists() or watched not in (NO_FILE, read)):
-            wanted = read if Path(read).exists() else NO_FILE
+    for name in params.clip.models if params.clip.model else ():
+        if Path(name).exists() and not _is_below(name, params.clip.files):
             raise ParamError(
-                f"{group}.files = {watched!r}, but {group}.{key} = {read!r}: DVC would not see it change",
+                f"clip.models has the folder {name}, which is not below clip.files = {params.clip.files}",
                 where=source,
-                fix=f"set {group}.files to {wanted}",
+                fix="put all local encoders below one folder, and set clip.files to it, so that DVC sees them change",
             )
+    model, clip_files = params.clip.model, params.clip.files
+    if isinstance(model, str) and not model.startswith(TIMM) and not _is_below(model, clip_files):
+        _check_same_file("clip.files", clip_files, "clip.model", model, source)
+    if isinstance(params.tsn.pretrained, str):
+        _check_same_file("tsn.files", params.tsn.files, "tsn.pretrained", params.tsn.pretrained, source)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Return whether a folder holds a path that exists, or is that path."""
+    return folder != NO_FILE and Path(path).exists() and Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _check_same_file(watching_key: str, watched: str, key: str, read: str, source: str) -> None:
+    """Raise ParamError unless `watched` is the file or folder that a stage reads, or `NO_FILE` if that is of a hub."""
+    if read == watched or (not Path(read).exists() and watched == NO_FILE):
+        return
+    wanted = read if Path(read).exists() else NO_FILE
+    raise ParamError(
+        f"{watching_key} = {watched!r}, but {key} = {read!r}: DVC would not see it change",
+        where=source,
+        fix=f"set {watching_key} to {wanted}",
+    )

@@ -43,6 +43,9 @@ TRAIN_MV_LOG = METRICS / "train_mv"
 TRAIN_FUSION_LOG = METRICS / "train_fusion"
 PLOTS = METRICS / "plots"
 
+ENCODED = Path("data/encoded")
+"""Features of each encoder by itself, from the last run of `clip_image`, so that another one can be added."""
+
 WORK = Path("data/work")
 """Checkpoints and locks of running stages. Removed when the stage ends."""
 
@@ -50,6 +53,11 @@ WORK = Path("data/work")
 def fold_model(number: int) -> Path:
     """Return the path of the MV-TSN that was trained without the clips of a fold, from 1."""
     return MV_FOLDS / f"mv_tsn_{number}.safetensors"
+
+
+def encoded_folder(key: str, store: str | bool) -> str:
+    """Return the path or URL of the folder for what one encoder made of the clips. It is kept for the next run."""
+    return f"{store}/encoded/{key}" if store else str((ENCODED / key).absolute())
 
 
 def parts_folder(stage: str, store: str | bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moclip.errors import StoreError
 from moclip.files.folders import absolute_path
@@ -19,6 +19,9 @@ from pipeline.params import Params
 from pipeline.stage import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
     import pandas as pd
 
     from moclip.inference.encode_stills import StillsTask
@@ -42,8 +45,10 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
     Takes a frame from each of clip.frames equal parts of the clip. Resumes a killed run. Writes
     data/features/clip_image.zarr: `features` of unit length and `raw` ones, each (clips, frames, width), and the
     `frame` numbers. If `store` is a URL, they go there and clip_image.zarr is a link. With clip.pool: clip, a clip has
-    one feature of all its frames. Writes data/features/clip_image.parquet with a row per clip, with the reason if no
-    frame could be read. If clip.model is false, no frame is read, and clip_image.zarr holds only unused.txt.
+    one feature of all its frames. With clip.models, the features of all encoders stand side by side; those of each
+    encoder are kept in data/encoded, so that another one can be added. Writes data/features/clip_image.parquet with a
+    row per clip, with the reason if no frame could be read. If clip.model is false, no frame is read, and
+    clip_image.zarr holds only unused.txt.
     """
     with while_importing():
         from moclip.data.selection import usable_clips
@@ -59,52 +64,58 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status="ok", reason=""))
         print_note("clip_image: nothing to do, clip.model is false")
         return
-    task = _stills_task(params, source, clips, workers)
+    tasks = [_stills_task(params, one, clips, workers) for one in source.each]
     columns = clips[["id", "path", "md5", "frames", "seekable"]]
     parts = [EncodingPart(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
-    folder = ResumableParts(task.parts_folder, task.key)
-    finished = folder.start()
-    unfinished = [part for part in parts if part.name not in finished]
-    with show_progress("clip_image", len(clips)) as advance:
-        advance(len(clips) - sum(len(part.rows) for part in unfinished))
-        with connected_cluster(ray) as cluster:
-            encode_parts(ImageEncoderWorker, task, unfinished, cluster, advance)
-    _write_features(params, task, clips, folder, [part.name for part in parts])
-    folder.remove()
+    encoded = [ResumableParts(task.parts_folder, task.key) for task in tasks]
+    for number, (task, folder) in enumerate(zip(tasks, encoded, strict=True), start=1):
+        finished = folder.start()
+        unfinished = [part for part in parts if part.name not in finished]
+        label = f"clip_image, encoder {number} of {len(tasks)}" if len(tasks) > 1 else "clip_image"
+        with show_progress(label, len(clips)) as advance:
+            advance(len(clips) - sum(len(part.rows) for part in unfinished))
+            with connected_cluster(ray) as cluster:
+                encode_parts(ImageEncoderWorker, task, unfinished, cluster, advance)
+    names = [part.name for part in parts]
+    _write_features(params, source, clips, encoded, names)
+    _keep_encoded(params, tasks, encoded, names)
 
 
 def _write_features(
-    params: Params, task: StillsTask, clips: pd.DataFrame, parts: ResumableParts, names: list[str]
+    params: Params, source: EncoderSource, clips: pd.DataFrame, encoded: list[ResumableParts], names: list[str]
 ) -> None:
-    """Write the feature store and its table from the finished parts `names`, and report clips that were skipped."""
+    """Write the feature store and its table from each encoder's finished parts, and report clips that were skipped.
+
+    The parts are called `names`.
+    """
     from moclip.files.links import folder_to_fill
     from moclip.models.hub_files import files_digest
-    from moclip.store.features import ArrayLayout, to_unit_length, write_group_in_pieces
+    from moclip.store.features import ArrayLayout, write_group_in_pieces
     from pipeline.provenance import clips_digest, made_with
 
-    notes = list(parts.notes(names))
+    notes = list(encoded[0].notes(names))
+    costs = [next(folder.notes(names[:1]))["cost"] for folder in encoded]
     skipped: dict[str, str] = {name: reason for note in notes for name, reason in note["skipped"].items()}
     ids = [str(name) for name in clips["id"] if name not in skipped]
     if not ids:
         raise StoreError("no clip gave a frame", where=params.dataset.root, fix=next(iter(skipped.values()), None))
-    shape = next(parts.arrays(names[:1]))["raw"].shape[1:]
+    shape = next(_joined_arrays(encoded, names[:1]))["features"].shape[1:]
     layouts = {
         "features": ArrayLayout(shape, "<f4", ("still", "feature")),
         "raw": ArrayLayout(shape, "<f4", ("still", "feature")),
         "frame": ArrayLayout((params.clip.frames,), "<i4", ("frame",)),
     }
-    pieces = ({**arrays, "features": to_unit_length(arrays["raw"])} for arrays in parts.arrays(names))
     seed = ("seed",) if params.clip.choice == "random" else ()
     attributes = {
         "made_with": made_with(params, *PICTURE_KEYS, *seed),
         "clips": clips_digest(clips),
-        "clip": files_digest(task.source),
-        "model": params.clip.model,
+        "clip": files_digest(source),
+        "model": ", ".join(one.model for one in source.each),
         "choice": params.clip.choice,
-        "cost": notes[0]["cost"],
+        "cost": {name: sum(cost[name] for cost in costs) for name in costs[0]},
     }
     with folder_to_fill(paths.CLIP_IMAGE, params.store or None) as store:
-        write_group_in_pieces(store, ids, layouts, pieces, attributes)
+        write_group_in_pieces(store, ids, layouts, _joined_arrays(encoded, names), attributes)
     reasons = [skipped.get(str(name), "") for name in clips["id"]]
     status = ["failed" if reason else "ok" for reason in reasons]
     write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status=status, reason=reasons))
@@ -113,6 +124,37 @@ def _write_features(
     )
     for name, reason in skipped.items():
         print_note(f"  not usable: {name}: {reason}")
+
+
+def _joined_arrays(encoded: list[ResumableParts], names: list[str]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the arrays of each part: `raw` and `frame`, and `features` of unit length, those of the encoders joined."""
+    import numpy as np
+
+    from moclip.models.encoders.joint import join_pictures
+    from moclip.store.features import to_unit_length
+
+    for arrays in zip(*(folder.arrays(names) for folder in encoded), strict=True):
+        raw = [part["raw"] for part in arrays]
+        features = to_unit_length(raw[0]) if len(raw) == 1 else join_pictures(raw)
+        yield {"features": features, "raw": np.concatenate(raw, axis=-1), "frame": arrays[0]["frame"]}
+
+
+def _keep_encoded(params: Params, tasks: list[StillsTask], encoded: list[ResumableParts], names: list[str]) -> None:
+    """Remove what the next run must not take: parts with clips that failed, and what other encoders made."""
+    from moclip.files.folders import Folder
+    from moclip.models.hub_files import files_digest
+
+    for task, folder in zip(tasks, encoded, strict=True):
+        if files_digest(task.source) is None:  # nothing says whether the encoder is still the same
+            folder.remove()
+            continue
+        for name, note in zip(names, folder.notes(names), strict=True):
+            if note["skipped"]:
+                folder.forget(name)
+    everything = Folder(paths.encoded_folder("", params.store).rstrip("/"))
+    kept = {task.key for task in tasks}
+    for key in {name.partition("/")[0] for name in everything.sizes()} - kept:
+        (everything / key).clear()
 
 
 def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, workers: int) -> StillsTask:
@@ -129,7 +171,7 @@ def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, wor
         given=[root, clip.frames, clip.choice, clip.batch, params.seed],
         versions=library_versions(),
     )
-    local = {
+    local: dict[str, Any] = {
         name: str(Path(path).absolute())
         for name, path in (("model", source.model), ("weights", source.weights))
         if path and Path(path).exists()
@@ -143,7 +185,7 @@ def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, wor
         seed=params.seed,
         batch=clip.batch,
         workers=workers,
-        parts_folder=paths.parts_folder("clip_image", params.store),
+        parts_folder=paths.encoded_folder(key, params.store),
         key=key,
         versions=library_versions(),
     )

@@ -210,6 +210,27 @@ def test_the_cost_of_a_picture_is_that_of_the_image_tower(tmp_path: Path) -> Non
     assert encoder.cost() == {"parameters": count_parameters(tower), "multiply_adds": adds}
 
 
+def test_joined_encoders_score_by_the_mean_of_their_scores(tmp_path: Path) -> None:
+    folders = [str(tiny_encoder(tmp_path / family, family)) for family in ("clip", "siglip", "dinov2")]
+    one, two, silent = map(EncoderSource, folders)
+    joint = load_encoder(EncoderSource(folders[0], others=(silent, two)))
+    clip, siglip, dino = (load_encoder(source) for source in (one, two, silent))
+    assert isinstance(joint, TextEncoder)
+    assert isinstance(clip, TextEncoder)
+    assert isinstance(siglip, TextEncoder)
+    scores = [own.score(own.encode_images(pictures()), own.encode_text(TEXTS)) for own in (clip, siglip)]
+    images = joint.encode_images(pictures())
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(joint.score(images, joint.encode_text(TEXTS)), np.mean(scores, axis=0), atol=1e-4)
+    assert images.shape[1] == joint.width == clip.width + dino.width + siglip.width
+    assert joint.cost()["parameters"] == sum(encoder.cost()["parameters"] for encoder in (clip, siglip, dino))
+    assert has_text(joint.source)
+    assert not has_text(EncoderSource(folders[2], others=(silent,)))
+    film = EncoderSource(str(tiny_encoder(tmp_path / "xclip", "xclip")), pool="clip")
+    with pytest.raises(ModelError, match="cannot be joined"):
+        load_encoder(EncoderSource(folders[0], others=(film,)))
+
+
 # ------------------------------------------------------------------------------------------------ the pipeline
 
 
@@ -218,12 +239,17 @@ TEXT_STREAMS, PICTURE_STREAMS = {"zero_shot", "score_sum"}, {"still"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["siglip", "xclip", "dinov2", "timm", None])
+@pytest.mark.parametrize("family", ["siglip", "xclip", "dinov2", "timm", "joint", None])
 def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, project: Path, tmp_path: Path) -> None:
     values: dict[str, Any] = {"clip.model": False, "clip.files": "data/none", "tsn.epochs": 1, "fusion.epochs": 2}
     values["clip.frames"] = FRAMES
     if family == "timm":
         values |= {"clip.model": "timm:test_efficientnet", "clip.files": str(tiny_timm(tmp_path / "w.safetensors"))}
+    elif family == "joint":
+        for part in ("clip", "siglip"):
+            tiny_encoder(tmp_path / "encoders" / part, part)
+        below = str(tmp_path / "encoders")
+        values |= {"clip.model": f"{below}/clip", "clip.models": [f"{below}/siglip"], "clip.files": below}
     elif family:
         folder = str(tiny_encoder(tmp_path / family, family))
         values |= {"clip.model": folder, "clip.files": folder}
@@ -232,8 +258,11 @@ def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, projec
     set_keys(project / "params.yaml", values)
     for stage in STAGES:
         run("moclip", stage, cwd=project)
-    scored = {path.stem for path in (project / "metrics").glob("*.json") if "protocol" in json.loads(path.read_text())}
-    missing = set() if family in ("siglip", "xclip") else TEXT_STREAMS if family else TEXT_STREAMS | PICTURE_STREAMS
+    files = (project / "metrics").glob("*.json")
+    scored = {path.stem for path in files if "protocol" in json.loads(path.read_text())}
+    missing = (
+        set() if family in ("siglip", "xclip", "joint") else TEXT_STREAMS if family else TEXT_STREAMS | PICTURE_STREAMS
+    )
     scored.discard("cost")
     assert scored == {"majority", "motion_probe", "mv_tsn", "fusion", *TEXT_STREAMS, *PICTURE_STREAMS} - missing
     for name, wanted in (("clip_text", not missing), ("clip_image", family is not None)):
@@ -266,3 +295,27 @@ def test_features_of_another_kind_of_encoder_are_stale(project: Path) -> None:
     set_keys(project / "params.yaml", {"clip.model": "data/demo/clip", "clip.files": "data/demo/clip"})
     done = run("moclip", "train_fusion", cwd=project, code=1)
     assert "it was made with another clip.model" in done.stderr
+
+
+def test_adding_an_encoder_does_not_encode_with_the_first_again(project: Path, tmp_path: Path) -> None:
+    below = tmp_path / "encoders"
+    for part in ("clip", "dinov2"):
+        tiny_encoder(below / part, part)
+    set_keys(project / "params.yaml", {"clip.model": str(below / "clip"), "clip.files": str(below)})
+    run("moclip", "clip_image", cwd=project)
+    first = zarr.open_group(project / "data/features/clip_image.zarr", mode="r")["features"][:]
+    kept = {path: path.stat().st_mtime_ns for path in (project / "data/encoded").rglob("*.safetensors")}
+    assert kept
+    set_keys(project / "params.yaml", {"clip.models": [str(below / "dinov2")]})
+    run("moclip", "clip_image", cwd=project)
+    both = zarr.open_group(project / "data/features/clip_image.zarr", mode="r")["features"][:]
+    np.testing.assert_allclose(both[..., : first.shape[-1]] * np.sqrt(2), first, atol=1e-6)
+    assert both.shape[-1] > first.shape[-1]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "these were not written again"
+    assert len({path.parent for path in (project / "data/encoded").rglob("*.safetensors")}) == 2
+    set_keys(project / "params.yaml", {"clip.model": str(below / "dinov2"), "clip.models": []})
+    run("moclip", "clip_image", cwd=project)
+    assert not any(path.exists() for path in kept), "what no encoder in params.yaml made is removed"
+    set_keys(project / "params.yaml", {"clip.models": [str(tiny_encoder(tmp_path / "elsewhere", "clip"))]})
+    done = run("moclip", "clip_image", cwd=project, code=1)
+    assert "which is not below clip.files" in done.stderr

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -144,9 +144,16 @@ def _encoder_source(folder: Path, recorded: Mapping[str, Any]) -> EncoderSource:
     """Return where a bundle's encoder is loaded from. Formats 1 and 2 record its name and revision only."""
     values = {"model": recorded["name"]} if "name" in recorded else {}
     values |= {name: recorded[name] for name in EncoderSource.__annotations__ if name in recorded}
-    if recorded["included"]:
-        values |= {"model": str(folder / CLIP), "weights": None, "revision": None}
-    return EncoderSource(**values)
+    values["others"] = tuple(EncoderSource(**other) for other in values.get("others", ()))
+    source = EncoderSource(**values)
+    if not recorded["included"]:
+        return source
+    parts = source.each
+    folders = [folder / CLIP / str(number) for number in range(len(parts))] if source.others else [folder / CLIP]
+    one, *others = (
+        replace(part, model=str(place), weights=None, revision=None) for part, place in zip(parts, folders, strict=True)
+    )
+    return replace(one, others=tuple(others))
 
 
 def read_bundle_config(folder: Path) -> dict[str, Any]:

@@ -17,8 +17,11 @@ def _affects_model(file: Path) -> bool:
 def files_digest(source: EncoderSource) -> str | None:
     """Return what identifies an encoder's files: a digest of local files, or the commit of a hub model in the cache.
 
-    None where there is neither.
+    None where there is neither. Of several encoders it has a part for each.
     """
+    if source.others:
+        digests = [files_digest(one) for one in source.each]
+        return " ".join(map(str, digests)) if None not in digests else None
     name = source.model
     if Path(name).is_dir():
         return folder_digest(Path(name), _affects_model)

@@ -64,6 +64,11 @@ class ResumableParts:
         """Yield the arrays of parts, in the order of `names`."""
         return (load(content) for content in self.folder.read_many([f"{name}.safetensors" for name in names]))
 
+    def forget(self, name: str) -> None:
+        """Remove a part, so that it is computed again."""
+        for suffix in (".safetensors", ".json"):
+            self.folder.remove(f"{name}{suffix}")
+
     def remove(self) -> None:
         """Remove all parts, after they were copied into a feature store."""
         self.folder.clear()

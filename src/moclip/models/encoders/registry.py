@@ -35,14 +35,18 @@ def load_encoder(source: EncoderSource, device: str | torch.device = "cpu") -> E
     """Load an encoder in eval mode. Raises ModelError where it cannot be loaded completely."""
     import torch
 
+    if source.others:
+        from moclip.models.encoders.joint import join_encoders
+
+        return join_encoders(source, torch.device(device), [load_encoder(one, device) for one in source.each])
     file, name = FAMILIES[family_of(source)]
     family: type[Encoder] = getattr(importlib.import_module(f"moclip.models.encoders.{file}"), name)
     return family(source, torch.device(device))
 
 
 def has_text(source: EncoderSource) -> bool:
-    """Return whether an encoder encodes texts. Reads its configuration only. Raises ModelError."""
-    return family_of(source) not in WITHOUT_TEXT
+    """Return whether an encoder, or one of several, encodes texts. Reads its configuration only. Raises ModelError."""
+    return any(family_of(one) not in WITHOUT_TEXT for one in source.each)
 
 
 def family_of(source: EncoderSource) -> str:

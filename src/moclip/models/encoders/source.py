@@ -11,7 +11,7 @@ timm:NAME                     a timm model by its name, with the weights in `cli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 TIMM, OPEN_CLIP = "timm:", "hf-hub:"
@@ -19,13 +19,22 @@ TIMM, OPEN_CLIP = "timm:", "hf-hub:"
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where an encoder comes from and how it runs: the keys model, files, revision, precision and pool of `clip`."""
+    """Where an encoder comes from and how it runs: the keys model, files, revision, precision and pool of `clip`.
+
+    `others` are the encoders of `clip.models`, whose features stand beside those of this one.
+    """
 
     model: str
     weights: str | None = None
     revision: str | None = None
     precision: str = "fp32"
     pool: str = "frames"
+    others: tuple[EncoderSource, ...] = ()
+
+    @property
+    def each(self) -> list[EncoderSource]:
+        """Every encoder by itself."""
+        return [replace(self, others=()), *self.others]
 
     @property
     def timm_name(self) -> str | None:
@@ -34,5 +43,6 @@ class EncoderSource:
 
     @property
     def is_local(self) -> bool:
-        """Whether no hub is needed."""
-        return Path(self.model).exists() or bool(self.timm_name and self.weights)
+        """Whether a hub does not have all of it."""
+        local = Path(self.model).exists() or bool(self.timm_name and self.weights)
+        return local or any(other.is_local for other in self.others)
