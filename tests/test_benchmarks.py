@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import comparison, gpu_check, page, train
+from benchmarks import comparison, encoders, gpu_check, page, train
 from benchmarks.common import index_clips
 from benchmarks.peers import PARTS, RESULTS
 from moclip.motion.quantise import quantise
@@ -55,6 +55,17 @@ def test_the_page_says_where_ours_is_slower_and_what_is_missed() -> None:
     table, figures = page.tables("", found)
     assert "| reading | 50 fields/s | **0.50** (0.49–0.53) |" in table
     assert figures == "Figures: memory = 99 MiB (**missed** target <= 98)."
+
+
+@pytest.mark.slow
+def test_the_page_of_encoders_says_what_each_tower_costs() -> None:
+    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    found = {row[0]: row[1:4] for row in rows if len(row) == 5 and row[3].isdigit()}
+    assert list(found) == list(encoders.TOWERS)
+    for name, tower in encoders.TOWERS.items():
+        parameters, adds, width = encoders.count(tower)
+        assert found[name] == [f"{parameters / 1e6:.3g}", f"{adds / 1e9:.3g}", str(width)], name
 
 
 def test_contenders_take_turns_until_their_ratio_is_steady() -> None:
