@@ -78,8 +78,8 @@ def plot_accuracy_over_cost(rows: Sequence[Row], titles: Mapping[str, str], path
 def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) -> None:
     """Plot top-1 of each variant on test and validation clips, mean and standard deviation; write a PNG.
 
-    The streams with validation scores have a panel each, or all streams where none has. The dotted line is the first
-    row's mean on the test clips.
+    The streams with validation scores have a panel each, or all streams where none has, except those whose scores no
+    variant changes. The dotted line is the first row's mean on the test clips.
     """
     import matplotlib
 
@@ -87,9 +87,12 @@ def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) ->
     from matplotlib import pyplot
 
     present = [stream for stream in titles if all(stream in row["streams"] for row in rows)]
-    streams = [stream for stream in present if "val_top1_mean" in rows[0]["streams"][stream]] or present
+    scored = [stream for stream in present if "val_top1_mean" in rows[0]["streams"][stream]] or present
+    streams = [s for s in scored if any(row["streams"][s] != rows[0]["streams"][s] for row in rows)] or scored
     size = (3.2 + 3.4 * len(streams), 1.8 + 0.45 * len(rows))
-    figure, grid = pyplot.subplots(1, len(streams), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, grid = pyplot.subplots(
+        1, len(streams), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
     for axes, stream in zip(grid.flat, streams, strict=True):
         results = [row["streams"][stream] for row in rows]
         colour = STREAM_COLOURS[stream]
@@ -116,7 +119,9 @@ def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) ->
         axes.grid(axis="x", alpha=0.25)
     grid[0, 0].set_yticks(range(len(rows)), _variant_titles(rows))
     grid[0, 0].invert_yaxis()
-    figure.supxlabel("top-1, mean ± standard deviation over the seeds", fontsize=10)
+    figure.supxlabel(
+        "top-1, mean ± standard deviation over the seeds (dotted: the first row on the test clips)", fontsize=10
+    )
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=2)
     with atomic_file(path) as temporary:
