@@ -5,10 +5,10 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation clean
+.PHONY: help setup demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation ablation-recipe clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## create .venv with the locked packages and this project
 
@@ -102,6 +102,15 @@ ABLATION ?= size
 ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's clips, every seed of dataset.seeds (long)
 	moclip sweep tsn.size=64,96,128,224 tsn.stem_stride=2 --name $(ABLATION)
 	moclip sweep tsn.size=32,64,96 tsn.stem_stride=1 --name $(ABLATION)
+
+# FRAME_RATES= (empty) leaves out the variant that does nothing to clips of 30 frames a second
+FRAME_RATES ?= --variant mv.per=second
+EARLIER := tsn.backbone=resnet10t tsn.stack=1 tsn.moments=1 tsn.epochs=20 tsn.min_steps=0 tsn.optimiser=adam \
+  tsn.eps=0.001 tsn.weight_decay=0.0001 tsn.schedule=steps tsn.lr_steps=[14,18] tsn.warmup=0 \
+  tsn.label_smoothing=0 tsn.dropout=0.5 tsn.flip=true
+ablation-recipe: $(READY)  ## compare preset `folder` with single changes of its recipe, every seed of dataset.seeds (long)
+	moclip sweep fit.refit=false --name recipe --variant tsn.stack=1 --variant tsn.moments=1 --variant tsn.flip=true \
+	  --variant tsn.stabilise=median --variant tsn.stabilise=affine --variant 'earlier recipe: $(EARLIER)' $(FRAME_RATES)
 
 clean:  ## remove the environment; outputs of DVC stay
 	rm -rf $(VENV)

@@ -28,7 +28,7 @@ SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)
 FILE_KEYS = ("dataset.splits", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
 """Keys of params.yaml that name further files which results depend on."""
 
-METRICS = {**paths.STREAM_JSON, paths.COST_JSON.stem: paths.COST_JSON}
+METRICS = {**paths.STREAM_JSON, **{path.stem: path for path in (paths.COST_JSON, paths.VERDICT_JSON)}}
 """The metrics files to read, by name."""
 
 ERROR_LINES = 12
@@ -37,7 +37,7 @@ ERROR_LINES = 12
 
 @dataclass(frozen=True)
 class FinishedExperiment:
-    """The params.yaml of a finished experiment, and its metrics by file name ("fusion", "cost")."""
+    """The params.yaml of a finished experiment, and its metrics by file name ("fusion", "cost", "verdict")."""
 
     params: dict[str, Any]
     metrics: dict[str, dict[str, Any]]

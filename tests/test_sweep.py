@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from moclip.evaluation.plots import plot_accuracy_over_cost, plot_fusion_over_shots
+from moclip.evaluation.plots import plot_accuracy_over_cost, plot_fusion_over_shots, plot_variants
 from pipeline.console.output import STREAM_LABELS
 from tests.conftest import commit, run, set_keys
 
@@ -40,6 +40,7 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
     assert [row["streams"]["fusion"]["top1"] for row in rows] == [[top1[2]], [top1[4]]]
     again = run(*sweep, "fusion.epochs=4", cwd=project)
     assert "1 runs, 1 of them done, 0 to go" in again.stdout
+    check_variants(project, rows)
     stage = project / "stages/train_fusion.py"
     code = stage.read_text()
     stage.write_text(code + "# edited since\n")
@@ -52,6 +53,31 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
     assert "2 runs, 1 of them done, 1 to go" in reverted.stdout, "5 ran with other code"
     kept = json.loads((folder / "table.json").read_text())["rows"]
     assert sorted(row["values"]["fusion.epochs"] for row in kept) == [2, 4, 5], "sweeps of one name add up"
+
+
+def check_variants(project: Path, rows: list[dict]) -> None:
+    """Variants run one at a time beside the unchanged parameters; `rows` are of 2 and 4 epochs of the fusion head."""
+    variants = ("--variant", "fusion.epochs=2", "--variant", "four: fusion.epochs=4 fusion.lr=0.01")
+    done = run("moclip", "sweep", *variants, "--dataset-seeds", "[0]", "--name", "variants", cwd=project)
+    assert "3 runs, 2 of them done, 1 to go" in done.stdout, "0.01 is the learning rate of params.yaml"
+    folder = project / "metrics/sweeps/variants"
+    unchanged, two, four = json.loads((folder / "table.json").read_text())["rows"]
+    assert [row["variant"] for row in (unchanged, two, four)] == ["unchanged", "fusion.epochs=2", "four"]
+    assert (unchanged["changes"], four["changes"]) == ({}, {"fusion.epochs": 4, "fusion.lr": 0.01})
+    assert [two["streams"], four["streams"]] == [row["streams"] for row in rows]
+    for row in (unchanged, two, four):
+        assert 0 <= row["streams"]["fusion"]["val_top1_mean"] <= 1
+        assert "val_top1_mean" not in row["streams"]["still"], "the verdict does not choose it"
+        assert all(sum(row["verdict"][name].values()) == 1 for name in ("trusted", "majority", "motion", "still"))
+    table = pd.read_csv(folder / "table.csv")
+    assert table["variant"].tolist() == ["unchanged", "fusion.epochs=2", "four"]
+    assert table["fusion_val_top1_mean"].tolist() == pytest.approx(
+        [row["streams"]["fusion"]["val_top1_mean"] for row in (unchanged, two, four)], abs=1e-4
+    )
+    (stream,) = unchanged["verdict"]["trusted"]
+    assert table["verdict_trusted"][0] == f"{stream} 1"
+    assert "the verdicts: how often they said what" in done.stdout
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +94,38 @@ def test_a_wrong_grid_is_refused_before_anything_runs(finished: Path, setting: s
     done = run("moclip", "sweep", setting, cwd=finished, code=1)
     assert expected_text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected_text"),
+    [
+        (("--variant", "tsn.siz=64"), "did you mean tsn.size?"),
+        (("--variant", "small: tsn.size"), "wanted KEY=VALUE"),
+        (("--variant", "small:"), "the variant has no settings"),
+        (("--variant", "tsn.stack=3 tsn.size=7"), "tsn.size = 7"),
+        (("tsn.size=64,96", "--variant", "tsn.size=32"), "tsn.size is in the grid, too"),
+        ((), "nothing to run"),
+    ],
+)
+def test_a_wrong_variant_is_refused_before_anything_runs(
+    finished: Path, arguments: tuple[str, ...], expected_text: str
+) -> None:
+    done = run("moclip", "sweep", *arguments, cwd=finished, code=1)
+    assert expected_text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_variants_are_single_changes_of_each_combination(finished: Path) -> None:
+    variants = ("--variant", "tsn.stack=3", "--variant", "both: tsn.stack=3 tsn.lr_steps=[1,2]")
+    done = run("moclip", "sweep", "fusion.epochs=2,3", *variants, "--dataset-seeds", "[0]", "--dry", cwd=finished)
+    assert [line.strip() for line in done.stdout.splitlines()[1:]] == [
+        "fusion.epochs=2 seed=0",
+        "fusion.epochs=3 seed=0",
+        "fusion.epochs=2 tsn.stack=3 seed=0",
+        "fusion.epochs=3 tsn.stack=3 seed=0",
+        "fusion.epochs=2 tsn.stack=3 tsn.lr_steps=[1, 2] seed=0",
+        "fusion.epochs=3 tsn.stack=3 tsn.lr_steps=[1, 2] seed=0",
+    ]
 
 
 def test_a_dry_sweep_lists_its_runs(finished: Path) -> None:
@@ -123,3 +181,16 @@ def test_the_few_shot_plot_takes_rows_with_other_keys_and_without_a_spread(tmp_p
     ]
     plot_fusion_over_shots(rows, tmp_path / "shots.png")
     assert (tmp_path / "shots.png").stat().st_size > 5000
+
+
+def test_the_plot_of_variants_takes_rows_with_and_without_validation_scores(tmp_path: Path) -> None:
+    test = {"top1_mean": 0.5, "top1_sd": None}
+    both = test | {"top1_sd": 0.1, "val_top1_mean": 0.6, "val_top1_sd": 0.05}
+    for name, part in (("both", both), ("test", test)):
+        rows = [
+            {"values": {"tsn.size": size}, "variant": variant, "streams": {"still": test, "mv_tsn": part}}
+            for size in (32, 64)
+            for variant in ("unchanged", "tsn.stack=1")
+        ]
+        plot_variants(rows, STREAM_LABELS, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000

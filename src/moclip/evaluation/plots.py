@@ -22,7 +22,8 @@ STREAM_COLOURS = {
 
 Row = Mapping[str, Any]
 """A row of a sweep: `values` (parameter -> value), and `streams` (stream -> `top1_mean`, `top1_sd` or None,
-`multiply_adds_m`)."""
+`multiply_adds_m`, and with validation clips `val_top1_mean` and `val_top1_sd`). With variants also `variant`, its name.
+"""
 
 
 def plot_accuracy_over_cost(rows: Sequence[Row], titles: Mapping[str, str], path: Path) -> None:
@@ -72,6 +73,69 @@ def plot_accuracy_over_cost(rows: Sequence[Row], titles: Mapping[str, str], path
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
+
+
+def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) -> None:
+    """Plot top-1 of each variant on test and validation clips, mean and standard deviation; write a PNG.
+
+    The streams with validation scores have a panel each, or all streams where none has, except those whose scores no
+    variant changes. The dotted line is the first row's mean on the test clips.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    present = [stream for stream in titles if all(stream in row["streams"] for row in rows)]
+    scored = [stream for stream in present if "val_top1_mean" in rows[0]["streams"][stream]] or present
+    streams = [s for s in scored if any(row["streams"][s] != rows[0]["streams"][s] for row in rows)] or scored
+    size = (3.2 + 3.4 * len(streams), 1.8 + 0.45 * len(rows))
+    figure, grid = pyplot.subplots(
+        1, len(streams), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, stream in zip(grid.flat, streams, strict=True):
+        results = [row["streams"][stream] for row in rows]
+        colour = STREAM_COLOURS[stream]
+        axes.set_title(titles[stream], fontsize=10)
+        axes.axvline(results[0]["top1_mean"], linestyle=":", linewidth=1, color=colour)
+        for name, label, marker, fill, shift in (
+            ("val_top1", "validation clips", "o", "white", -0.14),
+            ("top1", "test clips", "s", colour, 0.14),
+        ):
+            shown = [(place + shift, result) for place, result in enumerate(results) if f"{name}_mean" in result]
+            axes.errorbar(
+                [result[f"{name}_mean"] for _, result in shown],
+                [place for place, _ in shown],
+                xerr=[result[f"{name}_sd"] or 0 for _, result in shown],
+                label=label,
+                color=colour,
+                marker=marker,
+                markerfacecolor=fill,
+                markersize=6,
+                linestyle="none",
+                elinewidth=1.2,
+                capsize=3,
+            )
+        axes.grid(axis="x", alpha=0.25)
+    grid[0, 0].set_yticks(range(len(rows)), _variant_titles(rows))
+    grid[0, 0].invert_yaxis()
+    figure.supxlabel(
+        "top-1, mean ± standard deviation over the seeds (dotted: the first row on the test clips)", fontsize=10
+    )
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=2)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _variant_titles(rows: Sequence[Row]) -> list[str]:
+    """Return the name of each row's variant, with the values in which the rows differ."""
+    differing = [key for key in rows[0]["values"] if len({_value(row, key) for row in rows}) > 1]
+    return [
+        ", ".join([str(row.get("variant", "")), *(f"{_short(key)} {row['values'].get(key)}" for key in differing)])
+        for row in rows
+    ]
 
 
 SHOTS = "dataset.shots"
