@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = new_project(tmp_path_factory.mktemp("demo") / "project")
+    folder = new_project(tmp_path_factory.mktemp("demo") / "project", all_code=True)
     for name in ("params.yaml", "data/demo/params.yaml"):
         (folder / name).write_text((ROOT / name).read_text())
     commit(folder)
