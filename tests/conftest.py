@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # the cores are taken by other tests: more threads would wait
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub")  # a cache of models for the session, without any at first

@@ -47,6 +47,7 @@ READ_AT_START = (
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
 SET_ANEW = ("PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
+READ_LATER = ("PYTHONBREAKPOINT",)
 MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
 
 LIBRARIES = (
@@ -283,7 +284,7 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(READ_AT_START) and name not in (*SET_ANEW, *MESSAGES)
+        if name.startswith(READ_AT_START) and name not in (*SET_ANEW, *READ_LATER, *MESSAGES)
     }
 
 
@@ -312,9 +313,17 @@ def _import_ahead() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     import moclip
+    import pipeline
 
     for module in pkgutil.walk_packages(moclip.__path__, "moclip."):
         importlib.import_module(module.name)
+    before = dict(os.environ)
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        importlib.import_module(module.name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        del sys.modules[name]  # each command imports its own; what they import of libraries stays
+    os.environ.clear()
+    os.environ.update(before)
     gc.collect()
     gc.freeze()  # collections in children leave these pages shared
 
