@@ -66,10 +66,13 @@ SMALL_DEMO = {
 }
 
 LONG = (
-    "benchmarks", "docs", "sweep", "demo", "storage", "presets", "predict", "bundle", "dag", "reading", "mutants",
-    "cluster", "training", "faults", "devices", "transcode", "stale", "sharing", "queue", "extract", "index",
+    "demo", "docs", "benchmarks", "cluster", "sweep", "mutants", "dag", "bundle", "predict", "reading", "storage", "stale",
+    "sharing", "queue", "faults", "fit", "presets", "devices", "training", "transcode", "extract", "index",
 )  # fmt: skip
-"""Test files that take minutes. They run first: a long one at the end would leave the other cores idle."""
+"""Test files that take long. They run first: a long one at the end would leave the other cores idle.
+
+Of the first three only one needs the finished project, so nobody waits for it.
+"""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -47,7 +47,7 @@ READ_AT_START = (
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
 SET_ANEW = ("PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
-READ_LATER = ("PYTHONBREAKPOINT",)
+READ_LATER = ("PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
 MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
 
 LIBRARIES = (
@@ -284,7 +284,7 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(READ_AT_START) and name not in (*SET_ANEW, *READ_LATER, *MESSAGES)
+        if name.startswith(READ_AT_START) and not name.startswith((*SET_ANEW, *READ_LATER, *MESSAGES))
     }
 
 
