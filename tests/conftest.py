@@ -66,8 +66,8 @@ SMALL_DEMO = {
 }
 
 LONG = (
-    "demo", "docs", "benchmarks", "cluster", "sweep", "mutants", "dag", "bundle", "predict", "reading", "storage", "stale",
-    "sharing", "queue", "faults", "fit", "presets", "devices", "training", "transcode", "extract", "index",
+    "demo", "docs", "benchmarks", "cluster", "sweep", "mutants", "dag", "bundle", "predict", "reading", "storage",
+    "stale", "sharing", "queue", "faults", "fit", "presets", "devices", "training", "transcode", "extract", "index",
 )  # fmt: skip
 """Test files that take long. They run first: a long one at the end would leave the other cores idle.
 
