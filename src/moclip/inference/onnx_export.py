@@ -47,8 +47,8 @@ class ExportedNetworks(nn.Module):
         views = [
             crop_and_resize(all_fields, box, self.mv_tsn.config.size, self.mv_tsn.config.stabilise) for box in boxes
         ]
-        features = self.mv_tsn.features(torch.stack(views, dim=1).flatten(0, 1))
-        motion = self.mv_tsn.pool(features.unflatten(0, (clips, segments, self.count)))
+        features = torch.stack([self.mv_tsn.features(view) for view in views], dim=1)
+        motion = self.mv_tsn.pool(features.unflatten(0, (clips, segments)))
         logits = self.fusion(motion, stills), self.mv_tsn.head(motion)
         scaled = [values / self.fusion.temperature(name) for name, values in zip(LOGITS, logits, strict=True)]
         return *logits, *(torch.softmax(values, dim=1) for values in scaled)
