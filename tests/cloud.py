@@ -3,26 +3,77 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from tests.conftest import surroundings
 
 BUCKET = "bucket"
 
 
-@contextmanager
-def two_machines() -> Iterator[Any]:
-    """Yield Ray's cluster of two nodes with a core each; `.address` is what --ray takes."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+MACHINES = """if True:
+    import sys
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.second = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        yield cluster
-    finally:
-        cluster.shutdown()
+    second = None
+    print(cluster.address, flush=True)
+    for command in map(str.strip, sys.stdin):
+        if command == "add":
+            second = cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
+        else:
+            cluster.remove_node(second, allow_graceful=False)
+        print(command, flush=True)
+    cluster.shutdown()
+"""
+"""Holds the cluster until stdin ends. It runs warm, and so do the workers that Ray starts."""
+
+
+class Machines:
+    """A Ray cluster of two nodes with a core each; `address` is what --ray takes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.address = self._answer()
+
+    def add(self) -> None:
+        """Add the second node."""
+        self._do("add")
+
+    def lose(self) -> None:
+        """End the second node as a power cut would."""
+        self._do("lose")
+
+    def _do(self, command: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        assert self._answer() == command
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
+@contextmanager
+def two_machines(folder: Path) -> Iterator[Machines]:
+    """Yield a Ray cluster of two nodes, held by a process that runs in `folder`."""
+    environment = surroundings() | {"RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        ["python", "-c", MACHINES],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        machines = Machines(process)
+        machines.add()
+        yield machines  # then `with` closes stdin
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,9 @@ from tests import warm
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores are taken by other tests: more threads would wait
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")  # the cores are taken by other tests: more threads would wait
+os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub")  # a cache of models for the session, without any at first
@@ -63,10 +66,13 @@ SMALL_DEMO = {
 }
 
 LONG = (
-    "benchmarks", "docs", "sweep", "demo", "storage", "presets", "predict", "bundle", "dag", "reading", "mutants",
-    "cluster", "training", "faults", "devices", "transcode", "stale", "sharing", "queue", "extract", "index",
+    "demo", "docs", "benchmarks", "cluster", "sweep", "mutants", "dag", "bundle", "predict", "reading", "storage",
+    "stale", "sharing", "queue", "faults", "fit", "presets", "devices", "training", "transcode", "extract", "index",
 )  # fmt: skip
-"""Test files that take minutes. They run first: a long one at the end would leave the other cores idle."""
+"""Test files that take long. They run first: a long one at the end would leave the other cores idle.
+
+Of the first three only one needs the finished project, so nobody waits for it.
+"""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -125,10 +131,24 @@ def set_keys(path: Path, values: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def new_project(folder: Path) -> Path:
-    """Create a git and DVC repository with the product's files, in which nothing has run yet."""
+def without_shared_code(dvc_yaml: str) -> str:
+    """Leave only its own file of the code that each stage depends on.
+
+    DVC writes the hash of each dependency into dvc.lock after each stage. With the 460 files of shared code that would
+    take most of a test's time.
+    """
+    return re.sub(r"^ +- (?!stages/)\S+\.py\n", "", dvc_yaml, flags=re.MULTILINE)
+
+
+def new_project(folder: Path, all_code: bool = False) -> Path:
+    """Create a git and DVC repository with the product's files, in which nothing has run yet.
+
+    With `all_code` dvc.yaml is the product's own, else `without_shared_code`.
+    """
     folder.mkdir(parents=True)
     copy_product(folder)
+    if not all_code:
+        (folder / "dvc.yaml").write_text(without_shared_code((folder / "dvc.yaml").read_text()))
     (folder / "data/demo").mkdir()
     for pattern in DEMO:
         for source in (ROOT / "data/demo").glob(pattern):

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT
 
-FRAMES = 13
+FRAMES = 5
 TRAIN_GROUPS, TEST_GROUPS = (8, 10), (1,)
 
 
@@ -18,7 +18,7 @@ def classes_of(data_set: str) -> list[str]:
 
 
 def ucf101(folder: Path) -> tuple[Path, Path]:
-    """101 classes of three clips each, MPEG-4 Part 2 at 320 x 240 px with GOPs of 12; (videos, lists of split 1)."""
+    """101 classes of three clips each, MPEG-4 Part 2 at 320 x 240 px; (videos, lists of split 1)."""
     root, lists, names = folder / "UCF-101", folder / "ucfTrainTestlist", classes_of("ucf101")
     films = _films(folder, (240, 320), 6)
     listed: dict[str, list[str]] = {"train": [], "test": []}

@@ -24,8 +24,8 @@ from moclip.store.verify import verify_store
 from moclip.workers import cluster as cluster_module
 from moclip.workers.cluster import Cluster, ClusterError, check_same_versions, check_visible
 from moclip.workers.processes import DECODER_DIED
-from tests.cloud import two_machines
-from tests.conftest import BIN, run
+from tests.cloud import Machines, two_machines
+from tests.conftest import run, surroundings
 from tests.test_dag import digests
 from tests.test_extract import clips, contents, index, read_or_die, write_or_die
 from tests.test_extract import run as extract
@@ -40,9 +40,16 @@ SMALLER = ("--mv-shard", "128")
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
-    with two_machines() as cluster:
-        yield cluster
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    with two_machines(tmp_path_factory.mktemp("ray")) as machines:
+        yield machines
+
+
+@pytest.fixture(scope="module")
+def cluster(ray: Machines) -> Iterator[Cluster]:
+    """One connection for all tests that need no command: each has worker processes of its own, which start slowly."""
+    with Cluster(ray.address) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +71,26 @@ def fight(real_data: Path, finished: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.slow
-def test_losing_a_machine_during_extraction_loses_no_clip(fight: Path, ray: Any) -> None:
+def test_losing_a_machine_during_extraction_loses_no_clip(fight: Path, ray: Machines) -> None:
     right = digests(fight, *FEATURES)
     shutil.rmtree(fight / "data/features")
     log = fight / "log.txt"
     with log.open("w") as out:
-        command = [BIN / "moclip", "extract_mv", *SMALLER, "--ray", ray.address]
-        process = subprocess.Popen(command, cwd=fight, stdout=out, stderr=out)
+        command = ["moclip", "extract_mv", *SMALLER, "--ray", ray.address]
+        process = subprocess.Popen(command, cwd=fight, env=surroundings(), stdout=out, stderr=out)
         parts = fight / "data/features/mv.zarr" / PARTS_FOLDER
         _wait_for(lambda: len(list(parts.glob("[0-9]*.json"))) >= 4)
         assert process.poll() is None, "the run ended before a machine could be lost"
-        ray.remove_node(ray.second, allow_graceful=False)
+        ray.lose()
         assert process.wait(timeout=300) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
-    ray.second = ray.add_node(num_cpus=1)
-    ray.wait_for_nodes()
+    ray.add()
     run("moclip", "clip_image", cwd=fight, MOCLIP_RAY=ray.address)  # as `dvc repro` would pass it on
     assert digests(fight, *FEATURES) == right
 
 
 @pytest.mark.slow
-def test_embeddings_of_a_cluster_are_those_of_one_machine(project: Path, ray: Any) -> None:
+def test_embeddings_of_a_cluster_are_those_of_one_machine(project: Path, ray: Machines) -> None:
     right = digests(project, "data/features/mv_embed.zarr")
     shutil.rmtree(project / "data/features/mv_embed.zarr")
     run("moclip", "embed_mv", "--ray", ray.address, cwd=project)
@@ -93,14 +99,13 @@ def test_embeddings_of_a_cluster_are_those_of_one_machine(project: Path, ray: An
 
 
 def test_a_clip_that_kills_its_worker_fails_alone(
-    clips: Path, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
+    clips: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = index(clips)
     healthy = videos[videos["id"] != "v3"]
     extract(healthy, clips, tmp_path / "right")
     monkeypatch.setattr(extract_module, "write_shard_on_cluster", _write_or_die_there)
-    with Cluster(ray.address) as cluster:
-        table = extract(videos, clips, tmp_path / "out", cluster=cluster).set_index("id")
+    table = extract(videos, clips, tmp_path / "out", cluster=cluster).set_index("id")
     assert (table.drop("v3")["status"] == "ok").all()
     assert table.loc["v3", "status"] == "failed"
     assert table.loc["v3", "reason"] == DECODER_DIED
@@ -110,40 +115,38 @@ def test_a_clip_that_kills_its_worker_fails_alone(
 
 
 def _write_or_die_there(job: ShardJob, lost: int) -> None:
-    extract_workers.read_clip = read_or_die  # in the worker
-    if not lost:
-        write_or_die(job)
-    else:
-        write_shard_on_cluster(job, lost)
+    with pytest.MonkeyPatch.context() as patch:  # in the worker
+        patch.setattr(extract_workers, "read_clip", read_or_die)
+        if not lost:
+            write_or_die(job)
+        else:
+            write_shard_on_cluster(job, lost)
 
 
-def test_a_killed_run_resumes_on_a_cluster(clips: Path, tmp_path: Path, ray: Any) -> None:
+def test_a_killed_run_resumes_on_a_cluster(clips: Path, tmp_path: Path, cluster: Cluster) -> None:
     videos = index(clips)
     extract(videos, clips, tmp_path / "right")
     extract(videos[:5], clips, tmp_path / "out")
-    with Cluster(ray.address) as cluster:
-        table = extract(videos, clips, tmp_path / "out", cluster=cluster)
+    table = extract(videos, clips, tmp_path / "out", cluster=cluster)
     assert set(table["status"]) == {"ok"}
     assert verify_store(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet") == []
-    with Cluster(ray.address) as cluster:
-        extract(videos, clips, tmp_path / "new", cluster=cluster)
+    extract(videos, clips, tmp_path / "new", cluster=cluster)
     assert contents(tmp_path / "new") == contents(tmp_path / "right")
 
 
-def test_each_job_is_reported_once(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_is_reported_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "JOBS_IN_RAY", 15)
-    with Cluster(ray.address) as cluster:
-        assert sorted(cluster.run(_nothing, list(range(40)))) == list(range(40))
-        assert list(cluster.run(_nothing, [])) == []
+    assert sorted(cluster.run(_nothing, list(range(40)))) == list(range(40))
+    assert list(cluster.run(_nothing, [])) == []
 
 
 def _nothing(number: int, lost: int) -> None:
     pass
 
 
-def test_a_job_that_keeps_losing_its_worker_ends_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_keeps_losing_its_worker_ends_the_run(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "MAX_ATTEMPTS", 2)  # a worker takes seconds to start
-    with Cluster(ray.address) as cluster, pytest.raises(ClusterError, match="2 workers were lost"):
+    with pytest.raises(ClusterError, match="2 workers were lost"):
         list(cluster.run(_kill, [1]))
 
 
@@ -151,12 +154,11 @@ def _kill(number: int, lost: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_errors_of_a_machine_or_model_end_the_run(ray: Any) -> None:
-    with Cluster(ray.address) as cluster:
-        with pytest.raises(ClusterError, match="has av 2, but the run was started with 1"):
-            list(cluster.run(_other_version, [1, 2]))
-        with pytest.raises(ModelError, match="no such model"):
-            list(cluster.run_on_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
+def test_errors_of_a_machine_or_model_end_the_run(cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match="has av 2, but the run was started with 1"):
+        list(cluster.run(_other_version, [1, 2]))
+    with pytest.raises(ModelError, match="no such model"):
+        list(cluster.run_on_actors(_no_model, ("mv_tsn.safetensors",), [1, 2, 3]))
 
 
 def _other_version(number: int, lost: int) -> None:

@@ -39,7 +39,7 @@ from pipeline.console.command import run_guarded
 from pipeline.inputs import Inputs
 from pipeline.training_recipe import training_recipe
 from stages.train_mv import train_mv
-from tests.conftest import BIN, run, set_keys
+from tests.conftest import BIN, run, set_keys, surroundings
 from tests.test_dag import digests
 from tests.test_training import plain_network
 
@@ -297,7 +297,7 @@ def test_more_processes_than_a_batch_feeds_do_not_train(project: Path, launch: L
 
 
 def test_accelerate_that_starts_one_process_of_two_is_refused(project: Path) -> None:
-    launch = ("accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "stages.train_mv")
+    launch = ("python", BIN / "accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "stages.train_mv")
     assert (
         "error: accelerate launch --cpu starts one process only\n  run: torchrun"
         in run(*launch, cwd=project, code=1).stderr
@@ -310,7 +310,7 @@ def test_two_processes_train_as_one_does_with_the_batch_in_two_parts(project: Pa
     options = ("--tsn-epochs", "8", "--tsn-lr", "0.01", "--tsn-dropout", "0")
     run("python", "-m", "stages.train_mv", *options, "--tsn-accumulate", "2", cwd=project)
     alone = curves(project)
-    launch = ("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "stages.train_mv")
+    launch = ("python", BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", "2", "-m", "stages.train_mv")
     done = run(*launch, *options, cwd=project, OMP_NUM_THREADS="1")
     assert "2 processes on cpu" in done.stdout
     found = curves(project)
@@ -324,14 +324,14 @@ def test_a_stopped_launch_resumes_with_another_number_of_processes(
 ) -> None:
     options = ("--tsn-epochs", "12", "--tsn-batch", "7")
     checkpoint = project / "data/work/train_mv.safetensors"
-    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "stages.train_mv"]
+    torchrun = ["python", str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "stages.train_mv"]
     process = subprocess.Popen(
         [*torchrun, *options, "--checkpoint-seconds", "0"],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=surroundings() | {"OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
     assert "2 processes on cpu" in process.stdout.readline()

@@ -12,7 +12,7 @@ import yaml
 
 from benchmarks.common import copy_product
 from pipeline.dag import STAGES
-from tests.conftest import ROOT, commit, run
+from tests.conftest import ROOT, commit, run, run_fresh
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def product(tmp_path: Path) -> Path:
 
 
 def sync(folder: Path, *options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    return run("python", "-m", "pipeline.sync", *options, cwd=folder, code=code, PYTHONPATH=str(folder / "src"))
+    return run_fresh("python", "-m", "pipeline.sync", *options, cwd=folder, code=code, PYTHONPATH=str(folder / "src"))
 
 
 def stages_of(folder: Path) -> dict[str, Any]:

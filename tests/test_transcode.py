@@ -331,6 +331,7 @@ def transcoding(project: Path, root: Path) -> None:
         "tsn.backbone": "test_resnet",
         "tsn.size": 32,
         "tsn.epochs": 1,
+        "tsn.min_steps": 0,
         "tsn.batch": 4,
         "embed.views": 1,
         "fusion.epochs": 2,

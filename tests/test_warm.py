@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import run, run_fresh, surroundings
+from tests.conftest import ROOT, run, run_fresh, surroundings
 
 TOLD = """
 import json, os, random, resource, signal, sys, tempfile
@@ -20,7 +21,7 @@ print(json.dumps({
     "temporary": tempfile.gettempdir(), "umask": os.umask(0),
     "signals": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
     "limit": resource.getrlimit(resource.RLIMIT_FSIZE), "stdout": [sys.stdout.encoding, sys.stdout.errors],
-    "terminal": [sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stderr.errors],
+    "terminal": [sys.stdout.write_through, sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stderr.errors],
     "files": sorted(os.listdir("/proc/self/fd"))[:3], "stdin": sys.stdin.read(),
 }, sort_keys=True))
 sys.exit(3)
@@ -31,10 +32,23 @@ sys.exit(3)
 def test_a_command_finds_what_a_fresh_one_finds(how: str, tmp_path: Path) -> None:
     (tmp_path / "told").mkdir()
     (tmp_path / "told/inside.py").write_text(TOLD)
+    (tmp_path / "own").mkdir()
     command = ["python", *(["-c", TOLD] if how == "-c" else how.split()), "one", "two words"]
     script = 'umask 027; ulimit -S -f 1000; trap "" TERM; echo given | "$@"'
     warm, fresh = (
-        start("bash", "-c", script, "_", *command, cwd=tmp_path, code=3, KEY="välue", TMPDIR=str(tmp_path))
+        start(
+            "bash",
+            "-c",
+            script,
+            "_",
+            *command,
+            cwd=tmp_path,
+            code=3,
+            KEY="välue",
+            TMPDIR=str(tmp_path),
+            PYTHONPATH="own",
+            PYTHONUNBUFFERED="1",
+        )
         for start in (run, run_fresh)
     )
     found = json.loads(warm.stdout)
@@ -52,6 +66,27 @@ def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
     assert run("python", "-c", code, cwd=tmp_path, OMP_NUM_THREADS="3").stdout == "False\n"
     assert run("python", "-S", "-c", code, cwd=tmp_path).stdout == "False\n"
+    shutil.copytree(ROOT / "src/moclip", tmp_path / "src/moclip")
+    assert run("python", "-c", code, cwd=tmp_path, PYTHONPATH="src").stdout == "True\n", "the same library"
+    (tmp_path / "src/moclip/new.py").touch()
+    assert run("python", "-c", code, cwd=tmp_path, PYTHONPATH="src").stdout == "False\n"
+
+
+def test_worker_processes_are_forked_from_a_warm_one(tmp_path: Path) -> None:
+    code = """if True:
+        import multiprocessing
+        with multiprocessing.get_context("forkserver").Pool(1) as pool:
+            print(pool.apply(eval, ("'torch' in __import__('sys').modules",)))
+    """
+    assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
+    assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
+
+
+def test_a_command_has_the_files_that_are_passed_to_it(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("given")
+    script = 'exec 9< in 7> out; exec python -c "import os; os.write(7, os.read(9, 99))"'
+    run("bash", "-c", script, cwd=tmp_path)
+    assert (tmp_path / "out").read_text() == "given"
 
 
 def test_two_commands_draw_other_random_numbers(tmp_path: Path) -> None:

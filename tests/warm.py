@@ -2,24 +2,28 @@
 
 `conftest.py` starts one server for the whole session (also for all workers of pytest-xdist) and puts a folder first on
 PATH in which `python`, `moclip` and `dvc` are shims, so commands that DVC or a shell starts go this way too. A shim
-hands its arguments, environment, folder, limits and standard streams to the server, which forks a child that runs the
+hands its arguments, environment, folder, limits and inherited files to the server, which forks a child that runs the
 command as a fresh process would: as `__main__`, with its own `sys.path[0]`, signal handlers and random numbers. The
 shim passes signals on, ends as the command ended, and takes the command with it if it is killed.
+
+What a command starts is warm, too, also the server process that `multiprocessing` forks worker processes from.
 
 Imported ahead are the libraries and `moclip`; `pipeline` and `stages` are imported by each command, from where a fresh
 process would find them (the folder of the project, for `python -m stages.X`).
 
 A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, closed
-standard streams, and any environment in which a variable of `READ_AT_START` is not the session's. Tests of the start
-itself, of imports, of memory and of process groups ask for it with `run_fresh`. What differs in a warm command: its
-parent is the server, it has a process group of its own and no controlling terminal, `sys.executable` is the shim, and
-warnings given while the libraries are imported are absent.
+standard streams, a PYTHONPATH with another `moclip`, and any environment in which a variable of `READ_AT_START` is not
+the session's. Tests of the start itself, of imports, of memory and of process groups ask for it with `run_fresh`. What
+differs in a warm command: its parent is the server, it has a process group of its own and no controlling terminal,
+`sys.executable` is the shim, `moclip` is imported from here, and warnings given while the libraries are imported are
+absent.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -42,6 +46,10 @@ READ_AT_START = (
 )  # fmt: skip
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
+SET_ANEW = ("PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
+READ_LATER = ("PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
+MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
+
 LIBRARIES = (
     "accelerate", "av", "dulwich.porcelain", "dvc.api", "dvc.cli.parser", "dvc.commands.experiments.run",
     "dvc.data_cloud", "dvc.repo.experiments.queue.celery", "dvc.repo.index", "dvc.repo.plots", "dvc.repo.reproduce",
@@ -58,6 +66,8 @@ LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_NOFILE, res
 STATUS = struct.Struct("!i")
 LENGTH = struct.Struct("!I")
 NEEDS_FRESH = 1000  # in place of an exit status
+MOST_FILES = 64  # that a command can be started with
+ABOVE_ALL = 200  # numbers that no command is started with
 
 
 # ------------------------------------------------------------------------------------------------------- the shim
@@ -124,12 +134,14 @@ class Request(NamedTuple):
     umask: int
     ignored: list[int]  # signals
     limits: list[tuple[int, int]]  # of LIMITS, soft and hard
-    streams: list[int]  # stdin, stdout, stderr
+    numbers: list[int]  # of the files it was started with: stdin, stdout, stderr and others that were passed on
+    files: list[int]  # the same files, by their numbers in this process
 
     @classmethod
     def here(cls, arguments: list[str]) -> Request:
         umask = os.umask(0)
         os.umask(umask)
+        numbers = [number for path in Path("/dev/fd").iterdir() if _is_inherited(number := int(path.name))]
         return cls(
             arguments,
             str(Path.cwd()),
@@ -137,22 +149,39 @@ class Request(NamedTuple):
             umask,
             [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN],
             [resource.getrlimit(which) for which in LIMITS],
-            [0, 1, 2],
+            numbers,
+            numbers,
         )
 
     def send(self, connection: socket.socket) -> None:
         content = json.dumps(self._asdict()).encode()
-        socket.send_fds(connection, [LENGTH.pack(len(content))], self.streams)
+        socket.send_fds(connection, [LENGTH.pack(len(content))], self.files)
         connection.sendall(content)
 
     @classmethod
     def received(cls, connection: socket.socket) -> Request:
-        head, streams, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
-        return cls(**json.loads(_read(connection, LENGTH.unpack(head)[0])) | {"streams": streams})
+        head, files, _, _ = socket.recv_fds(connection, LENGTH.size, MOST_FILES)
+        return cls(**json.loads(_read(connection, LENGTH.unpack(head)[0])) | {"files": files})
+
+    def open_files(self) -> None:
+        """Give the files the numbers that they had in the shim."""
+        moved = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, ABOVE_ALL) for file in self.files]
+        self.close()
+        for number, file in zip(self.numbers, moved, strict=True):
+            os.dup2(file, number)
+            os.close(file)
 
     def close(self) -> None:
-        for stream in self.streams:
-            os.close(stream)
+        for file in self.files:
+            os.close(file)
+
+
+def _is_inherited(number: int) -> bool:
+    """Whether a file was open when this process started: Python opens its own as not inheritable."""
+    try:
+        return os.get_inheritable(number)
+    except OSError:  # it listed the folder of open files
+        return False
 
 
 def _read(connection: socket.socket, length: int) -> bytes:
@@ -191,7 +220,7 @@ class Server:
     def _accept(self, _listener: object) -> Request | None:
         connection = self.listener.accept()[0]
         request = Request.received(connection)
-        if _read_at_start(request.environment) != self.started_with:
+        if _read_at_start(request.environment) != self.started_with or _has_own_library(request):
             connection.sendall(STATUS.pack(NEEDS_FRESH))
             connection.close()
             request.close()
@@ -252,7 +281,29 @@ class Server:
 
 
 def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_AT_START) and not name.startswith((*SET_ANEW, *READ_LATER, *MESSAGES))
+    }
+
+
+def _python_path(environment: Mapping[str, str], folder: str) -> list[str]:
+    """Return the folders that PYTHONPATH names, in order."""
+    named = environment.get("PYTHONPATH", "").split(os.pathsep)
+    return list(dict.fromkeys(str(Path(folder, path)) for path in named if path))
+
+
+def _has_own_library(request: Request) -> bool:
+    """Whether PYTHONPATH leads to another `moclip` than the one that is imported ahead."""
+    ours = Path(__file__).parent.parent / "src/moclip"
+    found = (Path(path, "moclip") for path in _python_path(request.environment, request.folder))
+    first = next((path for path in found if path.is_dir()), ours)
+    return first != ours and _code(first) != _code(ours)
+
+
+def _code(package: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(package)): path.read_bytes() for path in package.rglob("*.py")}
 
 
 def _import_ahead() -> None:
@@ -262,9 +313,17 @@ def _import_ahead() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
     import moclip
+    import pipeline
 
     for module in pkgutil.walk_packages(moclip.__path__, "moclip."):
         importlib.import_module(module.name)
+    before = dict(os.environ)
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        importlib.import_module(module.name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        del sys.modules[name]  # each command imports its own; what they import of libraries stays
+    os.environ.clear()
+    os.environ.update(before)
     gc.collect()
     gc.freeze()  # collections in children leave these pages shared
 
@@ -274,6 +333,7 @@ def _import_ahead() -> None:
 
 def run(request: Request) -> None:
     """Run the command in this forked process as a fresh Python would."""
+    import multiprocessing
     import runpy
     import tempfile
     import time
@@ -285,13 +345,15 @@ def run(request: Request) -> None:
         signal.signal(handled, signal.SIG_IGN if handled in request.ignored else signal.SIG_DFL)
     if signal.SIGINT not in request.ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, stream in enumerate(request.streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    request.open_files()
+    unbuffered = bool(request.environment.get("PYTHONUNBUFFERED"))
+    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)  # type: ignore[union-attr]
     os.umask(request.umask)
     sys.executable = str(Path.cwd() / "bin/python")  # the shim: what the command starts is warm, too
+    multiprocessing.set_executable(sys.executable)
     os.chdir(request.folder)
+    before = _python_path(os.environ, str(Path.cwd()))
+    sys.path[1:] = [*_python_path(request.environment, request.folder), *(p for p in sys.path[1:] if p not in before)]
     for which, limit in zip(LIMITS, request.limits, strict=True):
         resource.setrlimit(which, limit)
     os.environ.clear()
@@ -324,8 +386,9 @@ def run(request: Request) -> None:
 def end(status: list[int]) -> None:
     """Exit without the interpreter's clean-up, which would copy most of the process's memory."""
     if status:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if not stream.closed:
+                stream.flush()
         os._exit(status[0])
 
 

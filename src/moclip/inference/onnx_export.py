@@ -100,4 +100,5 @@ def _write_graph(networks: ExportedNetworks, inputs: tuple[Tensor, Tensor], path
             dynamo=True,
             external_data=False,
             verbose=False,
+            optimize=False,  # takes most of the time; a runtime optimises the graph when it loads it
         )
