@@ -243,7 +243,9 @@ def _verdict_counts(runs: list[experiments.FinishedExperiment]) -> dict[str, dic
     verdicts = [run.metrics["verdict"] for run in runs if "verdict" in run.metrics]
     counts = {"trusted": Counter(verdict["trusted"]["stream"] for verdict in verdicts)}
     for comparison in COMPARISONS:
-        counts[comparison] = Counter(verdict["test"][comparison]["answer"] for verdict in verdicts)
+        # without an encoder there is no comparison with the still
+        answers = [verdict["test"][comparison]["answer"] for verdict in verdicts if comparison in verdict["test"]]
+        counts[comparison] = Counter(answers)
     return {name: dict(counted.most_common()) for name, counted in counts.items()} if verdicts else {}
 
 
