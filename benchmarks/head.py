@@ -124,13 +124,11 @@ def _write_features(size: Size) -> dict[str, int]:
         paths.MV_TABLE, table[["id"]].assign(offset=np.arange(len(table)) * 180, length=180, status="ok", reason="")
     )
     stills = to_unit_length(drawn(labels, PICTURE, 3.0))[:, None]
-    tower = CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)
-    write_features(
-        paths.CLIP_IMAGE, ids, {"features": (stills, ("still", "feature"))}, {"vision": tower.to_diff_dict()}
-    )
+    cost = {"parameters": 87_849_216, "multiply_adds": 4_410_000_000}  # ViT-B/32's
+    write_features(paths.CLIP_IMAGE, ids, {"features": (stills, ("still", "feature"))}, {"cost": cost})
     write_parquet(paths.CLIP_TABLE, table[["id", "md5"]].assign(status="ok", reason=""))
     text = to_unit_length(drawn(np.arange(size.classes), PICTURE, 0.1))
-    write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0})
+    write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0, "prompts": []})
     network = MvTsn(MvTsnConfig("efficientnet_b0", tuple(names), 224, 0.5))
     params = parameters.load(paths.PARAMS)
     network.save(paths.MV_TSN, Inputs(params).artifacts.model_record(*FIELD_KEYS))
