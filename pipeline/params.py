@@ -634,7 +634,11 @@ def _check_watched(params: Params, source: str) -> None:
             where=source,
             fix="set clip.revision to false: only hub models have revisions",
         )
-    for name in params.clip.models if params.clip.model else ():
+    clip = params.clip
+    if clip.models and (clip.model is False or len({clip.model, *clip.models}) <= len(clip.models)):
+        what = f"clip.models = {clip.models} adds to clip.model = {clip.model!r}"
+        raise ParamError(f"{what}: name each encoder once, the first in clip.model", where=source)
+    for name in clip.models:
         if Path(name).exists() and not _is_below(name, params.clip.files):
             raise ParamError(
                 f"clip.models has the folder {name}, which is not below clip.files = {params.clip.files}",

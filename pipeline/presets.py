@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -52,9 +53,7 @@ def params_text(
     if split is not None:
         dataset["split"] = split
     if clip is not None:
-        is_folder = Path(clip).expanduser().is_dir()
-        model: str | bool = _checked_folder(clip, "--clip") if is_folder else clip != "false" and clip
-        values.setdefault("clip", {}).update(model=model, files=model if is_folder else parameters.NO_FILE)
+        values.setdefault("clip", {}).update(_encoder_values(clip))
     if "root" not in dataset:
         raise MoclipError(f"the preset {preset!r} needs to know where the videos are", fix="add --root DIR")
     return complete(values, heading(_source(preset)), source=f"preset {preset}")
@@ -108,6 +107,24 @@ def write(
             "of another pipeline", where=target, fix="run `moclip use` in the project's folder, or a new one"
         )
     write_text(target, params_text(preset, root, splits, split, clip))
+
+
+def _encoder_values(name: str) -> dict[str, Any]:
+    """Return the keys of the group `clip` for an encoder: a folder, a hub id, timm:NAME, hf-hub:ID or "false"."""
+    if name == "false":
+        return {"model": False, "files": parameters.NO_FILE}
+    path = Path(name).expanduser()
+    if name.strip() and path.is_dir():
+        folder = _checked_folder(name, "--clip")
+        return {"model": folder, "files": folder}
+    if not _HUB_NAME.fullmatch(name) or path.exists():
+        fix = "--clip takes a folder that exists, a hub id (org/name), timm:NAME, hf-hub:ID or false"
+        raise DatasetError("no such folder, and no name of a model", where=f"--clip {name!r}", fix=fix)
+    return {"model": name, "files": parameters.NO_FILE}
+
+
+_HUB_NAME = re.compile(r"timm:[\w.-]+|(hf-hub:)?[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""A name of timm's, or an id of the hub."""
 
 
 def _checked_folder(path: str, option: str) -> str:

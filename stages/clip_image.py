@@ -54,6 +54,8 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         from moclip.data.selection import usable_clips
         from moclip.inference.encode import EncodingPart, encode_parts
         from moclip.inference.encode_stills import ImageEncoderWorker
+        from moclip.models.encoders.registry import family_of
+        from moclip.models.hub_files import files_digest
         from moclip.store.resumable import ResumableParts, part_slices
         from pipeline.index_file import read_index
 
@@ -64,6 +66,9 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status="ok", reason=""))
         print_note("clip_image: nothing to do, clip.model is false")
         return
+    for one in source.each:
+        family_of(one)  # fetches the configuration of a hub model, so that its commit is known
+    digests = [files_digest(one) for one in source.each]
     tasks = [_stills_task(params, one, clips, workers) for one in source.each]
     columns = clips[["id", "path", "md5", "frames", "seekable"]]
     parts = [EncodingPart(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
@@ -78,7 +83,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
                 encode_parts(ImageEncoderWorker, task, unfinished, cluster, advance)
     names = [part.name for part in parts]
     _write_features(params, source, clips, encoded, names)
-    _keep_encoded(params, tasks, encoded, names)
+    _keep_encoded(params, digests, tasks, encoded, names)
 
 
 def _write_features(
@@ -139,13 +144,21 @@ def _joined_arrays(encoded: list[ResumableParts], names: list[str]) -> Iterator[
         yield {"features": features, "raw": np.concatenate(raw, axis=-1), "frame": arrays[0]["frame"]}
 
 
-def _keep_encoded(params: Params, tasks: list[StillsTask], encoded: list[ResumableParts], names: list[str]) -> None:
-    """Remove what the next run must not take: parts with clips that failed, and what other encoders made."""
-    from moclip.files.folders import Folder
-    from moclip.models.hub_files import files_digest
+def _keep_encoded(
+    params: Params,
+    digests: list[str | None],
+    tasks: list[StillsTask],
+    encoded: list[ResumableParts],
+    names: list[str],
+) -> None:
+    """Remove what the next run must not take: parts with clips that failed, and what other encoders made.
 
-    for task, folder in zip(tasks, encoded, strict=True):
-        if files_digest(task.source) is None:  # nothing says whether the encoder is still the same
+    `digests` are those that the keys of the parts were made with.
+    """
+    from moclip.files.folders import Folder
+
+    for digest, folder in zip(digests, encoded, strict=True):
+        if digest is None:  # nothing says whether the encoder is still the same
             folder.remove()
             continue
         for name, note in zip(names, folder.notes(names), strict=True):

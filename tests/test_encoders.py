@@ -152,6 +152,11 @@ def test_timm_models_by_name_and_in_the_hubs_format(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.encode_images([image]), encoder.encode_images([image]))
     with pytest.raises(ModelError, match="no such timm model"):
         load_encoder(EncoderSource("timm:test_efficientnot"))
+    other = tiny_timm(tmp_path / "other_model.safetensors", "test_vit")
+    with pytest.raises(ModelError, match=r"other_model\.safetensors: cannot load this encoder"):
+        load_encoder(EncoderSource("timm:test_efficientnet", str(other)))
+    with pytest.raises(ModelError, match="takes no revision"):
+        load_encoder(EncoderSource("timm:test_efficientnet", str(weights), revision="v1"))
     with pytest.raises(ModelError, match="no such weights file"):
         load_encoder(EncoderSource("timm:test_efficientnet", str(tmp_path / "other.safetensors")))
 
@@ -196,6 +201,42 @@ def test_incomplete_weights_are_refused_by_key(family: str, gone: str, tmp_path:
     path = folder / "model.safetensors"
     save_file({name: one for name, one in load_file(path).items() if name != gone}, path, metadata={"format": "pt"})
     with pytest.raises(ModelError, match=rf"missing weights \(1\): {gone}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("family", ["clip", "metaclip_2", "chinese_clip", "siglip2", "xclip"])
+def test_a_model_without_its_tokenizer_is_refused(family: str, tmp_path: Path) -> None:
+    """transformers makes an empty tokenizer, which reads all texts alike."""
+    folder = tiny_encoder(tmp_path / family, family)
+    for file in folder.glob("tok*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        load(folder, pool="clip" if family == "xclip" else "frames")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "config.json is not valid JSON"),
+        ("[1]", "config.json holds no JSON object"),
+        ("null", "config.json holds no JSON object"),
+        ('{"model_type": ["clip"]}', "which is not known"),
+        ('{"architecture": 3}', "a configuration file is damaged"),
+    ],
+)
+def test_damaged_configurations_are_told(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=told) as refused:
+        load(tmp_path)
+    assert str(tmp_path) in str(refused.value)
+    with pytest.raises(ModelError, match="it is a file, not a folder"):
+        load(tmp_path / "config.json")
+
+
+def test_damaged_weights_are_told(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "clip", "clip")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(ModelError, match="its weights file is damaged"):
         load(folder)
 
 

@@ -394,7 +394,7 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
 ) -> None:
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
     there, here = (with_head(load_bundle(folder, device), kind, crops) for device in (None, "cpu"))
-    assert (there.device, here.device) == (torch.device("cuda"), CPU)
+    assert (there.device, here.device) == (GPU, CPU)
     labels = ["a red ball rises", "a blue ball falls"]
     loaded = tuple(load_bundle(folder, device) for device in (None, "cpu"))
     for found, expected in (loaded, (there, here), (there.with_labels(labels), here.with_labels(labels))):
@@ -469,7 +469,7 @@ def test_timing_waits_for_the_gpu_at_the_end_of_each_part(project: Path, monkeyp
     with contextlib.chdir(project), a_gpu(monkeypatch):
         timing.function(parameters.load(paths.PARAMS), clips=2)
     assert len(waits) == 2 * (len(STEPS) + 1)
-    assert read_json(project / paths.TIMING_JSON, "timing")["device"] == "cuda"
+    assert read_json(project / paths.TIMING_JSON, "timing")["device"] == str(GPU)
 
 
 # ---------------------------------------------------------------------------------------------------- precision

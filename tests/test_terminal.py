@@ -153,13 +153,16 @@ def test_a_shell_completes_a_stages_options_without_loading_torch(shell: str, tm
     assert not packages & HEAVY
 
 
+CLIP_KEYS = ("model", "models", "files", "revision", "precision", "pool", "frames", "choice")
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
         ("moclip train_f", {"train_fusion"}),
         ("moclip train_fusion --fusion-head ", {"concat", "text", "cache"}),
         ("moclip predict --bun", {"--bundle"}),
-        ("moclip timing --cli", {"--clips", "--clip-model", "--clip-frames", "--clip-choice", "--clip-revision"}),
+        ("moclip timing --cli", {"--clips", *(f"--clip-{key}" for key in CLIP_KEYS)}),
         ("moclip use u", {"ucf101"}),
         ("moclip store ve", {"verify"}),
         ("moclip store show --q", {"--quiet"}),

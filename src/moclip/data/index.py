@@ -93,12 +93,12 @@ def build_index(
     ]
     table["group"] = table["path"].map(splits.group if splits else group_of)
     table = table.sort_values("id", ignore_index=True)
-    if join_scenes:
+    if join_scenes and (table["status"] == "ok").any():
         usable = table[table["status"] == "ok"]
         thumbnails = read_thumbnails(root, usable, workers, advance)
         table.loc[usable.index, "group"] = join_look_alikes(usable["group"], thumbnails)
         advance(len(table) - len(usable))
-        if len(usable) and table.loc[usable.index, "group"].nunique() == 1:
+        if table.loc[usable.index, "group"].nunique() == 1:
             what = f"all {len(usable)} clips look alike, so no scene can be held out"
             raise DatasetError(what, where=root, fix="set dataset.group=name; accuracy then holds for this scene only")
     table["split"] = _split_column(table, matched, val_fraction, test_fraction, seed)

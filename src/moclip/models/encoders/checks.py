@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from moclip.errors import ModelError
 
@@ -29,6 +32,8 @@ def report_load_errors(name: str) -> Iterator[None]:
         raise
     except Exception as problem:  # a model folder may hold anything
         reason, fix = _reason(problem)
+        if fix == FIX and Path(name).exists():
+            fix = "download all of its files again, those of one model"
         raise ModelError(f"cannot load this encoder: {reason}", where=name, fix=fix) from None
 
 
@@ -51,7 +56,12 @@ def _reason(problem: Exception) -> tuple[str, str]:
     ):
         if any(isinstance(cause, kind) for cause in causes):
             return answer
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0], FIX
+    text = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    if isinstance(problem, SafetensorError):
+        return f"its weights file is damaged: {text}", FIX
+    if isinstance(problem, KeyError | TypeError | AttributeError):
+        return f"a configuration file is damaged or of another kind of model: {type(problem).__name__}: {text}", FIX
+    return text, FIX
 
 
 def load_checked(

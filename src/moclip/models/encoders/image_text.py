@@ -61,6 +61,9 @@ class ImageTextEncoder(TextEncoder):
         if tokens > tower_tokens:
             what = f"its tokenizer has {tokens} tokens, its text tower {tower_tokens}"
             raise ModelError(what, where=name, fix="use tokenizer and weights of the same model")
+        if self.tokens(["walk"]) == self.tokens(["jump"]):
+            what = "its tokenizer reads different texts alike: its files are missing, or those of another model"
+            raise ModelError(what, where=name, fix="add the tokenizer's files of the same model")
         with report_load_errors(name):
             pixels = self.prepare([BLANK] * self.pictures_per_feature)[self.pixels]
         side = getattr(self.model.config.vision_config, "image_size", None)

@@ -54,12 +54,15 @@ def family_of(source: EncoderSource) -> str:
     name = source.model
     if source.timm_name is not None:
         return "timm"
-    if name.startswith(OPEN_CLIP) or (Path(name) / "open_clip_config.json").is_file():
+    if name.startswith(OPEN_CLIP):
+        _fetch_open_clip_config(source)
+        return "open_clip"
+    if (Path(name) / "open_clip_config.json").is_file():
         return "open_clip"
     _check_name(source)
     config = _read_config(source)
     model_type = config.get("model_type")
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return str(model_type)
     if model_type is None and "architecture" in config:
         return "timm"
@@ -82,8 +85,10 @@ def _read_config(source: EncoderSource) -> dict[str, Any]:
         folder = Path(source.model)
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise OSError("no config.json")
+        if folder.is_file():
+            raise OSError("it is a file, not a folder; for the weights of a timm model set clip.model=timm:NAME")
         if folder.is_dir():
-            return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            return _read_json_object(folder / "config.json")
         from transformers import PretrainedConfig
 
         config = dict(PretrainedConfig.get_config_dict(source.model, revision=source.revision)[0])
@@ -92,12 +97,38 @@ def _read_config(source: EncoderSource) -> dict[str, Any]:
         return config
 
 
+def _read_json_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as problem:
+        raise OSError(f"{path.name} is not valid JSON: {problem}") from None
+    if not isinstance(found, dict):
+        raise OSError(f"{path.name} holds no JSON object")
+    return found
+
+
+def _fetch_open_clip_config(source: EncoderSource) -> None:
+    """Fetch the configuration from the hub, so that its commit is known. Raises ModelError."""
+    from huggingface_hub import hf_hub_download
+
+    from moclip.models.encoders.checks import report_load_errors
+
+    with report_load_errors(source.model):
+        if not source.model.removeprefix(OPEN_CLIP):
+            raise OSError("no id after hf-hub:")
+        hf_hub_download(source.model.removeprefix(OPEN_CLIP), "open_clip_config.json", revision=source.revision)
+
+
 def _family_by_methods(model_type: Any, name: str) -> str:
     """Return the family of a model of `transformers` that has no own one, by the methods of its class."""
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
     fix = "see docs/encoders.md for the models that clip.model takes"
-    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_MAPPING:
+    if (
+        not isinstance(model_type, str)
+        or model_type not in CONFIG_MAPPING
+        or CONFIG_MAPPING[model_type] not in MODEL_MAPPING
+    ):
         raise ModelError(f"its config.json has model_type {model_type!r}, which is not known", where=name, fix=fix)
     found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
     model_class: Any = found[0] if isinstance(found, tuple) else found

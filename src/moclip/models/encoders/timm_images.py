@@ -11,6 +11,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from safetensors import safe_open
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 
@@ -54,15 +55,35 @@ class TimmEncoder(Encoder):
 
 
 def _create(source: EncoderSource) -> torch.nn.Module:
+    """Create the model with its weights, then without its classifier.
+
+    It is loaded with the classifier, because timm otherwise does not notice weights of another model.
+    """
     if source.timm_name is None:
         revision = f"@{source.revision}" if source.revision else ""
         where = f"local-dir:{source.model}" if Path(source.model).exists() else f"hf-hub:{source.model}{revision}"
-        return timm.create_model(where, pretrained=True, num_classes=0)
-    if source.weights is None:
-        return timm.create_model(source.timm_name, pretrained=True, num_classes=0)
-    if Path(source.weights).suffix != ".safetensors":
-        raise ModelError("not a .safetensors file", where=source.weights, fix="set clip.files to the weights")
-    if not Path(source.weights).is_file():
-        raise ModelError("no such weights file", where=source.weights, fix="set clip.files to the weights")
-    overlay = {"file": source.weights}
-    return timm.create_model(source.timm_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        model = timm.create_model(where, pretrained=True)
+    elif source.revision:
+        fix = "set clip.revision=false, or clip.model to the model's hub id"
+        raise ModelError("timm takes no revision of a model's name", where=source.model, fix=fix)
+    elif source.weights is None:
+        model = timm.create_model(source.timm_name, pretrained=True)
+    else:
+        model = _create_from_file(source.timm_name, Path(source.weights))
+    model.reset_classifier(0)
+    return model
+
+
+def _create_from_file(name: str, file: Path) -> torch.nn.Module:
+    if file.suffix != ".safetensors":
+        raise ModelError("not a .safetensors file", where=file, fix="set clip.files to the weights")
+    if not file.is_file():
+        raise ModelError("no such weights file", where=file, fix="set clip.files to the weights")
+    with report_load_errors(str(file)), safe_open(file, framework="pt") as weights:
+        names = list(weights.keys())
+        classifier = timm.get_pretrained_cfg_value(name, "classifier")
+        outputs = [key for key in names if isinstance(classifier, str) and key == f"{classifier}.weight"]
+        classes = weights.get_slice(outputs[0]).get_shape()[0] if outputs else 0
+    overlay = {"file": str(file), "num_classes": classes}
+    with report_load_errors(str(file)):
+        return timm.create_model(name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
