@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode  # no public name; for tests alone
 from torch.nn import functional
 
+import moclip.models.encoders.clip  # noqa: F401  it imports transformers, which a fake GPU would confuse
 from moclip.data.crops import Crops, crop_and_resize, protocol_crops, random_crops
 from moclip.data.fusion_data import FusionData
 from moclip.inference.bundle import load_bundle
