@@ -181,7 +181,7 @@ def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, wor
     key = run_key(
         clips=[clips[name].tolist() for name in ("id", "md5", "frames")],
         model=[asdict(source), files_digest(source)],
-        given=[root, clip.frames, clip.choice, clip.batch, params.seed],
+        given=[root, clip.frames, clip.choice, clip.batch, params.seed if clip.choice == "random" else None],
         versions=library_versions(),
     )
     local: dict[str, Any] = {
