@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.data.fusion_data import FusionData
+from moclip.data.fusion_data import FusionData, no_stills
 from moclip.errors import StoreError
 from moclip.models.class_texts import ClassTexts
 from moclip.store.features import Features, to_unit_length
@@ -82,7 +82,7 @@ class Inputs:
         Without an encoder there is one, of width 1, which is 0.
         """
         pictures = self.artifacts.clip_image
-        return pictures.rows("features", ids) if pictures else np.zeros((len(ids), 1, 1), np.float32)
+        return pictures.rows("features", ids) if pictures else no_stills(len(ids))
 
     def mean_still_features(self, ids: list[str]) -> np.ndarray:
         """Return the mean of each clip's still features, of unit length, (n, width) float32."""

@@ -628,26 +628,25 @@ def _words(node: dict[str, Any]) -> str:
 
 def _check_watched(params: Params, source: str) -> None:
     """Check that DVC watches every local file that a stage reads, and that a local encoder has no revision."""
-    if params.clip.revision and params.clip.model and Path(params.clip.model).exists():
+    clip = params.clip
+    if clip.revision and clip.model and Path(clip.model).exists():
         raise ParamError(
-            f"clip.revision = {params.clip.revision!r}, but clip.model = {params.clip.model!r} is a local folder",
+            f"clip.revision = {clip.revision!r}, but clip.model = {clip.model!r} is a local folder",
             where=source,
             fix="set clip.revision to false: only hub models have revisions",
         )
-    clip = params.clip
     if clip.models and (clip.model is False or len({clip.model, *clip.models}) <= len(clip.models)):
         what = f"clip.models = {clip.models} adds to clip.model = {clip.model!r}"
         raise ParamError(f"{what}: name each encoder once, the first in clip.model", where=source)
     for name in clip.models:
-        if Path(name).exists() and not _is_below(name, params.clip.files):
+        if Path(name).exists() and not _is_below(name, clip.files):
             raise ParamError(
-                f"clip.models has the folder {name}, which is not below clip.files = {params.clip.files}",
+                f"clip.models has the folder {name}, which is not below clip.files = {clip.files}",
                 where=source,
                 fix="put all local encoders below one folder, and set clip.files to it, so that DVC sees them change",
             )
-    model, clip_files = params.clip.model, params.clip.files
-    if isinstance(model, str) and not model.startswith(TIMM) and not _is_below(model, clip_files):
-        _check_same_file("clip.files", clip_files, "clip.model", model, source)
+    if clip.model and not clip.model.startswith(TIMM) and not _is_below(clip.model, clip.files):
+        _check_same_file("clip.files", clip.files, "clip.model", clip.model, source)
     if isinstance(params.tsn.pretrained, str):
         _check_same_file("tsn.files", params.tsn.files, "tsn.pretrained", params.tsn.pretrained, source)
 

@@ -55,9 +55,9 @@ def fold_model(number: int) -> Path:
     return MV_FOLDS / f"mv_tsn_{number}.safetensors"
 
 
-def encoded_folder(key: str, store: str | bool) -> str:
-    """Return the path or URL of the folder for what one encoder made of the clips. It is kept for the next run."""
-    return f"{store}/encoded/{key}" if store else str((ENCODED / key).absolute())
+def encoded_folder(store: str | bool) -> str:
+    """Return the path or URL of the folder for what each encoder made of the clips. It is kept for the next run."""
+    return f"{store}/encoded" if store else str(ENCODED.absolute())
 
 
 def parts_folder(stage: str, store: str | bool) -> str:

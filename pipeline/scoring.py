@@ -54,7 +54,7 @@ def score_streams(
         "fingerprint": inputs.clips.fingerprint("test"),
         "models": inputs.artifacts.models_digest(),
     }
-    protocols = _protocols(params)
+    protocols = _protocols(inputs, params)
     scores = {
         name: score | shared | {"protocol": protocols[name]}
         for name, score in stream_scores(logits, labels, clip_sources(rows), params.seed).items()
@@ -81,11 +81,11 @@ def class_metrics(predicted: np.ndarray, labels: np.ndarray, names: list[str]) -
     }
 
 
-def _protocols(params: Params) -> dict[str, str]:
+def _protocols(inputs: Inputs, params: Params) -> dict[str, str]:
     """Return what each stream sees of a clip."""
     stills = f"{params.clip.frames} frame{'s' if params.clip.frames > 1 else ''}"
     views = params.evaluate.protocol
-    both = f"{views} + {stills}" if params.clip.model else views
+    both = f"{views} + {stills}" if inputs.artifacts.clip_image else views
     return {
         "majority": "none",
         "zero_shot": stills,
@@ -100,11 +100,11 @@ def _protocols(params: Params) -> dict[str, str]:
 
 def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
     """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
-    artifacts, frames, model, probe = inputs.artifacts, params.clip.frames, heads.fusion, load_motion_probe(inputs)
+    artifacts, model, probe = inputs.artifacts, heads.fusion, load_motion_probe(inputs)
     segments, crops = params.evaluate.views
     pictures = artifacts.clip_image
     clip = pictures.attributes["cost"] if pictures else {"parameters": 0, "multiply_adds": 0}
-    frames = frames if pictures else 0
+    frames = params.clip.frames if pictures else 0
     mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))
     image = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if artifacts.image_baseline else None
     head = fusion_cost(model)
@@ -137,7 +137,7 @@ def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame)
             "fields": segments * artifacts.mv_embed.attributes["field_bytes"],
             "cached_features": 4 * (frames * model.config.picture + model.config.motion),
         },
-        "protocol": _protocols(params)["fusion"],
+        "protocol": _protocols(inputs, params)["fusion"],
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import StoreError
-from moclip.files.folders import absolute_path
+from moclip.files.folders import absolute_path, join_path
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from moclip.inference.encode import EncodingPart
     from moclip.inference.encode_stills import StillsTask
     from moclip.models.encoders.source import EncoderSource
     from moclip.store.resumable import ResumableParts
@@ -55,7 +56,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         from moclip.inference.encode import EncodingPart, encode_parts
         from moclip.inference.encode_stills import ImageEncoderWorker
         from moclip.models.encoders.registry import family_of
-        from moclip.models.hub_files import files_digest
+        from moclip.models.hub_files import files_digest, join_digests
         from moclip.store.resumable import ResumableParts, part_slices
         from pipeline.index_file import read_index
 
@@ -69,7 +70,9 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
     for one in source.each:
         family_of(one)  # fetches the configuration of a hub model, so that its commit is known
     digests = [files_digest(one) for one in source.each]
-    tasks = [_stills_task(params, one, clips, workers) for one in source.each]
+    tasks = [
+        _stills_task(params, one, digest, clips, workers) for one, digest in zip(source.each, digests, strict=True)
+    ]
     columns = clips[["id", "path", "md5", "frames", "seekable"]]
     parts = [EncodingPart(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
     encoded = [ResumableParts(task.parts_folder, task.key) for task in tasks]
@@ -81,30 +84,36 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
             advance(len(clips) - sum(len(part.rows) for part in unfinished))
             with connected_cluster(ray) as cluster:
                 encode_parts(ImageEncoderWorker, task, unfinished, cluster, advance)
-    names = [part.name for part in parts]
-    _write_features(params, source, clips, encoded, names)
-    _keep_encoded(params, digests, tasks, encoded, names)
+    _write_features(params, source, join_digests(digests), clips, encoded, parts)
+    _keep_encoded(params, digests, tasks, encoded, parts)
 
 
 def _write_features(
-    params: Params, source: EncoderSource, clips: pd.DataFrame, encoded: list[ResumableParts], names: list[str]
+    params: Params,
+    source: EncoderSource,
+    digest: str | None,
+    clips: pd.DataFrame,
+    encoded: list[ResumableParts],
+    parts: list[EncodingPart],
 ) -> None:
     """Write the feature store and its table from each encoder's finished parts, and report clips that were skipped.
 
-    The parts are called `names`.
+    A clip that one of the encoders has no frame of is skipped. `digest` is that of the encoders' files.
     """
     from moclip.files.links import folder_to_fill
-    from moclip.models.hub_files import files_digest
     from moclip.store.features import ArrayLayout, write_group_in_pieces
     from pipeline.provenance import clips_digest, made_with
 
-    notes = list(encoded[0].notes(names))
-    costs = [next(folder.notes(names[:1]))["cost"] for folder in encoded]
-    skipped: dict[str, str] = {name: reason for note in notes for name, reason in note["skipped"].items()}
+    names = [part.name for part in parts]
+    notes = [list(folder.notes(names)) for folder in encoded]
+    costs = [of_encoder[0]["cost"] for of_encoder in notes]
+    skipped: dict[str, str] = {
+        name: reason for of_encoder in notes for note in of_encoder for name, reason in note["skipped"].items()
+    }
     ids = [str(name) for name in clips["id"] if name not in skipped]
     if not ids:
         raise StoreError("no clip gave a frame", where=params.dataset.root, fix=next(iter(skipped.values()), None))
-    shape = next(_joined_arrays(encoded, names[:1]))["features"].shape[1:]
+    shape = next(_joined_arrays(encoded, parts[:1]))["features"].shape[1:]
     layouts = {
         "features": ArrayLayout(shape, "<f4", ("still", "feature")),
         "raw": ArrayLayout(shape, "<f4", ("still", "feature")),
@@ -114,13 +123,13 @@ def _write_features(
     attributes = {
         "made_with": made_with(params, *PICTURE_KEYS, *seed),
         "clips": clips_digest(clips),
-        "clip": files_digest(source),
+        "clip": digest,
         "model": ", ".join(one.model for one in source.each),
         "choice": params.clip.choice,
         "cost": {name: sum(cost[name] for cost in costs) for name in costs[0]},
     }
     with folder_to_fill(paths.CLIP_IMAGE, params.store or None) as store:
-        write_group_in_pieces(store, ids, layouts, _joined_arrays(encoded, names), attributes)
+        write_group_in_pieces(store, ids, layouts, _joined_arrays(encoded, parts), attributes)
     reasons = [skipped.get(str(name), "") for name in clips["id"]]
     status = ["failed" if reason else "ok" for reason in reasons]
     write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status=status, reason=reasons))
@@ -131,17 +140,27 @@ def _write_features(
         print_note(f"  not usable: {name}: {reason}")
 
 
-def _joined_arrays(encoded: list[ResumableParts], names: list[str]) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the arrays of each part: `raw` and `frame`, and `features` of unit length, those of the encoders joined."""
+def _joined_arrays(encoded: list[ResumableParts], parts: list[EncodingPart]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the arrays of each part: `raw` and `frame`, and `features` of unit length, those of the encoders joined.
+
+    They have the clips that no encoder skipped.
+    """
     import numpy as np
 
     from moclip.models.encoders.joint import join_pictures
     from moclip.store.features import to_unit_length
 
-    for arrays in zip(*(folder.arrays(names) for folder in encoded), strict=True):
-        raw = [part["raw"] for part in arrays]
+    names = [part.name for part in parts]
+    of_parts = zip(*(folder.arrays(names) for folder in encoded), strict=True)
+    notes_of_parts = zip(*(folder.notes(names) for folder in encoded), strict=True)
+    for part, arrays, notes in zip(parts, of_parts, notes_of_parts, strict=True):
+        left_out = {name for note in notes for name in note["skipped"]}
+        kept = [
+            [name not in left_out for name in part.rows["id"] if name not in note["skipped"]] for note in notes
+        ]  # for each encoder, a flag for each of its rows
+        raw = [own["raw"][rows] for own, rows in zip(arrays, kept, strict=True)]
         features = to_unit_length(raw[0]) if len(raw) == 1 else join_pictures(raw)
-        yield {"features": features, "raw": np.concatenate(raw, axis=-1), "frame": arrays[0]["frame"]}
+        yield {"features": features, "raw": np.concatenate(raw, axis=-1), "frame": arrays[0]["frame"][kept[0]]}
 
 
 def _keep_encoded(
@@ -149,7 +168,7 @@ def _keep_encoded(
     digests: list[str | None],
     tasks: list[StillsTask],
     encoded: list[ResumableParts],
-    names: list[str],
+    parts: list[EncodingPart],
 ) -> None:
     """Remove what the next run must not take: parts with clips that failed, and what other encoders made.
 
@@ -157,6 +176,7 @@ def _keep_encoded(
     """
     from moclip.files.folders import Folder
 
+    names = [part.name for part in parts]
     for digest, folder in zip(digests, encoded, strict=True):
         if digest is None:  # nothing says whether the encoder is still the same
             folder.remove()
@@ -164,23 +184,24 @@ def _keep_encoded(
         for name, note in zip(names, folder.notes(names), strict=True):
             if note["skipped"]:
                 folder.forget(name)
-    everything = Folder(paths.encoded_folder("", params.store).rstrip("/"))
+    everything = Folder(paths.encoded_folder(params.store))
     kept = {task.key for task in tasks}
     for key in {name.partition("/")[0] for name in everything.sizes()} - kept:
         (everything / key).clear()
 
 
-def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, workers: int) -> StillsTask:
+def _stills_task(
+    params: Params, source: EncoderSource, digest: str | None, clips: pd.DataFrame, workers: int
+) -> StillsTask:
     from moclip.inference.encode import library_versions
     from moclip.inference.encode_stills import StillsTask
-    from moclip.models.hub_files import files_digest
     from moclip.store.resumable import run_key
 
     clip = params.clip
     root = absolute_path(params.dataset.root)
     key = run_key(
         clips=[clips[name].tolist() for name in ("id", "md5", "frames")],
-        model=[asdict(source), files_digest(source)],
+        model=[asdict(source), digest],
         given=[root, clip.frames, clip.choice, clip.batch, params.seed if clip.choice == "random" else None],
         versions=library_versions(),
     )
@@ -198,7 +219,7 @@ def _stills_task(params: Params, source: EncoderSource, clips: pd.DataFrame, wor
         seed=params.seed,
         batch=clip.batch,
         workers=workers,
-        parts_folder=paths.encoded_folder(key, params.store),
+        parts_folder=join_path(paths.encoded_folder(params.store), key),
         key=key,
         versions=library_versions(),
     )

@@ -47,7 +47,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     models = inputs.artifacts.models_digest()
     check_digest(models, predictions.attrs.get("models"), "other models", paths.PREDICTIONS, "evaluate")
     cost, verdict = read_json(paths.COST_JSON, "evaluate"), read_json(paths.VERDICT_JSON, "evaluate")
-    labels = predictions["label"].to_numpy()
+    labels, pictures = predictions["label"].to_numpy(), inputs.artifacts.clip_image
     logits = stacked_logits(predictions)
     names = inputs.clips.classes
     streams = [stream_row(name, cost) for name in logits]
@@ -58,7 +58,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
     text = page_template().render(
         data_root=params.dataset.root,
-        clip_model=params.clip.model,
+        clip_model=pictures.attributes["model"] if pictures else "",
         clip_warning=demo_clip_warning(params.clip.model, params.dataset.root),
         counts=counts,
         streams=streams,

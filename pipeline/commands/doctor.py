@@ -12,13 +12,14 @@ import typer
 
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url
-from moclip.models.encoders.source import OPEN_CLIP, TIMM
+from moclip.models.encoders.source import TIMM
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
+from pipeline.encoder_source import encoder_source
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import command
 
@@ -148,11 +149,10 @@ def _check_clip_model(params: Params, hub_answers: bool) -> Finding:
         return Finding("clip.model", f"{name}: a local folder")
     if params.clip.files != NO_FILE:
         return _missing_folder("clip.model", Path(name), "name a folder in the hub's format")
-    from huggingface_hub import try_to_load_from_cache
+    from moclip.models.hub_files import files_digest
 
-    config = "open_clip_config.json" if name.startswith(OPEN_CLIP) else "config.json"
-    hub_id = name.removeprefix(OPEN_CLIP)
-    if isinstance(try_to_load_from_cache(hub_id, config, revision=params.clip.revision or None), str):
+    source = encoder_source(params)
+    if source and files_digest(source):
         return Finding("clip.model", f"{name}: in the hub's cache")
     if hub_answers:
         return Finding("clip.model", f"{name}: not in the hub's cache", OK, "clip_text downloads it")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def no_stills(clips: int) -> np.ndarray:
+    """Return what stands for the still features of clips where there are none: one 0 each, (clips, 1, 1) float32."""
+    return np.zeros((clips, 1, 1), np.float32)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ def build_index(
 
     With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With `join_scenes`,
     clips that look alike are in one group. `advance` is called with the number of clips newly probed, and newly
-    compared. Raises DatasetError where training is impossible (one class, no usable train
-    or test clip, only one group), where a clip is not transcoded, and where two parts of the lists match the same file.
+    compared. Raises DatasetError where training is impossible (one class, no usable train or test clip, only one
+    group), where a clip is not transcoded, and where two parts of the lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
     if matched is None:
@@ -97,7 +97,7 @@ def build_index(
         usable = table[table["status"] == "ok"]
         thumbnails = read_thumbnails(root, usable, workers, advance)
         table.loc[usable.index, "group"] = join_look_alikes(usable["group"], thumbnails)
-        advance(len(table) - len(usable))
+        advance(len(folder.clips) - len(usable))
         if table.loc[usable.index, "group"].nunique() == 1:
             what = f"all {len(usable)} clips look alike, so no scene can be held out"
             raise DatasetError(what, where=root, fix="set dataset.group=name; accuracy then holds for this scene only")

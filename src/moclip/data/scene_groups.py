@@ -21,7 +21,7 @@ SIDE = 32
 ALIKE = 0.9
 """Correlation of the thumbnails of clips that count as one scene. On 150 surveillance clips with known sources, no two
 clips of different sources reach it, and an eighth of the pairs of one source do."""
-BLOCK = 4096
+BLOCK = 1024
 """Clips that are compared at once."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ import pandas as pd
 from moclip.errors import ModelError
 from moclip.store.resumable import ResumableParts
 from moclip.workers.cluster import Cluster, Worker, check_same_versions, check_visible
-
-if TYPE_CHECKING:
-    pass
 
 Versions = dict[str, str]
 

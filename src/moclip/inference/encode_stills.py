@@ -61,7 +61,8 @@ class ImageEncoderWorker:
         self.task = task
         self.encoder = load_encoder(task.source, pick_device())
         self.per_feature = self.encoder.pictures_per_feature
-        check_frames(self.encoder, task.source, task.frames)
+        check_frames(self.encoder, task.frames)
+        self.cost = self.encoder.cost()
         self.parts = ResumableParts(task.parts_folder, task.key)
 
     def run_job(self, part: EncodingPart) -> None:
@@ -101,13 +102,13 @@ class ImageEncoderWorker:
         features = np.concatenate(raw).reshape(len(numbers), per_clip, self.encoder.width)
         frame_numbers = np.array(numbers, np.int32).reshape(len(numbers), self.task.frames)
         check_finite([name for name in part.rows["id"] if name not in skipped], {"raw": features})
-        notes = {"skipped": skipped, "cost": self.encoder.cost()}
+        notes = {"skipped": skipped, "cost": self.cost}
         self.parts.write(part.name, {"raw": features, "frame": frame_numbers}, notes)
 
 
-def check_frames(encoder: Encoder, source: EncoderSource, frames: int) -> None:
+def check_frames(encoder: Encoder, frames: int) -> None:
     """Raise ModelError if `clip.pool` or `clip.frames` do not fit the encoder."""
-    together = encoder.pictures_per_feature
+    together, source = encoder.pictures_per_feature, encoder.source
     if source.pool == "clip" and together == 1:
         raise ModelError("it encodes single pictures", where=source.model, fix="set clip.pool=frames")
     if frames % together or (together > 1 and frames != together):

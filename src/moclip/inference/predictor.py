@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from moclip.data.crops import crop_and_resize, protocol_crops
+from moclip.data.fusion_data import no_stills
 from moclip.errors import MoclipError, ModelError, VideoError, as_video_error
 from moclip.inference.clip_input import (
     ClipInput,
@@ -169,7 +170,7 @@ class Predictor:
     def _still_features(self, stills: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the features (K, width) of pictures, of unit length; one 0 without an encoder."""
         if self.encoder is None:
-            return np.zeros((1, 1), np.float32)
+            return no_stills(1)[0]
         return to_unit_length(self.encoder.encode_images(stills))
 
     def _temperature(self, stream: str) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moclip.errors import DatasetError, ModelError
+from moclip.models.text_scores import text_scores
 from moclip.store.features import to_unit_length
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ClassTexts:
 
     def scores(self, pictures: np.ndarray) -> np.ndarray:
         """Compute zero-shot logits: pictures (..., width) of unit length -> (..., classes)."""
-        return np.asarray(self.scale * pictures @ self.features.T + self.bias)
+        return text_scores(pictures, self.features, self.scale, self.bias)
 
 
 def phrase(class_name: str) -> str:

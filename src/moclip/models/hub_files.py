@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from moclip.files.hidden import is_hidden
 from moclip.files.links import folder_digest
-from moclip.models.encoders.source import OPEN_CLIP, EncoderSource
+from moclip.models.encoders.source import OPEN_CLIP, OPEN_CLIP_CONFIG, EncoderSource
 from moclip.video.clip_files import file_md5
 
 
 def _affects_model(file: Path) -> bool:
     return not is_hidden(file.name) and file.suffix.lower() not in (".md", ".png", ".jpg")
+
+
+def join_digests(digests: Sequence[str | None]) -> str | None:
+    """Return the digests of several encoders as one; None if one of them is not known."""
+    known = [digest for digest in digests if digest is not None]
+    return " ".join(known) if len(known) == len(digests) else None
 
 
 def files_digest(source: EncoderSource) -> str | None:
@@ -20,8 +27,7 @@ def files_digest(source: EncoderSource) -> str | None:
     None where there is neither. Of several encoders it has a part for each.
     """
     if source.others:
-        digests = [files_digest(one) for one in source.each]
-        return " ".join(map(str, digests)) if None not in digests else None
+        return join_digests([files_digest(one) for one in source.each])
     name = source.model
     if Path(name).is_dir():
         return folder_digest(Path(name), _affects_model)
@@ -31,8 +37,7 @@ def files_digest(source: EncoderSource) -> str | None:
     from huggingface_hub import try_to_load_from_cache  # not needed for a folder
     from huggingface_hub.errors import HFValidationError
 
-    is_open_clip = name.startswith(OPEN_CLIP)
-    config = "open_clip_config.json" if is_open_clip else "config.json"
+    config = OPEN_CLIP_CONFIG if name.startswith(OPEN_CLIP) else "config.json"
     try:
         cached = try_to_load_from_cache(name.removeprefix(OPEN_CLIP), config, revision=source.revision)
     except HFValidationError:  # a folder that does not exist

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from moclip.errors import ModelError
 from moclip.models.batch_norm_folding import fold_batch_norms
+from moclip.models.timm_checks import check_weights_file, unknown_model
 from moclip.models.weights import PROVENANCE, load_weights, network_config, save_weights
 
 
@@ -208,15 +209,10 @@ def _remove_stem_stride(backbone: nn.Module, name: str) -> None:
 
 def _create_backbone(name: str, pretrained: bool | str, channels: int) -> nn.Module:
     if name not in timm.list_models():
-        similar = timm.list_models(f"*{name[:6]}*")[:5]
-        fix = f"similar names: {', '.join(similar)}" if similar else None
-        raise ModelError("no such timm model", where=name, fix=fix)
+        raise unknown_model(name, name)
     options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": bool(pretrained)}
     if pretrained and pretrained != "hub":
-        if not Path(str(pretrained)).is_file():
-            raise ModelError("no such weights file", where=str(pretrained), fix="see tsn.pretrained")
-        if Path(str(pretrained)).suffix != ".safetensors":
-            raise ModelError("not a .safetensors file", where=str(pretrained), fix="see tsn.pretrained")
+        check_weights_file(Path(str(pretrained)), "see tsn.pretrained")
         options["pretrained_cfg_overlay"] = {"file": str(pretrained)}
     try:
         return timm.create_model(name, **options)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from moclip.models.encoders.source import EncoderSource
-from moclip.models.flops import count_parameters
+from moclip.models.text_scores import text_scores
+from moclip.store.features import to_unit_length
 
 BLANK = np.zeros((32, 32, 3), np.uint8)
 
@@ -34,6 +36,9 @@ class Encoder(ABC):
 
     pictures_per_feature = 1
     """How many pictures of a clip go through the network together and give one feature."""
+
+    text_parts: tuple[str, ...] = ()
+    """First parts of the names of weights that are not the image tower's."""
 
     model: nn.Module
 
@@ -83,7 +88,8 @@ class Encoder(ABC):
 
     def image_parameters(self) -> int:
         """Count the parameters of the image tower."""
-        return count_parameters(self.model)
+        named = self.model.named_parameters()
+        return sum(weight.numel() for name, weight in named if not name.startswith(self.text_parts))
 
     def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Move inputs to the device; those that are not whole numbers get the type of the weights."""
@@ -91,6 +97,16 @@ class Encoder(ABC):
             name: values.to(self.device, self.dtype if values.is_floating_point() else None)
             for name, values in inputs.items()
         }
+
+
+def picture_tensors(pictures: Sequence[np.ndarray]) -> list[Tensor]:
+    """Return RGB pictures, each (h, w, 3) uint8, as tensors (3, h, w), for an image processor of `transformers`."""
+    return [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+
+
+def transformed_pictures(transform: Callable[[Image.Image], Tensor], pictures: Sequence[np.ndarray]) -> Tensor:
+    """Apply a transform of PIL images to RGB pictures, each (h, w, 3) uint8, and stack the results."""
+    return torch.stack([transform(Image.fromarray(picture)) for picture in pictures])
 
 
 class TextEncoder(Encoder):
@@ -129,5 +145,4 @@ class TextEncoder(Encoder):
 
     def score(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Compute the scores (n, m) float32 of pictures (n, width) with texts (m, width), features of any length."""
-        pictures, words = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in (images, texts))
-        return np.asarray(self.scale * pictures @ words.T + self.bias, np.float32)
+        return text_scores(to_unit_length(images), to_unit_length(texts), self.scale, self.bias)

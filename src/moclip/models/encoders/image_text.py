@@ -15,12 +15,9 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import BLANK, TextEncoder
+from moclip.models.encoders.base import BLANK, TextEncoder, picture_tensors
 from moclip.models.encoders.checks import load_checked, report_load_errors
 from moclip.models.encoders.source import EncoderSource
-
-TEXT_PARTS = ("text_model.", "text_projection", "logit_scale", "logit_bias")
-"""First parts of the names of weights that are not the image tower's."""
 
 UNLIMITED = 10**6
 """Tokenizers that do not know their model's length say a higher number."""
@@ -29,6 +26,7 @@ UNLIMITED = 10**6
 class ImageTextEncoder(TextEncoder):
     """A model with an image tower and a text tower in one space."""
 
+    text_parts: tuple[str, ...] = ("text_model.", "text_projection", "logit_scale", "logit_bias")
     padding: str | bool = True
     lower_case = False
     model: Any
@@ -73,31 +71,23 @@ class ImageTextEncoder(TextEncoder):
             raise ModelError(what, where=name, fix="use preprocessor_config.json and weights of the same model")
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
-        return dict(self.processor(images=tensors, return_tensors="pt"))
+        return dict(self.processor(images=picture_tensors(pictures), return_tensors="pt"))
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model.get_image_features(**prepared).pooler_output
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        words = [text.lower() for text in texts] if self.lower_case else list(texts)
-        tokens = self.tokenizer(
-            words, padding=self.padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
-        return dict(tokens)
+        return dict(self._tokens(texts, padding=self.padding, return_tensors="pt"))
 
     def text_features(self, tokens: dict[str, Tensor]) -> Tensor:
         return self.model.get_text_features(**tokens).pooler_output
 
     def tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        ids = self.tokenizer(
-            [text.lower() if self.lower_case else text for text in texts], truncation=True, max_length=self.max_tokens
-        )["input_ids"]
-        return [tuple(text_ids) for text_ids in ids]
+        return [tuple(ids) for ids in self._tokens(texts)["input_ids"]]
 
-    def image_parameters(self) -> int:
-        named = self.model.named_parameters()
-        return sum(weight.numel() for name, weight in named if not name.startswith(TEXT_PARTS))
+    def _tokens(self, texts: Sequence[str], **options: Any) -> Any:
+        words = [text.lower() for text in texts] if self.lower_case else list(texts)
+        return self.tokenizer(words, truncation=True, max_length=self.max_tokens, **options)
 
     def save(self, folder: Path) -> None:
         for part in (self.model, self.tokenizer, self.processor):

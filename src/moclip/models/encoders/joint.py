@@ -18,15 +18,14 @@ from torch import Tensor
 from moclip.errors import ModelError
 from moclip.models.encoders.base import Encoder, TextEncoder
 from moclip.models.encoders.source import EncoderSource
-
-
-def unit_rows(features: np.ndarray) -> np.ndarray:
-    return np.asarray(features / np.linalg.norm(features, axis=-1, keepdims=True), np.float32)
+from moclip.store.features import to_unit_length
 
 
 def join_pictures(features: Sequence[np.ndarray]) -> np.ndarray:
     """Join the features of pictures by each encoder, each (..., width): (..., sum of widths), of unit length."""
-    return np.concatenate([unit_rows(part) / np.sqrt(len(features)) for part in features], axis=-1, dtype=np.float32)
+    return np.concatenate(
+        [to_unit_length(part) / np.sqrt(len(features)) for part in features], axis=-1, dtype=np.float32
+    )
 
 
 class JointEncoder(Encoder):
@@ -72,12 +71,12 @@ class JointTextEncoder(JointEncoder, TextEncoder):
 
     def encode_text(self, texts: Sequence[str], batch: int = 256) -> np.ndarray:
         parts = [
-            encoder.scale * unit_rows(encoder.encode_text(texts, batch))
+            encoder.scale * to_unit_length(encoder.encode_text(texts, batch))
             if isinstance(encoder, TextEncoder)
             else np.zeros((len(texts), encoder.width), np.float32)
             for encoder in self.encoders
         ]
-        return unit_rows(np.concatenate(parts, axis=1))
+        return to_unit_length(np.concatenate(parts, axis=1))
 
     def tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the token ids of each text, those of the encoders in a row."""

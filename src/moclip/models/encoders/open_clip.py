@@ -8,29 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import TextEncoder
+from moclip.models.encoders.base import TextEncoder, transformed_pictures
 from moclip.models.encoders.checks import report_load_errors
 from moclip.models.encoders.source import EncoderSource
-
-TEXT_PARTS = (
-    "text.",
-    "transformer.",
-    "token_embedding",
-    "positional_embedding",
-    "ln_final",
-    "text_projection",
-    "logit_",
-)
-"""First parts of the names of weights that are not the image tower's."""
 
 
 class OpenClipEncoder(TextEncoder):
     """A model of open_clip, from its hub (hf-hub:ID) or a folder with open_clip_config.json."""
 
+    text_parts = (
+        "text.",
+        "transformer.",
+        "token_embedding",
+        "positional_embedding",
+        "ln_final",
+        "text_projection",
+        "logit_",
+    )
     model: Any
 
     def __init__(self, source: EncoderSource, device: torch.device) -> None:
@@ -55,7 +52,7 @@ class OpenClipEncoder(TextEncoder):
         self.max_tokens = int(self.model.context_length)
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        return {"pixels": torch.stack([self.transform(Image.fromarray(picture)) for picture in pictures])}
+        return {"pixels": transformed_pictures(self.transform, pictures)}
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model.encode_image(prepared["pixels"])
@@ -65,10 +62,6 @@ class OpenClipEncoder(TextEncoder):
 
     def text_features(self, tokens: dict[str, Tensor]) -> Tensor:
         return self.model.encode_text(tokens["input_ids"])
-
-    def image_parameters(self) -> int:
-        named = self.model.named_parameters()
-        return sum(weight.numel() for name, weight in named if not name.startswith(TEXT_PARTS))
 
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_model

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import ModelError
-from moclip.models.encoders.source import OPEN_CLIP, EncoderSource
+from moclip.models.encoders.source import OPEN_CLIP, OPEN_CLIP_CONFIG, EncoderSource
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def family_of(source: EncoderSource) -> str:
     if name.startswith(OPEN_CLIP):
         _fetch_open_clip_config(source)
         return "open_clip"
-    if (Path(name) / "open_clip_config.json").is_file():
+    if (Path(name) / OPEN_CLIP_CONFIG).is_file():
         return "open_clip"
     _check_name(source)
     config = _read_config(source)
@@ -116,7 +116,7 @@ def _fetch_open_clip_config(source: EncoderSource) -> None:
     with report_load_errors(source.model):
         if not source.model.removeprefix(OPEN_CLIP):
             raise OSError("no id after hf-hub:")
-        hf_hub_download(source.model.removeprefix(OPEN_CLIP), "open_clip_config.json", revision=source.revision)
+        hf_hub_download(source.model.removeprefix(OPEN_CLIP), OPEN_CLIP_CONFIG, revision=source.revision)
 
 
 def _family_by_methods(model_type: Any, name: str) -> str:

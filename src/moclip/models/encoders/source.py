@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 TIMM, OPEN_CLIP = "timm:", "hf-hub:"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
 @dataclass(frozen=True)

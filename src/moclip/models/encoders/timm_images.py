@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from PIL import Image
 from safetensors import safe_open
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import Encoder
+from moclip.models.encoders.base import Encoder, transformed_pictures
 from moclip.models.encoders.checks import report_load_errors
 from moclip.models.encoders.source import EncoderSource
+from moclip.models.timm_checks import check_weights_file, unknown_model
 
 
 class TimmEncoder(Encoder):
@@ -30,16 +30,14 @@ class TimmEncoder(Encoder):
         super().__init__(source, device)
         name = source.timm_name
         if name is not None and not timm.is_model(name):
-            similar = timm.list_models(f"*{name[:6]}*")[:5]
-            fix = f"similar names: {', '.join(similar)}" if similar else None
-            raise ModelError("no such timm model", where=source.model, fix=fix)
+            raise unknown_model(name, source.model)
         with report_load_errors(source.model):
             self._place(_create(source).to(memory_format=torch.channels_last))
         settings = resolve_model_data_config(self.model)
         self.transform: Any = create_transform(**settings, is_training=False)
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        return {"pixels": torch.stack([self.transform(Image.fromarray(picture)) for picture in pictures])}
+        return {"pixels": transformed_pictures(self.transform, pictures)}
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model(prepared["pixels"].contiguous(memory_format=torch.channels_last))
@@ -75,15 +73,10 @@ def _create(source: EncoderSource) -> torch.nn.Module:
 
 
 def _create_from_file(name: str, file: Path) -> torch.nn.Module:
-    if file.suffix != ".safetensors":
-        raise ModelError("not a .safetensors file", where=file, fix="set clip.files to the weights")
-    if not file.is_file():
-        raise ModelError("no such weights file", where=file, fix="set clip.files to the weights")
+    check_weights_file(file, "set clip.files to the weights")
     with report_load_errors(str(file)), safe_open(file, framework="pt") as weights:
-        names = list(weights.keys())
-        classifier = timm.get_pretrained_cfg_value(name, "classifier")
-        outputs = [key for key in names if isinstance(classifier, str) and key == f"{classifier}.weight"]
-        classes = weights.get_slice(outputs[0]).get_shape()[0] if outputs else 0
+        outputs = f"{timm.get_pretrained_cfg_value(name, 'classifier')}.weight"
+        classes = weights.get_slice(outputs).get_shape()[0] if outputs in list(weights.keys()) else 0
     overlay = {"file": str(file), "num_classes": classes}
     with report_load_errors(str(file)):
         return timm.create_model(name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from moclip.models.encoders.base import Encoder
+from moclip.models.encoders.base import Encoder, picture_tensors
 from moclip.models.encoders.checks import load_checked, report_load_errors
 from moclip.models.encoders.source import EncoderSource
 
@@ -38,8 +38,7 @@ class VisionEncoder(Encoder):
             self.width  # noqa: B018  runs a picture, so that a processor of another model is noticed
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
-        return {"pixel_values": self.processor(images=tensors, return_tensors="pt")["pixel_values"]}
+        return {"pixel_values": self.processor(images=picture_tensors(pictures), return_tensors="pt")["pixel_values"]}
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         output = self.model(**prepared)

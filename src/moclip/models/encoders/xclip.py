@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from moclip.errors import ModelError
+from moclip.models.encoders.base import picture_tensors
 from moclip.models.encoders.image_text import ImageTextEncoder
 from moclip.models.encoders.source import EncoderSource
 
 
 class XClipEncoder(ImageTextEncoder):
     """X-CLIP. `clip.pool` must be clip, and `clip.frames` the number of frames that it was trained with."""
+
+    text_parts = (*ImageTextEncoder.text_parts, "prompts_generator.")
 
     def __init__(self, source: EncoderSource, device: torch.device) -> None:
         super().__init__(source, device)
@@ -33,7 +36,7 @@ class XClipEncoder(ImageTextEncoder):
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
         count = self.pictures_per_feature
-        tensors = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+        tensors = picture_tensors(pictures)
         videos = [tensors[start : start + count] for start in range(0, len(tensors), count)]
         # one video at a time: the processor stacks the frames of a video, which may differ in size between videos
         parts = [self.processor(images=video, return_tensors="pt")[self.pixels] for video in videos]
@@ -41,7 +44,3 @@ class XClipEncoder(ImageTextEncoder):
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model.get_video_features(**prepared).pooler_output
-
-    def image_parameters(self) -> int:
-        generator = sum(weight.numel() for weight in self.model.prompts_generator.parameters())
-        return super().image_parameters() - generator
