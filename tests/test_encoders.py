@@ -16,10 +16,15 @@ import zarr
 from timm.data import create_transform, resolve_model_data_config
 from torch.nn import functional
 
+import moclip
 from moclip.errors import ModelError
+from moclip.inference.encode import EncodingPart
+from moclip.inference.encode_stills import check_frames
 from moclip.models.encoders.base import TextEncoder
 from moclip.models.encoders.registry import family_of, has_text, load_encoder
 from moclip.models.encoders.source import EncoderSource
+from moclip.store.resumable import ResumableParts
+from stages.clip_image import _joined_arrays
 from tests.conftest import run, set_keys
 from tests.tiny_encoders import FRAMES, PICTURES, SIDE, tiny_encoder, tiny_open_clip, tiny_timm
 
@@ -115,6 +120,31 @@ def test_frames_of_a_clip_go_through_x_clip_together(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"4 frames of a clip together") as refused:
         load(folder)
     assert "clip.pool=clip and clip.frames=4" in str(refused.value.fix)
+
+
+def test_frames_that_do_not_fit_the_encoder_are_refused(tmp_path: Path) -> None:
+    single = load(tiny_encoder(tmp_path / "clip", "clip"), pool="clip")
+    with pytest.raises(ModelError, match="it encodes single pictures") as refused:
+        check_frames(single, 4)
+    assert refused.value.fix == "set clip.pool=frames"
+    film = load(tiny_encoder(tmp_path / "xclip", "xclip"), pool="clip")
+    check_frames(film, FRAMES)
+    for count in (1, 2 * FRAMES):
+        with pytest.raises(ModelError, match=rf"clip\.frames is {count}"):
+            check_frames(film, count)
+
+
+def test_a_clip_that_one_encoder_could_not_read_is_left_out_of_both(tmp_path: Path) -> None:
+    part = EncodingPart("stills-000000", pd.DataFrame({"id": ["a", "b", "c"]}))
+    folders = [ResumableParts(str(tmp_path / name), name) for name in ("one", "two")]
+    first = np.array([[[1, 0]], [[0, 1]]], np.float32)
+    second = np.array([[[3, 0]], [[4, 0]], [[0, 5]]], np.float32)
+    folders[0].write(part.name, {"raw": first, "frame": np.array([[7], [9]])}, {"skipped": {"b": "gone"}})
+    folders[1].write(part.name, {"raw": second, "frame": np.array([[7], [8], [9]])}, {"skipped": {}})
+    (found,) = _joined_arrays(folders, [part])
+    np.testing.assert_array_equal(found["frame"], [[7], [9]])
+    np.testing.assert_array_equal(found["raw"], [[[1, 0, 3, 0]], [[0, 1, 0, 5]]])
+    np.testing.assert_allclose(found["features"], np.array([[[1, 0, 1, 0]], [[0, 1, 0, 1]]]) / np.sqrt(2), atol=1e-6)
 
 
 def test_image_encoders_give_what_their_model_gives(tmp_path: Path) -> None:
@@ -316,6 +346,9 @@ def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, projec
     assert set(answer) - {"clip", "trusted"} == {"fusion", "mv_tsn"} | ({"zero_shot"} - missing)
     stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
     run("moclip", "export", "bundle", cwd=project)
+    predicted = moclip.load(project / "bundle", "cpu")(project / "data/demo/videos" / stored.index[0]).logits
+    for stream, logits in predicted.items():
+        np.testing.assert_allclose(logits, stored[stream].iloc[0], rtol=1e-3, atol=1e-3, err_msg=stream)
     again = json.loads(run("moclip", "predict", clip, "--json", "--bundle", "bundle", cwd=project).stdout)
     assert again[0] == answer
     assert set(stored.columns) >= scored

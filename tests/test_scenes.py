@@ -10,7 +10,7 @@ import pytest
 
 from moclip.data.clip_folder import scan_folder
 from moclip.data.index import build_index
-from moclip.data.scene_groups import join_look_alikes, read_thumbnails
+from moclip.data.scene_groups import ALIKE, join_look_alikes, read_thumbnails
 from moclip.errors import DatasetError
 from tests.clips import encode
 from tests.conftest import run, set_keys
@@ -61,6 +61,18 @@ def test_thumbnails_are_of_unit_length_and_a_lost_clip_is_like_nothing(clips: Pa
     np.testing.assert_allclose(np.linalg.norm(found[1:], axis=1), 1, atol=1e-5)
     assert not found[0].any()
     np.testing.assert_array_equal(found, read_thumbnails(clips, rows, workers=1))
+
+
+def test_real_clips_of_different_sources_are_not_joined(real_data: Path) -> None:
+    """Surveillance clips whose names tell the source: about an eighth of the pairs of one source look alike."""
+    root = real_data / "fight_surv/videos"
+    rows = table_of(root, False)
+    thumbnails = read_thumbnails(root, rows, workers=2)
+    alike = thumbnails @ thumbnails.T >= ALIKE
+    source = rows["group"].to_numpy()  # gNN is one footage in both classes
+    pairs, same = np.triu(np.ones_like(alike), 1).astype(bool), source[:, None] == source[None]
+    assert not (alike & pairs & ~same).any()
+    assert 0.08 < alike[pairs & same].mean() < 0.2
 
 
 def test_groups_are_joined_along_chains() -> None:
