@@ -134,8 +134,7 @@ def models(tiny: bool = False) -> Predictor:
         )
         text = {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1}
         CLIPModel(CLIPConfig(text_config=text, vision_config=seeing)).save_pretrained(folder)
-        letters = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
-        CLIPTokenizer(letters, []).save_pretrained(folder)
+        CLIPTokenizer({"<|startoftext|>": 0, "<|endoftext|>": 1, "w": 2, "k</w>": 3}, []).save_pretrained(folder)
         CLIPImageProcessor().save_pretrained(folder)
         clip = load_encoder(EncoderSource(str(folder)))
     network = (
