@@ -44,7 +44,7 @@ def _number(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
+Text = Annotated[str, Field(strict=True, pattern=r"\S")]
 Flag = Annotated[bool, Field(strict=True)]
 
 

@@ -51,6 +51,7 @@ SMALL = {
     "fusion.lr": 0.01,
     "fusion.epochs": 20,
     "evaluate.protocol": "3x1",
+    "report.clips": 4,
 }
 """Parameters that make every stage run in a second or two."""
 

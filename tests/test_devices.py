@@ -1,20 +1,18 @@
 """Several processes that train MV-TSN end where one would, and only one of them writes and speaks.
 
-Most ranks here are forked from a server that has PyTorch imported; they run what the command runs.
+Most ranks here run functions of `tests.ranks`, in processes forked from the warm one.
 """
 
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
+import pickle
 import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.context import ForkServerContext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +22,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moclip.data.clip_batches import SampledFields, SplitClips
-from moclip.models.mv_tsn import MvTsn, MvTsnConfig, load_mv_tsn
-from moclip.models.weights import load_weights, save_weights
-from moclip.training.distributed import equal_slices, join_processes
-from moclip.training.mirroring import Mirroring
-from moclip.training.mv_batches import MotionData
-from moclip.training.mv_checkpoint import Checkpoint
-from moclip.training.mv_tsn import train_mv_tsn
-from moclip.workers.processes import single_threaded_workers
-from pipeline import params as parameters
-from pipeline import paths
-from pipeline.console.command import run_guarded
-from pipeline.inputs import Inputs
-from pipeline.training_recipe import training_recipe
-from stages.train_mv import train_mv
-from tests.conftest import BIN, run, set_keys, surroundings
+from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.weights import load_weights
+from moclip.training.distributed import equal_slices
+from tests.conftest import BIN, ROOT, run, set_keys, surroundings
+from tests.ranks import CLASSES, lose, plain_network, stage, train_recorded, with_batch_norms, without
 from tests.test_dag import digests
-from tests.test_training import plain_network
 
 pytestmark = pytest.mark.slow
 
@@ -50,42 +36,26 @@ Launch = Callable[..., list[int]]
 CURVES = ("train_loss", "train_top1", "val_loss", "val_top1")
 
 
-@pytest.fixture(scope="module")
-def launch() -> Iterator[Launch]:
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
     """`launch(size, work, *args)`: run `work(rank, *args)` in so many connected processes; their exit codes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with single_threaded_workers():
-        yield lambda size, work, *args: _launch(context, size, work, args)
+    return lambda size, work, *args: run_ranks(tmp_path, size, work, args)
 
 
-def _launch(context: ForkServerContext, size: int, work: Callable[..., None], args: Sequence[Any]) -> list[int]:
+def run_ranks(folder: Path, size: int, work: Callable[..., None], args: Sequence[Any]) -> list[int]:
+    """Start the processes as torchrun would."""
+    (folder / "work").write_bytes(pickle.dumps((work, args)))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [context.Process(target=_rank, args=(rank, size, port, work, args)) for rank in range(size)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-    return [rank.exitcode if rank.exitcode is not None else -1 for rank in ranks]
-
-
-def _rank(rank: int, size: int, port: int, work: Callable[..., None], args: Sequence[Any]) -> None:
-    """As torchrun would have started it."""
-    about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in about.items()} | {"MASTER_ADDR": "127.0.0.1"})
-    torch.set_num_threads(1)
-    work(rank, *args)
-
-
-def stage(rank: int, folders: Sequence[Path], printed: Path, options: Sequence[str]) -> None:
-    """`python -m stages.train_mv` in a folder of this rank's own; what it says goes into files below `printed`."""
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(printed / f"{rank}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-    os.chdir(folders[rank])
-    sys.argv = ["train_mv", *options]
-    train_mv()
+    processes = []
+    for rank in range(size):
+        about = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+        env = {name: str(value) for name, value in about.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        command = ("python", "-m", "tests.ranks", folder / "work")
+        processes.append(subprocess.Popen(command, cwd=folder, env=surroundings() | env))
+    return [process.wait(120) for process in processes]
 
 
 def curves(folder: Path) -> dict[str, np.ndarray]:
@@ -109,54 +79,6 @@ def test_slices_cover_every_row_once_and_are_nearly_equal(count: int, parts: int
     assert [row for part in found for row in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in found]
     assert max(sizes) - min(sizes) <= 1
-
-
-CLASSES = ("a", "b", "c", "d")
-
-
-class Recorded(SampledFields):
-    """Fields that note which clips they read."""
-
-    seen: list[np.ndarray]
-
-    def read_async(
-        self,
-        clips: SplitClips,
-        segments: int,
-        generator: np.random.Generator | None = None,
-        own: slice = slice(None),
-    ) -> Callable[[], np.ndarray]:
-        self.seen.append(clips.offsets[own])
-        return super().read_async(clips, segments, generator, own)
-
-
-def with_batch_norms() -> MvTsn:
-    torch.manual_seed(1)
-    return MvTsn(MvTsnConfig("test_resnet", CLASSES, 32, 0.5))
-
-
-def without() -> MvTsn:
-    return plain_network(CLASSES)
-
-
-def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Path, change: dict[str, Any]) -> None:
-    """Train a network; leaves its weights, its rows and the clips it has read."""
-    os.chdir(folder)
-    with join_processes() as world:
-        params = parameters.load(paths.PARAMS, change)
-        inputs = Inputs(params)
-        stored = inputs.sampled_fields()
-        fields = Recorded(stored.reader, stored.motion_frame, stored.first)
-        fields.seen = []
-        data = MotionData(fields, inputs.motion_clips("train"), inputs.motion_clips("val"))
-        model = build()
-        rows: list[dict[str, float]] = []
-        checkpoint = Checkpoint(out / f"checkpoint-{world.size}", "", 0.0)
-        train_mv_tsn(
-            model, data, training_recipe(params, params.tsn.segments, Mirroring(True)), world, checkpoint, rows.append
-        )
-        read = {"read": torch.from_numpy(np.concatenate(fields.seen))}
-        save_weights(out / f"{world.size}-{rank}", model.state_dict() | read, {"rows": rows})
 
 
 EXACT = {"tsn.epochs": 3, "tsn.eps": 1.0, "tsn.lr": 1.0}
@@ -265,18 +187,6 @@ def test_ranks_that_read_different_parameters_do_not_train(
     set_keys(other / "params.yaml", {"tsn.lr": 0.1})
     assert launch(2, stage, [project, other], tmp_path, []) == [1, 1]
     assert printed_by(2, tmp_path).count("error: the processes read different parameters, clips or checkpoints") == 1
-
-
-def lose(rank: int, printed: Path) -> None:
-    os.dup2(os.open(printed / f"{rank}.err", os.O_CREAT | os.O_WRONLY), 2)
-
-    def work() -> None:
-        with join_processes() as world:
-            if rank == 1:
-                os._exit(0)
-            world.sum(torch.ones(1))
-
-    run_guarded(work)
 
 
 def test_losing_one_process_ends_the_others(launch: Launch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url
-from moclip.models.encoders.source import TIMM
+from moclip.models.encoders.source import EncoderSource
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
@@ -109,7 +109,7 @@ def _check_project(missing: list[str], hub_answers: bool) -> list[Finding]:
         packages = Finding("packages", what, PROBLEM, "pip install 'moclip[pipeline]'")
     valid = Finding("params.yaml", "valid")
     clips = [] if "pandas" in missing else [_check_clips(params)]
-    return [valid, packages, *clips, _check_clip_model(params, hub_answers), *_check_dvc_cache(), *artifacts]
+    return [valid, packages, *clips, *_check_encoders(params, hub_answers), *_check_dvc_cache(), *artifacts]
 
 
 def _check_clips(params: Params) -> Finding:
@@ -139,33 +139,37 @@ def _is_made_by_dvc(path: Path) -> bool:
     return any((parent / "dvc.yaml").exists() for parent in path.parents if parent not in (Path(), Path("/")))
 
 
-def _check_clip_model(params: Params, hub_answers: bool) -> Finding:
-    name = params.clip.model
-    if name is False:
-        return Finding("clip.model", "false: motion alone")
-    if name.startswith(TIMM):
-        return _check_timm_weights(name, params.clip.files)
-    if Path(name).is_dir():
-        return Finding("clip.model", f"{name}: a local folder")
-    if params.clip.files != NO_FILE:
-        return _missing_folder("clip.model", Path(name), "name a folder in the hub's format")
+def _check_encoders(params: Params, hub_answers: bool) -> list[Finding]:
+    source = encoder_source(params)
+    if source is None:
+        return [Finding("clip.model", "false: motion alone")]
+    keys = ["clip.model", *("clip.models" for _ in source.others)]
+    own_files = [params.clip.files != NO_FILE, *(False for _ in source.others)]
+    return [
+        _check_encoder(key, one, local, hub_answers)
+        for key, one, local in zip(keys, source.each, own_files, strict=True)
+    ]
+
+
+def _check_encoder(key: str, source: EncoderSource, has_files: bool, hub_answers: bool) -> Finding:
+    """Check one encoder. `has_files` is whether clip.files says that it is local."""
     from moclip.models.hub_files import files_digest
 
-    source = encoder_source(params)
-    if source and files_digest(source):
-        return Finding("clip.model", f"{name}: in the hub's cache")
+    name = source.model
+    if source.weights:
+        if Path(source.weights).is_file():
+            return Finding(key, f"{name}: with the weights {source.weights}")
+        return Finding("clip.files", f"{source.weights}: no such file", PROBLEM, f"name the weights of {name}")
+    if Path(name).is_dir():
+        return Finding(key, f"{name}: a local folder")
+    if has_files:
+        return _missing_folder(key, Path(name), "name a folder in the hub's format")
+    if files_digest(source):
+        return Finding(key, f"{name}: in the hub's cache")
     if hub_answers:
-        return Finding("clip.model", f"{name}: not in the hub's cache", OK, "clip_text downloads it")
-    advice = "copy the model to this machine and name its folder in clip.model and clip.files"
-    return Finding("clip.model", f"{name}: not in the hub's cache, and the hub does not answer", PROBLEM, advice)
-
-
-def _check_timm_weights(name: str, file: str) -> Finding:
-    if file == NO_FILE:
-        return Finding("clip.model", f"{name}: timm downloads its weights, unless they are in the hub's cache")
-    if Path(file).is_file():
-        return Finding("clip.model", f"{name}: with the weights {file}")
-    return Finding("clip.files", f"{file}: no such file", PROBLEM, f"name the weights of {name}")
+        return Finding(key, f"{name}: not in the hub's cache", OK, "dvc repro downloads it")
+    advice = f"copy the model to this machine and name its folder in {key} and clip.files"
+    return Finding(key, f"{name}: not in the hub's cache, and the hub does not answer", PROBLEM, advice)
 
 
 def _check_dvc_cache() -> list[Finding]:

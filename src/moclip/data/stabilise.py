@@ -24,16 +24,17 @@ def stabilise(fields: Tensor, method: str) -> Tensor:
     rows, columns = fields.shape[-2:]
     y = torch.linspace(-1, 1, rows, device=fields.device).repeat_interleave(columns)
     x = torch.linspace(-1, 1, columns, device=fields.device).repeat(rows)
-    basis = torch.stack([torch.ones_like(x), x, y], dim=1)  # (cells, 3)
+    basis = torch.stack([torch.ones_like(x), x, y])  # (3, cells)
+    products = (basis[:, None] * basis).flatten(0, 1)  # (9, cells)
     ridge = 1e-4 * torch.eye(3, device=fields.device)
     motion = median.expand_as(flat)
     for _ in range(ITERATIONS):
-        distance = (flat - motion).norm(dim=1)  # (n, cells)
+        distance = (flat - motion).square().sum(1).sqrt()  # (n, cells); norm(dim=1) takes 20 times as long on a CPU
         scale = _median(distance, 1).clamp(min=LEAST_SCALE)
         weights = 1 / (1 + (distance / scale).square())
-        weighted = basis * weights[..., None]  # (n, cells, 3)
-        gram = weighted.transpose(1, 2) @ basis + ridge
-        motion = (basis @ _solve(gram, weighted.transpose(1, 2) @ flat.transpose(1, 2))).transpose(1, 2)
+        gram = (weights @ products.T).unflatten(1, (3, 3)) + ridge
+        right = (weights[:, None] * flat) @ basis.T  # (n, 2, 3)
+        motion = _solve(gram, right.transpose(1, 2)).transpose(1, 2) @ basis
     return (flat - motion).view_as(fields)
 
 

@@ -31,15 +31,28 @@ def files_digest(source: EncoderSource) -> str | None:
     name = source.model
     if Path(name).is_dir():
         return folder_digest(Path(name), _affects_model)
-    if source.timm_name is not None:
-        weights = Path(source.weights) if source.weights else None
-        return f"{name} {file_md5(weights)}" if weights and weights.is_file() else None
+    if source.weights:
+        weights = Path(source.weights)
+        return f"{name} {file_md5(weights)}" if weights.is_file() else None
     from huggingface_hub import try_to_load_from_cache  # not needed for a folder
     from huggingface_hub.errors import HFValidationError
 
-    config = OPEN_CLIP_CONFIG if name.startswith(OPEN_CLIP) else "config.json"
+    repository, file = _timm_repository(source.timm_name) if source.timm_name else _repository(name)
     try:
-        cached = try_to_load_from_cache(name.removeprefix(OPEN_CLIP), config, revision=source.revision)
+        cached = try_to_load_from_cache(repository, file, revision=source.revision)
     except HFValidationError:  # a folder that does not exist
         return None
     return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def _repository(name: str) -> tuple[str, str]:
+    """Return the hub's id of a model, and a file that is always loaded."""
+    return name.removeprefix(OPEN_CLIP), OPEN_CLIP_CONFIG if name.startswith(OPEN_CLIP) else "config.json"
+
+
+def _timm_repository(name: str) -> tuple[str, str]:
+    """Return the same of a model that timm loads by its name."""
+    from timm.models import get_pretrained_cfg
+
+    known = get_pretrained_cfg(name)
+    return (known.hf_hub_id if known else None) or name, "model.safetensors"
