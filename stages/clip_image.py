@@ -55,7 +55,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         from moclip.data.selection import usable_clips
         from moclip.inference.encode import EncodingPart, encode_parts
         from moclip.inference.encode_stills import ImageEncoderWorker
-        from moclip.models.encoders.registry import family_of
+        from moclip.models.encoders.registry import fetch_configuration
         from moclip.models.hub_files import files_digest, join_digests
         from moclip.store.resumable import ResumableParts, part_slices
         from pipeline.index_file import read_index
@@ -68,7 +68,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         print_note("clip_image: nothing to do, clip.model is false")
         return
     for one in source.each:
-        family_of(one)  # fetches the configuration of a hub model, so that its commit is known
+        fetch_configuration(one)
     digests = [files_digest(one) for one in source.each]
     tasks = [
         _stills_task(params, one, digest, clips, workers) for one, digest in zip(source.each, digests, strict=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from moclip.data import probing
 from moclip.inference import encode_stills
@@ -100,7 +102,12 @@ def _describe_or_die(path: Path) -> VideoInfo:
 
 def read_or_die(clip: Any) -> Any:
     encode_stills.read_pictures = _frames_or_die  # type: ignore[assignment]
-    return encode_stills._read_stills(clip)
+    return encode_stills._prepare_stills(clip)
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    """Prepare pictures of one size by doing nothing."""
+    return {"pixels": torch.from_numpy(np.stack(pictures))}
 
 
 def _frames_or_die(path: Path, indices: Any, seekable: bool) -> list[np.ndarray]:

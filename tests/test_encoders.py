@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.nn import functional
 import moclip
 from moclip.errors import ModelError
 from moclip.inference.encode import EncodingPart
-from moclip.inference.encode_stills import check_frames
+from moclip.inference.encode_stills import check_frames, in_batches
 from moclip.models.encoders.base import TextEncoder
 from moclip.models.encoders.registry import family_of, has_text, load_encoder
 from moclip.models.encoders.source import EncoderSource
@@ -45,6 +46,19 @@ def tensors(images: list[np.ndarray]) -> list[torch.Tensor]:
 
 def load(folder: Path, **more: Any) -> Any:
     return load_encoder(EncoderSource(str(folder), **more))
+
+
+def encoded_clip_by_clip(encoder: Any, images: list[np.ndarray], batch: int) -> np.ndarray:
+    """Features of pictures that a worker process has prepared, clip by clip, encoded in batches."""
+    preparer = pickle.loads(pickle.dumps(encoder.preparer))
+    frames = encoder.pictures_per_feature
+    clips = [images[start : start + frames] for start in range(0, len(images), frames)]
+    prepared = [{name: rows.numpy() for name, rows in preparer(clip).items()} for clip in clips]
+    batches = list(in_batches(prepared, batch))
+    sizes = {len(rows) for some in batches[:-1] for rows in some.values()}
+    assert sizes <= {batch}
+    tensors = [{name: torch.from_numpy(rows) for name, rows in some.items()} for some in batches]
+    return np.concatenate([encoder.encode_prepared(some) for some in tensors])
 
 
 @pytest.mark.parametrize("family", DUAL)
@@ -77,6 +91,8 @@ def test_a_saved_encoder_gives_the_same_features(family: str, tmp_path: Path) ->
     found = encoder.encode_images(images)
     assert found.shape == (len(images) // encoder.pictures_per_feature, encoder.width)
     np.testing.assert_array_equal(again.encode_images(images), found)
+    np.testing.assert_allclose(encoded_clip_by_clip(encoder, images, 3), found, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(encoded_clip_by_clip(encoder, images, len(images)), found)
     assert has_text(encoder.source) == isinstance(encoder, TextEncoder)
     if isinstance(encoder, TextEncoder):
         np.testing.assert_array_equal(again.encode_text(TEXTS), encoder.encode_text(TEXTS))
@@ -176,6 +192,9 @@ def test_timm_models_by_name_and_in_the_hubs_format(tmp_path: Path) -> None:
         logits = whole.eval()(transform(Image.fromarray(image))[None])
         features = torch.from_numpy(encoder.encode_images([image]))
         torch.testing.assert_close(whole.get_classifier()(features), logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(
+        encoded_clip_by_clip(encoder, pictures(), len(SIZES)), encoder.encode_images(pictures())
+    )
     encoder.save(tmp_path / "saved")
     again = load(tmp_path / "saved")
     assert family_of(again.source) == "timm"
@@ -205,6 +224,9 @@ def test_open_clip_models(tmp_path: Path) -> None:
         own = (model.logit_scale.exp() * seen @ read.T).numpy()
     found = encoder.score(encoder.encode_images(pictures()), encoder.encode_text(TEXTS))
     np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(
+        encoded_clip_by_clip(encoder, pictures(), len(SIZES)), encoder.encode_images(pictures())
+    )
     encoder.save(tmp_path / "saved")
     np.testing.assert_array_equal(load(tmp_path / "saved").encode_text(TEXTS), encoder.encode_text(TEXTS))
 

@@ -11,7 +11,7 @@ import zarr
 from tests.conftest import run, set_keys
 from tests.hub_server import COMMITS, Hub, serve
 from tests.tiny_clip import tiny_clip
-from tests.tiny_encoders import tiny_encoder
+from tests.tiny_encoders import tiny_encoder, tiny_timm
 
 pytestmark = pytest.mark.slow
 
@@ -20,19 +20,33 @@ pytestmark = pytest.mark.slow
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("hub")
     clip = {"main": tiny_clip(folder / "new", seed=1), "v1": tiny_clip(folder / "old", seed=0)}
-    models = {"some/clip": clip, "some/gated": clip, "some/dino": {"main": tiny_encoder(folder / "dino", "dinov2")}}
+    (folder / "timm").mkdir()
+    (folder / "timm/config.json").write_text('{"architecture": "test_resnet"}')
+    tiny_timm(folder / "timm/model.safetensors", "test_resnet")
+    models = {
+        "some/clip": clip,
+        "some/gated": clip,
+        "some/dino": {"main": tiny_encoder(folder / "dino", "dinov2")},
+        "timm/test_resnet.r160_in1k": {"main": folder / "timm"},
+    }
     with serve(Hub(models, frozenset(["some/gated"]))) as server:
         yield server
 
 
 def clip_text(
-    project: Path, hub: Hub | None, model: str, code: int = 0, revision: str | bool = False, **more: str
+    project: Path,
+    hub: Hub | None,
+    model: str,
+    code: int = 0,
+    revision: str | bool = False,
+    stage: str = "clip_text",
+    **more: str,
 ) -> str:
-    """Run the stage with an empty cache of the hub, unless HF_HOME is given. Return what it printed."""
+    """Run a stage with an empty cache of the hub, unless HF_HOME is given. Return what it printed."""
     set_keys(project / "params.yaml", {"clip.model": model, "clip.files": "data/none", "clip.revision": revision})
     given = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(project / "hub"), "HF_ENDPOINT": hub.url if hub else ""}
     given |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_ETAG_TIMEOUT": "5"} | more
-    done = run("moclip", "clip_text", cwd=project, code=code, **given)
+    done = run("moclip", stage, cwd=project, code=code, **given)
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
 
@@ -57,6 +71,12 @@ def test_a_model_and_its_revision_come_from_the_hub(project: Path, hub: Hub) -> 
 
 def test_an_image_encoder_of_the_hub_has_no_texts(project: Path, hub: Hub) -> None:
     assert "some/dino encodes no texts" in clip_text(project, hub, "some/dino")
+
+
+def test_a_timm_model_comes_from_the_hub_by_its_name(project: Path, hub: Hub) -> None:
+    clip_text(project, hub, "timm:test_resnet", stage="clip_image")
+    about = zarr.open_group(project / "data/features/clip_image.zarr", mode="r").attrs
+    assert (about["model"], about["clip"]) == ("timm:test_resnet", COMMITS["main"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,17 +15,26 @@ from moclip.errors import ModelError, VideoError, as_video_error
 from moclip.files.folders import is_url, join_path
 from moclip.files.local_copies import local_copy
 from moclip.inference.encode import EncodingPart, Versions, check_finite
-from moclip.models.encoders.registry import load_encoder
+from moclip.models.encoders.registry import family_module, load_encoder
 from moclip.models.encoders.source import EncoderSource
 from moclip.store.resumable import ResumableParts
 from moclip.video.clip_files import check_unchanged
 from moclip.video.frames import read_pictures
 from moclip.workers.cluster import check_visible
-from moclip.workers.processes import run_jobs_in_order
+from moclip.workers.processes import run_jobs_in_order, start_fork_server
 from moclip.workers.time_limit import time_limit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from moclip.models.encoders.base import Encoder
+    from moclip.models.encoders.preparing import Preparer
+
+Prepared = dict[str, np.ndarray]
+"""What an image tower takes, a row for each feature."""
+
+Stills = tuple[np.ndarray, Prepared | VideoError]
+"""The frame numbers of a clip's stills, and the prepared stills or the reason why they cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class ImageEncoderWorker:
         from moclip.models.device import pick_device
 
         self.task = task
+        start_fork_server("moclip.models.encoders.preparing", family_module(task.source))
         self.encoder = load_encoder(task.source, pick_device())
         self.per_feature = self.encoder.pictures_per_feature
         check_frames(self.encoder, task.frames)
@@ -72,38 +82,63 @@ class ImageEncoderWorker:
     def run(self, parts: Sequence[EncodingPart]) -> Iterator[EncodingPart]:
         """Encode parts. Yields each when it is written. The next clips are decoded at the same time."""
         clips = (
-            _StillsJob(row.path, row.md5, int(row.frames), bool(row.seekable), self.task)
+            _StillsJob(row.path, row.md5, int(row.frames), bool(row.seekable), self.task, self.encoder.preparer)
             for part in parts
             for row in _rows_of(part)
         )
-        decoded = run_jobs_in_order(_read_stills, clips, self.task.workers, _worker_died)
+        ahead = self.task.batch // self.task.frames  # workers prepare a batch while the encoder takes another
+        prepared = run_jobs_in_order(_prepare_stills, clips, self.task.workers, _worker_died, ahead)
         for part in parts:
-            self._encode(part, islice(decoded, len(part.rows)))
+            self._encode(part, islice(prepared, len(part.rows)))
             yield part
 
-    def _encode(self, part: EncodingPart, decoded: Iterator[tuple[np.ndarray, list[np.ndarray] | VideoError]]) -> None:
+    def _encode(self, part: EncodingPart, clips: Iterator[Stills]) -> None:
         numbers: list[np.ndarray] = []
-        raw = [np.empty((0, self.encoder.width), np.float32)]
-        batch = max(1, self.task.batch // self.per_feature) * self.per_feature
-        pictures: list[np.ndarray] = []
         skipped: dict[str, str] = {}
-        for name, (frames, found) in zip(part.rows["id"], decoded, strict=True):
-            if isinstance(found, VideoError):
-                skipped[name] = found.what
-                continue
-            numbers.append(frames)
-            pictures.extend(found)
-            while len(pictures) >= batch:
-                raw.append(self.encoder.encode_images(pictures[:batch]))
-                pictures = pictures[batch:]
-        if pictures:
-            raw.append(self.encoder.encode_images(pictures))
+
+        def kept() -> Iterator[Prepared]:
+            for name, (frames, found) in zip(part.rows["id"], clips, strict=True):
+                if isinstance(found, VideoError):
+                    skipped[name] = found.what
+                else:
+                    numbers.append(frames)
+                    yield found
+
+        batch = max(1, self.task.batch // self.per_feature)  # features
+        raw = [np.empty((0, self.encoder.width), np.float32)]
+        raw += [self.encoder.encode_prepared(_tensors(some)) for some in in_batches(kept(), batch)]
         per_clip = self.task.frames // self.per_feature
         features = np.concatenate(raw).reshape(len(numbers), per_clip, self.encoder.width)
         frame_numbers = np.array(numbers, np.int32).reshape(len(numbers), self.task.frames)
         check_finite([name for name in part.rows["id"] if name not in skipped], {"raw": features})
         notes = {"skipped": skipped, "cost": self.cost}
         self.parts.write(part.name, {"raw": features, "frame": frame_numbers}, notes)
+
+
+def in_batches(prepared: Iterable[Prepared], size: int) -> Iterator[Prepared]:
+    """Join what was prepared, and divide it into batches of `size` rows; the last one may be smaller."""
+    waiting: list[Prepared] = []
+    count = 0
+    for found in prepared:
+        waiting.append(found)
+        count += len(next(iter(found.values())))
+        while count >= size:
+            joined = _joined(waiting)
+            yield {name: rows[:size] for name, rows in joined.items()}
+            waiting = [{name: rows[size:] for name, rows in joined.items()}]
+            count -= size
+    if count:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Prepared]) -> Prepared:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _tensors(prepared: Prepared) -> dict[str, Tensor]:
+    import torch
+
+    return {name: torch.from_numpy(rows) for name, rows in prepared.items()}
 
 
 def check_frames(encoder: Encoder, frames: int) -> None:
@@ -123,20 +158,22 @@ class _StillsJob:
     frames: int
     seekable: bool
     task: StillsTask
+    preparer: Preparer
 
 
 def _rows_of(part: EncodingPart) -> Iterator[Any]:
     return iter(part.rows.itertuples(index=False))
 
 
-def _read_stills(clip: _StillsJob) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
-    """Return the frame numbers of a clip's stills, and the stills or the reason why they cannot be read."""
+def _prepare_stills(clip: _StillsJob) -> Stills:
+    """Read a clip's stills and prepare them for the encoder, so that large pictures stay in this process."""
     numbers = _still_numbers(clip)
     try:
         with local_copy(join_path(clip.task.root, clip.path)) as file, time_limit():
             if clip.task.indexed:
                 check_unchanged(file, clip.md5)
-            return numbers, read_pictures(file, numbers, clip.seekable)
+            prepared = clip.preparer(read_pictures(file, numbers, clip.seekable))
+            return numbers, {name: rows.numpy() for name, rows in prepared.items()}
     except Exception as problem:  # one bad clip must not stop the run
         return numbers, as_video_error(problem, clip.path)
 
@@ -145,5 +182,5 @@ def _still_numbers(clip: _StillsJob) -> np.ndarray:
     return still_frames(clip.frames, clip.task.frames, clip.task.choice, clip.task.seed, clip.md5)
 
 
-def _worker_died(clip: _StillsJob, reason: str) -> tuple[np.ndarray, list[np.ndarray] | VideoError]:
+def _worker_died(clip: _StillsJob, reason: str) -> Stills:
     return _still_numbers(clip), VideoError(reason)

@@ -37,22 +37,22 @@ def files_digest(source: EncoderSource) -> str | None:
     from huggingface_hub import try_to_load_from_cache  # not needed for a folder
     from huggingface_hub.errors import HFValidationError
 
-    repository, file = _timm_repository(source.timm_name) if source.timm_name else _repository(name)
+    repository: str | None = name
+    if source.timm_name:
+        repository = timm_repository(source.timm_name)
+    if repository is None:
+        return None
+    file = OPEN_CLIP_CONFIG if name.startswith(OPEN_CLIP) else "config.json"
     try:
-        cached = try_to_load_from_cache(repository, file, revision=source.revision)
+        cached = try_to_load_from_cache(repository.removeprefix(OPEN_CLIP), file, revision=source.revision)
     except HFValidationError:  # a folder that does not exist
         return None
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 
-def _repository(name: str) -> tuple[str, str]:
-    """Return the hub's id of a model, and a file that is always loaded."""
-    return name.removeprefix(OPEN_CLIP), OPEN_CLIP_CONFIG if name.startswith(OPEN_CLIP) else "config.json"
-
-
-def _timm_repository(name: str) -> tuple[str, str]:
-    """Return the same of a model that timm loads by its name."""
+def timm_repository(name: str) -> str | None:
+    """Return the hub's id of the weights that timm loads by a model's name; None if the hub has none."""
     from timm.models import get_pretrained_cfg
 
     known = get_pretrained_cfg(name)
-    return (known.hf_hub_id if known else None) or name, "model.safetensors"
+    return known.hf_hub_id or None if known else None

@@ -7,6 +7,7 @@ crash and can end a hang. Workers exit with their parent.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -88,13 +89,17 @@ def run_jobs_on_pool(
 
 
 def run_jobs_in_order(
-    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, failed: Callable[[Job, str], Result]
+    work: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    workers: int,
+    failed: Callable[[Job, str], Result],
+    ahead: int = 0,
 ) -> Iterator[Result]:
-    """Run `work` on every job. Yields the results in the order of `jobs`, of which a few are taken ahead.
+    """Run `work` on every job. Yields the results in the order of `jobs`, of which a few, or `ahead`, are taken ahead.
 
     A job that crashes or hangs its process has the result `failed(job, reason)`. The others are not affected.
     """
-    remaining = iter(jobs)
+    remaining, most = iter(jobs), max(JOBS_PER_WORKER * workers, ahead)
     with single_threaded_workers(), SingleWorker() as worker:
         while (first := next(remaining, None)) is not None:  # a new pool after each one that broke
             running: deque[tuple[Job, Future[Result]]] = deque()
@@ -102,7 +107,7 @@ def run_jobs_in_order(
                 try:
                     running.append((first, executor.submit(work, first)))
                     while running:
-                        for job in islice(remaining, JOBS_PER_WORKER * workers - len(running)):
+                        for job in islice(remaining, max(0, most - len(running))):
                             running.append((job, _submit(executor, work, job)))
                         result = running[0][1].result()
                         running.popleft()
@@ -201,6 +206,13 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         workers, mp_context=_process_context(), initializer=_start_worker, initargs=_worker_settings()
     )
+
+
+def start_fork_server(*modules: str) -> None:
+    """Start the process that workers are forked from, which also imports `modules`. Returns at once."""
+    with single_threaded_workers():
+        _process_context().set_forkserver_preload(["__main__", *PRELOADED_MODULES, *modules])
+        multiprocessing.forkserver.ensure_running()
 
 
 def _process_context() -> Any:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from moclip.models.encoders.preparing import Preparer
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.text_scores import text_scores
 from moclip.store.features import to_unit_length
@@ -31,7 +31,7 @@ def picked_precision(precision: str, device: torch.device) -> torch.dtype:
 class Encoder(ABC):
     """A frozen network that turns pictures into features, in eval mode on `device`.
 
-    Subclasses load `model` and pass it to `_place`.
+    Subclasses load `model` and pass it to `_place`, and set `preparer`.
     """
 
     pictures_per_feature = 1
@@ -42,16 +42,15 @@ class Encoder(ABC):
 
     model: nn.Module
 
+    preparer: Preparer
+    """Turns pictures into what the image tower takes."""
+
     def __init__(self, source: EncoderSource, device: torch.device) -> None:
         self.source, self.device = source, device
         self.dtype = picked_precision(source.precision, device)
 
     def _place(self, model: nn.Module) -> None:
         self.model = model.to(self.device, self.dtype).eval().requires_grad_(False)
-
-    @abstractmethod
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Return what the image tower takes, from RGB pictures, each (h, w, 3) uint8 of any size. On the CPU."""
 
     @abstractmethod
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
@@ -66,8 +65,12 @@ class Encoder(ABC):
 
         Returns (n, width) float32, a row for every `pictures_per_feature` pictures.
         """
+        return self.encode_prepared(self.preparer(images))
+
+    def encode_prepared(self, prepared: Mapping[str, Tensor]) -> np.ndarray:
+        """Compute the features (n, width) float32 of pictures that `preparer` prepared, not normalised."""
         with torch.inference_mode():
-            return self.picture_features(self._placed(self.prepare(images))).float().cpu().numpy()
+            return self.picture_features(self._placed(prepared)).float().cpu().numpy()
 
     @cached_property
     def width(self) -> int:
@@ -79,7 +82,7 @@ class Encoder(ABC):
         from torch.nn.attention import SDPBackend, sdpa_kernel  # for a count only
         from torch.utils.flop_counter import FlopCounterMode
 
-        prepared = self._placed(self.prepare([BLANK] * self.pictures_per_feature))
+        prepared = self._placed(self.preparer([BLANK] * self.pictures_per_feature))
         # the counter does not know the CPU's fused attention
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.inference_mode():
             self.picture_features(prepared)
@@ -97,16 +100,6 @@ class Encoder(ABC):
             name: values.to(self.device, self.dtype if values.is_floating_point() else None)
             for name, values in inputs.items()
         }
-
-
-def picture_tensors(pictures: Sequence[np.ndarray]) -> list[Tensor]:
-    """Return RGB pictures, each (h, w, 3) uint8, as tensors (3, h, w), for an image processor of `transformers`."""
-    return [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
-
-
-def transformed_pictures(transform: Callable[[Image.Image], Tensor], pictures: Sequence[np.ndarray]) -> Tensor:
-    """Apply a transform of PIL images to RGB pictures, each (h, w, 3) uint8, and stack the results."""
-    return torch.stack([transform(Image.fromarray(picture)) for picture in pictures])
 
 
 class TextEncoder(Encoder):

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import BLANK, TextEncoder, picture_tensors
+from moclip.models.encoders.base import BLANK, TextEncoder
 from moclip.models.encoders.checks import load_checked, report_load_errors
+from moclip.models.encoders.preparing import Preparer, ProcessedPictures
 from moclip.models.encoders.source import EncoderSource
 
 UNLIMITED = 10**6
@@ -39,6 +39,7 @@ class ImageTextEncoder(TextEncoder):
             self.tokenizer = AutoTokenizer.from_pretrained(source.model, revision=source.revision)
             self.processor = AutoImageProcessor.from_pretrained(source.model, revision=source.revision)
         self._place(model)
+        self.preparer = self._make_preparer()
         self.scale = float(model.logit_scale.exp()) if hasattr(model, "logit_scale") else 1.0
         self.bias = float(model.logit_bias) if hasattr(model, "logit_bias") else 0.0
         self.max_tokens = self._longest_text()
@@ -63,15 +64,15 @@ class ImageTextEncoder(TextEncoder):
             what = "its tokenizer reads different texts alike: its files are missing, or those of another model"
             raise ModelError(what, where=name, fix="add the tokenizer's files of the same model")
         with report_load_errors(name):
-            pixels = self.prepare([BLANK] * self.pictures_per_feature)[self.pixels]
+            pixels = self.preparer([BLANK] * self.pictures_per_feature)[self.pixels]
         side = getattr(self.model.config.vision_config, "image_size", None)
         if isinstance(side, int) and pixels.ndim >= 4 and tuple(pixels.shape[-2:]) != (side, side):
             size = "x".join(map(str, pixels.shape[-2:]))
             what = f"its image processor gives pictures of {size} px, its image tower takes {side}x{side}"
             raise ModelError(what, where=name, fix="use preprocessor_config.json and weights of the same model")
 
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        return dict(self.processor(images=picture_tensors(pictures), return_tensors="pt"))
+    def _make_preparer(self) -> Preparer:
+        return ProcessedPictures(self.processor)
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model.get_image_features(**prepared).pooler_output

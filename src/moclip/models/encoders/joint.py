@@ -50,9 +50,6 @@ class JointEncoder(Encoder):
         for number, encoder in enumerate(self.encoders):
             encoder.save(folder / str(number))
 
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        raise NotImplementedError("each encoder prepares its own pictures")
-
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         raise NotImplementedError("each encoder computes its own features")
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import TextEncoder, transformed_pictures
+from moclip.models.encoders.base import TextEncoder
 from moclip.models.encoders.checks import report_load_errors
+from moclip.models.encoders.preparing import TransformedPictures
 from moclip.models.encoders.source import EncoderSource
 
 
@@ -43,16 +43,14 @@ class OpenClipEncoder(TextEncoder):
             raise ModelError(what, where=source.model, fix="set clip.revision=false, or download it into a folder")
         name = f"local-dir:{source.model}" if Path(source.model).exists() else source.model
         with report_load_errors(source.model):
-            model, self.transform = open_clip.create_model_from_pretrained(name)
+            model, transform = open_clip.create_model_from_pretrained(name)
             self.tokenizer: Any = open_clip.get_tokenizer(name)
         self._place(model)
+        self.preparer = TransformedPictures(transform)
         self.scale = float(self.model.logit_scale.exp())
         bias = getattr(self.model, "logit_bias", None)
         self.bias = 0.0 if bias is None else float(bias)
         self.max_tokens = int(self.model.context_length)
-
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        return {"pixels": transformed_pictures(self.transform, pictures)}
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model.encode_image(prepared["pixels"])

@@ -44,6 +44,11 @@ def load_encoder(source: EncoderSource, device: str | torch.device = "cpu") -> E
     return family(source, torch.device(device))
 
 
+def family_module(source: EncoderSource) -> str:
+    """Return the name of the module that has an encoder's class. Reads its configuration only. Raises ModelError."""
+    return f"moclip.models.encoders.{FAMILIES[family_of(source)][0]}"
+
+
 def has_text(source: EncoderSource) -> bool:
     """Return whether an encoder, or one of several, encodes texts. Reads its configuration only. Raises ModelError."""
     return any(family_of(one) not in WITHOUT_TEXT for one in source.each)
@@ -55,7 +60,7 @@ def family_of(source: EncoderSource) -> str:
     if source.timm_name is not None:
         return "timm"
     if name.startswith(OPEN_CLIP):
-        _fetch_open_clip_config(source)
+        _fetch(source, name.removeprefix(OPEN_CLIP), OPEN_CLIP_CONFIG)
         return "open_clip"
     if (Path(name) / OPEN_CLIP_CONFIG).is_file():
         return "open_clip"
@@ -67,6 +72,17 @@ def family_of(source: EncoderSource) -> str:
     if model_type is None and "architecture" in config:
         return "timm"
     return _family_by_methods(model_type, name)
+
+
+def fetch_configuration(source: EncoderSource) -> None:
+    """Fetch the configuration of a hub model into the cache, so that its commit is known. Raises ModelError."""
+    if source.timm_name is None:
+        family_of(source)
+    elif not source.weights:
+        from moclip.models.hub_files import timm_repository
+
+        if repository := timm_repository(source.timm_name):
+            _fetch(source, repository, "config.json")
 
 
 def _check_name(source: EncoderSource) -> None:
@@ -107,16 +123,15 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _fetch_open_clip_config(source: EncoderSource) -> None:
-    """Fetch the configuration from the hub, so that its commit is known. Raises ModelError."""
+def _fetch(source: EncoderSource, repository: str, file: str) -> None:
     from huggingface_hub import hf_hub_download
 
     from moclip.models.encoders.checks import report_load_errors
 
     with report_load_errors(source.model):
-        if not source.model.removeprefix(OPEN_CLIP):
-            raise OSError("no id after hf-hub:")
-        hf_hub_download(source.model.removeprefix(OPEN_CLIP), OPEN_CLIP_CONFIG, revision=source.revision)
+        if not repository:
+            raise OSError(f"no id after {OPEN_CLIP}")
+        hf_hub_download(repository, file, revision=source.revision)
 
 
 def _family_by_methods(model_type: Any, name: str) -> str:

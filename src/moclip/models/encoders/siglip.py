@@ -6,12 +6,10 @@ was trained with: it reads the feature at the last position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from torch import Tensor
 
 from moclip.models.encoders.image_text import ImageTextEncoder
+from moclip.models.encoders.preparing import Preparer, ProcessedPictures
 
 
 class SiglipEncoder(ImageTextEncoder):
@@ -27,6 +25,5 @@ class SiglipEncoder(ImageTextEncoder):
 class Siglip2Encoder(SiglipEncoder):
     """SigLIP 2 NaFlex: pictures keep their aspect ratio, as a sequence of patches."""
 
-    def prepare(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
-        wanted = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
-        return {name: values for name, values in super().prepare(pictures).items() if name in wanted}
+    def _make_preparer(self) -> Preparer:
+        return ProcessedPictures(self.processor, ("pixel_values", "pixel_attention_mask", "spatial_shapes"))

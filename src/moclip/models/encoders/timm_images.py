@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from safetensors import safe_open
@@ -15,8 +13,9 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import Encoder, transformed_pictures
+from moclip.models.encoders.base import Encoder
 from moclip.models.encoders.checks import report_load_errors
+from moclip.models.encoders.preparing import TransformedPictures
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.timm_checks import check_weights_file, unknown_model
 
@@ -34,10 +33,7 @@ class TimmEncoder(Encoder):
         with report_load_errors(source.model):
             self._place(_create(source).to(memory_format=torch.channels_last))
         settings = resolve_model_data_config(self.model)
-        self.transform: Any = create_transform(**settings, is_training=False)
-
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        return {"pixels": transformed_pictures(self.transform, pictures)}
+        self.preparer = TransformedPictures(create_transform(**settings, is_training=False))
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model(prepared["pixels"].contiguous(memory_format=torch.channels_last))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from moclip.models.encoders.base import Encoder, picture_tensors
+from moclip.models.encoders.base import Encoder
 from moclip.models.encoders.checks import load_checked, report_load_errors
+from moclip.models.encoders.preparing import ProcessedPictures
 from moclip.models.encoders.source import EncoderSource
 
 POOLER = ("pooler.",)
@@ -32,13 +31,11 @@ class VisionEncoder(Encoder):
         with report_load_errors(source.model):
             model, missing = load_checked(source, optional=POOLER, surplus=HEADS)
             self.processor = AutoImageProcessor.from_pretrained(source.model, revision=source.revision)
+            self.preparer = ProcessedPictures(self.processor, ("pixel_values",))
             if any(name.startswith(POOLER) for name in missing):
                 model.pooler = None  # it has random weights
             self._place(model)
             self.width  # noqa: B018  runs a picture, so that a processor of another model is noticed
-
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        return {"pixel_values": self.processor(images=picture_tensors(pictures), return_tensors="pt")["pixel_values"]}
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         output = self.model(**prepared)

@@ -6,15 +6,12 @@ video, as the feature store needs it; the fusion heads learn the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from moclip.errors import ModelError
-from moclip.models.encoders.base import picture_tensors
 from moclip.models.encoders.image_text import ImageTextEncoder
+from moclip.models.encoders.preparing import Preparer, ProcessedVideos
 from moclip.models.encoders.source import EncoderSource
 
 
@@ -34,13 +31,8 @@ class XClipEncoder(ImageTextEncoder):
     def pictures_per_feature(self) -> int:  # type: ignore[override]
         return int(self.model.config.vision_config.num_frames)
 
-    def prepare(self, pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        count = self.pictures_per_feature
-        tensors = picture_tensors(pictures)
-        videos = [tensors[start : start + count] for start in range(0, len(tensors), count)]
-        # one video at a time: the processor stacks the frames of a video, which may differ in size between videos
-        parts = [self.processor(images=video, return_tensors="pt")[self.pixels] for video in videos]
-        return {self.pixels: torch.cat([part.reshape(1, count, *part.shape[-3:]) for part in parts])}
+    def _make_preparer(self) -> Preparer:
+        return ProcessedVideos(self.processor, self.pixels, self.pictures_per_feature)
 
     def picture_features(self, prepared: dict[str, Tensor]) -> Tensor:
         return self.model.get_video_features(**prepared).pooler_output
