@@ -32,8 +32,8 @@ test: $(READY)  ## run every test, on up to four processes
 test-fast: $(READY)  ## run the tests that take seconds
 	python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
-mutation: $(READY)  ## break the core in 200 places, and count the breaks that no fast test notices (30 min)
-	python -m tests.mutation
+mutation: $(READY)  ## break the core in 200 places, and count the breaks that no test notices (1 h)
+	python -m tests.mutation --slow
 
 check: $(READY)  ## lint, formatting, types, generated files, known vulnerabilities of the locked packages
 	ruff check .

@@ -1,10 +1,11 @@
-"""Mutation testing: changes the core in one place at a time, and counts the changes that make a fast test fail.
+"""Mutation testing: changes the core in one place at a time, and counts the changes that make a test fail.
 
     python -m tests.mutation --seed 0 --count 200
 
 One run of the fast tests under coverage.py finds which tests execute which line, also in the commands and workers they
 start. Each mutant is written into a copy of the project; a process forked from this one, which has the libraries
-imported and `moclip` not, runs the tests that execute the changed line until one fails.
+imported and `moclip` not, runs the tests that execute the changed line until one fails. With `--slow`, a mutant that
+passes them runs the slow tests of the test files that name its module.
 `build/mutation/` keeps the lines, the results and each survivor's log.
 
 Not mutated is what no test should depend on: messages, annotations, decorators, logging, and `UNTESTED` below.
@@ -27,7 +28,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build/mutation"
 PACKAGES = ("video", "motion", "store", "data", "models", "training", "inference")
 REPORTS = "MOCLIP_MUTATION_REPORTS"
+NO_TESTS = 5  # pytest's exit code
 UNTESTED = (
     "strict", "fix", "where", "timeout", "daemon", "fused", "stacklevel", "desc", "set_to_none", "verbose",
     "print", "warn", "simplefilter", "filterwarnings", "collect", "close", "shutdown", "advance", "set_num_threads",
@@ -316,16 +318,37 @@ def run_tests(tests: Sequence[str], project: Path) -> NoReturn:
         os._exit(code)
 
 
-def run_all(mutants: Sequence[Mutant], jobs: int, most: float) -> dict[Mutant, str]:
-    """How each mutant ended: "failed", "hung", "passed" (survived) or "not run" (survived: no test gets there)."""
+Selection = tuple[list[str], float]
+"""Arguments of pytest, and after how many seconds it has hung."""
+
+
+def fast_tests(most: float) -> Callable[[Mutant], Selection]:
+    """Select the fast tests that run a mutant's lines, the quickest first, up to `most` seconds."""
     lines, seconds = (json.loads((WORK / name).read_text()) for name in ("lines.json", "seconds.json"))
+
+    def select(mutant: Mutant) -> Selection:
+        tests = quickest(tests_for(mutant, lines.get(mutant.path, {})), seconds, most)
+        return tests, 300 + 10 * sum(seconds[test] for test in tests)
+
+    return select
+
+
+def slow_tests(mutant: Mutant) -> Selection:
+    """Select the slow tests of the test files that name a mutant's module."""
+    module = ".".join(Path(mutant.path).with_suffix("").parts[1:])
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("test_*.py") if module in path.read_text()]
+    return (["-m", "slow", *files] if files else []), 900
+
+
+def run_all(mutants: Sequence[Mutant], jobs: int, select: Callable[[Mutant], Selection]) -> dict[Mutant, str]:
+    """How each mutant ended: "failed", "hung", "passed" (survived) or "not run" (survived: no test gets there)."""
     ended: dict[Mutant, str] = {}
     waiting, running = list(enumerate(mutants, 1)), dict[int, tuple[Mutant, Path, float]]()
     free = [copy_project(WORK / f"copy{slot}") for slot in range(jobs)]
     while waiting or running:
         while waiting and free:
             turn, mutant = waiting.pop(0)
-            tests = quickest(tests_for(mutant, lines.get(mutant.path, {})), seconds, most)
+            tests, limit = select(mutant)
             if not tests:
                 ended[mutant] = "not run"
                 continue
@@ -334,7 +357,7 @@ def run_all(mutants: Sequence[Mutant], jobs: int, most: float) -> dict[Mutant, s
             pid = os.fork()
             if not pid:
                 run_tests(tests, project)
-            running[pid] = mutant, project, time.monotonic() + 300 + 10 * sum(seconds[test] for test in tests)
+            running[pid] = mutant, project, time.monotonic() + limit
         for pid, (mutant, project, until) in list(running.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
             if not done and time.monotonic() > until:
@@ -342,7 +365,7 @@ def run_all(mutants: Sequence[Mutant], jobs: int, most: float) -> dict[Mutant, s
                 done, status = os.waitpid(pid, 0)
             if done:
                 code = os.waitstatus_to_exitcode(status)
-                ended[mutant] = "passed" if code == 0 else "hung" if code == -signal.SIGKILL else "failed"
+                ended[mutant] = "passed" if code in (0, NO_TESTS) else "hung" if code == -signal.SIGKILL else "failed"
                 del running[pid]
                 shutil.copy2(project / "log", WORK / f"{Path(mutant.path).stem}-{mutant.number}.log")
                 shutil.copy2(ROOT / mutant.path, project / mutant.path)
@@ -376,7 +399,7 @@ def print_table(ended: dict[Mutant, str]) -> None:
     print("\nsurvivors")
     for mutant, how in ended.items():
         if mutant not in caught:
-            print(f"{mutant.path}:{mutant.line}: {mutant.change}" + " (no fast test runs it)" * (how == "not run"))
+            print(f"{mutant.path}:{mutant.line}: {mutant.change}" + " (no test runs it)" * (how == "not run"))
 
 
 def main() -> None:
@@ -386,6 +409,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--most", type=float, default=60, help="seconds of tests for a mutant, the quickest first")
     parser.add_argument("--reuse", action="store_true", help="take the lines that the last run found")
+    parser.add_argument("--slow", action="store_true", help="run slow tests on what the fast ones do not catch")
     parser.add_argument("--file", default="", help="only mutants of files whose path has this in it")
     given = parser.parse_args()
     mutants = [mutant for mutant in drawn(given.seed, given.count) if given.file in mutant.path]
@@ -394,7 +418,12 @@ def main() -> None:
         measure(copy_project(WORK / "copy0"), given.jobs)
     for name in ("pytest", "hypothesis", "xdist", *LIBRARIES):
         importlib.import_module(name)
-    print_table(run_all(mutants, given.jobs, given.most))
+    ended = run_all(mutants, given.jobs, fast_tests(given.most))
+    print_table(ended)
+    if given.slow:
+        survivors = [mutant for mutant, how in ended.items() if how in ("passed", "not run")]
+        print(f"\nthe slow tests on {len(survivors)} survivors", flush=True)
+        print_table(ended | run_all(survivors, given.jobs, slow_tests))
 
 
 if __name__ == "__main__":
