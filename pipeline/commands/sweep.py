@@ -258,10 +258,11 @@ COMPARISONS = {
 
 
 def _with_earlier_rows(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows after those of earlier sweeps with the same name and other values."""
+    """Return the rows after those of earlier sweeps with the same name and other values; variants after the others."""
     earlier = read_json(path, "sweep")["rows"] if path.exists() else []
     own = [_settings(row) for row in rows]
-    return [row for row in earlier if _settings(row) not in own] + rows
+    kept = [row for row in earlier if _settings(row) not in own]
+    return sorted(kept + rows, key=lambda row: bool(row.get("changes")))
 
 
 def _settings(row: dict[str, Any]) -> dict[str, Any]:
