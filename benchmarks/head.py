@@ -125,7 +125,9 @@ def _write_features(size: Size) -> dict[str, int]:
     )
     stills = to_unit_length(drawn(labels, PICTURE, 3.0))[:, None]
     cost = {"parameters": 87_849_216, "multiply_adds": 4_410_000_000}  # ViT-B/32's
-    write_features(paths.CLIP_IMAGE, ids, {"features": (stills, ("still", "feature"))}, {"cost": cost, "model": "ViT-B/32"})
+    write_features(
+        paths.CLIP_IMAGE, ids, {"features": (stills, ("still", "feature"))}, {"cost": cost, "model": "ViT-B/32"}
+    )
     write_parquet(paths.CLIP_TABLE, table[["id", "md5"]].assign(status="ok", reason=""))
     text = to_unit_length(drawn(np.arange(size.classes), PICTURE, 0.1))
     write_features(paths.CLIP_TEXT, names, {"features": (text, ("feature",))}, {"logit_scale": 100.0, "prompts": []})
