@@ -72,7 +72,6 @@ def main() -> None:
     part = compared(found, expected)
     part.add_figure("all of it", "s", time.perf_counter() - begun, target=60 * MINUTES, at_most=True)
     part.facts |= {
-        "GPU": torch.cuda.get_device_name(),
         "compute capability": ".".join(map(str, torch.cuda.get_device_capability())),
         "auto": str(autocast_type("auto", torch.device("cuda"))).removeprefix("torch."),
         "on the CPU": vars(expected),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import comparison, encoders, page, train
+from benchmarks import comparison, encoders, extract, page, train
 from benchmarks.common import index_clips
 from benchmarks.peers import PARTS, RESULTS
 from moclip.motion.quantise import quantise
@@ -109,7 +109,7 @@ def test_a_part_that_is_measured_again_keeps_the_others(tmp_path: Path) -> None:
 def test_what_is_decoded_at_each_access_are_the_stores_fields(accumulate: bool | str, tmp_path: Path) -> None:
     """Else the two would not be compared at the same work."""
     path = encode(tmp_path / "clip.avi", moving_texture(20, (64, 80), (3, 1)), "mpeg4", options={"g": "6"})
-    reader = train.open_store(index_clips([path]), tmp_path / "store", accumulate, 0)
+    reader = extract.open_store(index_clips([path]), tmp_path / "store", accumulate=accumulate)
     for frame in range(20):
-        decoded = quantise(train.decoded_field(train.read_film(str(path)), frame, accumulate)[None], train.CLIP)
+        decoded = quantise(train.decoded_field(str(path), frame, accumulate)[None], train.CLIP)
         assert np.array_equal(decoded, reader.read(np.array([frame]))), frame
