@@ -39,7 +39,8 @@ from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import MvTsnTraining, train_mv_tsn
+from moclip.training.mv_training import MvTsnTraining
+from moclip.training.mv_tsn import train_mv_tsn
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.predict import load_predictor
