@@ -96,7 +96,7 @@ bench-growth: $(READY)  ## time the commands on 100 to 10,000 clips (8 min; prin
 	python -m benchmarks.growth
 
 gpu-check: $(READY)  ## run the demo on the GPU in every precision and compare it with the CPU (5 min; does nothing without a GPU)
-	python -m benchmarks.gpu_check
+	python -m tests.gpu_check
 
 ABLATION ?= size
 ablation: $(READY)  ## compare input sizes and stem strides on params.yaml's clips, every seed of dataset.seeds (long)

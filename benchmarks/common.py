@@ -57,12 +57,16 @@ def rounded(value: float | None) -> float | None:
 
 def describe_machine() -> dict[str, Any]:
     """Describe what the figures depend on, except the code."""
+    import torch
+
     installed = {found.metadata["Name"].lower(): found.version for found in importlib.metadata.distributions()}
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "ffmpeg of av": str(av.ffmpeg_version_info),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "libraries": {name: installed[name] for name in LIBRARIES if name in installed},
     }
 

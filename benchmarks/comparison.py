@@ -52,10 +52,6 @@ class Ratio(NamedTuple):
     def spread(self) -> float:
         return (self.high - self.low) / self.middle
 
-    def times(self, factor: float) -> Ratio:
-        """Return the ratio of rates, if ours did `factor` times as much work as theirs."""
-        return Ratio(*(value * factor for value in self))
-
 
 @dataclass(frozen=True)
 class Turns:
@@ -78,7 +74,6 @@ class Turns:
 def run_interleaved(
     contenders: Mapping[str, Run],
     seconds: float,
-    ours: Sequence[str] | None = None,
     spread: float = SPREAD,
     least: int = LEAST,
     most: int = MOST,
@@ -88,8 +83,7 @@ def run_interleaved(
 
     A round runs each contender once, so a disturbance of the machine affects all of them. Every other round runs in
     reverse order. With `warm`, each contender runs once before timing starts. A ratio is steady if its quartiles over
-    the rounds are within `spread` of its median. All ratios of `ours` (default: the first contender) to the other
-    contenders must be steady.
+    the rounds are within `spread` of its median. All ratios of the first contender to the others must be steady.
     """
     names = list(contenders)
     took: dict[str, list[float]] = {name: [] for name in names}
@@ -100,7 +94,7 @@ def run_interleaved(
     turns = Turns(took)
     while (done := len(took[names[0]])) < most:
         passed = time.perf_counter() - begun
-        if done >= least and (passed + passed / (done + 1) > seconds or steady(turns, ours or names[:1], spread)):
+        if done >= least and (passed + passed / (done + 1) > seconds or is_steady(turns, spread)):
             break
         for name in names if done % 2 == 0 else reversed(names):
             start = time.perf_counter()
@@ -110,10 +104,10 @@ def run_interleaved(
     return turns
 
 
-def steady(turns: Turns, ours: Sequence[str], spread: float) -> bool:
-    """Return whether all ratios of `ours` to other contenders are steady."""
-    pairs = ((one, other) for one in ours for other in turns.seconds if other != one)
-    return all(turns.ratio(one, other).spread <= spread for one, other in pairs)
+def is_steady(turns: Turns, spread: float) -> bool:
+    """Return whether all ratios of the first contender to the others are steady."""
+    first, *others = turns.seconds
+    return all(turns.ratio(first, other).spread <= spread for other in others)
 
 
 # -------------------------------------------------------------------------------------------------- findings
@@ -154,7 +148,7 @@ class Part:
             values = [one * (1e3 if unit.startswith("ms") else 1) for one in seconds]
         else:
             values = [amount / one for amount, one in zip(amounts, seconds, strict=True)]
-            ratio = ratio.times(amounts[0] / amounts[1])
+            ratio = Ratio(*(value * amounts[0] / amounts[1] for value in ratio))
         self.add_figure(name, unit, values[0], values[1], who=(ours, theirs), ratio=ratio, rounds=turns.rounds, **more)
 
     def add_figure(
@@ -263,13 +257,6 @@ def peer_versions() -> dict[str, str]:
     return found
 
 
-def find_ffmpeg() -> str | None:
-    """Return the path of the ffmpeg program in the package imageio-ffmpeg, or None."""
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        return None
-    return str(import_peer("imageio_ffmpeg").get_ffmpeg_exe())
-
-
 @contextlib.contextmanager
 def warm_pool(workers: int, warm: Callable[[], object]) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of spawned processes, each of which has run `warm`, so that start-up is not timed."""
@@ -277,6 +264,10 @@ def warm_pool(workers: int, warm: Callable[[], object]) -> Iterator[ProcessPoolE
         for future in [executor.submit(_started, warm) for _ in range(workers)]:
             future.result()
         yield executor
+
+
+def run_on_pool(pool: ProcessPoolExecutor, run: Callable[[Any], object], items: Sequence[Any], chunk: int) -> None:
+    list(pool.map(run, items, chunksize=chunk))
 
 
 def _started(warm: Callable[[], object]) -> None:

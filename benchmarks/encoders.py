@@ -74,8 +74,9 @@ class XClipVideo(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         vision = {**BASE, "patch_size": 32, "num_frames": XCLIP_FRAMES, "mit_hidden_size": 512}
-        self.model = hf.XCLIPModel(hf.XCLIPConfig(vision_config=vision))
-        del self.model.text_model, self.model.text_projection, self.model.prompts_generator
+        self.model = model = hf.XCLIPModel(hf.XCLIPConfig(vision_config=vision))
+        del model.text_model, model.text_projection, model.logit_scale
+        del model.prompts_visual_layernorm, model.prompts_visual_projection, model.prompts_generator
 
     def forward(self, videos: Tensor) -> Any:
         return self.model.get_video_features(videos).pooler_output

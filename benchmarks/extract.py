@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pandas as pd
 
 from benchmarks.common import (
@@ -27,7 +28,7 @@ from benchmarks.common import (
     rendered_pictures,
     repeat_clip,
 )
-from benchmarks.comparison import Part, Run, find_ffmpeg, peak_memory, run_as_program, warm_pool
+from benchmarks.comparison import Part, Run, import_peer, peak_memory, run_as_program, run_on_pool, warm_pool
 from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import CODEC_CELL
@@ -36,14 +37,16 @@ from moclip.motion.windows import motion_fields
 from moclip.store.layout import SHARD_FRAMES, encode_shard
 from moclip.store.reader import FieldReader
 from moclip.video.clip_files import file_md5
-from moclip.video.vector_records import Vectors
 from moclip.video.vectors import has_mvextractor, vector_windows
 
 FULL_HD, CANVAS = (1080, 1920), (240, 320)  # (height, width), px
 SHARD = 1024  # frames: gives each of two workers several shards, also with few clips
 LONG = 600  # s of the clip whose extraction's peak memory is measured
-SIZES = {"320x240": UCF_SIZE, "1280x720": HD_SIZE, "1920x1080": FULL_HD}
+SIZES = {"320x240": (UCF_SIZE, 4, 160, 16), "1280x720": (HD_SIZE, 2, 100, 4), "1920x1080": (FULL_HD, 1, 100, 4)}
+"""Shape; clips, their frames, and names for each clip, so that a round takes about a second."""
 CODECS = {"MPEG-4": ("mpeg4", 0), "H.264": ("h264", 0), "H.264 with B": ("h264", 2)}
+QUICK_SIZES = {"320x240": (UCF_SIZE, 1, 8, 2)}
+QUICK_CODECS = {"MPEG-4": ("mpeg4", 0), "H.264": ("h264", 0)}
 ON_WORKERS = ("UCF-101 AVI", "320x240 MPEG-4", "320x240 H.264 with B", "1280x720 H.264", "1920x1080 MPEG-4")
 OURS, FLOOR = "ours", "ffmpeg, 1 thread"
 SETUP = {
@@ -58,21 +61,18 @@ def measure(part: Part) -> None:
     """Measure every codec and size in one process, then two workers, the share of each step, and peak memory."""
     part.setup |= SETUP
     clips = subjects(part)
-    binary = find_ffmpeg()
-    if binary is None:
-        part.leave_out(FLOOR, "imageio-ffmpeg is not installed; `make bench` installs it")
-    else:
-        part.setup[FLOOR] = "`ffmpeg -threads 1 -flags2 +export_mvs -i ... -f null -`, one process: the floor"
+    binary = None
+    if part.peer("imageio_ffmpeg", FLOOR, "`ffmpeg -threads 1 -flags2 +export_mvs -i ... -f null -`: the floor"):
+        binary = str(import_peer("imageio_ffmpeg").get_ffmpeg_exe())
     extract_clips(next(iter(clips.values())).head(2), part.folder / "store")  # pays for the imports
     for name, table in clips.items():
         print_progress(f"{name}: {len(table)} clips, {table['frames'].sum()} frames")
+        paths = list(table["path"])
         runs: dict[str, Run] = {OURS: functools.partial(extract_clips, table, part.folder / "store")}
         for who in loops(part, name, table):
-            runs[who] = functools.partial(read_one_by_one, LOOPS[who], list(table["path"]))
+            runs[who] = functools.partial(run_each, LOOPS[who], paths)
         if binary is not None:
-            runs[FLOOR] = functools.partial(
-                run_ffmpeg, binary, write_concat_list(list(table["path"]), part.folder / "floor.txt")
-            )
+            runs[FLOOR] = functools.partial(run_ffmpeg, binary, write_concat_list(paths, part.folder / "floor.txt"))
         add_rows(part, name, table, runs, 28, aims=("PyAV none",))  # the others decode on all cores, ours on one
     for name in [name for name in ON_WORKERS if name in clips][: 1 if part.quick else None]:
         measure_on_workers(part, name, clips[name], binary)
@@ -83,16 +83,12 @@ def measure(part: Part) -> None:
 
 
 def subjects(part: Part) -> dict[str, pd.DataFrame]:
-    """Return clips of each codec and size, enough for about one second of work each."""
-    frames, names = ({"320x240": 160}, {"320x240": 16}) if not part.quick else ({"320x240": 8}, {"320x240": 2})
+    """Return clips of each codec and size."""
     made = {}
-    for size, shape in SIZES.items():
-        for codec, (encoder, b_frames) in CODECS.items():
-            if part.quick and (size != "320x240" or b_frames):
-                continue
-            count = {"320x240": 4, "1280x720": 2, "1920x1080": 1}[size] if not part.quick else 1
-            paths = make_clips(part.folder, encoder, shape, count, frames.get(size, 100), b_frames=b_frames)
-            made[f"{size} {codec}"] = index_clips(paths, names.get(size, 4))
+    for size, (shape, count, frames, names) in (QUICK_SIZES if part.quick else SIZES).items():
+        for codec, (encoder, b_frames) in (QUICK_CODECS if part.quick else CODECS).items():
+            paths = make_clips(part.folder, encoder, shape, count, frames, b_frames=b_frames)
+            made[f"{size} {codec}"] = index_clips(paths, names)
     real = real_data()
     if real is not None and not part.quick:
         made = {"UCF-101 AVI": index_clips(sorted((real / "codecs").glob("*.avi")), 60), **made}
@@ -105,16 +101,19 @@ def subjects(part: Part) -> dict[str, pd.DataFrame]:
 def extract_clips(clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = SHARD, **options: Any) -> None:
     """Extract all clips into a new store, `folder`/mv.zarr with its table mv.parquet."""
     shutil.rmtree(folder, ignore_errors=True)
-    table = extract(
-        clips,
-        folder,
-        Output(folder / "mv.zarr", folder / "mv.parquet"),
-        FieldRecipe(shard_frames=shard, **options),
-        workers=workers,
-    )
+    output = Output(folder / "mv.zarr", folder / "mv.parquet")
+    table = extract(clips, folder, output, FieldRecipe(shard_frames=shard, **options), workers=workers)
     failed = table[table["status"] != "ok"]
     if len(failed):
         raise SystemExit(f"{len(failed)} clips failed, the first: {failed['reason'].iloc[0]}")
+
+
+def open_store(
+    clips: pd.DataFrame, folder: Path, workers: int = 0, shard: int = SHARD_FRAMES, **options: Any
+) -> FieldReader:
+    """Extract the clips into a new store, and open it without a cache."""
+    extract_clips(clips, folder, workers, shard, **options)
+    return FieldReader(folder / "mv.zarr", folder / "mv.parquet", 0)
 
 
 def read_with_mvextractor(path: str) -> int:
@@ -163,13 +162,9 @@ def loops(part: Part, name: str, table: pd.DataFrame) -> Iterator[str]:
             yield who
 
 
-def read_one_by_one(loop: Callable[[str], int], paths: Sequence[str]) -> None:
-    for path in paths:
-        loop(path)
-
-
-def read_on_processes(executor: ProcessPoolExecutor, loop: Callable[[str], int], paths: Sequence[str]) -> None:
-    sum(executor.map(loop, paths, chunksize=2))
+def run_each(function: Callable[[Any], object], items: Iterable[Any]) -> None:
+    for item in items:
+        function(item)
 
 
 def write_concat_list(paths: Sequence[str], file: Path) -> Path:
@@ -208,7 +203,7 @@ def measure_on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str |
     with ThreadPoolExecutor(2) as threads, warm_pool(2, functools.partial(LOOPS["PyAV none"], paths[0])) as executor:
         for who in ("mvextractor", "PyAV auto", "PyAV none"):
             if who != "mvextractor" or has_mvextractor():
-                runs[who] = functools.partial(read_on_processes, executor, LOOPS[who], paths)
+                runs[who] = functools.partial(run_on_pool, executor, LOOPS[who], paths, 2)
         if binary is not None:
             halves = [write_concat_list(paths[half::2], part.folder / f"half{half}.txt") for half in (0, 1)]
             runs["two of ffmpeg"] = lambda: list(threads.map(functools.partial(run_ffmpeg, binary), halves))
@@ -221,33 +216,23 @@ def measure_on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str |
 def step_shares(part: Part, clips: pd.DataFrame) -> dict[str, float]:
     """Return the share of each step in the time of an extraction in one process. Each step is timed alone."""
     folder, paths = part.folder / "store", list(clips["path"])
-    extract_clips(clips, folder)
-    fields = FieldReader(folder / "mv.zarr", folder / "mv.parquet").read_all()
+    fields = open_store(clips, folder, shard=SHARD).read_all()
 
-    def windows(path: str) -> Iterator[Vectors]:
-        return vector_windows(path, "pyav", moving_only=True)
+    def decode(path: str) -> None:
+        for _ in vector_windows(path, "pyav", moving_only=True):
+            pass
 
-    def decode() -> None:
-        for path in paths:
-            for _ in windows(path):
-                pass
+    def decode_and_field(path: str) -> None:
+        for made, _ in motion_fields(vector_windows(path, "pyav", moving_only=True), CANVAS, CODEC_CELL, False):
+            quantise(made)
 
-    def decode_and_field() -> None:
-        for path in paths:
-            for made, _ in motion_fields(windows(path), CANVAS, CODEC_CELL, False):
-                quantise(made)
-
-    def compress() -> None:
-        for start in range(0, len(fields), SHARD):
-            encode_shard(fields[start : start + SHARD])
-
-    def digest() -> None:
-        for path in paths:
-            file_md5(path)
-
-    whole = functools.partial(extract_clips, clips, folder)
-    steps = {"decode": decode, "field": decode_and_field, "compress": compress, "MD5": digest}
-    turns = part.turns({"whole": whole, **steps}, 8)
+    steps: dict[str, Run] = {
+        "decode": functools.partial(run_each, decode, paths),
+        "field": functools.partial(run_each, decode_and_field, paths),
+        "compress": functools.partial(run_each, encode_shard, np.split(fields, range(SHARD, len(fields), SHARD))),
+        "MD5": functools.partial(run_each, file_md5, paths),
+    }
+    turns = part.turns({"whole": functools.partial(extract_clips, clips, folder), **steps}, 8)
     took = {name: turns.median(name) for name in turns.seconds}
     took["field"] -= took["decode"]
     found = {name: round(took[name] / took["whole"], 4) for name in steps}
@@ -258,10 +243,9 @@ def measure_long_clip(part: Part) -> None:
     """Measure the peak memory of a process that extracts one long 1080p clip with B-frames."""
     seconds = 1 if part.quick else LONG
     short = encode(part.folder / "short.mp4", rendered_pictures(FULL_HD, 0), "h264", FULL_HD, 2, min(250, 25 * seconds))
-    print_progress(
-        f"a clip of {seconds} s at 1920x1080: {repeat_clip(short, part.folder / 'long.mp4', seconds)} frames"
-    )
-    held = peak_memory(extract_clips, index_clips([part.folder / "long.mp4"]), part.folder / "store", 0, SHARD_FRAMES)
+    clip = part.folder / "long.mp4"
+    print_progress(f"a clip of {seconds} s at 1920x1080: {repeat_clip(short, clip, seconds)} frames")
+    held = peak_memory(extract_clips, index_clips([clip]), part.folder / "store", 0, SHARD_FRAMES)
     part.add_figure(f"peak memory, {seconds} s of 1080p H.264 with B", "MiB", held, target=1024, at_most=True)
 
 

@@ -175,16 +175,13 @@ def found(row: Row) -> str:
 
 
 def extract_facts(part: Part) -> list[str]:
-    shares = list(part["facts"].get("shares", {}).values())
+    shares = list(part["facts"]["shares"].values())
     ranges = []
-    for step in shares[0] if shares else ():
+    for step in shares[0]:
         least, most = min(one[step] for one in shares), max(one[step] for one in shares)
         ranges.append(f"{step} {percent(least)}" + (f" to {percent(most)}" if least < most else ""))
-    return [
-        f"Clips: {part['facts']['contents']}. Of our time in one process, the steps take over all these clips: "
-        + "; ".join(ranges)
-        + "."
-    ]
+    text = f"Clips: {part['facts']['contents']}. Of our time in one process, the steps take over all these clips"
+    return [f"{text}: {'; '.join(ranges)}."]
 
 
 def read_facts(part: Part) -> list[str]:
@@ -270,10 +267,8 @@ def markdown(table: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def number(value: float | None) -> str:
+def number(value: float) -> str:
     """Format a number with three digits, but large numbers as whole ones: 0.993, 17.3, 1,730."""
-    if value is None:
-        return ""
     short = float(f"{value:.3g}")
     return f"{short:,.0f}" if abs(short) >= 100 else f"{short:g}"
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def measure(chosen: tuple[str, ...], quick: bool, share: float, out: Path | None
     parts = json.loads(out.read_text(encoding="utf-8"))["parts"] if some and out and out.exists() else {}
     results: dict[str, Any] = {
         "quick": quick,
-        "machine": describe_machine() | {"memory_gib": memory(), "gpu": gpu()},
+        "machine": describe_machine(),
         "peers": peer_versions(),
     }
     for name in chosen:
@@ -65,16 +64,6 @@ def measure(chosen: tuple[str, ...], quick: bool, share: float, out: Path | None
             write_atomically(out, (json.dumps(results, indent=1) + "\n").encode())
         print("\n\n".join([f"## {page.TITLES[name]}", *page.tables(name, parts[name])]) + "\n", flush=True)
     return results
-
-
-def memory() -> float:
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-
-
-def gpu() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from moclip.inference.predictor import Predictor
 from moclip.models.class_texts import ClassTexts
 from moclip.models.encoders.registry import load_encoder
 from moclip.models.encoders.source import EncoderSource
-from moclip.models.flops import count_parameters, fusion_cost, multiply_adds, segment_cost
+from moclip.models.flops import count_parameters, fusion_cost, segment_cost
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -56,14 +55,11 @@ def measure(part: Part) -> None:
         paths = [*sorted((real / "codecs").glob("*.avi")), *(h264[number] for number in picked)]
     clips = [str(path) for path in paths]
     part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([probe(path).frames for path in paths]))}
-    makers: dict[str, Callable[[], Answer]] = {
-        OURS: functools.partial(models, part.quick),
-        ZERO_SHOT: zero_shot_answer,
-        X_CLIP: x_clip_answer,
-    }
+    makers: dict[str, Callable[[], Answer]] = {OURS: functools.partial(models, part.quick)}
     if part.quick:
-        makers = {OURS: makers[OURS]}
         part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
+    else:
+        makers |= {ZERO_SHOT: zero_shot_answer, X_CLIP: x_clip_answer}
     latency(part, makers, clips)
     step_shares(part, clips)
     if not part.quick:
@@ -81,13 +77,9 @@ def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence
     """Time rounds in which every contender labels the same clip."""
     answers = {name: make() for name, make in makers.items()}
     print_progress(f"{len(answers)} ways from a clip to its label")
-    turn = dict.fromkeys(answers, 0)
-
-    def one(name: str) -> None:
-        answers[name](clips[turn[name] % len(clips)])
-        turn[name] += 1
-
-    runs: dict[str, Run] = {name: functools.partial(one, name) for name in answers}
+    runs: dict[str, Run] = {
+        name: functools.partial(label_next, answer, itertools.cycle(clips)) for name, answer in answers.items()
+    }
     turns = part.turns(runs, 110, least=len(clips), most=5 * len(clips), spread=0.0)
     for name, seconds in turns.seconds.items():
         for share in (90, 99):
@@ -96,6 +88,10 @@ def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence
     for name in runs:
         if name != OURS:
             part.add_ratio("a clip to its label", turns, OURS, name, "ms a clip")
+
+
+def label_next(answer: Answer, clips: Iterator[str]) -> None:
+    answer(next(clips))
 
 
 def step_shares(part: Part, clips: Sequence[str]) -> None:
@@ -127,21 +123,14 @@ def models(tiny: bool = False) -> Predictor:
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        seeing = (
-            {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
-            if tiny
-            else {}
-        )
+        small = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
         text = {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1}
-        CLIPModel(CLIPConfig(text_config=text, vision_config=seeing)).save_pretrained(folder)
+        CLIPModel(CLIPConfig(text_config=text, vision_config=small if tiny else {})).save_pretrained(folder)
         CLIPTokenizer({"<|startoftext|>": 0, "<|endoftext|>": 1, "w": 2, "k</w>": 3}, []).save_pretrained(folder)
         CLIPImageProcessor().save_pretrained(folder)
         clip = load_encoder(EncoderSource(str(folder)))
-    network = (
-        MvTsn(MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5))
-        .eval()
-        .to(memory_format=torch.channels_last)
-    )
+    config = MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5)
+    network = MvTsn(config).eval().to(memory_format=torch.channels_last)
     head = ConcatFusion(FusionConfig(network.width, clip.width, 512, len(CLASSES), 0.5)).eval()
     return Predictor(
         mv_tsn=network,
@@ -159,81 +148,56 @@ def nothing() -> Answer:
 
 
 def zero_shot_answer() -> Answer:
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+    from transformers import CLIPConfig, CLIPModel
 
     model = CLIPModel(CLIPConfig(text_config={"num_hidden_layers": 1})).eval()
-    return functools.partial(_answer, model, CLIPImageProcessor(), _clip_features)
+    return _label_frames(lambda pixels: model.get_image_features(pixels).pooler_output.mean(0))
 
 
 def x_clip_answer() -> Answer:
-    from transformers import CLIPImageProcessor, XCLIPConfig, XCLIPModel
+    from transformers import XCLIPConfig, XCLIPModel
 
     model = XCLIPModel(XCLIPConfig(text_config={"num_hidden_layers": 1})).eval()
-    return functools.partial(_answer, model, CLIPImageProcessor(), _x_clip_features)
+    return _label_frames(lambda pixels: model.get_video_features(pixels[None]).pooler_output[0])
 
 
-def _answer(model: Any, processor: Any, features: Callable[[Any, torch.Tensor], torch.Tensor], path: str) -> int:
-    numbers = np.linspace(0, probe(Path(path)).frames - 1, FRAMES).astype(int)
-    shown = [torch.from_numpy(np.array(one)).permute(2, 0, 1) for one in read_frames(Path(path), numbers)]
-    pixels = processor(images=shown, return_tensors="pt")["pixel_values"]
-    with torch.inference_mode():
-        found = features(model, pixels)
-        return int((found @ torch.ones(found.shape[-1], len(CLASSES))).argmax())
+def _label_frames(features: Callable[[torch.Tensor], torch.Tensor]) -> Answer:
+    """Return a function that labels a clip from the features of its frames' pixels (frames, 3, rows, columns)."""
+    from transformers import CLIPImageProcessor
 
+    processor = CLIPImageProcessor()
 
-def _clip_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    return _pooled(model.get_image_features(pixels)).mean(0)
+    @torch.inference_mode()
+    def answer(path: str) -> int:
+        numbers = np.linspace(0, probe(path).frames - 1, FRAMES).astype(int)
+        shown = [torch.from_numpy(picture).permute(2, 0, 1) for picture in read_frames(path, numbers)]
+        found = features(processor(images=shown, return_tensors="pt")["pixel_values"])
+        return int((found @ torch.ones(len(found), len(CLASSES))).argmax())
 
-
-def _x_clip_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    return _pooled(model.get_video_features(pixels[None]))[0]
-
-
-def _pooled(found: Any) -> torch.Tensor:
-    pooled: torch.Tensor = getattr(found, "pooler_output", found)
-    return pooled
+    return answer
 
 
 def hold(make: Callable[[], Answer], path: str) -> None:
     make()(path)
 
 
-class _Video(torch.nn.Module):
-    """The video side of X-CLIP, without its text side."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return _pooled(self.model.get_video_features(pixels))
-
-
 def costs() -> dict[str, dict[str, int]]:
     """Return the multiply-adds per clip and the parameters of each contender, without the text side."""
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, XCLIPConfig, XCLIPModel
+    from benchmarks.encoders import TOWERS, count  # imports more of `transformers` than a prediction needs
 
     network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
     segment = segment_cost(network)
     head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))
-    with torch.device("meta"):
-        image_tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=512))
-        tower = {
-            "parameters": count_parameters(image_tower),
-            "multiply_adds": multiply_adds(image_tower, torch.zeros(1, 3, 224, 224)),
-        }
-        x_clip = XCLIPModel(XCLIPConfig())
-        seeing = (x_clip.vision_model, x_clip.visual_projection, x_clip.mit)
-        video_side = {
-            "parameters": sum(count_parameters(module) for module in seeing),
-            "multiply_adds": multiply_adds(_Video(x_clip), torch.zeros(1, FRAMES, 3, 224, 224)),
-        }
-    ours = {
-        "parameters": segment["parameters"] + tower["parameters"] + count_parameters(head),
-        "multiply_adds": 32 * segment["multiply_adds"] + tower["multiply_adds"] + fusion_cost(head),
+    tower, picture, _ = count(TOWERS["ViT-B/32"])
+    video_side, frame, _ = count(TOWERS["X-CLIP B/32"])
+    return {
+        OURS: {
+            "parameters": segment["parameters"] + tower + count_parameters(head),
+            "multiply_adds": 32 * segment["multiply_adds"] + picture + fusion_cost(head),
+        },
+        ZERO_SHOT: {"parameters": tower, "multiply_adds": FRAMES * picture},
+        X_CLIP: {"parameters": video_side, "multiply_adds": FRAMES * frame},
     }
-    shots = {"parameters": tower["parameters"], "multiply_adds": FRAMES * tower["multiply_adds"]}
-    return {OURS: ours, ZERO_SHOT: shots, X_CLIP: video_side}
 
 
 if __name__ == "__main__":

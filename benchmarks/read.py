@@ -6,8 +6,7 @@ python -m benchmarks.read [--quick] [--out FILE]
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import torch
 
 from benchmarks.common import UCF_SIZE, index_clips, make_clips, print_progress, real_clips, real_data, rounded
 from benchmarks.comparison import Part, Run, import_peer, run_as_program
-from benchmarks.extract import extract_clips
-from moclip.store.layout import CHUNK_FRAMES, DESCRIPTION_FILE, MISSING, SHARD_FRAMES
+from benchmarks.extract import open_store
+from moclip.store.layout import CHUNK_FRAMES, MISSING, SHARD_FRAMES, read_description
 from moclip.store.reader import FieldReader
 from moclip.store.table import rows_of
 
@@ -41,16 +40,13 @@ Format = tuple[Run, int, Path]
 
 def measure(part: Part) -> None:
     """Write fields of real clips in each format and read them in batches: three random frames of each of 80 clips."""
-    folder = part.folder / "chosen"
     clips = subjects(part)
-    extract_clips(clips, folder, 0 if part.quick else 2, SHARD_FRAMES)
-    reader = FieldReader(folder / "mv.zarr", folder / "mv.parquet", 0)
-    whole = reader.read_all()[stored_frames(reader.table)]
+    reader = open_store(clips, part.folder / "chosen", 0 if part.quick else 2)
+    whole = reader.read(stored_frames(reader.table))
     part.facts |= {
         "contents": f"{len(clips)} {'rendered' if part.quick or real_data() is None else 'real'} clips",
-        "chosen": chosen(Path(reader.path)),
+        "chosen": chosen(reader),
         "fields": len(whole),
-        "batch": BATCH * SEGMENTS,
         "field_bytes": int(whole[0].nbytes),
     }
     batches = 2 if part.quick else 4
@@ -67,8 +63,9 @@ def subjects(part: Part) -> pd.DataFrame:
 
 
 def stored_frames(table: pd.DataFrame) -> np.ndarray:
-    """Return the absolute numbers of all frames in a store: int64 (frames,)."""
-    return np.concatenate([np.arange(row.offset, row.offset + row.length) for row in rows_of(table)])
+    """Return the absolute numbers of all frames in a store, in order: int64 (frames,)."""
+    rows = rows_of(table.sort_values("offset"))
+    return np.concatenate([np.arange(row.offset, row.offset + row.length) for row in rows])
 
 
 def drawn(reader: FieldReader, batches: int) -> np.ndarray:
@@ -102,10 +99,10 @@ def layouts(part: Part, whole: np.ndarray, batches: int) -> None:
     }
 
 
-def chosen(path: Path) -> str:
+def chosen(reader: FieldReader) -> str:
     """Return the layout of a store, named as in `layouts`: "codec, frames per chunk"."""
-    about: Any = json.loads((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    sharding = next(codec for codec in about["codecs"] if codec["name"] == "sharding_indexed")["configuration"]
+    codecs = read_description(reader.path)["codecs"]
+    sharding = next(codec for codec in codecs if codec["name"] == "sharding_indexed")["configuration"]
     codec = [one for one in sharding["codecs"] if one["name"] not in ("bytes", "crc32c")]
     return f"{next(name for name, same in CODECS.items() if same == codec)}, {sharding['chunk_shape'][0]}"
 
@@ -151,34 +148,29 @@ def read_batches(array: Any, places: np.ndarray) -> None:
 def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarray) -> None:
     """Compare formats on the same batches of the same fields. Slow formats read fewer batches."""
     path = Path(reader.path)
-    place = np.full(reader.frames, -1)
-    place[stored_frames(reader.table)] = np.arange(len(whole))  # of a frame among all that are stored
-    few = places[:1, : 24 if part.quick else 240]
+    packed = np.searchsorted(stored_frames(reader.table), places)  # the numbers of the same fields in `whole`
+    few = np.s_[:1, : 24 if part.quick else 240]
+    clips = np.split(whole, np.cumsum(reader.table.sort_values("offset")["length"])[:-1])
+    load_npy, load_pt = functools.partial(np.load, mmap_mode="r"), functools.partial(torch.load, weights_only=True)
     formats: dict[str, Callable[[], Format]] = {
-        "zarr-python": functools.partial(_zarr, path, few),
-        "numpy memmap": functools.partial(_memmap, part.folder, whole, place[places]),
-        ".npy a clip": functools.partial(
-            _files, part.folder / "npy", reader, whole, place, places[:4], _save_npy,
-            functools.partial(np.load, mmap_mode="r"),
-        ),
-        ".pt a clip": functools.partial(
-            _files, part.folder / "pt", reader, whole, place, few, _save_pt,
-            functools.partial(torch.load, weights_only=True),
-        ),
-    }  # fmt: skip
+        "zarr-python": functools.partial(_zarr, path, places[few]),
+        "numpy memmap": functools.partial(_memmap, part.folder, whole, packed),
+        ".npy a clip": functools.partial(_files, part.folder / "npy", clips, packed[:4], _save_npy, load_npy),
+        ".pt a clip": functools.partial(_files, part.folder / "pt", clips, packed[few], _save_pt, load_pt),
+    }
     part.setup |= {
-        OURS: f"`FieldReader.read`, a batch of {BATCH * SEGMENTS}, no cache; {chosen(path)} frames a chunk, shards of "
-        f"{SHARD_FRAMES} frames, CRC-32C",
+        OURS: f"`FieldReader.read`, a batch of {BATCH * SEGMENTS}, no cache; {chosen(reader)} frames a chunk, shards "
+        f"of {SHARD_FRAMES} frames, CRC-32C",
         "zarr-python": "the same array, `oindex` with the batch's frames",
         "numpy memmap": "all fields uncompressed in one `.npy`, indexed with the batch's frames: the floor",
         ".npy a clip": "`np.load(mmap_mode='r')[frames]`, a file a clip",
         ".pt a clip": "`torch.load(weights_only=True)[frames]`, a file a clip: the reference code's way",
     }
     if part.peer("zarrs", "zarrs", "the same array, `zarrs.ZarrsCodecPipeline`, field by field (faster than `oindex`)"):
-        formats["zarrs"] = functools.partial(_zarrs, path, few)
+        formats["zarrs"] = functools.partial(_zarrs, path, places[few])
     if part.peer("h5py", "HDF5", f"chunks of {CHUNK_FRAMES} frames, shuffle and gzip 1; each frame by itself"):
-        formats["HDF5"] = functools.partial(_hdf5, part.folder, whole, place[places][:1, : few.size])
-    made: dict[str, Format] = {OURS: (functools.partial(read_ours, reader, places), places.size, path)}
+        formats["HDF5"] = functools.partial(_hdf5, part.folder, whole, packed[few])
+    made: dict[str, Format] = {OURS: (functools.partial(read_fields, reader, places), places.size, path)}
     for name, write in formats.items():
         part.runs(name, functools.partial(_add, made, name, write))
     print_progress(f"{len(whole)} fields in {len(made)} formats")
@@ -205,7 +197,7 @@ def bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
 
 
-def read_ours(reader: FieldReader, places: np.ndarray) -> None:
+def read_fields(reader: FieldReader, places: np.ndarray) -> None:
     for batch in places:
         reader.read(batch)
 
@@ -252,22 +244,19 @@ def _hdf5(folder: Path, whole: np.ndarray, packed: np.ndarray) -> Format:
 
 def _files(
     folder: Path,
-    reader: FieldReader,
-    whole: np.ndarray,
-    place: np.ndarray,
-    places: np.ndarray,
+    clips: Sequence[np.ndarray],
+    packed: np.ndarray,
     save: Callable[[np.ndarray, Path], object],
-    opened: Callable[[Path], Any],
+    load: Callable[[Path], Any],
 ) -> Format:
-    """Write a file per clip, numbered in the order of their places in the store."""
+    """Write a file per clip."""
     folder.mkdir()
-    clips = reader.table.sort_values("offset")
-    for number, row in enumerate(rows_of(clips)):
-        save(whole[place[row.offset] : place[row.offset] + row.length], folder / str(number))
-    offsets, samples = clips["offset"].to_numpy(), places.reshape(-1, SEGMENTS)
-    picked = np.searchsorted(offsets, samples[:, 0], side="right") - 1
-    wanted = [(folder / str(clip), sample - offsets[clip]) for clip, sample in zip(picked, samples, strict=True)]
-    return lambda: np.concatenate([opened(file)[frames] for file, frames in wanted]), places.size, folder
+    for number, fields in enumerate(clips):
+        save(fields, folder / str(number))
+    starts, samples = np.cumsum([0, *map(len, clips)]), packed.reshape(-1, SEGMENTS)
+    picked = np.searchsorted(starts, samples[:, 0], side="right") - 1
+    wanted = [(folder / str(clip), sample - starts[clip]) for clip, sample in zip(picked, samples, strict=True)]
+    return lambda: np.concatenate([load(file)[frames] for file, frames in wanted]), packed.size, folder
 
 
 def _save_npy(fields: np.ndarray, path: Path) -> None:

@@ -6,12 +6,11 @@ python -m benchmarks.train [--quick] [--out FILE]
 from __future__ import annotations
 
 import functools
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -19,16 +18,15 @@ import pandas as pd
 import torch
 
 from benchmarks.common import UCF_SIZE, index_clips, make_clips, print_progress, real_clips, real_data
-from benchmarks.comparison import UCF_TRAIN, Part, Run, import_peer, run_as_program, warm_pool
-from benchmarks.extract import CANVAS, extract_clips
-from benchmarks.read import SEGMENTS
+from benchmarks.comparison import UCF_TRAIN, Part, Run, import_peer, run_as_program, run_on_pool, warm_pool
+from benchmarks.extract import CANVAS, open_store
+from benchmarks.read import SEGMENTS, read_fields
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import crop_and_resize, random_crops
 from moclip.data.sampling import segment_frames
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.motion.field import CODEC_CELL
 from moclip.motion.windows import motion_fields
-from moclip.store.layout import SHARD_FRAMES
 from moclip.store.reader import FieldReader
 from moclip.training.distributed import World
 from moclip.training.mv_batches import MotionData
@@ -36,7 +34,9 @@ from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_optimiser import make_optimiser
 from moclip.training.mv_recipe import MvTsnRecipe
 from moclip.training.mv_tsn import train_mv_tsn
-from moclip.video.vector_records import VECTOR_COLUMNS, Vectors
+from moclip.video.decoding import picture_type
+from moclip.video.geometry import Geometry
+from moclip.video.vector_records import DecodedFrame, unpack_vectors
 
 PICTURE, CLIP = 224, 20.0  # px: side of the network's input; largest displacement
 BATCH = 16  # videos
@@ -56,13 +56,15 @@ SETUP = {
     OURS: f"`FieldReader.read` of {BATCH} x {SEGMENTS} random frames, no cache; `crop_and_resize`: multi-scale crop, "
     f"flip, {PICTURE} px on PyTorch's threads",
     READ: "the same without the pictures, which are made on the GPU if there is one",
-    "PyAV + OpenCV": "decodes from the last key frame on, one thread each on two processes; fields traced back as in "
-    "CoViAR (`pixel`) or as they are (`plain`); TSN's group transforms. Sending them to the trainer is not counted",
     "an epoch": "`train_mv_tsn`, one epoch, with a checkpoint and two clips validated; the next batch is read while "
     "the network works on this one",
     LOADER: "the same network, batch and optimiser in a plain loop; `DataLoader(num_workers=2)`, spawned and "
     "persistent, decodes each sample (plain fields) and applies TSN's group transforms",
 }
+OPENCV = (
+    "decodes from the last key frame on, one thread each on two processes; fields traced back as in CoViAR (`pixel`) "
+    "or as they are (`plain`); TSN's group transforms. Sending them to the trainer is not counted"
+)
 Sample = tuple[str, list[int]]
 """A clip's path, and frames of it."""
 
@@ -71,8 +73,7 @@ def measure(part: Part) -> None:
     """Measure the input for MPEG-4 clips of UCF-101's size and real H.264, then an epoch of each network."""
     real = real_data()
     part.setup |= SETUP
-    if not has_cv2():
-        part.leave_out("PyAV + OpenCV", "cv2 is not installed; `make bench` installs it")
+    has_cv2 = part.peer("cv2", "PyAV + OpenCV", OPENCV)
     training = training_rate(part)
     if real is None or part.quick:
         count, frames = (1, 24) if part.quick else (8, 160)
@@ -82,16 +83,10 @@ def measure(part: Part) -> None:
         clips = {"UCF-101 AVI": ucf, "real H.264": index_clips(real_clips(real))}
     for title, table in clips.items():
         print_progress(f"{title}: {len(table)} clips")
-        inputs(part, title, table, training)
+        inputs(part, title, table, training, has_cv2)
     table = next(iter(clips.values()))
     for name, (backbone, size, batch) in (QUICK_NETWORKS if part.quick else NETWORKS).items():
-        epochs(part, name, Epoch(table, part.folder, backbone, size, batch))
-
-
-def open_store(clips: pd.DataFrame, folder: Path, accumulate: bool | str, workers: int) -> FieldReader:
-    """Extract the clips into a new store, and open it without a cache."""
-    extract_clips(clips, folder, workers, SHARD_FRAMES, accumulate=accumulate)
-    return FieldReader(folder / "mv.zarr", folder / "mv.parquet", 0)
+        epochs(part, name, Epoch(table, part.folder, backbone, size, batch), has_cv2)
 
 
 # ------------------------------------------------------------------------------------------------------- input
@@ -105,20 +100,21 @@ def training_rate(part: Part) -> float:
     optimiser = make_optimiser(network.train(), RECIPE)
     shown, labels = torch.randn(videos, SEGMENTS, 2, PICTURE, PICTURE), torch.zeros(videos, dtype=torch.long)
 
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(network(shown), labels).backward()
-        optimiser.step()
-
-    turns = part.turns({"training step": step}, 10)
+    turns = part.turns({"training step": functools.partial(train_step, network, optimiser, shown, labels)}, 10)
     rate = videos / turns.median("training step")
     part.add_figure(f"forward, backward and step: {EFFICIENTNET}", "videos/s", rate, rounds=turns.rounds)
     return rate
 
 
-def inputs(part: Part, title: str, clips: pd.DataFrame, training: float) -> None:
+def train_step(network: MvTsn, optimiser: torch.optim.Optimizer, shown: torch.Tensor, labels: torch.Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    torch.nn.functional.cross_entropy(network(shown), labels).backward()
+    optimiser.step()
+
+
+def inputs(part: Part, title: str, clips: pd.DataFrame, training: float, has_cv2: bool) -> None:
     """Measure how many videos per second get their input ready, from the store and from each decoder."""
-    reader = open_store(clips, part.folder / "store", "pixel", 0 if part.quick else WORKERS)
+    reader = open_store(clips, part.folder / "store", 0 if part.quick else WORKERS, accumulate="pixel")
     generator = np.random.default_rng(0)
     table = reader.table.set_index("id").loc[clips["id"]]
     batches = 1 if part.quick else 12
@@ -131,25 +127,22 @@ def inputs(part: Part, title: str, clips: pd.DataFrame, training: float) -> None
     amount = {OURS: made * BATCH, READ: batches * BATCH}
     runs: dict[str, Run] = {
         OURS: functools.partial(read_and_augment, reader, places[:made], generator),
-        READ: functools.partial(read, reader, places),
+        READ: functools.partial(read_fields, reader, places),
     }
     with ExitStack() as stack:
-        for name, run in decoders(wanted, stack, part.quick).items():
-            runs[name], amount[name] = run, few
-        turns = part.turns(runs, 45, ours=(OURS,))
+        if has_cv2:
+            decoding = decoders(wanted, stack, part.quick)
+            runs |= decoding
+            amount |= dict.fromkeys(decoding, few)
+        turns = part.turns(runs, 45)
     for name in list(runs)[2:]:
         part.add_ratio(title, turns, OURS, name, "videos/s", amounts=(amount[OURS], amount[name]), target=1.0)
     part.add_figure(f"{title}: {READ}", "videos/s", amount[READ] / turns.median(READ), rounds=turns.rounds)
-    if ALONE in runs:
+    if has_cv2:
         part.add_ratio(title, turns, READ, ALONE, "videos/s", amounts=(amount[READ], amount[ALONE]), target=100)
     part.facts.setdefault("input's share of a training step", {})[title] = {
         name: round(training * turns.median(name) / amount[name], 4) for name in runs
     }
-
-
-def read(reader: FieldReader, places: np.ndarray) -> None:
-    for batch in places:
-        reader.read(batch)
 
 
 def read_and_augment(reader: FieldReader, places: np.ndarray, generator: np.random.Generator) -> None:
@@ -161,40 +154,29 @@ def read_and_augment(reader: FieldReader, places: np.ndarray, generator: np.rand
 
 def decoders(wanted: Sequence[Sample], stack: ExitStack, quick: bool) -> dict[str, Run]:
     """Return the contenders that decode these samples in each round, on running processes."""
-    if not has_cv2():
-        return {}
     warm = functools.partial(warm_films, [path for path, _ in wanted])
     one = stack.enter_context(warm_pool(1, warm))
     two = one if quick else stack.enter_context(warm_pool(WORKERS, warm))
-    plain, pixel = (functools.partial(decode_fields, manner=manner) for manner in ("plain", "pixel"))
+    plain, pixel = (functools.partial(decode_only, manner=manner) for manner in ("plain", "pixel"))
+    chunk = max(1, len(wanted) // (4 * WORKERS))
     return {
-        "PyAV + OpenCV, plain": functools.partial(spread, two, plain, wanted),
-        "PyAV + OpenCV, pixel": functools.partial(spread, two, pixel, wanted),
-        ALONE: functools.partial(spread, one, pixel, wanted),
+        "PyAV + OpenCV, plain": functools.partial(run_on_pool, two, plain, wanted, chunk),
+        "PyAV + OpenCV, pixel": functools.partial(run_on_pool, two, pixel, wanted, chunk),
+        ALONE: functools.partial(run_on_pool, one, pixel, wanted, chunk),
     }
 
 
-def spread(executor: Any, decode: Callable[[Sample], Any], wanted: Sequence[Sample]) -> None:
-    count = functools.partial(decoded_count, decode)  # sending the pictures back is not counted
-    list(executor.map(count, wanted, chunksize=max(1, len(wanted) // (4 * WORKERS))))
-
-
-def decoded_count(decode: Callable[[Sample], Any], sample: Sample) -> int:
-    return len(decode(sample))
-
-
-def has_cv2() -> bool:
-    return importlib.util.find_spec("cv2") is not None
+def decode_only(sample: Sample, manner: str) -> None:
+    """Decode pictures and drop them: sending them back is not counted."""
+    decode_fields(sample, manner)
 
 
 # ------------------------------------------------------------------------- motion, decoded at each access
 
 
-@dataclass(frozen=True)
-class Film:
+class Film(NamedTuple):
     """The time stamps of a video's frames in display order, and those of its key frames with their dts, to seek."""
 
-    path: str
     stamps: np.ndarray
     keys: np.ndarray
     key_dts: np.ndarray
@@ -206,7 +188,7 @@ def read_film(path: str) -> Film:
     with av.open(path) as container:
         packets = [(p.pts, p.dts, p.is_keyframe) for p in container.demux(video=0) if p.size]
     keys = np.array(sorted((pts, dts) for pts, dts, key in packets if key))
-    return Film(path, np.array(sorted(pts for pts, _, _ in packets)), keys[:, 0], keys[:, 1])
+    return Film(np.array(sorted(pts for pts, _, _ in packets)), keys[:, 0], keys[:, 1])
 
 
 def warm_films(paths: Sequence[str]) -> None:
@@ -219,37 +201,32 @@ def warm_films(paths: Sequence[str]) -> None:
 def decode_fields(sample: Sample, manner: str, size: int = PICTURE, seed: int | None = 0) -> np.ndarray:
     """Return pictures of a clip's frames: float32 (segments, 2, size, size)."""
     path, frames = sample
-    fields = np.stack([decoded_field(read_film(path), frame, manner == "pixel" and manner) for frame in frames])
+    fields = np.stack([decoded_field(path, frame, manner == "pixel" and manner) for frame in frames])
     return group_transform(fields, np.random.default_rng(seed), size)
 
 
-def decoded_field(clip: Film, frame: int, accumulate: bool | str) -> np.ndarray:
+def decoded_field(path: str, frame: int, accumulate: bool | str) -> np.ndarray:
     """Decode the field of one frame from its key frame on, on one thread: float64 (2, rows, columns) in px."""
-    wanted = clip.stamps[frame]
-    entry = np.searchsorted(clip.keys, wanted, side="right") - 1
-    raw, types, no_blocks = [], [], np.empty((0, len(VECTOR_COLUMNS)), np.int32)
-    with av.open(clip.path) as container:
+    film = read_film(path)
+    wanted = film.stamps[frame]
+    entry = np.searchsorted(film.keys, wanted, side="right") - 1
+    decoded: list[DecodedFrame] = []
+    with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.options = {"flags2": "+export_mvs"}
-        container.seek(int(clip.key_dts[entry]), stream=stream, backward=True)
+        container.seek(int(film.key_dts[entry]), stream=stream, backward=True)
         for picture in container.decode(stream):
-            if picture.pts is None or picture.pts < clip.keys[entry]:
+            if picture.pts is None or picture.pts < film.keys[entry]:
                 continue
-            side: Any = picture.side_data.get("MOTION_VECTORS")
-            raw.append(no_blocks if side is None else columns_of(side.to_ndarray()))
-            types.append(ord(av.video.frame.PictureType(picture.pict_type).name))
+            vectors = picture.side_data.get("MOTION_VECTORS")
+            geometry = Geometry(picture.width, picture.height)
+            found = DecodedFrame(picture, picture_type(picture), vectors, True, geometry)
+            decoded.append(found.without_picture())
             if picture.pts >= wanted:
                 break
-    number = np.repeat(np.arange(len(raw), dtype=np.int32), [len(blocks) for blocks in raw])
-    vectors = Vectors(np.concatenate(raw), number, np.array(types, np.uint8), picture.width, picture.height)
-    *_, (fields, _) = motion_fields([vectors], CANVAS, CODEC_CELL, accumulate)
+    *_, (fields, _) = motion_fields([unpack_vectors(decoded)], CANVAS, CODEC_CELL, accumulate)
     return np.asarray(fields[-1])
-
-
-def columns_of(records: np.ndarray) -> np.ndarray:
-    """Convert FFmpeg's records to int32 (n, 10)."""
-    return np.stack([records[name].astype(np.int32) for name in VECTOR_COLUMNS], axis=1)
 
 
 def group_transform(fields: np.ndarray, generator: np.random.Generator, size: int) -> np.ndarray:
@@ -278,7 +255,7 @@ class Epoch:
     def __init__(self, clips: pd.DataFrame, folder: Path, backbone: str, size: int, batch: int) -> None:
         self.clips = clips.iloc[: 3 * batch if size > 64 else batch]
         self.folder = folder / "train"
-        self.reader = open_store(self.clips, self.folder, False, 0)
+        self.reader = open_store(self.clips, self.folder)
         self.config = MvTsnConfig(backbone, ("a", "b"), size, 0.5)
         self.recipe: MvTsnRecipe = replace(RECIPE, batch=batch)
         self.rows = self.reader.table.set_index("id").loc[self.clips["id"]].reset_index()
@@ -301,18 +278,18 @@ class Epoch:
         network = self.network()
         optimiser = make_optimiser(network.train(), self.recipe)
         for shown, labels in loader:
-            optimiser.zero_grad(set_to_none=True)
-            torch.nn.functional.cross_entropy(network(shown), labels).backward()
-            optimiser.step()
+            train_step(network, optimiser, shown, labels)
 
     def loader(self, workers: int) -> Any:
         decoded = Decoded(list(self.clips["path"]), self.rows["length"].to_numpy(), self.labels, self.config.size)
-        spawned: dict[str, Any] = {
-            "num_workers": workers,
-            "persistent_workers": True,
-            "multiprocessing_context": "spawn",
-        }
-        return torch.utils.data.DataLoader(decoded, self.recipe.batch, shuffle=True, **(spawned if workers else {}))
+        return torch.utils.data.DataLoader(
+            decoded,
+            self.recipe.batch,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,
+        )
 
 
 class Decoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
@@ -329,17 +306,17 @@ class Decoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
         return decode_fields((self.paths[number], frames), "plain", self.size, None), int(self.labels[number])
 
 
-def epochs(part: Part, name: str, epoch: Epoch) -> None:
+def epochs(part: Part, name: str, epoch: Epoch, has_cv2: bool) -> None:
     count = len(epoch.clips)
     print_progress(f"an epoch of {name}: {count} clips")
     runs: dict[str, Run] = {OURS: epoch.ours}
-    if has_cv2():
+    if has_cv2:
         runs[LOADER] = functools.partial(epoch.plain_loop, epoch.loader(0 if part.quick else WORKERS))
     turns = part.turns(runs, 100, least=2)
     each = turns.median(OURS) / count
     label = f"{name}: an epoch of UCF-101's {UCF_TRAIN:,} clips, from {count}"
     part.add_figure(label, "s", each * UCF_TRAIN, rounds=turns.rounds)
-    if LOADER in runs:
+    if has_cv2:
         part.add_ratio(f"{name}: an epoch", turns, OURS, LOADER, "videos/s", amounts=(count, count), target=1.0)
 
 

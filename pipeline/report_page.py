@@ -171,7 +171,16 @@ def _top_classes(shares: np.ndarray, label: int, names: list[str]) -> list[dict[
     ]
 
 
-def curve_chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
+def training_charts() -> list[dict[str, Any]]:
+    """Return the charts of both trainings: loss and top-1 of each."""
+    return [
+        _curve_chart(f"{title}, {what}", folder, metric)
+        for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
+        for what, metric in (("cross-entropy", "loss"), ("top-1", "top1"))
+    ]
+
+
+def _curve_chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
     """Return the curves of train and val over the epochs, as points in an SVG of 320 x 180."""
     curves = {}
     for part in ("train", "val"):

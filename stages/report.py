@@ -30,7 +30,6 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         from pipeline.logits import stacked_logits
         from pipeline.provenance import check_digest
         from pipeline.report_page import (
-            curve_chart,
             data_facts,
             gallery,
             is_ucf101,
@@ -39,6 +38,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
             standalone_streams,
             stream_row,
             summary_sentence,
+            training_charts,
         )
 
     inputs = check_consistent(params)
@@ -76,11 +76,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         kinds=GALLERY_KINDS,
         clips=gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
         wheel=colour_wheel_uri(),
-        charts=[
-            curve_chart(f"{title}, {what}", folder, metric)
-            for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
-            for what, metric in (("cross-entropy", "loss"), ("top-1", "top1"))
-        ],
+        charts=training_charts(),
         facts=data_facts(counts, extracted),
     )
     write_text(paths.REPORT, text)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks import comparison, encoders, gpu_check, page, train
+from benchmarks import comparison, encoders, extract, page, train
 from benchmarks.common import index_clips
 from benchmarks.peers import PARTS, RESULTS
 from moclip.motion.quantise import quantise
-from pipeline.console.output import STREAM_LABELS
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, run
 
@@ -113,33 +109,7 @@ def test_a_part_that_is_measured_again_keeps_the_others(tmp_path: Path) -> None:
 def test_what_is_decoded_at_each_access_are_the_stores_fields(accumulate: bool | str, tmp_path: Path) -> None:
     """Else the two would not be compared at the same work."""
     path = encode(tmp_path / "clip.avi", moving_texture(20, (64, 80), (3, 1)), "mpeg4", options={"g": "6"})
-    reader = train.open_store(index_clips([path]), tmp_path / "store", accumulate, 0)
+    reader = extract.open_store(index_clips([path]), tmp_path / "store", accumulate=accumulate)
     for frame in range(20):
-        decoded = quantise(train.decoded_field(train.read_film(str(path)), frame, accumulate)[None], train.CLIP)
+        decoded = quantise(train.decoded_field(str(path), frame, accumulate)[None], train.CLIP)
         assert np.array_equal(decoded, reader.read(np.array([frame]))), frame
-
-
-# --------------------------------------------------------------------------------------------------------- GPU
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
-    assert bench("gpu_check", "--out", tmp_path / "x.json") == "no GPU here: nothing is checked, and nothing written\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was_expected(project: Path) -> None:
-    """The project was made in fp32 on the CPU: that is no distance from itself."""
-    expected = gpu_check.outcome(project)
-    found = {"bf16": gpu_check.train(project, "bf16"), "fp32": expected}
-    rows: dict[str, Any] = {row["name"]: row for row in gpu_check.compared(found, expected).rows}
-    streams = [title for name, title in STREAM_LABELS.items() if name != "mv_image"]
-    names = [f"{name}, top-1" for name in streams] + [f"{name}, last training loss" for name in ("MV-TSN", "fusion")]
-    assert list(rows) == [f"{precision}: {name}, distance" for precision in found for name in names]
-    assert all(rows[f"fp32: {name}, distance"]["ours"] == 0 for name in names)
-    assert all(rows[f"bf16: {name}, distance"]["ours"] > 0 for name in names[-2:])
-    far = replace(expected, top1={name: top1 - 0.16 for name, top1 in expected.top1.items()})
-    missed = [row["name"] for row in gpu_check.compared({"fp32": found["fp32"]}, far).rows if not row["met"]]
-    assert missed == [f"fp32: {name}, top-1, distance" for name in streams]

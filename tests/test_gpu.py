@@ -39,15 +39,17 @@ from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import MvTsnTraining, train_mv_tsn
+from moclip.training.mv_training import MvTsnTraining
+from moclip.training.mv_tsn import train_mv_tsn
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.predict import load_predictor
 from pipeline.commands.timing import timing
+from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
-from tests import test_training
-from tests.conftest import run, set_keys
+from tests import gpu_check, test_training
+from tests.conftest import ROOT, run, set_keys
 from tests.gpu import CPU, GPU, OnGpu, a_gpu
 
 GRID = (30, 40)
@@ -485,3 +487,30 @@ def test_auto_is_bfloat16_only_where_the_card_calculates_in_it(
     assert autocast_type("auto", GPU) == autocast_type("auto", GPU, dense=True) == kind
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     assert {name: autocast_type(name, GPU) for name in wanted} == wanted
+
+
+# ------------------------------------------------------------------------------------- the check of a real GPU
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
+    done = run("python", "-m", "tests.gpu_check", "--out", tmp_path / "x.json", cwd=ROOT)
+    assert done.stdout == "no GPU here: nothing is checked, and nothing written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was_expected(project: Path) -> None:
+    """The project was made in fp32 on the CPU: that is no distance from itself."""
+    expected = gpu_check.outcome(project)
+    found = {"bf16": gpu_check.train(project, "bf16"), "fp32": expected}
+    rows: dict[str, Any] = {row["name"]: row for row in gpu_check.compared(found, expected).rows}
+    streams = [title for name, title in STREAM_LABELS.items() if name != "mv_image"]
+    names = [f"{name}, top-1" for name in streams] + [f"{name}, last training loss" for name in ("MV-TSN", "fusion")]
+    assert list(rows) == [f"{precision}: {name}, distance" for precision in found for name in names]
+    assert all(rows[f"fp32: {name}, distance"]["ours"] == 0 for name in names)
+    assert all(rows[f"bf16: {name}, distance"]["ours"] > 0 for name in names[-2:])
+    far = dataclasses.replace(expected, top1={name: top1 - 0.16 for name, top1 in expected.top1.items()})
+    missed = [row["name"] for row in gpu_check.compared({"fp32": found["fp32"]}, far).rows if not row["met"]]
+    assert missed == [f"fp32: {name}, top-1, distance" for name in streams]

@@ -36,7 +36,8 @@ from moclip.training.mv_batches import MotionData, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_optimiser import make_optimiser, make_schedules
 from moclip.training.mv_recipe import MvTsnRecipe
-from moclip.training.mv_tsn import MvTsnTraining, train_mv_tsn
+from moclip.training.mv_training import MvTsnTraining
+from moclip.training.mv_tsn import train_mv_tsn
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from pipeline import params as parameters

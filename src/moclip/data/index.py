@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +71,7 @@ def build_index(
     if matched is None:
         require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
     classes = matched.classes if matched else folder.classes
-    failures = read_failures(transcoded) if transcoded else {}
-    rows = []
-    jobs = [
-        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip))
-        for clip in folder.clips
-    ]
-    for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
-        rows.append(row)
-        advance(1)
+    rows = _probed_rows(root, folder.clips, transcoded, workers, advance)
     rows += _missing_rows(matched) if matched else []
     table = pd.DataFrame(rows)
     table["class"] = table["path"].str.split("/").str[0]
@@ -93,18 +85,30 @@ def build_index(
     ]
     table["group"] = table["path"].map(splits.group if splits else group_of)
     table = table.sort_values("id", ignore_index=True)
-    if join_scenes and (table["status"] == "ok").any():
-        usable = table[table["status"] == "ok"]
+    usable = table[table["status"] == "ok"]
+    if join_scenes and len(usable):
         thumbnails = read_thumbnails(root, usable, workers, advance)
-        table.loc[usable.index, "group"] = join_look_alikes(usable["group"], thumbnails)
         advance(len(folder.clips) - len(usable))
-        if table.loc[usable.index, "group"].nunique() == 1:
-            what = f"all {len(usable)} clips look alike, so no scene can be held out"
-            raise DatasetError(what, where=root, fix="set dataset.group=name; accuracy then holds for this scene only")
+        table.loc[usable.index, "group"] = _scene_groups(usable["group"], thumbnails, root)
     table["split"] = _split_column(table, matched, val_fraction, test_fraction, seed)
     table = table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
     _check_splits(table, root, {"val": val_fraction} if splits else {"test": test_fraction, "val": val_fraction})
     return table
+
+
+def _probed_rows(
+    root: str | Path, clips: Sequence[str], transcoded: Path | None, workers: int, advance: Callable[[int], object]
+) -> list[dict[str, object]]:
+    """Return a row for each clip of the folder, in their order."""
+    failures = read_failures(transcoded) if transcoded else {}
+    jobs = [
+        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip)) for clip in clips
+    ]
+    rows = []
+    for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
+        rows.append(row)
+        advance(1)
+    return rows
 
 
 def _missing_rows(matched: MatchedLists) -> list[dict[str, object]]:
@@ -115,6 +119,15 @@ def _missing_rows(matched: MatchedLists) -> list[dict[str, object]]:
         | unusable_columns("missing", f"named in the {list_of[part]} list, not in the folder")
         for name, part in matched.missing.items()
     ]
+
+
+def _scene_groups(groups: pd.Series, thumbnails: np.ndarray, root: str | Path) -> pd.Series:
+    """Join the groups of clips that look alike. Raise DatasetError if only one remains."""
+    joined = join_look_alikes(groups, thumbnails)
+    if joined.nunique() == 1:
+        what = f"all {len(groups)} clips look alike, so no scene can be held out"
+        raise DatasetError(what, where=root, fix="set dataset.group=name; accuracy then holds for this scene only")
+    return joined
 
 
 def _split_column(

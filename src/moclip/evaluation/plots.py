@@ -70,9 +70,7 @@ def plot_accuracy_over_cost(rows: Sequence[Row], titles: Mapping[str, str], path
     figure.supylabel("top-1, mean ± standard deviation over the seeds", fontsize=10)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=len(streams))
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
-    pyplot.close(figure)
+    _save(figure, path)
 
 
 def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) -> None:
@@ -94,28 +92,8 @@ def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) ->
         1, len(streams), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for axes, stream in zip(grid.flat, streams, strict=True):
-        results = [row["streams"][stream] for row in rows]
-        colour = STREAM_COLOURS[stream]
         axes.set_title(titles[stream], fontsize=10)
-        axes.axvline(results[0]["top1_mean"], linestyle=":", linewidth=1, color=colour)
-        for name, label, marker, fill, shift in (
-            ("val_top1", "validation clips", "o", "white", -0.14),
-            ("top1", "test clips", "s", colour, 0.14),
-        ):
-            shown = [(place + shift, result) for place, result in enumerate(results) if f"{name}_mean" in result]
-            axes.errorbar(
-                [result[f"{name}_mean"] for _, result in shown],
-                [place for place, _ in shown],
-                xerr=[result[f"{name}_sd"] or 0 for _, result in shown],
-                label=label,
-                color=colour,
-                marker=marker,
-                markerfacecolor=fill,
-                markersize=6,
-                linestyle="none",
-                elinewidth=1.2,
-                capsize=3,
-            )
+        _draw_variants(axes, [row["streams"][stream] for row in rows], STREAM_COLOURS[stream])
         axes.grid(axis="x", alpha=0.25)
     grid[0, 0].set_yticks(range(len(rows)), _variant_titles(rows))
     grid[0, 0].invert_yaxis()
@@ -124,9 +102,30 @@ def plot_variants(rows: Sequence[Row], titles: Mapping[str, str], path: Path) ->
     )
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper center", ncols=2)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
-    pyplot.close(figure)
+    _save(figure, path)
+
+
+def _draw_variants(axes: Any, results: Sequence[Mapping[str, Any]], colour: str) -> None:
+    """Draw a stream's results, one below the other, and a dotted line through the first."""
+    axes.axvline(results[0]["top1_mean"], linestyle=":", linewidth=1, color=colour)
+    for name, label, marker, fill, shift in (
+        ("val_top1", "validation clips", "o", "white", -0.14),
+        ("top1", "test clips", "s", colour, 0.14),
+    ):
+        shown = [(place + shift, result) for place, result in enumerate(results) if f"{name}_mean" in result]
+        axes.errorbar(
+            [result[f"{name}_mean"] for _, result in shown],
+            [place for place, _ in shown],
+            xerr=[result[f"{name}_sd"] or 0 for _, result in shown],
+            label=label,
+            color=colour,
+            marker=marker,
+            markerfacecolor=fill,
+            markersize=6,
+            linestyle="none",
+            elinewidth=1.2,
+            capsize=3,
+        )
 
 
 def _variant_titles(rows: Sequence[Row]) -> list[str]:
@@ -170,6 +169,13 @@ def plot_fusion_over_shots(rows: Sequence[Row], path: Path) -> None:
     axes.set_xlabel("training clips per class")
     axes.set_ylabel("top-1 of fusion, mean ± standard deviation over the seeds")
     axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG and close it. Without metadata the bytes depend only on the picture."""
+    from matplotlib import pyplot
+
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)

@@ -74,18 +74,7 @@ def save_bundle(
     if encoder and not with_clip and encoder.source.is_local:
         what = "an encoder in a local folder cannot be left out, because no hub has it"
         raise ModelError(what, where=encoder.source.model, fix="omit --without-clip")
-    config = {
-        "format": FORMAT,
-        "moclip": __version__,
-        "classes": predictor.classes,
-        "texts": {"prompts": texts.prompts, "scale": texts.scale, "bias": texts.bias} if texts else None,
-        "trusted": predictor.trusted,
-        "fields": asdict(predictor.fields),
-        "views": asdict(predictor.views),
-        "clip": {**asdict(encoder.source), "included": with_clip} if encoder else None,
-        "onnx": ONNX if examples else None,
-        **details,
-    }
+    config = {**_make_config(predictor, with_clip, with_onnx=examples is not None), **details}
     gap = None
     with atomic_folder(folder) as temporary:
         temporary.mkdir()
@@ -127,6 +116,22 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None) ->
         ViewSettings(**views),
         trusted=config.get("trusted", "fusion"),  # earlier versions wrote none
     )
+
+
+def _make_config(predictor: Predictor, with_clip: bool, with_onnx: bool) -> dict[str, Any]:
+    """Return what config.json says of the models; `save_bundle` adds the details."""
+    encoder, texts = predictor.encoder, predictor.texts
+    return {
+        "format": FORMAT,
+        "moclip": __version__,
+        "classes": predictor.classes,
+        "texts": {"prompts": texts.prompts, "scale": texts.scale, "bias": texts.bias} if texts else None,
+        "trusted": predictor.trusted,
+        "fields": asdict(predictor.fields),
+        "views": asdict(predictor.views),
+        "clip": {**asdict(encoder.source), "included": with_clip} if encoder else None,
+        "onnx": ONNX if with_onnx else None,
+    }
 
 
 def _load_texts(folder: Path, config: Mapping[str, Any]) -> ClassTexts | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from moclip.errors import ModelError
 from moclip.models.weights import load_weights, save_weights
-
-if TYPE_CHECKING:
-    from moclip.training.mv_tsn import MvTsnTraining
+from moclip.training.mv_training import MvTsnTraining
 
 
 class Checkpoint:

@@ -1,6 +1,6 @@
 """The demo on this machine's GPU in every precision, compared with the committed metrics of a CPU: `make gpu-check`.
 
-    python -m benchmarks.gpu_check [--out FILE]
+    python -m tests.gpu_check [--out FILE]
 
 In a temporary project with the committed params.yaml, it runs CLIP's stages once, and both trainings with what follows
 them for `tsn.precision` and `fusion.precision` fp32, bf16, fp16 and auto. The exit code is 1 where an accuracy or a
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,7 @@ import yaml
 
 from benchmarks import page
 from benchmarks.common import ROOT, copy_product, describe_machine, print_progress
-from benchmarks.comparison import Part
+from benchmarks.comparison import Part, run_command
 from moclip.files.atomic import write_atomically
 from moclip.training.common import autocast_type
 from pipeline import params as parameters
@@ -73,7 +72,6 @@ def main() -> None:
     part = compared(found, expected)
     part.add_figure("all of it", "s", time.perf_counter() - begun, target=60 * MINUTES, at_most=True)
     part.facts |= {
-        "GPU": torch.cuda.get_device_name(),
         "compute capability": ".".join(map(str, torch.cuda.get_device_capability())),
         "auto": str(autocast_type("auto", torch.device("cuda"))).removeprefix("torch."),
         "on the CPU": vars(expected),
@@ -99,7 +97,7 @@ def make_project(project: Path) -> Path:
             shutil.copytree(here / name, demo / name)
     else:
         for script in ("render.py", "train_clip.py"):
-            _run(demo, script)
+            run_command(script, cwd=demo)
     return project
 
 
@@ -115,18 +113,8 @@ def train(project: Path, precision: str) -> Outcome:
 def run(project: Path, stages: Sequence[str]) -> None:
     """Run stages one after the other, each in its own process."""
     for name in stages:
-        begun = time.perf_counter()
-        _run(project, "-m", f"stages.{name}", "--quiet")
-        print_progress(f"  {name}: {time.perf_counter() - begun:.1f} s")
-
-
-def _run(folder: Path, *words: str) -> None:
-    path = os.pathsep.join(map(str, (folder / "src", folder)))
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}:\n{done.stdout}{done.stderr}")
+        ran = run_command("-m", f"stages.{name}", "--quiet", cwd=project)
+        print_progress(f"  {name}: {ran.seconds:.1f} s")
 
 
 def outcome(project: Path) -> Outcome:
