@@ -390,7 +390,8 @@ def test_a_new_head_is_one_file_and_one_line(project: Path) -> None:
     (heads / "linear.py").write_text(
         """from torch import Tensor, nn
 
-from moclip.models.heads.base import Fusion, FusionConfig, HeadInputs
+from moclip.models.heads.base import Fusion, HeadInputs
+from moclip.models.heads.config import FusionConfig
 
 
 class LinearFusion(Fusion):

@@ -18,7 +18,7 @@ from moclip.models.encoders.source import EncoderSource
 class XClipEncoder(ImageTextEncoder):
     """X-CLIP. `clip.pool` must be clip, and `clip.frames` the number of frames that it was trained with."""
 
-    text_parts = (*ImageTextEncoder.text_parts, "prompts_generator.")
+    text_parts = (*ImageTextEncoder.text_parts, "prompts_generator.", "prompts_visual_")
 
     def __init__(self, source: EncoderSource, device: torch.device) -> None:
         super().__init__(source, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from moclip.data.fusion_data import FusionData
 from moclip.errors import ModelError
+from moclip.models.heads.config import FusionConfig
 from moclip.models.heads.pooling import POOLINGS
 from moclip.models.weights import PROVENANCE, save_weights
 
@@ -21,24 +22,6 @@ SETTINGS = "settings"
 """Key of a saved head's configuration: the settings that were chosen on validation."""
 
 Settings = dict[str, float]
-
-
-@dataclass(frozen=True)
-class FusionConfig:
-    """`motion` and `picture` are the widths of the features; `pooling` of the `frames` stills is one of `POOLINGS`.
-
-    `temperatures` calibrate the logits of each stream (moclip/evaluation/calibration.py). The head itself does not
-    depend on them.
-    """
-
-    motion: int
-    picture: int
-    hidden: int
-    classes: int
-    dropout: float
-    pooling: str = "mean"
-    frames: int = 1
-    temperatures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moclip.models.heads.base import Choice, Fusion, FusionConfig, HeadInputs, Settings
+from moclip.models.heads.base import Choice, Fusion, HeadInputs, Settings
+from moclip.models.heads.config import FusionConfig
 
 ALPHAS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 SHARPNESS = (1.0, 3.0, 10.0, 30.0)

@@ -14,7 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from moclip.models.heads.base import Choice, FusionConfig, HeadInputs, HiddenFusion, zero_shot_logits
+from moclip.models.heads.base import Choice, HeadInputs, HiddenFusion, zero_shot_logits
+from moclip.models.heads.config import FusionConfig
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the head to choose from; zero-shot CLIP has the rest."""

@@ -6,14 +6,12 @@ Each pooling begins as the mean. `learns` says whether it has weights to train.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from moclip.models.heads.base import FusionConfig
+from moclip.models.heads.config import FusionConfig
 
 ATTENTION_HEADS = 4
 

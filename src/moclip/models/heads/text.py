@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moclip.models.heads.base import Choice, FusionConfig, HeadInputs, HiddenFusion
+from moclip.models.heads.base import Choice, HeadInputs, HiddenFusion
+from moclip.models.heads.config import FusionConfig
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Scales of the learnt parts to choose from."""
