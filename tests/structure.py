@@ -22,8 +22,8 @@ ROOTS = {"moclip": Path("src/moclip"), "pipeline": Path("pipeline"), "stages": P
 
 
 def import_graph() -> grimp.ImportGraph:
-    """Which module of the product imports which; imports within functions count, those for type checkers do not."""
-    return grimp.build_graph(*PRODUCT, exclude_type_checking_imports=True, cache_dir=None)
+    """Which module of the product imports which; imports within functions count, and those for type checkers."""
+    return grimp.build_graph(*PRODUCT, cache_dir=None)
 
 
 def package_of(module: str) -> str:
