@@ -119,16 +119,9 @@ def step_shares(part: Part, clips: Sequence[str]) -> None:
 
 def models(tiny: bool = False) -> Predictor:
     """Return a predictor with untrained models of the paper's shapes, or with tiny ones."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        small = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
-        text = {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1}
-        CLIPModel(CLIPConfig(text_config=text, vision_config=small if tiny else {})).save_pretrained(folder)
-        CLIPTokenizer({"<|startoftext|>": 0, "<|endoftext|>": 1, "w": 2, "k</w>": 3}, []).save_pretrained(folder)
-        CLIPImageProcessor().save_pretrained(folder)
-        clip = load_encoder(EncoderSource(str(folder)))
+        write_clip(folder, tiny)
+        clip = load_encoder(EncoderSource(folder))
     config = MvTsnConfig("test_resnet" if tiny else "efficientnet_b0", CLASSES, 224, 0.5)
     network = MvTsn(config).eval().to(memory_format=torch.channels_last)
     head = ConcatFusion(FusionConfig(network.width, clip.width, 512, len(CLASSES), 0.5)).eval()
@@ -141,6 +134,18 @@ def models(tiny: bool = False) -> Predictor:
         fields=FieldSettings(False, (240, 320), 8, 20.0, False),
         views=ViewSettings(2 if tiny else 32, 1, 0.875, 1, "middle", 0),
     )
+
+
+def write_clip(folder: str, tiny: bool) -> None:
+    """Write an untrained CLIP with the image tower ViT-B/32, or with a tiny one."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    small = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4}
+    text = {"num_hidden_layers": 1, "bos_token_id": 0, "eos_token_id": 1}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=small if tiny else {})).save_pretrained(folder)
+    CLIPTokenizer({"<|startoftext|>": 0, "<|endoftext|>": 1, "w": 2, "k</w>": 3}, []).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
 
 
 def nothing() -> Answer:

@@ -54,6 +54,14 @@ def test_the_page_says_where_ours_is_slower_and_what_is_missed() -> None:
 
 
 @pytest.mark.slow
+def test_stills_are_compared_with_the_encoder_alone() -> None:
+    shown = bench("stills", "--quick")
+    rows = [line.split("|") for line in shown.splitlines() if line.startswith("| ")]
+    assert [row[1].strip() for row in rows[1:]] == ["240 x 320, mpeg4"] * 2 + ["1080 x 1920, h264"] * 2
+    assert all(float(row[5]) > 0 for row in rows[1:])
+
+
+@pytest.mark.slow
 def test_the_page_of_encoders_says_what_each_tower_costs() -> None:
     text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
