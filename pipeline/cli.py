@@ -16,7 +16,7 @@ from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
 from pipeline.console.output import print_note, print_result, print_scores, print_verdict, set_verbosity
-from pipeline.dag import COMMANDS, STAGES
+from pipeline.dag import COMMANDS, MODULES, STAGES
 
 if TYPE_CHECKING:
     from pipeline.stage import Command
@@ -134,7 +134,8 @@ def _placeholder() -> None:
 
 def _load_command(name: str) -> Command:
     package = "stages" if name in STAGES else "pipeline.commands"
-    command: Command = getattr(importlib.import_module(f"{package}.{name}"), name)
+    module = MODULES.get(name, name)
+    command: Command = getattr(importlib.import_module(f"{package}.{module}"), module)
     return command
 
 
