@@ -18,6 +18,7 @@ from moclip.data.manifest import Manifest, read_manifest
 from moclip.data.selection import class_names
 from moclip.errors import DatasetError
 from moclip.video.transcode import transcoded_name
+from moclip.video.transcoded_folder import transcode_clips
 from tests.clips import encode, moving_texture
 from tests.conftest import run, set_keys
 
@@ -195,6 +196,13 @@ def test_other_wrong_tables(tmp_path: Path, name: str, text: str, expected_text:
     assert expected_text in str(refused.value)
 
 
+def test_rows_of_parquet_are_numbered_as_a_spreadsheet_shows_them(tmp_path: Path) -> None:
+    file = tmp_path / "clips.parquet"
+    pd.DataFrame({"path": ["a", "b"], "label": ["A", None]}).to_parquet(file)
+    with pytest.raises(DatasetError, match="row 3, column label: empty"):
+        read_manifest(file, str(tmp_path))
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"gone.csv: not found\n  set dataset.manifest"):
         read_manifest(tmp_path / "gone.csv", str(tmp_path))
@@ -227,8 +235,9 @@ def table_of(names: Sequence[str], **columns: Sequence[Any]) -> str:
     return table.to_csv(index=False)
 
 
-def index_of(manifest: Manifest, root: Path, val: float = 0.3) -> pd.DataFrame:
-    return build_index(root, manifest.clips, None, val, 0.3, 0, manifest=manifest).set_index("id")
+def index_of(manifest: Manifest, root: Path | str, transcoded: Path | None = None) -> pd.DataFrame:
+    table = build_index(root, manifest.clips, None, 0.3, 0.3, 0, transcoded=transcoded, manifest=manifest)
+    return table.set_index("id")
 
 
 def test_given_splits_are_kept_and_val_is_held_out_where_none_is_given(videos: Path, tmp_path: Path) -> None:
@@ -244,7 +253,8 @@ def test_given_splits_are_kept_and_val_is_held_out_where_none_is_given(videos: P
     assert table.loc[names, "split"].tolist() == splits, "nothing more is held out"
 
 
-def test_labels_groups_and_ids_of_the_manifest(videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_labels_groups_and_ids_of_the_manifest(videos: Path, tmp_path: Path, scheme: str) -> None:
     names = names_of(videos)
     columns = {
         "label": ["b/c" if number % 2 else "a" for number in range(12)],
@@ -255,7 +265,8 @@ def test_labels_groups_and_ids_of_the_manifest(videos: Path, tmp_path: Path) -> 
     elsewhere.parent.mkdir()
     shutil.copy(videos / names[0], elsewhere)
     named = [str(elsewhere), *names[1:]]
-    table = index_of(read(tmp_path, table_of(named, **columns), root=str(videos)), videos)
+    root = f"{scheme}{videos}"
+    table = index_of(read(tmp_path, table_of(named, **columns), root=root), root)
     assert table.loc[columns["id"], "path"].tolist() == named
     assert table.loc[columns["id"], "class"].tolist() == columns["label"]
     assert table.loc[columns["id"], "group"].tolist() == columns["group"]
@@ -286,11 +297,20 @@ def test_a_class_that_is_in_no_split_has_no_label(videos: Path, tmp_path: Path) 
     assert tuple(table.loc[names[0], ["label", "reason"]]) == (-1, "its class has no row in train, val or test")
 
 
-def test_transcoded_files_of_clips_elsewhere_stay_in_their_folder() -> None:
-    assert transcoded_name("Run/a.mp4") == "Run/a.mp4.avi"
-    names = {transcoded_name(clip) for clip in ("/a/x.mp4", "/b/x.mp4", "s3://a/x.mp4")}
-    assert len(names) == 3
-    assert all(re.fullmatch(r"elsewhere/[0-9a-f]{16}/x\.mp4\.avi", name) for name in names)
+def test_transcoded_files_of_clips_elsewhere_stay_in_their_folder(videos: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "a.avi"
+    shutil.copy(videos / names_of(videos)[0], elsewhere)
+    names = [str(elsewhere), *names_of(videos)[1:], "Run/gone.avi"]
+    text = table_of([f"x/{name}" for name in names], path=names, label=["Jump"] * 6 + ["Run"] * 7)
+    manifest = read(tmp_path, text, root=str(videos))
+    failed = transcode_clips(videos, manifest.clips.clips, tmp_path / "transcoded")
+    assert failed == {"Run/gone.avi": "No such file or directory"}
+    assert (tmp_path / "transcoded" / transcoded_name(str(elsewhere))).is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.avi", "clips.csv", "transcoded"]
+    table = index_of(manifest, videos, tmp_path / "transcoded")
+    assert (table.loc[names[:-1], ["status", "w"]] == ["ok", 340]).all(axis=None)
+    assert table.loc[names[-1], "status"] == "missing"
+    assert len({transcoded_name(clip) for clip in ("/a/x.mp4", "/b/x.mp4", "s3://a/x.mp4", "x.mp4")}) == 4
 
 
 # ------------------------------------------------------------------------------------------------- the commands

@@ -122,7 +122,8 @@ def _check_clips(params: Params) -> Finding:
     try:
         folder, manifest = find_clips(params.dataset)
     except MoclipError as problem:
-        return Finding("dataset.root", f"{problem.where}: {problem.what}", PROBLEM, problem.fix or "")
+        key = "dataset.root" if params.dataset.manifest == NO_FILE else "dataset.manifest"
+        return Finding(key, f"{problem.where}: {problem.what}", PROBLEM, problem.fix or "")
     if manifest:
         clips = f"{len(folder.clips)} clips in {len(folder.classes)} classes"
         return Finding("dataset.manifest", f"{manifest.file}: {clips}", OK, "; ".join(manifest.notes))
