@@ -16,7 +16,7 @@ from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
 from pipeline.console.output import print_note, print_result, print_scores, print_verdict, set_verbosity
-from pipeline.dag import COMMANDS, STAGES
+from pipeline.dag import COMMANDS, MODULES, STAGES
 
 if TYPE_CHECKING:
     from pipeline.stage import Command
@@ -84,6 +84,9 @@ def use(
     splits: Annotated[
         str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a seeded split.")
     ] = None,
+    manifest: Annotated[
+        str | None, typer.Option(help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label.")
+    ] = None,
     split: Annotated[int | None, typer.Option(help="Which official split.")] = None,
     clip: Annotated[
         str | None, typer.Option(help="Encoder of pictures: hub id, local folder or timm:NAME; false: none.")
@@ -93,7 +96,7 @@ def use(
     from pipeline import params as parameters
     from pipeline import presets
 
-    presets.write(preset, paths.PARAMS, root, splits, split, clip)
+    presets.write(preset, paths.PARAMS, root, splits, split, clip, manifest)
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
     if parameters.value_at(parameters.read_raw(paths.PARAMS), "clip.model") is False:
         print_note("  clip.model is false: motion alone; to use pictures too, add --clip openai/clip-vit-base-patch32")
@@ -131,7 +134,8 @@ def _placeholder() -> None:
 
 def _load_command(name: str) -> Command:
     package = "stages" if name in STAGES else "pipeline.commands"
-    command: Command = getattr(importlib.import_module(f"{package}.{name}"), name)
+    module = MODULES.get(name, name)
+    command: Command = getattr(importlib.import_module(f"{package}.{module}"), module)
     return command
 
 

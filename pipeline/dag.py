@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
 """The stages in the order of the DAG. Each is in `stages/<name>.py`."""
 
 COMMANDS: dict[str, str] = {
+    "import": "Turn lists of other projects (Kinetics, MMAction2, ActivityNet) into a manifest.",
     "advise": "Tell what the data set suffers from, and what to do about it.",
     "prompts": "Show the texts that stand for each class in the text encoder.",
     "crossval": "Show the accuracy that cross-validation expects, per stream and class.",
@@ -30,4 +31,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write the trained models to one folder that works without DVC.",
     "doctor": "Check this machine and this project, and how exactly motion vectors are read here.",
 }
-"""The commands that are not stages. Each is in `pipeline/commands/<name>.py`."""
+"""The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""
+
+MODULES = {"import": "import_lists"}
+"""The modules and functions of commands whose name Python reserves."""

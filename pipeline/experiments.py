@@ -25,7 +25,7 @@ from pipeline import paths
 SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
 """Files in git that results depend on, beside params.yaml: code, stages, prompts, and which clips DVC tracks."""
 
-FILE_KEYS = ("dataset.splits", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
+FILE_KEYS = ("dataset.splits", "dataset.manifest", "dataset.phrases", "clip.prompts", "clip.files", "tsn.files")
 """Keys of params.yaml that name further files which results depend on."""
 
 METRICS = {**paths.STREAM_JSON, **{path.stem: path for path in (paths.COST_JSON, paths.VERDICT_JSON)}}

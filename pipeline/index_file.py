@@ -13,7 +13,7 @@ from moclip.video.clip_files import VIDEO_SUFFIXES, file_md5
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.io import read_parquet, write_parquet
-from pipeline.params import Params
+from pipeline.params import NO_FILE, Params
 from pipeline.provenance import check_digest, check_made_with, made_with, stale_error
 
 INDEX_KEYS = (
@@ -26,21 +26,26 @@ INDEX_KEYS = (
 )
 """Parameters that the index records. It does not record where clips and lists are, but which they are."""
 
+SEEDED = "seeded by group"
+"""How `split_source` in metrics/counts/index.json begins if neither lists nor a manifest give the splits."""
+
 MAX_LOOKED_UP = 200
 """Most clips of the index that are looked for in dataset.root."""
 
 
 def write_index(table: pd.DataFrame, params: Params, lists: Path) -> None:
-    """Write the index and record its parameters and a digest of the split lists in it."""
+    """Write the index and record its parameters and a digest of the split lists, or of the manifest, in it."""
     table.attrs = {"made_with": made_with(params, *INDEX_KEYS), "lists": _lists_digest(lists)}
+    if params.dataset.manifest != NO_FILE:
+        table.attrs["manifest"] = file_md5(params.dataset.manifest)
     write_parquet(paths.INDEX, table)
 
 
 def read_index(params: Params) -> pd.DataFrame:
     """Read the index.
 
-    Raises MoclipError if it is missing, or was made with other parameters, split lists or clips than there are now.
-    Lists and clips that are gone are not checked.
+    Raises MoclipError if it is missing, or was made with other parameters, split lists, another manifest or other
+    clips than there are now. Lists, manifests and clips that are gone are not checked.
     """
     table = read_parquet(paths.INDEX, "index")
     record, table.attrs = table.attrs, {}
@@ -52,6 +57,10 @@ def read_index(params: Params) -> pd.DataFrame:
         _check_same_clips(table, Path(root))
     if not is_url(splits) and Path(splits).is_dir():
         check_digest(_lists_digest(Path(splits)), record.get("lists"), "other split lists", paths.INDEX, "index")
+    manifest = params.dataset.manifest
+    if manifest == NO_FILE or Path(manifest).exists():
+        current = file_md5(manifest) if manifest != NO_FILE else ""
+        check_digest(current, record.get("manifest", ""), "another manifest", paths.INDEX, "index")
     return table
 
 
@@ -66,7 +75,7 @@ def _check_same_clips(table: pd.DataFrame, root: Path) -> None:
     """Raise StoreError if a folder has clips, but none of the index's."""
     listed = table.loc[table["status"] == "ok", "path"]
     sample = listed.iloc[np.linspace(0, len(listed) - 1, min(MAX_LOOKED_UP, len(listed))).astype(int)]
-    if any((root / str(path)).exists() for path in sample):
+    if any(is_url(path) or (root / str(path)).exists() for path in sample):
         return
     if any(path.suffix.lower() in VIDEO_SUFFIXES for path in root.glob("*/*")):
         raise stale_error(f"it is of other clips than those in dataset.root, {root}", paths.INDEX, "index")

@@ -57,6 +57,11 @@ class Dataset(Group):
 
     root: Text = Field(description="folder of videos: <root>/<class>/<clip>")
     splits: Text = Field(description="folder of the split lists; without lists, clips are split by group")
+    manifest: Text = Field(
+        default=NO_FILE,
+        description=f"table of clips with the columns path and label; {NO_FILE}: the clips in dataset.root",
+        json_schema_extra={"allowed": f"{NO_FILE} | a .csv, .parquet or .jsonl file"},
+    )
     split: Whole = Field(
         default=1, ge=1, le=9, description="which official split: trainlist0<k>.txt and testlist0<k>.txt"
     )

@@ -38,15 +38,23 @@ def params_text(
     splits: str | None = None,
     split: int | None = None,
     clip: str | None = None,
+    manifest: str | None = None,
 ) -> str:
     """Return a preset's params.yaml for a data set. Raises MoclipError for bad arguments."""
     if preset not in names():
         raise MoclipError(f"no such preset; there are {', '.join(names())}", where=preset)
     values = differences(preset)
     dataset = values.setdefault("dataset", {})
+    if manifest is not None:
+        if splits is not None:
+            raise MoclipError("--splits and --manifest exclude each other: both give the splits")
+        dataset["manifest"] = _checked_manifest(manifest)
+        root = root if root is not None else _folder_of(manifest)
     if root is not None:
         dataset["root"] = _checked_folder(root, "--root")
-    if splits is not None:
+    if manifest is not None:
+        dataset["splits"] = parameters.NO_FILE
+    elif splits is not None:
         dataset["splits"] = _checked_folder(splits, "--splits")
     elif root is not None:
         dataset["splits"] = dataset["root"]  # which holds no lists, so `index` splits by group
@@ -99,14 +107,20 @@ def yaml_value(value: Any) -> str:
 
 
 def write(
-    preset: str, target: Path, root: str | None, splits: str | None, split: int | None, clip: str | None = None
+    preset: str,
+    target: Path,
+    root: str | None,
+    splits: str | None,
+    split: int | None,
+    clip: str | None = None,
+    manifest: str | None = None,
 ) -> None:
     """Write a preset's params.yaml. Raises MoclipError if `target` belongs to another pipeline, such as data/demo's."""
     if target.exists() and not parameters.is_project(parameters.read_raw(target)):
         raise MoclipError(
             "of another pipeline", where=target, fix="run `moclip use` in the project's folder, or a new one"
         )
-    write_text(target, params_text(preset, root, splits, split, clip))
+    write_text(target, params_text(preset, root, splits, split, clip, manifest))
 
 
 def _encoder_values(name: str) -> dict[str, Any]:
@@ -128,12 +142,37 @@ _HUB_NAME = re.compile(r"timm:[\w.-]+|(hf-hub:)?[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def _checked_folder(path: str, option: str) -> str:
-    """Return a folder as params.yaml names it: relative if it is in the project, else absolute."""
+    """Return a folder as params.yaml names it. Raises DatasetError where it does not exist."""
     if is_url(path):
         return path
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DatasetError("no such folder", where=path, fix=f"{option} takes a folder that exists")
-    folder, project = folder.resolve(), Path.cwd().resolve()
-    in_project = folder.is_relative_to(project) and folder != project
-    return folder.relative_to(project).as_posix() if in_project else str(folder)
+    return _as_named(folder)
+
+
+def _checked_manifest(path: str) -> str:
+    """Return a manifest as params.yaml names it. Raises DatasetError where it is no table."""
+    from moclip.data.text_tables import SUFFIXES  # imports pandas
+
+    file = Path(path).expanduser()
+    if not file.is_file() or file.suffix.lower() not in SUFFIXES:
+        fix = f"--manifest takes a file that exists and ends in {', '.join(SUFFIXES)}"
+        raise DatasetError("no table of clips", where=path, fix=fix)
+    return _as_named(file)
+
+
+def _folder_of(manifest: str) -> str:
+    """Return the folder that a manifest lies in, which its paths are relative to if no other is named."""
+    folder = Path(manifest).expanduser().resolve().parent
+    if Path.cwd().resolve().is_relative_to(folder):  # DVC would watch the project itself
+        fix = "add --root DIR, the folder of the clips, which the paths in the manifest are relative to"
+        raise DatasetError("where are its clips?", where=manifest, fix=fix)
+    return str(folder)
+
+
+def _as_named(path: Path) -> str:
+    """Return a path as params.yaml names it: relative if it is in the project, else absolute."""
+    path, project = path.resolve(), Path.cwd().resolve()
+    in_project = path.is_relative_to(project) and path != project
+    return path.relative_to(project).as_posix() if in_project else str(path)

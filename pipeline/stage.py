@@ -38,20 +38,25 @@ def stage(*keys: str) -> Callable[[Function], Command]:
     return lambda function: Command(function, keys, "stages", locked=True)
 
 
-def command(*keys: str) -> Callable[[Function], Command]:
-    """Declare a command that is not a stage, and every key of params.yaml that it reads."""
-    return lambda function: Command(function, keys, "pipeline.commands", locked=False)
+def command(*keys: str, name: str | None = None) -> Callable[[Function], Command]:
+    """Declare a command that is not a stage, and every key of params.yaml that it reads.
+
+    `name` is that of the command where it is not the function's.
+    """
+    return lambda function: Command(function, keys, "pipeline.commands", locked=False, name=name)
 
 
 class Command:
     """A function, the keys of params.yaml that it reads, and the Typer command made of both."""
 
-    def __init__(self, function: Function, keys: tuple[str, ...], package: str, locked: bool) -> None:
+    def __init__(
+        self, function: Function, keys: tuple[str, ...], package: str, locked: bool, name: str | None = None
+    ) -> None:
         if unknown := set(keys) - set(parameters.all_keys()):
             raise KeyError(f"no such parameter: {sorted(unknown)}")
         self.function = function
         self.keys = keys
-        self.name = function.__name__
+        self.name = name or function.__name__
         self.package = package
         self.locked = locked
         self.__doc__ = function.__doc__
@@ -60,7 +65,7 @@ class Command:
         """Run as a program: `python -m stages.train_fusion`."""
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         self.add_to(app)
-        run_app(app, f"python -m {self.package}.{self.name}")
+        run_app(app, f"python -m {self.package}.{self.function.__name__}")
 
     def add_to(self, app: typer.Typer) -> None:
         app.command(self.name, help=inspect.getdoc(self.function))(as_command(self._with_key_options()))

@@ -56,7 +56,7 @@ def extract_mv(
     clips = usable_clips(index)
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
-        root, clips = str(paths.TRANSCODED), clips.assign(path=clips["id"].map(transcoded_name))
+        root, clips = str(paths.TRANSCODED), clips.assign(path=clips["path"].map(transcoded_name))
     recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard, mv.per)
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
     with show_progress("extract_mv", len(clips)) as advance, connected_cluster(ray) as cluster:

@@ -1,4 +1,4 @@
-"""Stage `index`: the folder of videos and its split lists -> data/index.parquet, a row per clip."""
+"""Stage `index`: the folder of videos and its split lists, or a manifest -> data/index.parquet, a row per clip."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.options import Workers, cpu_count
-from pipeline.params import Params
+from pipeline.params import NO_FILE, Params
 from pipeline.stage import stage
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     "seed",
     "dataset.root",
     "dataset.splits",
+    "dataset.manifest",
     "dataset.split",
     "dataset.val_fraction",
     "dataset.test_fraction",
@@ -30,30 +31,35 @@ if TYPE_CHECKING:
 def index(params: Params, workers: Workers = cpu_count()) -> None:
     """Find the clips, their classes and splits, and probe each file.
 
-    Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt). Without lists it
-    splits by group with the seed. With dataset.group: lookalike, clips whose middle frames look alike are one group. A
-    broken or unsupported file keeps a row with the reason. Hidden files and folders, and those of the system (__MACOSX,
-    @eaDir), are left out and counted. If index.transcode is set, rows describe the transcoded files, which motion is
-    read from. Writes data/index.parquet and metrics/counts/index.json.
+    Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt), or a manifest, a
+    table with a row per clip. Where neither gives the splits, it splits by group with the seed. With dataset.group:
+    lookalike, clips whose middle frames look alike are one group. A broken or unsupported file keeps a row with the
+    reason. Hidden files and folders, and those of the system (__MACOSX, @eaDir), are left out and counted. If
+    index.transcode is set, rows describe the transcoded files, which motion is read from. Writes data/index.parquet and
+    metrics/counts/index.json.
     """
     with while_importing():
-        from moclip.data.clip_folder import scan_folder
         from moclip.data.index import build_index
         from moclip.data.list_notes import list_notes
         from moclip.data.selection import index_counts
         from moclip.data.split_lists import read_splits
         from moclip.files.local_copies import local_text_files
         from pipeline.advice.notes import index_notes
-        from pipeline.index_file import write_index
+        from pipeline.clip_source import find_clips, lists_and_manifest_error
+        from pipeline.index_file import SEEDED, write_index
 
     dataset = params.dataset
     root = dataset.root
-    folder = scan_folder(root)
-    with local_text_files(dataset.splits) as lists:
-        splits = read_splits(lists, dataset.split)
-    if splits is None and dataset.splits != root:
+    folder, manifest = find_clips(dataset)
+    splits = None
+    if dataset.splits != NO_FILE:
+        with local_text_files(dataset.splits) as lists:
+            splits = read_splits(lists, dataset.split)
+    if splits and manifest:
+        raise lists_and_manifest_error(dataset)
+    if splits is None and manifest is None and dataset.splits not in (root, NO_FILE):
         print_note(f"  no split lists in {dataset.splits}: the clips are split by group, with the seed")
-    for note in list_notes(root, folder, splits):
+    for note in manifest.notes if manifest else list_notes(root, folder, splits):
         print_note(f"  {note}")
     with show_progress("index", len(folder.clips) * (2 if dataset.group == "lookalike" else 1)) as advance:
         table = build_index(
@@ -67,14 +73,18 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
             advance,
             transcoded=paths.TRANSCODED if params.index.transcode else None,
             join_scenes=dataset.group == "lookalike",
+            manifest=manifest,
         )
     counts = index_counts(table, folder)
-    counts["split_source"] = f"official split {dataset.split}" if splits else f"seeded by group, seed {params.seed}"
+    split_source = f"official split {dataset.split}" if splits else f"{SEEDED}, seed {params.seed}"
+    if manifest and manifest.has_splits:
+        split_source = "the manifest's column split"
+    counts["split_source"] = split_source
     with local_text_files(dataset.splits) as lists:
         write_index(table, params, lists)
     write_json(paths.INDEX_COUNTS, counts)
     _print_summary(table, counts)
-    for note in index_notes(table, has_lists=splits is not None):
+    for note in index_notes(table, has_lists=not split_source.startswith(SEEDED)):
         print_note(f"  {note}")
 
 

@@ -12,7 +12,7 @@ from pipeline.params import Params
 from pipeline.stage import stage
 
 
-@stage("dataset.root", "index.transcode")
+@stage("dataset.root", "dataset.manifest", "index.transcode")
 def transcode(params: Params, workers: Workers = cpu_count()) -> None:
     """Re-encode every clip to MPEG-4 Part 2, if index.transcode is set.
 
@@ -23,16 +23,16 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
     with while_importing():
         import pandas as pd
 
-        from moclip.data.clip_folder import scan_folder
         from moclip.data.selection import tally
         from moclip.video.transcoded_folder import transcode_clips
+        from pipeline.clip_source import find_clips
 
     if params.index.transcode is False:
         write_unused(paths.TRANSCODED, "index.transcode is false: the clips are read as they are")
         write_json(paths.TRANSCODE_COUNTS, {"clips": 0, "encoded": 0, "failed": {}})
         print_note("transcode: nothing to do, index.transcode is false")
         return
-    clips = scan_folder(params.dataset.root).clips
+    clips = find_clips(params.dataset)[0].clips
     with show_progress("transcode", len(clips)) as advance:
         failed = transcode_clips(params.dataset.root, clips, paths.TRANSCODED, workers, advance)
     reasons = pd.DataFrame({"id": list(failed), "status": "failed", "reason": list(failed.values())})

@@ -59,11 +59,12 @@ def _check_all(params: Params) -> tuple[list[Finding], list[NotChecked]]:
         from pipeline.advice.motion import camera_findings, look_alike_findings
         from pipeline.advice.notes import index_findings
         from pipeline.advice.videos import length_findings, unusable_findings
+        from pipeline.index_file import SEEDED
         from pipeline.inputs import Inputs
 
     inputs = Inputs(params)
     index = inputs.clips.index
-    has_lists = read_json(paths.INDEX_COUNTS, "index")["split_source"].startswith("official split")
+    has_lists = not read_json(paths.INDEX_COUNTS, "index")["split_source"].startswith(SEEDED)
     findings = [
         *index_findings(index, has_lists),
         *mirror_findings(class_names(index), params),

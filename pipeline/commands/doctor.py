@@ -113,16 +113,20 @@ def _check_project(missing: list[str], hub_answers: bool) -> list[Finding]:
 
 
 def _check_clips(params: Params) -> Finding:
-    from moclip.data.clip_folder import scan_folder
     from moclip.data.list_notes import list_notes
+    from pipeline.clip_source import find_clips
 
     root = params.dataset.root
     if not is_url(root) and not Path(root).is_dir():
         return _missing_folder("dataset.root", Path(root), "moclip use folder --root DIR")
     try:
-        folder = scan_folder(root)
+        folder, manifest = find_clips(params.dataset)
     except MoclipError as problem:
-        return Finding("dataset.root", f"{root}: {problem.what}", PROBLEM, problem.fix or "")
+        key = "dataset.root" if params.dataset.manifest == NO_FILE else "dataset.manifest"
+        return Finding(key, f"{problem.where}: {problem.what}", PROBLEM, problem.fix or "")
+    if manifest:
+        clips = f"{len(folder.clips)} clips in {len(folder.classes)} classes"
+        return Finding("dataset.manifest", f"{manifest.file}: {clips}", OK, "; ".join(manifest.notes))
     advice = "; ".join(list_notes(root, folder, None))
     return Finding("dataset.root", f"{root}: {len(folder.clips)} clips", WARNING if advice else OK, advice)
 

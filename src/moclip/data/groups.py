@@ -18,6 +18,13 @@ def group_of(clip: str) -> str:
     return found.group(1) if found else stem
 
 
+def groups_of(clips: pd.Series) -> pd.Series:
+    """Return `group_of` each clip of a column of text; quicker for many clips."""
+    names = clips.str.rsplit("/", n=1).str[-1]
+    stems = names.str.replace(r"(?<=.)\.[^.]+$", "", regex=True)
+    return stems.str.extract(_GROUP.pattern, expand=False).fillna(stems)
+
+
 def hmdb_group_of(clip: str) -> str:
     """Return the source of a clip of HMDB-51, "<class>/<source>_<class>_<properties>_<number>.avi"."""
     path = PurePosixPath(clip)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder, join_first_lines
 from moclip.data.groups import group_of, hold_out, smallest_fraction
 from moclip.data.list_matching import MatchedLists, match_lists, require_two_classes
+from moclip.data.manifest import Manifest
 from moclip.data.probing import ProbeJob, failed_row, indexed_file, probe_clip, unusable_columns
 from moclip.data.scene_groups import join_look_alikes, read_thumbnails
 from moclip.data.split_lists import Splits
@@ -59,56 +59,78 @@ def build_index(
     advance: Callable[[int], object] = lambda count: None,
     transcoded: Path | None = None,
     join_scenes: bool = False,
+    manifest: Manifest | None = None,
 ) -> pd.DataFrame:
     """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
-    With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With `join_scenes`,
-    clips that look alike are in one group. `advance` is called with the number of clips newly probed, and newly
-    compared. Raises DatasetError where training is impossible (one class, no usable train or test clip, only one
-    group), where a clip is not transcoded, and where two parts of the lists match the same file.
+    With a `manifest`, `folder` is its `clips`, and there are no `splits`. With a folder of `transcoded` clips, `codec`
+    to `bytes` and `md5` describe the transcoded file. With `join_scenes`, clips that look alike are in one group.
+    `advance` is called with the number of clips newly probed, and newly compared. Raises DatasetError where training is
+    impossible (one class, no usable train or test clip, only one group), where a clip is not transcoded, and where two
+    parts of the lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
-    if matched is None:
+    if not (matched or manifest):
         require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
     classes = matched.classes if matched else folder.classes
-    rows = _probed_rows(root, folder.clips, transcoded, workers, advance)
+    rows = _probed_rows(root, folder.clips, transcoded, workers, advance, manifest is not None)
     rows += _missing_rows(matched) if matched else []
     table = pd.DataFrame(rows)
-    table["class"] = table["path"].str.split("/").str[0]
+    if manifest:
+        for name in ("id", "class", "group", "split"):
+            table[name] = manifest.rows[name].to_numpy()
+    else:
+        table["class"] = table["path"].str.split("/").str[0]
+        table["group"] = table["path"].map(splits.group if splits else group_of)
     if matched:
         table["class"] = table["class"].map(matched.class_of)
+        table["split"] = table["path"].map(matched.parts).fillna("none")
     unlisted = sorted(set(table["class"]) - set(classes))
     table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
-    table.loc[table["class"].isin(unlisted), ["status", "reason"]] = [
-        "failed",
-        "its class is in no list" if splits and splits.classes is None else "its class is not in classInd.txt",
-    ]
-    table["group"] = table["path"].map(splits.group if splits else group_of)
+    table.loc[table["class"].isin(unlisted), ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
     table = table.sort_values("id", ignore_index=True)
     usable = table[table["status"] == "ok"]
     if join_scenes and len(usable):
         thumbnails = read_thumbnails(root, usable, workers, advance)
         advance(len(folder.clips) - len(usable))
         table.loc[usable.index, "group"] = _scene_groups(usable["group"], thumbnails, root)
-    table["split"] = _split_column(table, matched, val_fraction, test_fraction, seed)
+    held_out = {"test": test_fraction, "val": val_fraction}
+    if splits or (manifest and manifest.has_splits):
+        del held_out["test"]
+    if manifest and manifest.has_val:
+        del held_out["val"]
+    table["split"] = _split_column(table, held_out, seed)
     table = table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
-    _check_splits(table, root, {"val": val_fraction} if splits else {"test": test_fraction, "val": val_fraction})
+    _check_splits(table, root, held_out)
     return table
 
 
 def _probed_rows(
-    root: str | Path, clips: Sequence[str], transcoded: Path | None, workers: int, advance: Callable[[int], object]
+    root: str | Path,
+    clips: Sequence[str],
+    transcoded: Path | None,
+    workers: int,
+    advance: Callable[[int], object],
+    listed: bool,
 ) -> list[dict[str, object]]:
-    """Return a row for each clip of the folder, in their order."""
+    """Return a row for each clip, in their order. `listed` is whether a manifest names them."""
     failures = read_failures(transcoded) if transcoded else {}
     jobs = [
-        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip)) for clip in clips
+        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip), listed)
+        for clip in clips
     ]
     rows = []
     for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
         rows.append(row)
         advance(1)
     return rows
+
+
+def _unlisted_reason(splits: Splits | None) -> str:
+    """Return why a clip whose class has no label is not used."""
+    if splits is None:
+        return "its class has no row in train, val or test"
+    return "its class is in no list" if splits.classes is None else "its class is not in classInd.txt"
 
 
 def _missing_rows(matched: MatchedLists) -> list[dict[str, object]]:
@@ -130,18 +152,19 @@ def _scene_groups(groups: pd.Series, thumbnails: np.ndarray, root: str | Path) -
     return joined
 
 
-def _split_column(
-    table: pd.DataFrame, matched: MatchedLists | None, val_fraction: float, test_fraction: float, seed: int
-) -> pd.Series:
-    column = pd.Series("train", index=table.index, dtype=object)
-    if matched is None:
-        ok = table["status"] == "ok"
-        column[ok] = np.where(hold_out(table["group"][ok], table["label"][ok], test_fraction, seed), "test", "train")
+def _split_column(table: pd.DataFrame, held_out: Mapping[str, float], seed: int) -> pd.Series:
+    """Return each clip's split: the given one, in the column "split", and those of `held_out` (split -> fraction)."""
+    ok = table["status"] == "ok"
+    if "test" in held_out:
+        column = pd.Series("train", index=table.index, dtype=object)
+        held = hold_out(table["group"][ok], table["label"][ok], held_out["test"], seed)
+        column[held.index[held]] = "test"
     else:
-        column[:] = table["path"].map(matched.parts).fillna("none")
-    train = (column == "train") & (table["status"] == "ok")
-    held = hold_out(table["group"][train], table["label"][train], val_fraction, seed + 1)
-    column[held.index[held]] = "val"
+        column = table["split"].astype(object)
+    if "val" in held_out:
+        train = (column == "train") & ok
+        held = hold_out(table["group"][train], table["label"][train], held_out["val"], seed + 1)
+        column[held.index[held]] = "val"
     return column
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moclip.data.clip_folder import printable_name
-from moclip.errors import VideoError
-from moclip.files.folders import join_path
+from moclip.errors import MoclipError, VideoError
+from moclip.files.folders import file_exists, join_path
 from moclip.files.local_copies import check_inside, local_copy
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
@@ -20,13 +20,15 @@ from moclip.workers.time_limit import time_limit
 class ProbeJob:
     """A clip to probe: "Class/file" below the root, and the file that is indexed for it.
 
-    `transcode_failure` is the reason why the clip could not be transcoded, if there is one.
+    transcode_failure : the reason why the clip could not be transcoded, if there is one.
+    in_manifest : a manifest names the clip, so its file may be missing.
     """
 
     root: str
     clip: str
     indexed_file: str
     transcode_failure: str | None
+    in_manifest: bool = False
 
     @property
     def is_transcoded(self) -> bool:
@@ -45,13 +47,15 @@ def probe_clip(job: ProbeJob) -> dict[str, object]:
     try:
         if job.clip != printable_name(job.clip):
             raise VideoError("its name is not UTF-8", fix="rename it")
+        if job.in_manifest and not file_exists(join_path(job.root, job.clip)):
+            return _unread_row(job) | unusable_columns("missing", "named in the manifest, but there is no such file")
         check_inside(job.root, job.clip)
         if job.is_transcoded:
             with local_copy(join_path(job.root, job.clip)) as source:
                 check_transcoded(source, Path(job.indexed_file))
         with local_copy(job.indexed_file) as file:
             return _probe_file(file, job)
-    except VideoError as problem:  # it could not be fetched
+    except MoclipError as problem:  # it could not be fetched
         return failed_row(job, problem.what)
     except Exception as problem:  # one bad clip must not stop the others
         return failed_row(job, getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}")
@@ -59,8 +63,12 @@ def probe_clip(job: ProbeJob) -> dict[str, object]:
 
 def failed_row(job: ProbeJob, reason: str) -> dict[str, object]:
     """Return the row of a clip that could not be probed."""
+    return _unread_row(job) | unusable_columns("failed", reason)
+
+
+def _unread_row(job: ProbeJob) -> dict[str, object]:
     name = printable_name(job.clip)
-    return {"id": name, "path": name, "md5": ""} | unusable_columns("failed", reason)
+    return {"id": name, "path": name, "md5": ""}
 
 
 def _probe_file(file: Path, job: ProbeJob) -> dict[str, object]:

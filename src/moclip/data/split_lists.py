@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from moclip.data.groups import group_of, hmdb_group_of
 from moclip.data.name_spelling import speller
+from moclip.data.text_files import ENCODING_FIX, decode_text
 from moclip.errors import DatasetError
 from moclip.files.hidden import is_hidden
 
@@ -116,29 +116,16 @@ def _read_hmdb_list(path: Path, class_name: str) -> Iterator[tuple[str, int, str
         yield str(clip), int(part), f"{path.name}, line {number}"
 
 
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # must come before UTF-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-
-
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number and stripped text of each line that is not blank."""
     try:
         content = path.read_bytes()
     except OSError as problem:
         raise DatasetError(f"cannot be read: {problem.strerror}", where=path) from None
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        text = None
-    if text is None or "\0" in text:  # as in UTF-16 without a mark
-        fix = "save it as UTF-8 (in Notepad: Save as, Encoding; elsewhere: iconv -f OLD -t UTF-8)"
-        raise DatasetError("not text in UTF-8, nor in UTF-16 with a byte-order mark", where=path, fix=fix)
+    text = decode_text(content)
+    if text is None:
+        what = "not text in UTF-8, nor in UTF-16 with a byte-order mark"
+        raise DatasetError(what, where=path, fix=ENCODING_FIX)
     for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
         if line.strip():
             yield number, line.strip()

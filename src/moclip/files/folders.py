@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,8 +23,18 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def is_absolute(name: str) -> bool:
+    """Return whether this is a URL or an absolute path, which no folder has to complete."""
+    return name.startswith("/") or _URL.match(name) is not None
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
 def join_path(root: str | Path, name: str) -> str:
-    """Return the path or URL of a file below the folder `root`."""
+    """Return the path or URL of a file: that of `name` below the folder `root`, or `name` itself if it is absolute."""
+    if is_absolute(name):
+        return name
     return f"{str(root).rstrip('/')}/{name}" if is_url(root) else str(Path(root) / name)
 
 
@@ -200,6 +211,14 @@ def _file_system(url: str) -> tuple[Any, str]:
         fix = "pip install 'moclip[s3]'" if scheme == "s3" else f"install the package named here: {problem}"
         raise StoreError(f"{scheme}:// needs a package that is not installed", where=url, fix=fix) from None
     return system, base.rstrip("/")
+
+
+def file_exists(path: str | Path) -> bool:
+    """Return whether there is a file at a path or URL. Raises StoreError where the object store cannot be reached."""
+    if not is_url(path):
+        return Path(path).is_file()
+    folder, _, name = str(path).rpartition("/")
+    return Folder(folder).exists(name)
 
 
 def folder_exists(path: str | Path) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from moclip.errors import StoreError, VideoError
-from moclip.files.folders import Folder, is_url
+from moclip.files.folders import Folder, is_absolute, is_url
 
 _DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # DVC may link clips to its cache
 
@@ -29,8 +29,11 @@ def local_text_files(path: str | Path) -> Iterator[Path]:
 
 
 def check_inside(root: str | Path, name: str) -> None:
-    """Raise VideoError where the file `name` below `root` is a link out of `root`, unless into DVC's cache."""
-    if is_url(root):
+    """Raise VideoError where the file `name` below `root` is a link out of `root`, unless into DVC's cache.
+
+    An absolute `name` was given by the user, and may be anywhere.
+    """
+    if is_url(root) or is_absolute(name):
         return
     file, folder = Path(root, name).resolve(), Path(root).resolve()
     if not file.is_relative_to(folder) and not _DVC_CACHE.search(file.as_posix()):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,6 +19,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from moclip.errors import MoclipError, VideoError
 from moclip.files.atomic import atomic_file
+from moclip.files.folders import is_absolute
 from moclip.video.clip_files import file_md5
 from moclip.video.decoding import open_pictures
 from moclip.video.messages import error_text
@@ -44,7 +45,12 @@ _HEADER_BYTES = 8192  # contain the key
 
 
 def transcoded_name(clip: str) -> str:
-    """Return the name of a clip's transcoded file: "Class/a.mp4" becomes "Class/a.mp4.avi"."""
+    """Return the name of a clip's transcoded file: "Class/a.mp4" becomes "Class/a.mp4.avi".
+
+    A clip at an absolute path or a URL gets a name of its own: "elsewhere/<digest>/a.mp4.avi".
+    """
+    if is_absolute(clip):
+        clip = f"elsewhere/{sha256(clip.encode()).hexdigest()[:16]}/{PurePosixPath(clip).name}"
     return clip + _TRANSCODED_SUFFIX
 
 

@@ -81,6 +81,8 @@ def _make_job(source: str, target: Path) -> _TranscodeJob | str:
             return _TranscodeJob(source, file.stat().st_size, target, transcode_key(file))
     except VideoError as problem:
         return problem.what
+    except OSError as problem:  # a manifest may name what is no file
+        return problem.strerror or type(problem).__name__
 
 
 def _transcode_or_reason(job: _TranscodeJob) -> str:

@@ -1,0 +1,25 @@
+"""Where the clips come from: the class folders of dataset.root, or the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moclip.data.clip_folder import ClipFolder, scan_folder
+from moclip.data.manifest import Manifest, read_manifest
+from moclip.errors import DatasetError
+from pipeline.params import NO_FILE, Dataset
+
+
+def find_clips(dataset: Dataset) -> tuple[ClipFolder, Manifest | None]:
+    """Return the clips, and the manifest that names them, if there is one. Raises DatasetError if there are none."""
+    if dataset.manifest == NO_FILE:
+        return scan_folder(dataset.root), None
+    manifest = read_manifest(Path(dataset.manifest), dataset.root)
+    return manifest.clips, manifest
+
+
+def lists_and_manifest_error(dataset: Dataset) -> DatasetError:
+    """Return the error for split lists beside a manifest, which both give the splits."""
+    what = f"dataset.splits = {dataset.splits} has split lists, and dataset.manifest = {dataset.manifest} is a manifest"
+    fix = f"clear one of them: set dataset.splits to {NO_FILE}, or dataset.manifest to {NO_FILE}"
+    return DatasetError(what, where="params.yaml", fix=fix)

@@ -1,0 +1,67 @@
+"""`moclip import`: turn lists of other projects into a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moclip.errors import DatasetError, MoclipError
+from pipeline.console.command import while_importing
+from pipeline.console.output import print_note
+from pipeline.io import write_text
+from pipeline.stage import command
+
+
+@command(name="import")
+def import_lists(
+    files: Annotated[
+        list[Path], typer.Argument(help="Lists: Kinetics (.csv), ActivityNet (.json), MMAction2 (others).")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The manifest to write, a .csv file.")],
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="MMAction2: file with the name of a class per line, from number 0.")
+    ] = None,
+    trimmed: Annotated[
+        bool, typer.Option("--trimmed", help="Kinetics: the files are trimmed clips, ID_000010_000020.mp4.")
+    ] = False,
+    test_on_val: Annotated[
+        bool, typer.Option("--test-on-val", help="Write the split test where the lists say val; they have no test.")
+    ] = False,
+) -> None:
+    """Turn lists of other projects into a manifest, for dataset.manifest.
+
+    Kinetics: label, youtube_id, time_start, time_end, split. MMAction2: "path number"; the split is the word train, val
+    or test in the list's name. ActivityNet: its JSON. Kinetics and ActivityNet name parts of videos, by start and end.
+    """
+    with while_importing():
+        import pandas as pd
+
+        from moclip.data.foreign_lists import read_class_names, read_foreign_list
+
+    if out.suffix.lower() != ".csv":
+        raise MoclipError("the manifest that is written ends in .csv", where=f"--out {out}")
+    names = read_class_names(classes) if classes else None
+    table = pd.concat([read_foreign_list(file, names, trimmed) for file in files], ignore_index=True)
+    if table.empty:
+        raise DatasetError("no clips are listed", where=", ".join(map(str, files)))
+    if "split" in table and table["split"].isna().any():
+        fix = "name each list with train, val or test, or import lists without a split alone"
+        raise DatasetError("some of the lists have a split, others have none", where=str(out), fix=fix)
+    if test_on_val and "split" in table:
+        if (table["split"] == "test").any():
+            raise MoclipError("the lists have a test split", where="--test-on-val", fix="leave the option out")
+        table["split"] = table["split"].replace("val", "test")
+    write_text(out, table.to_csv(index=False, lineterminator="\n"))
+    print_note(
+        f"{out}: {len(table)} clips, {table['label'].nunique()} classes; next: moclip use folder --manifest {out}"
+    )
+    if "start" in table:
+        print_note("  start and end are not read yet: cut the videos first")
+    if "split" in table and not (table["split"] == "test").any():
+        print_note("  no clip has the split test: with --test-on-val, those of val get it")
+
+
+if __name__ == "__main__":
+    import_lists()
