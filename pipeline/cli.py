@@ -131,7 +131,8 @@ def _placeholder() -> None:
 
 def _load_command(name: str) -> Command:
     package = "stages" if name in STAGES else "pipeline.commands"
-    command: Command = getattr(importlib.import_module(f"{package}.{name}"), name)
+    module = name.replace("-", "_")
+    command: Command = getattr(importlib.import_module(f"{package}.{module}"), module)
     return command
 
 
