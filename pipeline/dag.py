@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "advise": "Tell what the data set suffers from, and what to do about it.",
     "prompts": "Show the texts that stand for each class in the text encoder.",
     "similar": "Show the clips that are most similar to a clip.",
+    "duplicates": "Show clips that are copies of each other, also re-encoded ones.",
     "crossval": "Show the accuracy that cross-validation expects, per stream and class.",
     "timing": "Measure how long a clip takes from file to class, step by step.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
