@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "similar": "Show the clips that are most similar to a clip.",
     "duplicates": "Show clips that are copies of each other, also re-encoded ones.",
     "suspects": "Show clips whose label may be wrong.",
+    "label-next": "Choose the clips to annotate next.",
     "crossval": "Show the accuracy that cross-validation expects, per stream and class.",
     "timing": "Measure how long a clip takes from file to class, step by step.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
