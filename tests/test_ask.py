@@ -256,7 +256,10 @@ def test_errors_say_what_to_do(project: Path) -> None:
 
 @pytest.fixture
 def with_copies(project: Path) -> tuple[Path, str, str]:
-    """A project in which a train clip is in test, too, re-encoded, and another one with the same bytes is in train."""
+    """A project in which a train clip is in test, too, re-encoded, and another one with the same bytes is in train.
+
+    A third new clip cannot be read.
+    """
     videos, splits = project / "data/demo/videos", project / "data/demo/splits"
     (first, _), (second, label) = (line.split() for line in (splits / "trainlist01.txt").read_text().splitlines()[:2])
     again = str(Path(first).with_name("v_Again_g90_c01.mp4"))
@@ -264,7 +267,9 @@ def with_copies(project: Path) -> tuple[Path, str, str]:
     pictures = np.stack(read_pictures(videos / first, range(probe(videos / first).frames)))
     encode(videos / again, pictures, "libx264")
     shutil.copy(videos / second, videos / same)
-    for name, line in (("testlist01.txt", again), ("trainlist01.txt", f"{same} {label}")):
+    broken = str(Path(second).with_name("v_Broken_g92_c01.avi"))
+    (videos / broken).write_bytes(b"no video")
+    for name, line in (("testlist01.txt", f"{again}\n{broken}"), ("trainlist01.txt", f"{same} {label}")):
         text = (splits / name).read_text().rstrip("\n")
         (splits / name).write_text(f"{text}\n{line}\n")
     for stage in ("index", "extract_mv"):
@@ -290,6 +295,7 @@ def test_copies_across_splits_come_first(with_copies: tuple[Path, str, str]) -> 
     assert (same[0]["picture"], same[0]["motion"]) == ("1.0", "1.0")
     assert len({frozenset((row["clip"], row["copy"])) for row in rows}) == len(rows), "each pair once"
     assert f"{len(rows)} pairs of copies" in out
+    assert re.search(r"1 of \d+ clips are left out, without features: 1 x ", out), "the broken clip is counted"
 
 
 def test_a_wrong_label_is_the_first_suspect(project: Path) -> None:
