@@ -134,7 +134,7 @@ def _placeholder() -> None:
 
 def _load_command(name: str) -> Command:
     package = "stages" if name in STAGES else "pipeline.commands"
-    module = MODULES.get(name, name)
+    module = MODULES.get(name, name.replace("-", "_"))
     command: Command = getattr(importlib.import_module(f"{package}.{module}"), module)
     return command
 

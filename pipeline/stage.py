@@ -68,7 +68,8 @@ class Command:
         run_app(app, f"python -m {self.package}.{self.function.__name__}")
 
     def add_to(self, app: typer.Typer) -> None:
-        app.command(self.name, help=inspect.getdoc(self.function))(as_command(self._with_key_options()))
+        name = self.name if self.locked else self.name.replace("_", "-")
+        app.command(name, help=inspect.getdoc(self.function))(as_command(self._with_key_options()))
 
     def _with_key_options(self) -> Function:
         """Return the function that Typer calls: it takes an option for each key, then the function's own options."""

@@ -62,6 +62,10 @@ def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_pr
     found = json.loads(run("moclip", "crossval", "--json", cwd=in_project).stdout)
     _check_fold_accuracies(found, validation)
     assert "24 clips in 2 folds" in run("moclip", "crossval", cwd=in_project).stdout
+    run("moclip", "suspects", "-n", "99", cwd=in_project)
+    suspects = pd.read_csv("ask/suspects.csv").set_index("clip")
+    assert set(suspects["features"]) == {"held out"}, "each clip is compared by a network that did not see it"
+    assert suspects.loc[fitted["id"], "prediction"].notna().all()
 
 
 def _check_fold_accuracies(found: dict[str, Any], validation: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -50,13 +50,15 @@ class Prediction:
 
     Probabilities are softmax(logits / T), with the stream's temperature T that was fitted on validation clips. With
     labels given as text (`Predictor.with_labels`) T is 1. `trusted` is the stream that `top` reads: the one that was
-    chosen on the validation clips.
+    chosen on the validation clips. `features` are what the heads saw, as the stages store them: "motion" (width,) and
+    "picture" (stills, width), float32.
     """
 
     classes: tuple[str, ...]
     probabilities: dict[str, np.ndarray]
     logits: dict[str, np.ndarray]
     trusted: str = "fusion"
+    features: dict[str, np.ndarray] = field(default_factory=dict)
 
     def top(self, count: int = 5, stream: str | None = None) -> list[tuple[str, float]]:
         """Return the most probable classes of a stream, by default the trusted one, with their probabilities.
@@ -165,7 +167,9 @@ class Predictor:
                     for name, values in logits.items()
                 }
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
-        return Prediction(self.classes, probabilities, on_cpu, self.trusted if self.trusted in on_cpu else "zero_shot")
+        trusted = self.trusted if self.trusted in on_cpu else "zero_shot"
+        features = {"motion": motion_features[0].cpu().numpy(), "picture": stills}
+        return Prediction(self.classes, probabilities, on_cpu, trusted, features)
 
     def _still_features(self, stills: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the features (K, width) of pictures, of unit length; one 0 without an encoder."""

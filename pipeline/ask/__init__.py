@@ -1,0 +1,1 @@
+"""What the commands share that ask the feature store: `similar`, `duplicates`, `suspects` and `label-next`."""

@@ -1,0 +1,128 @@
+"""One static page of clips, each with a picture and its motion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from moclip.drawing.colours import CELL
+from moclip.errors import as_video_error
+from moclip.evaluation.report_pictures import colour_wheel_uri, motion_uri, still_uri
+from moclip.files.folders import join_path
+from moclip.files.local_copies import local_copy
+from moclip.motion.quantise import dequantise
+from moclip.motion.windows import motion_fields
+from moclip.store.reader import FieldReader
+from moclip.video.probe import probe
+from moclip.video.vectors import vector_windows
+from pipeline import paths
+from pipeline.ask.answer import value_text
+from pipeline.console.output import print_note
+from pipeline.console.progress import show_progress
+from pipeline.inputs import Inputs
+from pipeline.io import write_text
+
+
+@dataclass(frozen=True)
+class Card:
+    """A clip on the page: an id of the index or the path of a file, and facts about it (name, value)."""
+
+    clip: str
+    facts: Sequence[tuple[str, str]]
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Clips that belong together, with a heading, which may be empty."""
+
+    heading: str
+    cards: Sequence[Card]
+
+
+def facts(row: Mapping[str, Any], columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the columns of a row of the table as facts of a card."""
+    return [(name.replace("_", " "), value_text(row[name])) for name in columns if row[name] is not None]
+
+
+def show_page(
+    command: str, title: str, text: str, sections: Sequence[Section], inputs: Inputs, file: Path | None, workers: int
+) -> None:
+    """Write the page of a command, if a file is named."""
+    if file is None:
+        return
+    content = page_text(title, text, sections, inputs, workers, command)
+    write_text(file, content)
+    cards = sum(len(section.cards) for section in sections)
+    print_note(f"{command}: {file}, {len(content) / 1e6:.1f} MB, {cards} clips")
+
+
+def page_text(
+    title: str, text: str, sections: Sequence[Section], inputs: Inputs, workers: int, label: str = "page"
+) -> str:
+    """Return the page as HTML with no outside resources. A clip whose pictures cannot be drawn gets the reason."""
+    pictures = _Pictures(inputs)
+    cards = [card for section in sections for card in section.cards]
+    drawn = []
+    with show_progress(label, len(cards)) as advance, ThreadPoolExecutor(workers) as pool:
+        for found in pool.map(
+            pictures.of, cards
+        ):  # threads suffice: decoding and encoding release the interpreter lock
+            drawn.append(found)
+            advance(1)
+    parts = iter(drawn)
+    shown = [
+        {
+            "heading": section.heading,
+            "cards": [{"clip": card.clip, "facts": card.facts} | next(parts) for card in section.cards],
+        }
+        for section in sections
+    ]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    source = resources.files("moclip").joinpath("templates/clips.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(title=title, text=text, sections=shown, wheel=colour_wheel_uri())
+
+
+class _Pictures:
+    """Draws clips: motion from the store where it has the clip, else from the file."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.root = inputs.params.dataset.root
+        self.reader: FieldReader | None = None
+        self.stored: set[str] = set()
+        index = inputs.clips.index
+        self.files: dict[str, str] = dict(zip(index["id"], index["path"], strict=True))
+        self.frames: dict[str, int] = dict(zip(index["id"], index["frames"].tolist(), strict=True))
+        if paths.MV_TABLE.exists() and paths.MV_STORE.exists():
+            table = inputs.clips.mv_table
+            self.reader = FieldReader(paths.MV_STORE, table)
+            self.stored = set(table.loc[table["status"] == "ok", "id"])
+
+    def of(self, card: Card) -> dict[str, Any]:
+        url = card.clip if card.is_file else join_path(self.root, self.files[card.clip])
+        try:
+            with local_copy(url) as file:
+                if self.reader and not card.is_file and card.clip in self.stored:
+                    frames = self.frames[card.clip]
+                    fields = dequantise(self.reader.read_video(card.clip), self.reader.attributes["clip"])
+                else:
+                    frames, fields = _read_fields(file)
+                return {"still": still_uri(file, frames // 2), "motion": motion_uri(file, fields)}
+        except Exception as problem:  # one clip that cannot be drawn must not stop the others
+            return {"still": None, "motion": None, "reason": as_video_error(problem, url).what}
+
+
+def _read_fields(file: Path) -> tuple[int, np.ndarray]:
+    """Return the number of frames of a file, and their motion: (T, 2, rows, columns) in px."""
+    info = probe(file)
+    windows = vector_windows(file, "pyav", damaged=bool(info.damage))
+    fields = [found for found, _ in motion_fields(windows, (info.height, info.width), CELL, accumulate=False)]
+    motion = np.concatenate(fields)
+    return len(motion), motion
