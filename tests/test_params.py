@@ -66,6 +66,12 @@ def test_1e_4_is_read_as_a_float(raw: dict[str, Any]) -> None:
     assert params.validate(params.with_values(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_text_of_blanks_is_refused(raw: dict[str, Any], blank: str) -> None:
+    with pytest.raises(ParamError, match=r"clip\.model = "):
+        params.validate(params.with_values(raw, {"clip.model": blank}), "")
+
+
 def test_every_key_is_read_by_a_stage_or_watched_by_dvc() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     read = {key for stage in stages.values() for key in stage.get("params", [])}
