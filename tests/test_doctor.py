@@ -91,7 +91,8 @@ def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_problems_are_json_with_exit_code_1(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    set_keys(tmp_path / "params.yaml", {"clip.model": "openai/nothing", "clip.models": ["a/b"], "clip.files": "data/none"})
+    encoders = {"clip.model": "openai/nothing", "clip.models": ["a/b"], "clip.files": "data/none"}
+    set_keys(tmp_path / "params.yaml", encoders)
     done = run("moclip", "doctor", "--json", "-q", cwd=tmp_path, code=1)
     assert done.stderr.startswith("error: 3 problem(s), ")
     project = {one["what"]: one for one in json.loads(done.stdout)["project"]}
