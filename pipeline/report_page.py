@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from moclip.errors import as_video_error
 from moclip.evaluation.report import GALLERY_KINDS, PAPER_TOP1, Confusion, GalleryClip
-from moclip.evaluation.report_pictures import motion_uri, still_uri
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
 from moclip.motion.quantise import dequantise
 from moclip.store.reader import FieldReader
 from pipeline import paths
+from pipeline.clip_pages import clip_pictures, draw_cards, template
 from pipeline.console.output import STREAM_LABELS
-from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
 
@@ -37,11 +33,7 @@ def standalone_streams(names: Iterable[str]) -> list[str]:
 
 
 def page_template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["title_of"] = lambda kind: GALLERY_KINDS[kind]
-    environment.filters["breakable"] = _breakable
-    source = resources.files("moclip").joinpath("templates/report.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    return template("report.html", title_of=lambda kind: GALLERY_KINDS[kind], breakable=_breakable)
 
 
 def _breakable(name: str) -> Markup:
@@ -135,7 +127,7 @@ def gallery(
         middle = int(index.loc[row["id"], "frames"]) // 2
         frames = stills.rows("frame", [row["id"]])[0] if stills else [middle]
         with local_copy(join_path(root, files[row["id"]])) as file:
-            pictures = _pictures(file, fields, int(frames[len(frames) // 2]))
+            pictures = clip_pictures(file, fields, int(frames[len(frames) // 2]))
         return {
             "id": row["id"],
             "class": row["class"],
@@ -148,20 +140,7 @@ def gallery(
             ],
         } | pictures
 
-    cards = []
-    with show_progress("report", len(chosen)) as advance, ThreadPoolExecutor(workers) as pool:
-        for finished in pool.map(card, chosen):  # threads suffice: decoding and encoding release the interpreter lock
-            cards.append(finished)
-            advance(1)
-    return cards
-
-
-def _pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
-    """Return a clip's still and motion as pictures, or the reason why there are none."""
-    try:
-        return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
-    except Exception as problem:  # one clip that cannot be drawn must not stop the others
-        return {"still": None, "reason": as_video_error(problem, path).what}
+    return draw_cards("report", card, chosen, workers)
 
 
 def _top_classes(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from moclip.drawing.colours import CELL
-from moclip.errors import as_video_error
-from moclip.evaluation.report_pictures import colour_wheel_uri, motion_uri, still_uri
+from moclip.evaluation.report_pictures import colour_wheel_uri
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
 from moclip.motion.quantise import dequantise
@@ -24,8 +20,8 @@ from moclip.video.probe import probe
 from moclip.video.vectors import vector_windows
 from pipeline import paths
 from pipeline.ask.answer import value_text
+from pipeline.clip_pages import clip_pictures, draw_cards, no_pictures, template
 from pipeline.console.output import print_note
-from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
 
@@ -70,14 +66,7 @@ def page_text(
     """Return the page as HTML with no outside resources. A clip whose pictures cannot be drawn gets the reason."""
     pictures = _Pictures(inputs)
     cards = [card for section in sections for card in section.cards]
-    drawn = []
-    with show_progress(label, len(cards)) as advance, ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(
-            pictures.of, cards
-        ):  # threads suffice: decoding and encoding release the interpreter lock
-            drawn.append(found)
-            advance(1)
-    parts = iter(drawn)
+    parts = iter(draw_cards(label, pictures.of, cards, workers))
     shown = [
         {
             "heading": section.heading,
@@ -85,9 +74,7 @@ def page_text(
         }
         for section in sections
     ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    source = resources.files("moclip").joinpath("templates/clips.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(title=title, text=text, sections=shown, wheel=colour_wheel_uri())
+    return template("clips.html").render(title=title, text=text, sections=shown, wheel=colour_wheel_uri())
 
 
 class _Pictures:
@@ -114,9 +101,9 @@ class _Pictures:
                     fields = dequantise(self.reader.read_video(card.clip), self.reader.attributes["clip"])
                 else:
                     frames, fields = _read_fields(file)
-                return {"still": still_uri(file, frames // 2), "motion": motion_uri(file, fields)}
-        except Exception as problem:  # one clip that cannot be drawn must not stop the others
-            return {"still": None, "motion": None, "reason": as_video_error(problem, url).what}
+                return clip_pictures(file, fields, frames // 2)
+        except Exception as problem:  # nor must one that cannot be read
+            return no_pictures(problem, url)
 
 
 def _read_fields(file: Path) -> tuple[int, np.ndarray]:

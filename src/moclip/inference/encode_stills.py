@@ -68,7 +68,7 @@ class ImageEncoderWorker:
         from moclip.models.device import pick_device
 
         self.task = task
-        start_fork_server("moclip.models.encoders.preparing", family_module(task.source))
+        start_fork_server(family_module(task.source))  # it imports `preparing`, while the encoder is loaded
         self.encoder = load_encoder(task.source, pick_device())
         self.per_feature = self.encoder.pictures_per_feature
         check_frames(self.encoder, task.frames)

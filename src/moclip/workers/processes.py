@@ -211,13 +211,13 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 def start_fork_server(*modules: str) -> None:
     """Start the process that workers are forked from, which also imports `modules`. Returns at once."""
     with single_threaded_workers():
-        _process_context().set_forkserver_preload(["__main__", *PRELOADED_MODULES, *modules])
+        _process_context(*modules)
         multiprocessing.forkserver.ensure_running()
 
 
-def _process_context() -> Any:
+def _process_context(*modules: str) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *PRELOADED_MODULES])
+    context.set_forkserver_preload(["__main__", *PRELOADED_MODULES, *modules])
     return context
 
 

@@ -1,0 +1,50 @@
+"""What pages with pictures of clips share: the report, and the pages of the commands that ask the feature store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jinja2
+import numpy as np
+
+from moclip.errors import as_video_error
+from moclip.evaluation.report_pictures import motion_uri, still_uri
+from pipeline.console.progress import show_progress
+
+Item = TypeVar("Item")
+
+
+def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
+    """Return a template of moclip/templates. What it prints is escaped; an unknown name in it is an error."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters.update(filters)
+    return environment.from_string(resources.files("moclip").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def draw_cards(
+    label: str, draw: Callable[[Item], dict[str, Any]], items: Sequence[Item], workers: int
+) -> list[dict[str, Any]]:
+    """Return `draw(item)` of each item, in order, with a progress bar."""
+    cards = []
+    with show_progress(label, len(items)) as advance, ThreadPoolExecutor(workers) as pool:
+        for card in pool.map(draw, items):  # threads suffice: decoding and encoding release the interpreter lock
+            cards.append(card)
+            advance(1)
+    return cards
+
+
+def clip_pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
+    """Return a clip's still and motion as pictures, or the reason why there are none."""
+    try:
+        return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
+    except Exception as problem:  # one clip that cannot be drawn must not stop the others
+        return no_pictures(problem, path)
+
+
+def no_pictures(problem: Exception, where: str | Path) -> dict[str, Any]:
+    """Return the reason why a clip has no pictures."""
+    return {"still": None, "reason": as_video_error(problem, where).what}
