@@ -123,8 +123,8 @@ def _warn_of_demo_clip(show: Callable[[str], None]) -> None:
     from pipeline.demo_clip import demo_clip_warning
 
     raw = parameters.read_raw(paths.PARAMS)
-    model, root = (parameters.value_at(raw, key) for key in ("clip.model", "dataset.root"))
-    if warning := demo_clip_warning(model, root):
+    model, models, root = (parameters.value_at(raw, key) for key in ("clip.model", "clip.models", "dataset.root"))
+    if warning := demo_clip_warning(model, models or [], root):
         show(f"  {warning}")
 
 

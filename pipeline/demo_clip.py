@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 DEMO = Path("data/demo")
-WARNING = "clip.model is the demo's tiny CLIP, which only knows coloured balls: zero-shot and fusion scores mean little"
-FIX = "set clip.model: openai/clip-vit-base-patch32 and clip.files: data/none in params.yaml"
+_WARNING = "{} the demo's tiny CLIP, which only knows coloured balls: zero-shot and fusion scores mean little"
+_FIX = "set clip.model: openai/clip-vit-base-patch32 and clip.files: data/none in params.yaml"
 _SHAPE = {"projection_dim": 64, "hidden_size": 64, "num_hidden_layers": 2}
 """Of its text tower. No published CLIP is as small."""
 
 
-def demo_clip_warning(model: str | bool, root: str) -> str | None:
+def demo_clip_warning(model: str | bool, models: Sequence[str], root: str) -> str | None:
     """Return a sentence for the user if the demo's tiny CLIP is used on other clips than the demo's; else None.
 
-    `model` and `root` are the values of clip.model and dataset.root.
+    The arguments are those of `find_demo_clip`.
     """
-    if not is_demo_clip(model) or Path(root).resolve().is_relative_to(DEMO.resolve()):
+    found = find_demo_clip(model, models, root)
+    return "; ".join(found) if found else None
+
+
+def find_demo_clip(model: str | bool, models: Sequence[str], root: str) -> tuple[str, str] | None:
+    """Return what is wrong and what to do if the demo's tiny CLIP is used on other clips than the demo's; else None.
+
+    `model`, `models` and `root` are the values of clip.model, clip.models and dataset.root.
+    """
+    if Path(root).resolve().is_relative_to(DEMO.resolve()):
         return None
-    return f"{WARNING}; {FIX}"
+    if is_demo_clip(model):
+        return _WARNING.format("clip.model is"), _FIX
+    if any(map(is_demo_clip, models)):
+        return _WARNING.format("clip.models has"), "remove it from clip.models in params.yaml"
+    return None
 
 
 def is_demo_clip(model: str | bool) -> bool:

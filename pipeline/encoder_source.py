@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from moclip.models.encoders.source import TIMM, EncoderSource
 from pipeline.params import NO_FILE, Params
 
@@ -28,9 +30,20 @@ def encoder_source(params: Params) -> EncoderSource | None:
     clip = params.clip
     if clip.model is False:
         return None
-    weights = clip.files if clip.model.startswith(TIMM) and clip.files != NO_FILE else None
-    others = tuple(EncoderSource(name, precision=clip.precision, pool=clip.pool) for name in clip.models)
+    others = tuple(
+        EncoderSource(name, _weights_below(name, clip.files), precision=clip.precision, pool=clip.pool)
+        for name in clip.models
+    )
+    weights = _weights_below(clip.model, clip.files)
+    if weights is None and clip.model.startswith(TIMM) and clip.files != NO_FILE and not Path(clip.files).is_dir():
+        weights = clip.files
     return EncoderSource(clip.model, weights, clip.revision or None, clip.precision, clip.pool, others)
+
+
+def _weights_below(model: str, files: str) -> str | None:
+    """Return the file NAME.safetensors in the folder `files` that belongs to timm:NAME; None if there is none."""
+    file = Path(files, f"{model.removeprefix(TIMM)}.safetensors")
+    return str(file) if model.startswith(TIMM) and files != NO_FILE and file.is_file() else None
 
 
 def unused_reason(params: Params) -> str:

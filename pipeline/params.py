@@ -149,7 +149,8 @@ class Clip(Group):
     )
     files: Text = Field(
         default=NO_FILE,
-        description=f"for DVC to watch: the same local folder, or the weights of timm:NAME; {NO_FILE} with a hub id",
+        description="for DVC to watch: a local encoder, or the weights of timm:NAME (a file, or a folder with them); "
+        f"with a hub id {NO_FILE}",
     )
     revision: Literal[False] | Text = Field(
         default=False,

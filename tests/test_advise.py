@@ -351,15 +351,17 @@ def test_test_clips_that_look_like_train_clips_are_told(indexed: Path, tmp_path:
 
 
 def test_the_demo_clip_is_recognised_by_path_and_by_shape(finished: Path, tmp_path: Path) -> None:
-    assert demo_clip_warning("data/demo/clip", "data/demo/videos") is None
-    assert demo_clip_warning("openai/clip-vit-base-patch32", "clips") is None
-    assert "set clip.model: openai/" in str(demo_clip_warning("data/demo/clip", "clips"))
+    assert demo_clip_warning("data/demo/clip", [], "data/demo/videos") is None
+    assert demo_clip_warning("openai/clip-vit-base-patch32", [], "clips") is None
+    assert "set clip.model: openai/" in str(demo_clip_warning("data/demo/clip", [], "clips"))
     copied = shutil.copytree(finished / "data/demo/clip", tmp_path / "copied")
-    assert demo_clip_warning(str(copied), "clips")
+    assert demo_clip_warning(str(copied), [], "clips")
+    others = demo_clip_warning("openai/clip-vit-base-patch32", ["a/b", str(copied)], "clips")
+    assert "remove it from clip.models" in str(others)
     config = json.loads((copied / "config.json").read_text())
     config["text_config"]["hidden_size"] = 512
     (copied / "config.json").write_text(json.dumps(config))
-    assert demo_clip_warning(str(copied), "clips") is None
+    assert demo_clip_warning(str(copied), [], "clips") is None
 
 
 def test_whoever_uses_the_demo_clip_on_other_clips_is_warned(project: Path) -> None:

@@ -25,8 +25,10 @@ from moclip.models.encoders.base import TextEncoder
 from moclip.models.encoders.registry import family_of, has_text, load_encoder
 from moclip.models.encoders.source import EncoderSource
 from moclip.store.resumable import ResumableParts
+from pipeline import params as parameters
+from pipeline.encoder_source import encoder_source
 from stages.clip_image import _joined_arrays
-from tests.conftest import run, set_keys
+from tests.conftest import ROOT, run, set_keys
 from tests.tiny_encoders import FRAMES, PICTURES, SIDE, tiny_encoder, tiny_open_clip, tiny_timm
 
 SIZES = ((50, 61), (33, 200), (200, 33), (32, 32), (7, 9))
@@ -322,6 +324,21 @@ def test_joined_encoders_score_by_the_mean_of_their_scores(tmp_path: Path) -> No
     film = EncoderSource(str(tiny_encoder(tmp_path / "xclip", "xclip")), pool="clip")
     with pytest.raises(ModelError, match="cannot be joined"):
         load_encoder(EncoderSource(folders[0], others=(film,)))
+
+
+def test_a_folder_in_clip_files_holds_the_weights_of_several_timm_models(tmp_path: Path) -> None:
+    names = ("test_efficientnet", "test_vit")
+    for name in names:
+        tiny_timm(tmp_path / f"{name}.safetensors", name)
+    given = parameters.with_values(
+        parameters.read_raw(ROOT / "params.yaml"),
+        {"clip.files": str(tmp_path), "clip.model": "timm:test_efficientnet", "clip.models": ["timm:test_vit", "a/b"]},
+    )
+    source = encoder_source(parameters.validate(given, "params.yaml"))
+    assert source
+    wanted = [str(tmp_path / f"{name}.safetensors") for name in names]
+    assert [one.weights for one in source.each] == [*wanted, None]
+    load_encoder(source.each[1])
 
 
 # ------------------------------------------------------------------------------------------------ the pipeline

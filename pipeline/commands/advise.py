@@ -13,7 +13,7 @@ from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_lines
-from pipeline.demo_clip import FIX, WARNING, demo_clip_warning
+from pipeline.demo_clip import find_demo_clip
 from pipeline.io import read_json, rounded
 from pipeline.params import Params
 from pipeline.stage import command
@@ -80,8 +80,8 @@ def _check_all(params: Params) -> tuple[list[Finding], list[NotChecked]]:
             findings += check()
         except MoclipError as problem:
             not_checked.append(NotChecked(about, "; ".join(filter(None, (problem.what, problem.fix)))))
-    if demo_clip_warning(params.clip.model, params.dataset.root):
-        findings.append(Finding("CLIP", WARNING, FIX))
+    if found := find_demo_clip(params.clip.model, params.clip.models, params.dataset.root):
+        findings.append(Finding("CLIP", *found))
     return findings, not_checked
 
 

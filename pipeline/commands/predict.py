@@ -91,8 +91,10 @@ def predict(
         print(_csv_text(results), end="")
     else:
         _print_table(results)
-        if params and not from_bundle and (warning := demo_clip_warning(params.clip.model, params.dataset.root)):
-            print_note(warning)
+        if params and not from_bundle:
+            warning = demo_clip_warning(params.clip.model, params.clip.models, params.dataset.root)
+            if warning:
+                print_note(warning)
     failed = [result for result in results if "error" in result]
     for result in failed:
         print_error(f"{result['clip']}: {result['error']}")
