@@ -91,12 +91,18 @@ def use(
     clip: Annotated[
         str | None, typer.Option(help="Encoder of pictures: hub id, local folder or timm:NAME; false: none.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace params.yaml even if you edited it.")] = False,
 ) -> None:
-    """Write params.yaml from a preset."""
+    """Write params.yaml from a preset. The one that you edited is kept as params.yaml.bak."""
     from pipeline import params as parameters
     from pipeline import presets
+    from pipeline.io import write_text
+    from pipeline.params_edits import keep_edited
 
-    presets.write(preset, paths.PARAMS, root, splits, split, clip, manifest)
+    text = presets.params_text(preset, root, splits, split, clip, manifest)
+    if paths.PARAMS.exists():
+        keep_edited(paths.PARAMS, force)
+    write_text(paths.PARAMS, text)
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
     if parameters.value_at(parameters.read_raw(paths.PARAMS), "clip.model") is False:
         print_note("  clip.model is false: motion alone; to use pictures too, add --clip openai/clip-vit-base-patch32")

@@ -19,7 +19,6 @@ from pydantic import BaseModel
 from moclip.errors import DatasetError, MoclipError
 from moclip.files.folders import is_url
 from pipeline import params as parameters
-from pipeline.io import write_text
 
 COMMENT_COLUMN = 29
 
@@ -104,23 +103,6 @@ def yaml_value(value: Any) -> str:
     """Return a value as YAML text on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
     return text.removesuffix("...\n").strip()  # YAML ends a single value with "..."
-
-
-def write(
-    preset: str,
-    target: Path,
-    root: str | None,
-    splits: str | None,
-    split: int | None,
-    clip: str | None = None,
-    manifest: str | None = None,
-) -> None:
-    """Write a preset's params.yaml. Raises MoclipError if `target` belongs to another pipeline, such as data/demo's."""
-    if target.exists() and not parameters.is_project(parameters.read_raw(target)):
-        raise MoclipError(
-            "of another pipeline", where=target, fix="run `moclip use` in the project's folder, or a new one"
-        )
-    write_text(target, params_text(preset, root, splits, split, clip, manifest))
 
 
 def _encoder_values(name: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def like_any_user() -> None:
 def run_over(root: Path, project: Path) -> dict[str, Ran]:
     """Run `moclip index` and `moclip extract_mv` in a new project on the clips in a folder."""
     project.mkdir()
-    watched("moclip", "use", "folder", "--root", root, cwd=project)
+    watched("moclip", "use", "folder", "--root", root, "--force", cwd=project)
     return {stage: watched("moclip", stage, cwd=project) for stage in ("index", "extract_mv")}
 
 

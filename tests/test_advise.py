@@ -379,4 +379,5 @@ def test_whoever_uses_the_demo_clip_on_other_clips_is_warned(project: Path) -> N
     json.loads(run("moclip", "predict", clip, "--json", cwd=project).stdout)
     run("moclip", "report", cwd=project)
     assert "which only knows coloured balls" in (project / "data/report/index.html").read_text()
-    assert sentence in run("moclip", "use", "folder", "--root", "clips", "--clip", "data/demo/clip", cwd=project).stdout
+    use = ("moclip", "use", "folder", "--force", "--root", "clips", "--clip", "data/demo/clip")
+    assert sentence in run(*use, cwd=project).stdout

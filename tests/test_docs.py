@@ -59,6 +59,7 @@ def reader(project: Path) -> Path:
     )
     assert changed == 2, preset
     preset.write_text(text)
+    shutil.copy(project / "params.yaml", preset.with_name("demo.yaml"))  # so that nothing in params.yaml is an edit
     for name, kind in (("running", "RedBallRising"), ("jumping", "RedBallFalling")):
         (project / "clips" / name).mkdir(parents=True)
         sources = sorted((project / "data/demo/videos").glob(f"{kind}/*"))

@@ -446,7 +446,7 @@ def broken(clean: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory
     whole.write_bytes(whole.read_bytes()[:300])
     (videos / "Run/notes.txt").write_text("x")
     project = shutil.copytree(finished, folder / "project", symlinks=True)
-    run("moclip", "use", "folder", "--root", videos, cwd=project)
+    run("moclip", "use", "folder", "--root", videos, "--force", cwd=project)
     set_keys(project / "params.yaml", {"mv.shard": 64, "dataset.val_fraction": 0.4})
     commit(project)
     done = run("dvc", "repro", "extract_mv", cwd=project)

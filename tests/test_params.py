@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ import yaml
 
 from pipeline import params, presets
 from pipeline.params import ParamError, Params
-from tests.conftest import ROOT, run, set_keys
+from tests.conftest import ROOT, run, set_keys, surroundings
 
 
 @pytest.fixture
@@ -166,3 +171,56 @@ def test_use_writes_params_and_refuses_nonsense(tmp_path: Path) -> None:
         done = run("moclip", "use", *arguments, cwd=tmp_path, code=1)
         assert expected_text in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def on_a_terminal(command: list[str], folder: Path, typed: str) -> tuple[int, str]:
+    """Run a command on a terminal on which `typed` is typed. Return its exit code and what it printed."""
+    ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    code = subprocess.run(command, cwd=folder, env=surroundings(), timeout=60, check=False, **streams).returncode
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # the end
+        while part := os.read(ours, 4096):
+            printed += part
+    os.close(ours)
+    return code, printed.decode()
+
+
+def test_use_keeps_an_edited_file(tmp_path: Path) -> None:
+    path, kept = tmp_path / "params.yaml", tmp_path / "params.yaml.bak"
+    for name in ("clips", "others"):
+        (tmp_path / name).mkdir()
+    run("moclip", "use", "folder", "--root", "clips", "--clip", "a/b", cwd=tmp_path)
+    run("moclip", "use", "demo", cwd=tmp_path)
+    run("moclip", "use", "folder", "--root", "others", cwd=tmp_path)
+    assert not kept.exists(), "what only `use` wrote is no edit"
+    edited = path.read_text().replace("\n  lr: 0.001 ", "\n  lr: 0.002 ") + "\nmine:\n  own: [1]\n"
+    assert edited.count("lr: 0.002") == 1
+    path.write_text(edited)
+    printed = run("moclip", "use", "demo", cwd=tmp_path, code=1).stderr
+    lines = ["edited since `moclip use folder`:", "lr: 0.002 (preset: 0.001)", "mine.own: [1] (unknown key)", "--force"]
+    assert all(line in printed for line in lines), printed
+    assert path.read_text() == edited
+    command = ["moclip", "use", "demo"]
+    code, printed = on_a_terminal(command, tmp_path, "n\n")
+    assert (code, path.read_text(), kept.exists()) == (1, edited, False)
+    assert "lr: 0.002 (preset: 0.001)" in printed
+    code, printed = on_a_terminal(command, tmp_path, "y\n")
+    assert (code, kept.read_text()) == (0, edited), printed
+    demo = path.read_text()
+    assert yaml.safe_load(demo)["dataset"]["root"] == "data/demo/videos"
+    path.write_text(edited)
+    run(*command, "--force", cwd=tmp_path)
+    assert (path.read_text(), kept.read_text()) == (demo, edited)
+
+
+def test_a_key_that_a_newer_version_added_is_no_edit(tmp_path: Path) -> None:
+    run("moclip", "use", "demo", cwd=tmp_path)
+    text = (tmp_path / "params.yaml").read_text()
+    shorter = re.sub(r"^  ema: .*\n", "", text, flags=re.MULTILINE)
+    assert shorter != text
+    (tmp_path / "params.yaml").write_text(shorter)
+    run("moclip", "use", "demo", cwd=tmp_path)
+    assert (tmp_path / "params.yaml").read_text() == text

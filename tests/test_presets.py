@@ -47,7 +47,7 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
     (root / "Archery/v_Archery_g01_c01.avi").unlink()
     (root / "Biking/v_Biking_g08_c01.avi").write_bytes(b"cut short")
     shutil.copy(root / "YoYo/v_YoYo_g01_c01.avi", root / "YoYo/v_YoYo_g25_c07.avi")
-    run("moclip", "use", "ucf101", "--root", root, "--splits", lists, "--split", "1", cwd=project)
+    run("moclip", "use", "ucf101", "--root", root, "--splits", lists, "--split", "1", "--force", cwd=project)
     set_keys(project / "params.yaml", SMALL)
     done = run("dvc", "repro", "evaluate", cwd=project)
     assert "Archery/v_Archery_g01_c01.avi: named in the test list, not in the folder" in done.stdout
@@ -111,7 +111,7 @@ def test_wrong_lists_of_hmdb51_are_refused(tmp_path: Path) -> None:
 
 def test_hmdb51_is_used_with_its_phrases_and_transcoded(project: Path, tmp_path: Path) -> None:
     root, lists = replica.hmdb51(tmp_path)
-    run("moclip", "use", "hmdb51", "--root", root, "--splits", lists, cwd=project)
+    run("moclip", "use", "hmdb51", "--root", root, "--splits", lists, "--force", cwd=project)
     text = (project / "params.yaml").read_text()
     assert "data/classes/hmdb51.json" in text
     assert "transcode: mpeg4" in text

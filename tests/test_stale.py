@@ -219,7 +219,7 @@ def test_other_data_in_params_yaml_is_refused(project: Path) -> None:
     shutil.copytree(project / "data/demo/videos", project / "other")
     for clip in sorted((project / "other").glob("*/*")):
         clip.rename(clip.with_name(f"other_{clip.name}"))
-    run("moclip", "use", "folder", "--root", "other", cwd=project)
+    run("moclip", "use", "folder", "--root", "other", "--force", cwd=project)
     set_keys(project / "params.yaml", {"fit.refit": False})  # as what is there was made
     for name, text in refusals(project, *SCORING, "train_fusion", "extract_mv", "clip_text").items():
         assert "data/index.parquet: it is of other clips than those in dataset.root, other" in text, name

@@ -324,7 +324,7 @@ def two_classes(root: Path) -> Path:
 
 def transcoding(project: Path, root: Path) -> None:
     """Set the project's params.yaml to a folder of clips, to be transcoded."""
-    run("moclip", "use", "folder", "--root", root, cwd=project)
+    run("moclip", "use", "folder", "--root", root, "--force", cwd=project)
     small = {
         "index.transcode": "mpeg4",
         "mv.shard": 64,
