@@ -1,4 +1,4 @@
-"""The console script `moclip`: every stage in DAG order, the other commands, then `use`, `metrics` and `store`."""
+"""The console script `moclip`: every stage, the other commands, and `use`, `metrics` and `store`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import moclip
 from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
 from pipeline.console.output import print_note, print_result, print_scores, print_verdict, set_verbosity
-from pipeline.dag import COMMANDS, MODULES, STAGES
+from pipeline.dag import COMMANDS, MODULES, SECTIONS, STAGES
 
 if TYPE_CHECKING:
     from pipeline.stage import Command
 
 PRESETS = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
+
+
+class GroupedCommands(TyperGroup):
+    """The commands of `moclip`, which its help lists in sections, each with a whole sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, (self.commands[name].help or "").partition("\n")[0]) for name in names])
 
 
 def main() -> None:
@@ -32,7 +42,7 @@ def main() -> None:
 
 def build_app(named: str | None) -> typer.Typer:
     """Build the command line. Only the command `named` gets its options: reading those of all takes a second."""
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=GroupedCommands, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(show_version_or_help)
     for name, summary in (STAGES | COMMANDS).items():
         if name == named:
@@ -63,7 +73,7 @@ def show_version_or_help(
 ) -> None:
     """MoCLIP-Lite: action recognition from motion vectors and a frozen CLIP.
 
-    The stages come first, in the order in which `dvc repro` runs them. Each also runs alone.
+    A project is a folder with params.yaml and dvc.yaml. `dvc repro` runs its stages; each stage also runs alone.
     """
     if version:
         print(f"moclip {moclip.__version__}")

@@ -37,5 +37,14 @@ COMMANDS: dict[str, str] = {
 }
 """The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Start here": ("use", "import", "doctor", "advise", "metrics", "predict"),
+    "Look at clips and labels": ("draw", "similar", "duplicates", "suspects", "label-next", "prompts"),
+    "Compare and share": ("sweep", "crossval", "timing", "export"),
+    "Stages, in the order in which `dvc repro` runs them": tuple(STAGES),
+    "The store of motion fields": ("store",),
+}
+"""The commands as `moclip --help` groups them."""
+
 MODULES = {"import": "import_lists"}
 """The modules and functions of commands whose name Python reserves."""

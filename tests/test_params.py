@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pipeline import params, presets
+from pipeline.dag import COMMANDS, STAGES
 from pipeline.params import ParamError, Params
 from tests.conftest import ROOT, run, set_keys, surroundings
 
@@ -157,6 +158,14 @@ def test_moclip_lists_the_stages_in_dag_order(tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+def test_moclip_lists_every_command_once(tmp_path: Path) -> None:
+    """In the help's sections: one that is missing there would be hidden."""
+    shown = run("moclip", "--help", cwd=tmp_path).stdout.partition("--help")[2]
+    listed = re.findall(r"^  ([a-z_-]+) ", shown, re.MULTILINE)
+    assert sorted(listed) == sorted([*STAGES, *COMMANDS, "use", "metrics", "store"])
+    assert "..." not in shown
+
+
 def test_use_writes_params_and_refuses_nonsense(tmp_path: Path) -> None:
     (tmp_path / "my clips").mkdir()
     run("moclip", "use", "folder", "--root", "my clips", cwd=tmp_path)
@@ -177,15 +186,15 @@ def on_a_terminal(command: list[str], folder: Path, typed: str) -> tuple[int, st
     """Run a command on a terminal on which `typed` is typed. Return its exit code and what it printed."""
     ours, theirs = pty.openpty()
     os.write(ours, typed.encode())
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    code = subprocess.run(command, cwd=folder, env=surroundings(), timeout=60, check=False, **streams).returncode
+    env = surroundings()
+    done = subprocess.run(command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs, timeout=60)
     os.close(theirs)
     printed = b""
     with contextlib.suppress(OSError):  # the end
         while part := os.read(ours, 4096):
             printed += part
     os.close(ours)
-    return code, printed.decode()
+    return done.returncode, printed.decode()
 
 
 def test_use_keeps_an_edited_file(tmp_path: Path) -> None:
