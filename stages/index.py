@@ -102,6 +102,8 @@ def _print_summary(table: pd.DataFrame, counts: dict) -> None:
             f"  {counts['ignored_files']} other files ignored, {counts['hidden_files']} of them hidden or a system's"
         )
     print_failures(table)
+    if transcoding := int(table["reason"].str.contains("exports no motion vectors").sum()):
+        print_note(f"  set index.transcode: mpeg4 to use {transcoding} of these (iPhones record HEVC by default)")
     for row in table[table["damage"] != ""].itertuples():
         print_note(f"  damaged, used as far as it decodes: {row.id}: {row.damage}")
 

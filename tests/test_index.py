@@ -473,6 +473,29 @@ def test_a_broken_clip_gets_a_row_and_the_run_continues(broken: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_makes_a_refused_codec_usable_is_told(broken: Path) -> None:
+    assert "set index.transcode: mpeg4 to use 1 of these (iPhones" in (broken / "output.txt").read_text()
+
+
+def test_files_of_every_usual_container_are_clips(tmp_path: Path) -> None:
+    codecs = {
+        ".m4v": "mpeg4", ".mpg": "mpeg1video", ".mpeg": "mpeg2video", ".ts": "libx264", ".mts": "mpeg2video",
+        ".m2ts": "libx264", ".3gp": "h263", ".wmv": "wmv2", ".asf": "msmpeg4", ".flv": "flv", ".divx": "mpeg4",
+    }  # fmt: skip
+    for number, (suffix, codec) in enumerate(codecs.items()):
+        path = tmp_path / "videos" / "AB"[number % 2] / f"{codec}_{number}{suffix.upper()}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = path.with_suffix(".avi" if suffix == ".divx" else suffix)
+        encode(written, moving_texture(6, (144, 176)), codec).rename(path)
+    run("moclip", "use", "folder", "--root", "videos", cwd=tmp_path)
+    run("moclip", "index", "--dataset-test-fraction", "0.4", "--dataset-val-fraction", "0.4", cwd=tmp_path)
+    table = pd.read_parquet(tmp_path / "data/index.parquet")
+    assert len(table) == len(codecs)
+    assert (table["status"] == "ok").all(), table[["id", "reason"]].to_string()
+    assert table["frames"].eq(6).all()
+
+
+@pytest.mark.slow
 def test_counts_show_what_was_left_out(broken: Path) -> None:
     counts = json.loads((broken / "project/metrics/counts/index.json").read_text())
     assert counts["clips"] == 17

@@ -8,9 +8,6 @@ from pathlib import PurePosixPath
 
 from moclip.video.clip_files import VIDEO_SUFFIXES
 
-_OTHER_SUFFIXES = (".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".ogv", ".divx")
-"""Suffixes that split lists may have: the lists were written before the clips were converted."""
-
 
 def group_by(key: Callable[[str], str], names: Iterable[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
@@ -26,7 +23,7 @@ def name_stem(clip: str) -> str:
 def without_suffix(listed: str) -> str:
     """Return a listed name without its video suffix; any other dot belongs to the name."""
     suffix = PurePosixPath(listed).suffix.lower()
-    return name_stem(listed) if suffix in (*VIDEO_SUFFIXES, *_OTHER_SUFFIXES) else listed
+    return name_stem(listed) if suffix in VIDEO_SUFFIXES else listed
 
 
 def fold_name(name: str) -> str:

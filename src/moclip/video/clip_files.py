@@ -13,7 +13,10 @@ from moclip.errors import DatasetError, VideoError
 from moclip.files.hidden import is_hidden
 from moclip.workers.time_limit import restart_time_limit
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp", ".wmv", ".asf",
+    ".flv", ".ogv", ".divx",
+)  # fmt: skip
 _HASH_BLOCK = 1 << 20  # bytes
 
 
