@@ -6,6 +6,9 @@ import json
 import re
 from pathlib import Path
 
+import yaml
+
+import moclip
 from pipeline.console.output import STREAM_LABELS
 from pipeline.dag import STAGES
 from tests.conftest import ROOT, run
@@ -59,3 +62,8 @@ def test_each_promise_of_reliability_names_a_test_that_exists() -> None:
     assert all(named), "a row without a test"
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     assert {one[1] for one in named if one} <= set(re.findall(r"def (test_\w+)", tests))
+
+
+def test_the_citation_has_the_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == moclip.__version__
