@@ -45,7 +45,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         from moclip.data.split_lists import read_splits
         from moclip.files.local_copies import local_text_files
         from pipeline.advice.notes import index_notes
-        from pipeline.clip_source import find_clips, lists_and_manifest_error
+        from pipeline.clip_source import find_clips, lists_and_manifest_error, no_lists_error
         from pipeline.index_file import SEEDED, write_index
 
     dataset = params.dataset
@@ -58,7 +58,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     if splits and manifest:
         raise lists_and_manifest_error(dataset)
     if splits is None and manifest is None and dataset.splits not in (root, NO_FILE):
-        print_note(f"  no split lists in {dataset.splits}: the clips are split by group, with the seed")
+        raise no_lists_error(dataset)
     for note in manifest.notes if manifest else list_notes(root, folder, splits):
         print_note(f"  {note}")
     with show_progress("index", len(folder.clips) * (2 if dataset.group == "lookalike" else 1)) as advance:

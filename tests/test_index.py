@@ -346,11 +346,12 @@ def test_a_class_folder_inside_itself_is_reported(clean: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "metrics/counts/index.json").read_text())["misplaced_clips"] == 2
 
 
-def test_missing_split_lists_are_reported(clean: Path, tmp_path: Path) -> None:
+def test_a_folder_without_split_lists_is_an_error(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     run("moclip", "use", "folder", "--root", clean, "--splits", "lists", cwd=tmp_path)
-    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path).stdout
-    assert "no split lists in lists: the clips are split by group" in printed
+    printed = run("moclip", "index", "--dataset-val-fraction", "0.3", cwd=tmp_path, code=1).stderr
+    assert "error: lists: no split lists in it: no trainlist01.txt, and no *_test_split1.txt" in printed
+    assert f"set dataset.splits to {clean}" in printed
 
 
 # ---------------------------------------------------------------------------------------------------- holding out
