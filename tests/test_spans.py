@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +20,7 @@ from moclip.data.manifest import read_manifest
 from moclip.data.sampling import motion_frames, segment_frames
 from moclip.data.scene_groups import read_thumbnails
 from moclip.data.spans import SPAN_COLUMNS, fields_of_clips, ordered_by_video, videos_of
+from moclip.evaluation.report_pictures import motion_uri, still_uri
 from moclip.inference import prepare_stills
 from moclip.inference.encode_stills import StillsTask
 from moclip.inference.prepare_stills import CLIPS_PER_JOB, StillsJob, prepare_in_order
@@ -45,6 +48,7 @@ from tests.clips import (
     with_zeros,
     without_first_packets,
 )
+from tests.conftest import run, set_keys
 
 CANVAS = (48, 64)
 FRAMES = 60
@@ -378,7 +382,7 @@ def test_accumulated_fields_of_a_span_go_back_to_the_key_frame_before_it(tmp_pat
     index, _ = index_of(tmp_path, [(path.name, "0.2", "0.4"), (path.name, "0.6", "0.9"), (path.name, "1", "")])
     reader = extracted(index, tmp_path, tmp_path, accumulate="grid")
     vectors = read_vectors(path, "pyav")
-    whole = accumulate_grid(motion_field(vectors, CANVAS), vectors.frame_types, CANVAS, 16, None)
+    whole = accumulate_grid(motion_field(vectors, CANVAS), vectors.frame_types, CANVAS)
     for row in index.itertuples():
         np.testing.assert_array_equal(reader.read_video(row.id), quantise(whole)[row.first : row.first + row.frames])
 
@@ -388,7 +392,7 @@ def test_motion_of_overlapping_spans_never_comes_from_outside_of_them(tmp_path: 
 
     Compared with each span alone, whose frame types are cut out.
     """
-    path = encode(tmp_path / "a.avi", FILM, gop=5, b_frames=2)
+    path = encode(tmp_path / "a.avi", FILM, gop=9, b_frames=1)
     rng = np.random.default_rng(0)
     starts = rng.integers(0, FRAMES - 12, 30)
     lengths = rng.integers(3, 12, len(starts))
@@ -433,7 +437,7 @@ def test_stills_of_many_spans_are_those_of_a_plain_decode(kind: str, tmp_path: P
     index, _ = index_of(tmp_path, [*rows, ("z.avi", "", "")])
     jobs = stills_jobs(index, tmp_path)
     assert len(jobs) > CLIPS_PER_JOB + 1
-    assert jobs[0].seekable == (kind == "h264 B")
+    assert {job.seekable for job in jobs if job.path == path.name} == {kind == "h264 B"}
     pictures = {name: [one.to_ndarray(format="rgb24", threads=1) for one in plain_pictures(tmp_path / name)]
                 for name in (path.name, "z.avi")}  # fmt: skip
     for job, (numbers, found) in zip(jobs, prepare_in_order(jobs, 2, 4), strict=True):
@@ -461,3 +465,124 @@ def test_thumbnails_are_of_the_middle_of_each_span(tmp_path: Path) -> None:
     for row, thumbnail in zip(index.itertuples(), found, strict=True):
         middle = pd.DataFrame([{"path": path.name, "frames": 2 * (row.first + row.frames // 2), "seekable": False}])
         np.testing.assert_array_equal(read_thumbnails(tmp_path, middle, workers=1)[0], thumbnail)
+
+
+def test_pictures_of_a_span_are_those_of_the_clip_alone(tmp_path: Path) -> None:
+    clips = [encode(tmp_path / f"{number}.avi", FILM[30 * number : 30 * number + 30]) for number in (0, 1)]
+    joined = tmp_path / "joined.avi"
+    join(joined, clips)
+    fields = np.random.default_rng(0).normal(size=(30, 2, 6, 8)).astype(np.float32)
+    motion, still = motion_uri(clips[1], fields), still_uri(clips[1], 7)
+    for seekable in (False, True):
+        assert motion_uri(joined, fields, 30, seekable) == motion
+        assert still_uri(joined, 37, seekable) == still
+
+
+# ---------------------------------------------------------------------------------------------------- the commands
+
+STAGES = (
+    "index",
+    "extract_mv",
+    "clip_image",
+    "train_mv",
+    "embed_mv",
+    "train_probe",
+    "train_fusion",
+    "evaluate",
+    "report",
+)
+
+
+def join_by_kind(project: Path) -> pd.DataFrame:
+    """Join the demo's MPEG-4 clips, of each size and rate, into longer videos; returns the manifest of all clips."""
+    index = pd.read_parquet(project / "data/index.parquet")
+    root = project / "data/demo/videos"
+    rows = index[["id", "path", "class", "split", "group"]].rename(columns={"class": "label"})
+    rows = rows.assign(start="", end="").set_index("id")
+    plain = index[(index["codec"] == "mpeg4") & ~index["has_b"] & index["path"].str.endswith(".avi")]
+    for number, (_, clips) in enumerate(plain.groupby(["w", "h", "fps"])):
+        target = root / f"joined/{number}.avi"
+        target.parent.mkdir(exist_ok=True)
+        ends = np.cumsum(join(target, [root / path for path in clips["path"]])) / clips["fps"]
+        starts = np.concatenate([[0], ends[:-1]])
+        times = {"start": [f"{one:.6f}" for one in starts], "end": [f"{one:.6f}" for one in ends]}
+        rows.loc[clips["id"], ["path", "start", "end"]] = pd.DataFrame(
+            {"path": f"joined/{number}.avi", **times}
+        ).to_numpy()
+    return rows.reset_index()
+
+
+def scores_of(project: Path) -> dict[str, Any]:
+    found = {}
+    for name in ("fusion", "mv_tsn", "still", "zero_shot", "motion_probe"):
+        scores = json.loads((project / f"metrics/{name}.json").read_text())
+        found[name] = {key: value for key, value in scores.items() if key not in ("fingerprint", "models")}
+    return found
+
+
+def pictures_of(page: Path) -> list[str]:
+    return sorted(re.findall(r"data:image/(?:jpeg|webp);base64,[^\"]+", page.read_text()))
+
+
+@pytest.mark.slow
+def test_clips_joined_into_longer_videos_give_the_results_of_the_clips(project: Path, tmp_path: Path) -> None:
+    """The same fields, splits, scores and pictures, from the motion to the report and the questions to the features."""
+    before = {
+        name: pd.read_parquet(project / f"data/{name}.parquet") for name in ("index", "features/mv", "predictions")
+    }
+    scores, pictures = scores_of(project), pictures_of(project / "data/report/index.html")
+    reader = FieldReader(project / "data/features/mv.zarr", before["features/mv"])
+    fields = {name: reader.read_video(name) for name in before["index"]["id"]}
+    asked = before["index"]["id"].iloc[0]
+    commands = {"similar": ("similar", asked, "-k", "5"), "duplicates": ("duplicates",), "suspects": ("suspects",)}
+    for name, command in commands.items():
+        run("moclip", *command, "--csv", tmp_path / f"{name}.csv", "--page", tmp_path / f"{name}.html", cwd=project)
+    shown = run("moclip", "store", "show", asked, cwd=project).stdout.split("displacement")[1]
+
+    rows = join_by_kind(project)
+    assert (rows["start"] != "").sum() > 8
+    rows.to_csv(project / "clips.csv", index=False)
+    set_keys(project / "params.yaml", {"dataset.manifest": "clips.csv", "dataset.splits": "data/none"})
+    printed = {stage: run("moclip", stage, cwd=project).stdout for stage in STAGES}
+    index = pd.read_parquet(project / "data/index.parquet")
+    same = ["id", "class", "label", "split", "group", "codec", "w", "h", "frames", "has_b", "status"]
+    pd.testing.assert_frame_equal(index[same], before["index"][same])
+    videos = pd.read_parquet(project / "data/features/mv.parquet")
+    assert set(videos["id"]) == set(index["video"])
+    assert f"{len(index)} of {len(index)} clips of {len(videos)} videos" in printed["extract_mv"]
+    reader = FieldReader(project / "data/features/mv.zarr", fields_of_clips(index, videos))
+    for name, expected in fields.items():
+        np.testing.assert_array_equal(reader.read_video(name), expected)
+    predictions = pd.read_parquet(project / "data/predictions.parquet")
+    for stream in ("mv_tsn", "fusion", "zero_shot"):
+        ours, theirs = (np.stack(table[stream].to_list()) for table in (predictions, before["predictions"]))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    for name, found in scores_of(project).items():
+        assert found == scores[name], name
+    assert pictures_of(project / "data/report/index.html") == pictures
+    for name, command in commands.items():
+        run("moclip", *command, "--csv", tmp_path / "again.csv", "--page", tmp_path / "again.html", cwd=project)
+        ours, theirs = (pd.read_csv(tmp_path / f"{file}.csv") for file in ("again", name))
+        pd.testing.assert_frame_equal(ours, theirs, atol=1e-3)
+        assert pictures_of(tmp_path / "again.html") == pictures_of(tmp_path / f"{name}.html")
+    assert run("moclip", "store", "show", asked, cwd=project).stdout.split("displacement")[1] == shown
+    assert "all clips are intact" in run("moclip", "store", "verify", cwd=project).stdout
+
+
+@pytest.mark.slow
+def test_a_whole_file_as_a_span_is_the_file(project: Path) -> None:
+    """Start 0 and an end beyond the end: the rows, fields and scores of the folder, to the byte."""
+    before = pd.read_parquet(project / "data/index.parquet")
+    rows = before[["path", "class", "split", "group"]].rename(columns={"class": "label"})
+    rows.assign(id=rows["path"], start=0, end="0:01:39").to_csv(project / "clips.csv", index=False)
+    watched = ("data/features/mv.parquet", "metrics/fusion.json", "metrics/mv_tsn.json", "metrics/verdict.json")
+    content = {name: (project / name).read_bytes() for name in watched}
+    set_keys(project / "params.yaml", {"dataset.manifest": "clips.csv", "dataset.splits": "data/none"})
+    printed = [run("moclip", stage, cwd=project).stdout for stage in ("index", "extract_mv", "evaluate")]
+    assert f"{len(rows)} clips end after their video: used up to its end:" in printed[0]
+    index = pd.read_parquet(project / "data/index.parquet")
+    pd.testing.assert_frame_equal(index[list(INDEX_COLUMNS)], before)
+    assert {name: (project / name).read_bytes() for name in watched} == content
+    fields = (project / "data/features/mv.zarr/field/c/0/0/0/0").read_bytes()
+    run("moclip", "extract_mv", "--rebuild", cwd=project)
+    assert (project / "data/features/mv.zarr/field/c/0/0/0/0").read_bytes() == fields

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -20,6 +19,7 @@ from moclip.drawing.animation import write_animation
 from moclip.drawing.colours import direction_colours, enlarge, overlay, readable_limit
 from moclip.video.decoding import open_pictures, open_stream
 from moclip.video.frames import each_picture, read_frames
+from moclip.video.geometry import upright_frame
 
 WIDTH = 240  # px of the gallery's pictures
 MAX_FRAMES = 36  # of an animation
@@ -68,8 +68,8 @@ def _pictures_from(
         return
     with open_stream(path) as (_, stream):
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-    found = each_picture(path, range(first, first + count, step), seekable)
-    yield rate, ((number - first, av.VideoFrame.from_ndarray(picture, "rgb24")) for number, picture in found)
+    found = each_picture(path, range(first, first + count, step), seekable, upright_frame)
+    yield rate, ((number - first, picture) for number, picture in found)
 
 
 def fade_motion(fields: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -47,22 +47,26 @@ def read_pictures(path: str | Path, indices: Sequence[int] | np.ndarray, seekabl
 
 
 def each_picture(
-    path: str | Path, indices: Iterable[int] | np.ndarray, seekable: bool = False
-) -> Iterator[tuple[int, np.ndarray]]:
+    path: str | Path,
+    indices: Iterable[int] | np.ndarray,
+    seekable: bool = False,
+    convert: Callable[[Any], Any] = upright_picture,
+) -> Iterator[tuple[int, Any]]:
     """Yield what `read_pictures` reads, one after the other: each of the frames `indices` once, in ascending order.
 
-    Few pictures are in memory at a time, however many there are. Raises as `read_pictures`.
+    Few pictures are in memory at a time, however many there are. `convert` turns PyAV's picture into what is yielded.
+    Raises as `read_pictures`.
     """
     wanted = sorted({int(index) for index in indices})
     if wanted and wanted[0] < 0:
         raise VideoError(f"frame {wanted[0]} does not exist: frames count from 0", where=path)
     done = 0
-    for found in _read_seeking(path, wanted) if seekable else ():
+    for found in _read_seeking(path, wanted, convert) if seekable else ():
         yield found
         done += 1
     if done == len(wanted):
         return
-    for found in _read_in_order(path, wanted[done:]):
+    for found in _read_in_order(path, wanted[done:], convert):
         yield found
         done += 1
     if done < len(wanted):
@@ -70,18 +74,18 @@ def each_picture(
         raise VideoError(what, where=path, fix="check the file, then index it again")
 
 
-def _read_in_order(path: str | Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _read_in_order(path: str | Path, wanted: Sequence[int], convert: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
     """Yield the frames `wanted`, ascending, as far as there are."""
     missing = deque(wanted)
     with open_stream(path) as (container, stream):
         for number, picture in enumerate(decode_pictures(stream, read_packets(container, stream))):
             if number == missing[0]:
-                yield missing.popleft(), upright_picture(picture)
+                yield missing.popleft(), convert(picture)
                 if not missing:
                     return
 
 
-def _read_seeking(path: str | Path, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _read_seeking(path: str | Path, wanted: Sequence[int], convert: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
     """Yield the frames `wanted`, ascending, decoded from key frames, until that may give others than reading in order.
 
     Nothing, or no more, is yielded from where the file is not as a seekable one is.
@@ -103,7 +107,7 @@ def _read_seeking(path: str | Path, wanted: Sequence[int]) -> Iterator[tuple[int
                 return
             for start, group in _group_by_key_frame(list(number_of), sorted(key_packets)):
                 container.seek(key_packets[start].dts, stream=stream, backward=True)
-                pictures = _decode_from_key_frame(container, stream, key_packets, set(group))
+                pictures = _decode_from_key_frame(container, stream, key_packets, set(group), convert)
                 if pictures is None:
                     return
                 yield from ((number_of[stamp], pictures[stamp]) for stamp in group)
@@ -129,10 +133,14 @@ def _group_by_key_frame(stamps: list[int], key_stamps: list[int]) -> Iterator[tu
 
 
 def _decode_from_key_frame(
-    container: Any, stream: Any, key_packets: Mapping[int, _KeyPacket], stamps: set[int]
-) -> dict[int, np.ndarray] | None:
+    container: Any,
+    stream: Any,
+    key_packets: Mapping[int, _KeyPacket],
+    stamps: set[int],
+    convert: Callable[[Any], Any],
+) -> dict[int, Any] | None:
     """Decode from the key frame at the container's position until all `stamps` are found. Return None on any doubt."""
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Any] = {}
     errors: list[str] = []
     packets = read_packets(container, stream, errors)
     first = next(packets, None)
@@ -145,7 +153,7 @@ def _decode_from_key_frame(
         if errors or picture.is_corrupt or (number == 0 and not starts_clean):
             return None
         if picture.pts in stamps:
-            found[picture.pts] = upright_picture(picture)
+            found[picture.pts] = convert(picture)
             if len(found) == len(stamps):
                 return found
     return None
