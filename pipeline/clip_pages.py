@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from moclip.errors import as_video_error
 from moclip.evaluation.report_pictures import motion_uri, still_uri
@@ -37,10 +39,24 @@ def draw_cards(
     return cards
 
 
-def clip_pictures(path: Path, fields: np.ndarray, frame: int) -> dict[str, Any]:
-    """Return a clip's still and motion as pictures, or the reason why there are none."""
+@dataclass(frozen=True)
+class Place:
+    """Where a clip is in its file: its first frame; and whether pictures of it are read by seeking."""
+
+    first: int = 0
+    seekable: bool = False
+
+    @classmethod
+    def of(cls, row: pd.Series) -> Place:
+        """Return the place of a clip by its row of the index. Whole files are read in order."""
+        return cls(int(row["first"]), bool(row["seekable"])) if row["first"] else cls()
+
+
+def clip_pictures(path: Path, fields: np.ndarray, frame: int, place: Place) -> dict[str, Any]:
+    """Return a clip's still, its frame number `frame`, and its motion as pictures, or why there are none."""
     try:
-        return {"still": still_uri(path, frame), "motion": motion_uri(path, fields)}
+        still = still_uri(path, place.first + frame, place.seekable)
+        return {"still": still, "motion": motion_uri(path, fields, place.first, place.seekable)}
     except Exception as problem:  # one clip that cannot be drawn must not stop the others
         return no_pictures(problem, path)
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from moclip.data.groups import divide_into_folds
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
+from moclip.data.spans import fields_of_clips, has_spans
 from moclip.errors import DatasetError
 from moclip.models.weights import read_config
 from pipeline import paths
@@ -56,8 +57,15 @@ class ClipTables:
 
     @cached_property
     def mv_table(self) -> pd.DataFrame:
-        """The clips whose motion vectors could be read, and the others with the reason."""
-        return read_parquet(paths.MV_TABLE, "extract_mv")
+        """The clips whose motion vectors could be read, and the others with the reason.
+
+        If clips are spans of longer videos, each has a row with the place of its own frames in the store, which has a
+        row per video. `md5` is then the video's.
+        """
+        table = read_parquet(paths.MV_TABLE, "extract_mv")
+        if not paths.INDEX.exists() or not has_spans(self.index):
+            return table
+        return fields_of_clips(self.index, table)
 
     @cached_property
     def clip_table(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moclip.data.spans import with_span_columns
 from moclip.files.folders import is_url
 from moclip.video.clip_files import VIDEO_SUFFIXES, file_md5
 from pipeline import params as parameters
@@ -42,7 +43,7 @@ def write_index(table: pd.DataFrame, params: Params, lists: Path) -> None:
 
 
 def read_index(params: Params) -> pd.DataFrame:
-    """Read the index.
+    """Read the index, with the columns `SPAN_COLUMNS`, whether or not clips are spans of longer videos.
 
     Raises MoclipError if it is missing, or was made with other parameters, split lists, another manifest or other
     clips than there are now. Lists, manifests and clips that are gone are not checked.
@@ -61,7 +62,7 @@ def read_index(params: Params) -> pd.DataFrame:
     if manifest == NO_FILE or Path(manifest).exists():
         current = file_md5(manifest) if manifest != NO_FILE else ""
         check_digest(current, record.get("manifest", ""), "another manifest", paths.INDEX, "index")
-    return table
+    return with_span_columns(table)
 
 
 def _lists_digest(folder: Path) -> str:

@@ -40,7 +40,7 @@ class Inputs:
         table = self.clips.mv_table
         stored = table.loc[table["status"] == "ok", ["id", "offset", "length", "slots", "shard", "md5"]]
         rows = self.clips.rows(*splits).merge(stored, on="id", how="inner", suffixes=("", "_read"))
-        if len(changed := rows.loc[rows["md5"] != rows.pop("md5_read"), "id"]):
+        if len(changed := rows.loc[rows["video_md5"] != rows.pop("md5_read"), "id"]):
             what = f"{shorten_list(changed)} changed since the motion vectors were read"
             fix = "run: dvc repro extract_mv (or: python -m stages.extract_mv)"
             raise StoreError(what, where=paths.MV_STORE, fix=fix)

@@ -33,7 +33,7 @@ def made_with(params: Params, *keys: str) -> dict[str, Any]:
 
 
 def clips_digest(clips: pd.DataFrame) -> str:
-    """Return 16 hexadecimal digits that stand for the contents of clips (columns id, md5)."""
+    """Return 16 hexadecimal digits that stand for the contents of clips (columns id, md5), in their order."""
     return _column_digest(clips, "md5")
 
 
@@ -104,9 +104,9 @@ def stale_error(what: str, where: str | Path, stage: str) -> StoreError:
 
 
 def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
-    """Raise MoclipError if clips (columns id, path, bytes, md5) have changed since they were indexed.
+    """Raise MoclipError if files of clips (columns path, bytes, video_md5) have changed since they were indexed.
 
-    Clips that are gone are skipped. Sizes are compared. Contents are compared only if few clips are newer than the
+    Files that are gone are skipped. Sizes are compared. Contents are compared only if few clips are newer than the
     index: if many are, all were copied again.
     """
     if is_url(root):
@@ -114,7 +114,7 @@ def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
     indexed_at = paths.INDEX.stat().st_mtime
     newer: list[Any] = []
     changed: list[str] = []
-    for row in clips[["id", "path", "bytes", "md5"]].itertuples():
+    for row in clips[["id", "path", "bytes", "video_md5"]].drop_duplicates("path").itertuples():
         try:
             file = Path(root, str(row.path)).stat()
         except OSError:
@@ -124,7 +124,7 @@ def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
         elif file.st_mtime > indexed_at:
             newer.append(row)
     if len(newer) <= MAX_REHASHED:
-        changed += [row.id for row in newer if file_md5(Path(root, row.path)) != row.md5]
+        changed += [row.id for row in newer if file_md5(Path(root, row.path)) != row.video_md5]
     if changed:
         raise MoclipError(
             f"{shorten_list(changed)} changed since the index was written",

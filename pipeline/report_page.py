@@ -18,7 +18,7 @@ from moclip.files.local_copies import local_copy
 from moclip.motion.quantise import dequantise
 from moclip.store.reader import FieldReader
 from pipeline import paths
-from pipeline.clip_pages import clip_pictures, draw_cards, template
+from pipeline.clip_pages import Place, clip_pictures, draw_cards, template
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
@@ -118,16 +118,16 @@ def gallery(
         return []
     reader, stills = FieldReader(paths.MV_STORE, inputs.clips.mv_table), inputs.artifacts.clip_image
     index = inputs.clips.index.set_index("id")
-    files = index["path"]
 
     def card(choice: GalleryClip) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
         label = int(row["label"])
         fields = dequantise(reader.read_video(row["id"]), reader.attributes["clip"])
-        middle = int(index.loc[row["id"], "frames"]) // 2
+        clip = index.loc[row["id"]]
+        middle = int(clip["frames"]) // 2
         frames = stills.rows("frame", [row["id"]])[0] if stills else [middle]
-        with local_copy(join_path(root, files[row["id"]])) as file:
-            pictures = clip_pictures(file, fields, int(frames[len(frames) // 2]))
+        with local_copy(join_path(root, clip["path"])) as file:
+            pictures = clip_pictures(file, fields, int(frames[len(frames) // 2]), Place.of(clip))
         return {
             "id": row["id"],
             "class": row["class"],

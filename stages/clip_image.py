@@ -43,22 +43,24 @@ if TYPE_CHECKING:
 def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress = None) -> None:
     """Encode one or a few frames of each clip with the image tower of clip.model.
 
-    Takes a frame from each of clip.frames equal parts of the clip. Resumes a killed run. Writes
-    data/features/clip_image.zarr: `features` of unit length and `raw` ones, each (clips, frames, width), and the
-    `frame` numbers. If `store` is a URL, they go there and clip_image.zarr is a link. With clip.pool: clip, a clip has
-    one feature of all its frames. With clip.models, the features of all encoders stand side by side; those of each
-    encoder are kept in data/encoded, so that another one can be added. Writes data/features/clip_image.parquet with a
-    row per clip, with the reason if no frame could be read. If clip.model is false, no frame is read, and
-    clip_image.zarr holds only unused.txt.
+    Takes a frame from each of clip.frames equal parts of the clip. Spans of one video are read together. Resumes a
+    killed run. Writes data/features/clip_image.zarr: `features` of unit length and `raw` ones, each (clips, frames,
+    width), and the `frame` numbers. If `store` is a URL, they go there and clip_image.zarr is a link. With clip.pool:
+    clip, a clip has one feature of all its frames. With clip.models, the features of all encoders stand side by side;
+    those of each encoder are kept in data/encoded, so that another one can be added. Writes
+    data/features/clip_image.parquet with a row per clip, with the reason if no frame could be read. If clip.model is
+    false, no frame is read, and clip_image.zarr holds only unused.txt.
     """
     with while_importing():
         from moclip.data.selection import usable_clips
+        from moclip.data.spans import ordered_by_video
         from moclip.inference.encode import EncodingPart, encode_parts
         from moclip.inference.encode_stills import ImageEncoderWorker
         from moclip.models.encoders.registry import fetch_configuration
         from moclip.models.hub_files import files_digest, join_digests
         from moclip.store.resumable import ResumableParts, part_slices
         from pipeline.index_file import read_index
+        from pipeline.provenance import clips_digest
 
     clips = usable_clips(read_index(params))
     source = encoder_source(params)
@@ -70,10 +72,12 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
     for one in source.each:
         fetch_configuration(one)
     digests = [files_digest(one) for one in source.each]
+    indexed = clips_digest(clips)
+    clips = ordered_by_video(clips, params.clip.frames)
     tasks = [
         _stills_task(params, one, digest, clips, workers) for one, digest in zip(source.each, digests, strict=True)
     ]
-    columns = clips[["id", "path", "md5", "frames", "seekable"]]
+    columns = clips[["id", "path", "video_md5", "md5", "frames", "first", "seekable"]]
     parts = [EncodingPart(f"stills-{n:06d}", columns.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]
     encoded = [ResumableParts(task.parts_folder, task.key) for task in tasks]
     for number, (task, folder) in enumerate(zip(tasks, encoded, strict=True), start=1):
@@ -84,7 +88,7 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
             advance(len(clips) - sum(len(part.rows) for part in unfinished))
             with connected_cluster(ray) as cluster:
                 encode_parts(ImageEncoderWorker, task, unfinished, cluster, advance)
-    _write_features(params, source, join_digests(digests), clips, encoded, parts)
+    _write_features(params, source, join_digests(digests), clips, indexed, encoded, parts)
     _keep_encoded(params, digests, tasks, encoded, parts)
 
 
@@ -93,16 +97,18 @@ def _write_features(
     source: EncoderSource,
     digest: str | None,
     clips: pd.DataFrame,
+    indexed: str,
     encoded: list[ResumableParts],
     parts: list[EncodingPart],
 ) -> None:
     """Write the feature store and its table from each encoder's finished parts, and report clips that were skipped.
 
-    A clip that one of the encoders has no frame of is skipped. `digest` is that of the encoders' files.
+    A clip that one of the encoders has no frame of is skipped. `digest` is that of the encoders' files, `indexed` that
+    of the clips in the order of the index.
     """
     from moclip.files.links import folder_to_fill
     from moclip.store.features import ArrayLayout, write_group_in_pieces
-    from pipeline.provenance import clips_digest, made_with
+    from pipeline.provenance import made_with
 
     names = [part.name for part in parts]
     notes = [list(folder.notes(names)) for folder in encoded]
@@ -122,7 +128,7 @@ def _write_features(
     seed = ("seed",) if params.clip.choice == "random" else ()
     attributes = {
         "made_with": made_with(params, *PICTURE_KEYS, *seed),
-        "clips": clips_digest(clips),
+        "clips": indexed,
         "clip": digest,
         "model": ", ".join(one.model for one in source.each),
         "choice": params.clip.choice,

@@ -40,13 +40,15 @@ def extract_mv(
 ) -> None:
     """Read every clip's motion vectors into the store of motion fields.
 
-    Resumes a killed run, and extracts only the shards whose clips or parameters changed. The other clips keep their
-    places, so a store that has grown has another layout than one that --rebuild writes, with the same fields. A clip
-    that cannot be read keeps a row with the reason. Writes data/features/mv.zarr, its table data/features/mv.parquet
-    and metrics/counts/extract_mv.json. If `store` is a URL, the arrays go there and mv.zarr is a link.
+    A video that several clips are spans of is read once. Resumes a killed run, and extracts only the shards whose clips
+    or parameters changed. The other clips keep their places, so a store that has grown has another layout than one that
+    --rebuild writes, with the same fields. A clip that cannot be read keeps a row with the reason. Writes
+    data/features/mv.zarr, its table data/features/mv.parquet and metrics/counts/extract_mv.json. If `store` is a URL,
+    the arrays go there and mv.zarr is a link.
     """
     with while_importing():
         from moclip.data.selection import usable_clips
+        from moclip.data.spans import videos_of
         from moclip.motion.extract import Output, extract
         from moclip.motion.extract_plan import FieldRecipe
         from moclip.video.transcode import transcoded_name
@@ -54,18 +56,22 @@ def extract_mv(
 
     index = read_index(params)
     clips = usable_clips(index)
+    videos = videos_of(clips)
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
-        root, clips = str(paths.TRANSCODED), clips.assign(path=clips["path"].map(transcoded_name))
+        root, videos = str(paths.TRANSCODED), videos.assign(path=videos["path"].map(transcoded_name))
     recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard, mv.per)
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
-    with show_progress("extract_mv", len(clips)) as advance, connected_cluster(ray) as cluster:
-        table = extract(clips, root, output, recipe, workers=workers, cluster=cluster, rebuild=rebuild, advance=advance)
-    counts = _counts(index, table)
+    with show_progress("extract_mv", len(videos)) as advance, connected_cluster(ray) as cluster:
+        table = extract(
+            videos, root, output, recipe, workers=workers, cluster=cluster, rebuild=rebuild, advance=advance
+        )
+    counts = _counts(index, clips, table)
     write_json(paths.EXTRACT_COUNTS, counts)
     backends = ", ".join(f"{count} by {name}" for name, count in counts["exact_by"].items())
+    of_videos = f" of {len(videos)} videos" if len(videos) < len(clips) else ""
     print_note(
-        f"extract_mv: {counts['extracted']} of {counts['indexed']} clips ({backends}), "
+        f"extract_mv: {counts['extracted']} of {counts['indexed']} clips{of_videos} ({backends}), "
         f"{counts['frames']} frames in {counts['shards']} shards"
     )
     print_failures(table)
@@ -73,21 +79,25 @@ def extract_mv(
         raise StoreError("no clip gave motion vectors", where=params.dataset.root)
 
 
-def _counts(index: pd.DataFrame, table: pd.DataFrame) -> dict:
+def _counts(index: pd.DataFrame, clips: pd.DataFrame, table: pd.DataFrame) -> dict:
+    """Return counts of clips, and of frames and shards of the store, whose `table` has a row per video."""
     import pandas as pd
 
     from moclip.data.selection import tally
+    from moclip.data.spans import fields_of_clips
 
-    ok = table[table["status"] == "ok"]
+    of_clips = fields_of_clips(clips, table)
+    ok, stored = of_clips[of_clips["status"] == "ok"], table[table["status"] == "ok"]
     unlisted = index[(index["status"] == "ok") & (index["split"] == "none")].assign(reason="in no split list")
-    left_out = pd.concat([rows["reason"] for rows in (index[index["status"] != "ok"], unlisted, table.drop(ok.index))])
+    unread = of_clips.drop(ok.index)
+    left_out = pd.concat([rows["reason"] for rows in (index[index["status"] != "ok"], unlisted, unread)])
     return {
         "indexed": len(index),
         "extracted": len(ok),
         "exact_by": tally(ok["backend"]),
         "not_usable": tally(left_out),
-        "frames": int(ok["length"].sum()),
-        "shards": int(ok["shard"].nunique()),
+        "frames": int(stored["length"].sum()),
+        "shards": int(stored["shard"].nunique()),
     }
 
 

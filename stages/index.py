@@ -32,8 +32,9 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     """Find the clips, their classes and splits, and probe each file.
 
     Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt), or a manifest, a
-    table with a row per clip. Where neither gives the splits, it splits by group with the seed. With dataset.group:
-    lookalike, clips whose middle frames look alike are one group. A broken or unsupported file keeps a row with the
+    table with a row per clip. A clip may be a span of a longer video, which is probed once. Where neither gives the
+    splits, it splits by group with the seed. With dataset.group: lookalike, clips whose middle frames look alike are
+    one group. A broken or unsupported file keeps a row with the
     reason. Hidden files and folders, and those of the system (__MACOSX, @eaDir), are left out and counted. If
     index.transcode is set, rows describe the transcoded files, which motion is read from. Writes data/index.parquet and
     metrics/counts/index.json.
@@ -61,7 +62,9 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         raise no_lists_error(dataset)
     for note in manifest.notes if manifest else list_notes(root, folder, splits):
         print_note(f"  {note}")
-    with show_progress("index", len(folder.clips) * (2 if dataset.group == "lookalike" else 1)) as advance:
+    found: list[str] = []
+    compared = (len(manifest.rows) if manifest else len(folder.clips)) if dataset.group == "lookalike" else 0
+    with show_progress("index", len(folder.clips) + compared) as advance:
         table = build_index(
             root,
             folder,
@@ -74,7 +77,10 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
             transcoded=paths.TRANSCODED if params.index.transcode else None,
             join_scenes=dataset.group == "lookalike",
             manifest=manifest,
+            tell=found.append,
         )
+    for note in found:
+        print_note(f"  {note}")
     counts = index_counts(table, folder)
     split_source = f"official split {dataset.split}" if splits else f"{SEEDED}, seed {params.seed}"
     if manifest and manifest.has_splits:
@@ -104,7 +110,7 @@ def _print_summary(table: pd.DataFrame, counts: dict) -> None:
     print_failures(table)
     if transcoding := int(table["reason"].str.contains("exports no motion vectors").sum()):
         print_note(f"  set index.transcode: mpeg4 to use {transcoding} of these (iPhones record HEVC by default)")
-    for row in table[table["damage"] != ""].itertuples():
+    for row in table[table["damage"] != ""].drop_duplicates("path").itertuples():
         print_note(f"  damaged, used as far as it decodes: {row.id}: {row.damage}")
 
 

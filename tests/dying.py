@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from moclip.data import probing
-from moclip.inference import encode_stills
+from moclip.inference import prepare_stills
 from moclip.inference.clip_input import ClipJob, read_or_reason
 from moclip.motion import extract_workers
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
@@ -29,7 +29,7 @@ _decode, _probe, _describe, _frames = (
     extract_workers._decode,
     probing.probe_clip,
     probing.probe,
-    encode_stills.read_pictures,
+    prepare_stills.each_picture,
 )
 
 
@@ -100,9 +100,9 @@ def _describe_or_die(path: Path) -> VideoInfo:
 # ----------------------------------------------------------------------------------------------------- stills
 
 
-def read_or_die(clip: Any) -> Any:
-    encode_stills.read_pictures = _frames_or_die  # type: ignore[assignment]
-    return encode_stills._prepare_stills(clip)
+def read_or_die(clips: Any) -> Any:
+    prepare_stills.each_picture = _frames_or_die  # type: ignore[assignment]
+    return prepare_stills.prepare_stills(clips)
 
 
 def stacked(pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ def stacked(pictures: Sequence[np.ndarray]) -> dict[str, Tensor]:
     return {"pixels": torch.from_numpy(np.stack(pictures))}
 
 
-def _frames_or_die(path: Path, indices: Any, seekable: bool) -> list[np.ndarray]:
+def _frames_or_die(path: Path, indices: Any, seekable: bool) -> Any:
     if "g01_c01" in str(path):
         die()
     return _frames(path, indices, seekable)

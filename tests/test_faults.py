@@ -26,7 +26,8 @@ from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
 from moclip.files.atomic import write_error
 from moclip.inference.encode import check_finite
-from moclip.inference.encode_stills import StillsTask, _prepare_stills, _StillsJob, _worker_died
+from moclip.inference.encode_stills import StillsTask
+from moclip.inference.prepare_stills import StillsJob, prepare_stills, worker_died
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig, load_fusion
 from moclip.models.heads.concat import ConcatFusion
@@ -105,9 +106,9 @@ def test_a_file_that_crashes_its_reader_gets_a_reason(clean: Path, monkeypatch: 
 @pytest.mark.slow
 def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> None:
     given = StillsTask(EncoderSource(""), str(clean), False, 2, "middle", 0, 1, 2, "", "", {})
-    jobs = [_StillsJob(name, "", 8, False, given, dying.stacked) for name in scan_folder(clean).clips]
-    found = list(run_jobs_in_order(dying.read_or_die, jobs, 2, _worker_died))
-    for job, (numbers, stills) in zip(jobs, found, strict=True):
+    jobs = [[StillsJob(name, "", 8, False, given, dying.stacked)] for name in scan_folder(clean).clips]
+    found = list(run_jobs_in_order(dying.read_or_die, jobs, 2, worker_died))
+    for (job,), ((numbers, stills),) in zip(jobs, found, strict=True):
         assert numbers.tolist() == [2, 6]
         if "g01_c01" in job.path:
             assert str(stills) == "its decoder died"
@@ -119,10 +120,11 @@ def test_stills_of_a_clip_that_kills_its_reader_are_left_out(clean: Path) -> Non
 def test_stills_of_a_clip_that_has_changed_since_it_was_indexed_are_not_read(clean: Path) -> None:
     clip = scan_folder(clean).clips[0]
     indexed = StillsTask(EncoderSource(""), str(clean), True, 2, "middle", 0, 1, 2, "", "", {})
-    _, stills = _prepare_stills(_StillsJob(clip, file_md5(clean / clip), 8, False, indexed, dying.stacked))
+    job = StillsJob(clip, file_md5(clean / clip), 8, False, indexed, dying.stacked)
+    ((_, stills),) = prepare_stills([job])
     assert isinstance(stills, dict)
     np.testing.assert_array_equal(stills["pixels"], read_frames(clean / clip, [2, 6]))
-    _, refused = _prepare_stills(_StillsJob(clip, "0" * 32, 8, False, indexed, dying.stacked))
+    ((_, refused),) = prepare_stills([dataclasses.replace(job, md5="0" * 32)])
     assert "it has changed since it was indexed" in str(refused)
 
 

@@ -70,9 +70,10 @@ def test_lists_of_activitynet_become_a_manifest(tmp_path: Path) -> None:
         ["v_x1.mp4", "Run", "train", "x1", "x1_1", "90.5", "100"],
     ]
     file = tmp_path / "clips.csv"
-    rows.to_csv(file, index=False)
-    with pytest.raises(DatasetError, match="row 2, column start: not supported yet"):
-        read_manifest(file, str(tmp_path))
+    rows.assign(split=["train", "test"]).to_csv(file, index=False)
+    found = read_manifest(file, str(tmp_path)).rows
+    assert found[["start", "end"]].to_numpy().tolist() == [[10_000, 90_000_000], [90_500_000, 100_000_000]]
+    assert found["video"].tolist() == ["v_x1.mp4", "v_x1.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from moclip.data.selection import usable_clips
+from moclip.data.spans import are_cut, with_span_columns
 from pipeline.advice.finding import Finding
 from pipeline.provenance import shorten_list
 
@@ -14,7 +15,7 @@ UNNAMED = 0.5
 
 def split_findings(index: pd.DataFrame, has_lists: bool) -> list[Finding]:
     """Return findings on how far test clips differ from train clips, by contents and by names."""
-    usable = usable_clips(index)
+    usable = with_span_columns(usable_clips(index))
     sources = _sources_on_both_sides(usable) if has_lists else _unnamed_sources(usable)
     return [*_copies_across_splits(usable), *_copies_across_classes(usable), *sources]
 
@@ -63,8 +64,11 @@ def _sets_of_ids(copies: pd.DataFrame) -> list[list[str]]:
 
 
 def _names_source(usable: pd.DataFrame) -> pd.Series:
-    """Return whether the name of each clip has its source; without one, its whole name is its source."""
-    return usable["group"] != usable["path"].str.extract(r"([^/]+)\.[^./]*$", expand=False)
+    """Return whether the name of each clip has its source; without one, its whole name is its source.
+
+    The source of a span of a longer video is known: it is the video.
+    """
+    return are_cut(usable) | (usable["group"] != usable["path"].str.extract(r"([^/]+)\.[^./]*$", expand=False))
 
 
 def _unnamed_sources(usable: pd.DataFrame) -> list[Finding]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.data.selection import tally, usable_clips
+from moclip.data.spans import REASONS as SPAN_REASONS
 from moclip.video.decoding import B_VECTOR_CODECS
 from pipeline.advice.finding import Finding, has_key, share_text
 from pipeline.params import Params
@@ -52,6 +53,8 @@ def unusable_findings(index: pd.DataFrame) -> list[Finding]:
 def _repair(reason: str) -> str:
     if "exports no motion vectors" in reason:
         return "set index.transcode: mpeg4"
+    if reason in SPAN_REASONS:
+        return "correct start and end in the manifest"
     if reason.startswith("named in "):
         return "add the file, or remove the line from the list"
     return "repair, replace or remove them"

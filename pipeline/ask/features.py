@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from moclip.data.spans import are_cut
 from moclip.errors import DatasetError, MoclipError, StoreError
 from moclip.store.features import Features, to_unit_length
 from moclip.store.neighbours import FeatureRows, open_array
@@ -95,13 +96,9 @@ def note_left_out(command: str, inputs: Inputs, ids: Iterable[str]) -> None:
     left = index[(index["split"] != "none") & ~index["id"].isin(set(ids))]
     if left.empty:
         return
-    unread = {
-        row.id: row.reason
-        for path, stage in ((paths.CLIP_TABLE, "clip_image"), (paths.MV_TABLE, "extract_mv"))
-        if path.exists()
-        for row in read_parquet(path, stage).itertuples()
-        if row.status != "ok"
-    }
+    tables = [read_parquet(paths.CLIP_TABLE, "clip_image")] if paths.CLIP_TABLE.exists() else []
+    tables += [inputs.clips.mv_table] if paths.MV_TABLE.exists() else []
+    unread = {row.id: row.reason for table in tables for row in table.itertuples() if row.status != "ok"}
     reasons = pd.Series([str(row.reason or unread.get(row.id, "no features")) for row in left.itertuples()])
     counted = shorten_list(f"{count} x {reason}" for reason, count in reasons.value_counts().items())
     print_note(f"{command}: {len(left)} of {len(index)} clips are left out, without features: {counted}")
@@ -128,12 +125,13 @@ def find_clip(inputs: Inputs, clip: str, compared: Compared) -> int | Path:
 
 
 def _id_of_file(inputs: Inputs, clip: str) -> str:
-    """Return the id of the clip whose file in dataset.root `clip` is; "" if it is none."""
+    """Return the id of the clip whose file in dataset.root `clip` is; "" if it is none, or spans of it are clips."""
     file, root = Path(clip), Path(inputs.params.dataset.root)
     if not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
         return ""
     path = file.resolve().relative_to(root.resolve()).as_posix()
-    found = inputs.clips.index.loc[inputs.clips.index["path"] == path, "id"]
+    index = inputs.clips.index
+    found = index.loc[(index["path"] == path) & ~are_cut(index), "id"]
     return str(found.iloc[0]) if len(found) else ""
 
 

@@ -20,7 +20,7 @@ from moclip.video.probe import probe
 from moclip.video.vectors import vector_windows
 from pipeline import paths
 from pipeline.ask.answer import value_text
-from pipeline.clip_pages import clip_pictures, draw_cards, no_pictures, template
+from pipeline.clip_pages import Place, clip_pictures, draw_cards, no_pictures, template
 from pipeline.console.output import print_note
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
@@ -84,32 +84,39 @@ class _Pictures:
         self.root = inputs.params.dataset.root
         self.reader: FieldReader | None = None
         self.stored: set[str] = set()
-        index = inputs.clips.index
-        self.files: dict[str, str] = dict(zip(index["id"], index["path"], strict=True))
-        self.frames: dict[str, int] = dict(zip(index["id"], index["frames"].tolist(), strict=True))
+        self.index = inputs.clips.index.set_index("id")
         if paths.MV_TABLE.exists() and paths.MV_STORE.exists():
             table = inputs.clips.mv_table
             self.reader = FieldReader(paths.MV_STORE, table)
             self.stored = set(table.loc[table["status"] == "ok", "id"])
 
     def of(self, card: Card) -> dict[str, Any]:
-        url = card.clip if card.is_file else join_path(self.root, self.files[card.clip])
+        clip = None if card.is_file else self.index.loc[card.clip]
+        url = card.clip if clip is None else join_path(self.root, clip["path"])
         try:
             with local_copy(url) as file:
-                if self.reader and not card.is_file and card.clip in self.stored:
-                    frames = self.frames[card.clip]
+                if clip is None:
+                    fields = _read_fields(file, 0, None)
+                    return clip_pictures(file, fields, len(fields) // 2, Place())
+                place, frames = Place.of(clip), int(clip["frames"])
+                if self.reader and card.clip in self.stored:
                     fields = dequantise(self.reader.read_video(card.clip), self.reader.attributes["clip"])
                 else:
-                    frames, fields = _read_fields(file)
-                return clip_pictures(file, fields, frames // 2)
+                    fields = _read_fields(file, place.first, frames or None)
+                    frames = len(fields)
+                return clip_pictures(file, fields, frames // 2, place)
         except Exception as problem:  # nor must one that cannot be read
             return no_pictures(problem, url)
 
 
-def _read_fields(file: Path) -> tuple[int, np.ndarray]:
-    """Return the number of frames of a file, and their motion: (T, 2, rows, columns) in px."""
+def _read_fields(file: Path, first: int, count: int | None) -> np.ndarray:
+    """Return the motion of `count` frames of a file from `first` on, or of all: (T, 2, rows, columns) in px."""
     info = probe(file)
     windows = vector_windows(file, "pyav", damaged=bool(info.damage))
-    fields = [found for found, _ in motion_fields(windows, (info.height, info.width), CELL, accumulate=False)]
-    motion = np.concatenate(fields)
-    return len(motion), motion
+    fields = []
+    start, end = 0, info.frames if count is None else first + count
+    for found, _ in motion_fields(windows, (info.height, info.width), CELL, accumulate=False):
+        if start + len(found) > first and start < end:
+            fields.append(found[max(0, first - start) : end - start])
+        start += len(found)
+    return np.concatenate(fields)

@@ -33,12 +33,13 @@ def import_lists(
     """Turn lists of other projects into a manifest, for dataset.manifest.
 
     Kinetics: label, youtube_id, time_start, time_end, split. MMAction2: "path number"; the split is the word train, val
-    or test in the list's name. ActivityNet: its JSON. Kinetics and ActivityNet name parts of videos, by start and end.
+    or test in the list's name. ActivityNet: its JSON. Rows of Kinetics and ActivityNet are spans of whole videos, by
+    start and end; with --trimmed, those of Kinetics are files that are cut already.
     """
     with while_importing():
         import pandas as pd
 
-        from moclip.data.foreign_lists import read_class_names, read_foreign_list
+        from moclip.data.foreign_lists import read_class_names, read_foreign_list, spans_without_duration
 
     if out.suffix.lower() != ".csv":
         raise MoclipError("the manifest that is written ends in .csv", where=f"--out {out}")
@@ -53,12 +54,16 @@ def import_lists(
         if (table["split"] == "test").any():
             raise MoclipError("the lists have a test split", where="--test-on-val", fix="leave the option out")
         table["split"] = table["split"].replace("val", "test")
+    empty = spans_without_duration(table)
+    table = table[~empty]
     write_text(out, table.to_csv(index=False, lineterminator="\n"))
     print_note(
         f"{out}: {len(table)} clips, {table['label'].nunique()} classes; next: moclip use folder --manifest {out}"
     )
     if "start" in table:
-        print_note("  start and end are not read yet: cut the videos first")
+        print_note("  rows are spans of whole videos, from start to end; for Kinetics' trimmed files: --trimmed")
+    if empty.any():
+        print_note(f"  left out, as their end is not after their start: {int(empty.sum())} rows")
     if "split" in table and not (table["split"] == "test").any():
         print_note("  no clip has the split test: with --test-on-val, those of val get it")
 

@@ -39,7 +39,8 @@ def label_next(
 ) -> None:
     """Choose the clips to annotate next: those that the models are uncertain of, and unlike all others.
 
-    Clips in no list have no stored features, so they are read and classified as `moclip predict` does. The score is the
+    Clips in no list have no stored features, so they are read and classified as `moclip predict` does; spans of longer
+    videos are left out, because it reads whole files. The score is the
     uncertainty (entropy of the calibrated probabilities of the stream to trust) times the distance to the nearest clip
     that has a label or was chosen before. Writes ask/label-next.csv.
     """
@@ -82,6 +83,7 @@ def label_next(
 
 def _pool(inputs: Inputs, pool: str) -> dict[str, str]:
     """Return the name and the path of each clip to choose from. Raises DatasetError if there are none."""
+    from moclip.data.spans import are_cut
     from moclip.files.folders import join_path
     from moclip.video.clip_files import find_clips
 
@@ -92,6 +94,9 @@ def _pool(inputs: Inputs, pool: str) -> dict[str, str]:
     index = inputs.clips.index
     readable = (index["status"] == "ok") | ((index["label"] == -1) & (index["status"] == "failed"))
     rows = index[(index["split"] == "none") & readable]
+    if cut := int(are_cut(rows).sum()):
+        print_note(f"label-next: {cut} clips are left out: they are spans of longer videos, and whole files are read")
+        rows = rows[~are_cut(rows)]
     if rows.empty:
         what = "every clip is in a list: the index has no clips in the split none"
         fix = "leave clips out of the split lists (dataset.splits), or name a folder of clips: --pool FOLDER"

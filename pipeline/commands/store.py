@@ -12,6 +12,8 @@ from pipeline.console.command import as_command
 from pipeline.console.output import print_note, print_result
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from moclip.store.reader import FieldReader
 
 
@@ -74,6 +76,7 @@ def show(
     from moclip.motion.quantise import dequantise
 
     reader = _open_store()
+    reader = reader.with_table(_with_spans(reader.table))
     ids = [str(name) for name in reader.table["id"]]
     found = [clip] if clip in ids else [name for name in ids if clip in name]
     if len(found) != 1:
@@ -101,6 +104,22 @@ def show(
             for number, (kind, length) in enumerate(zip(reader.frame_types(found[0]), lengths, strict=True))
         ],
     )
+
+
+def _with_spans(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the store's table, which has a row per video, with rows for the clips that are spans of videos."""
+    import pandas as pd
+
+    from moclip.data.spans import are_cut, fields_of_clips, with_span_columns
+    from pipeline.io import read_parquet
+
+    if not paths.INDEX.exists():
+        return table
+    index = with_span_columns(read_parquet(paths.INDEX, "index"))
+    spans = fields_of_clips(index[~index["id"].isin(set(table["id"])) | are_cut(index)], table)
+    if spans.empty:
+        return table
+    return pd.concat([table[~table["id"].isin(set(spans["id"]))], spans], ignore_index=True)
 
 
 def _open_store() -> FieldReader:

@@ -37,19 +37,24 @@ def timing(
 ) -> None:
     """Measure how long a clip takes from file to class, step by step.
 
-    Runs one clip at a time, after two to warm up, with the models that `dvc repro` trained. Writes metrics/timing.json:
-    milliseconds per clip, median and 90th percentile.
+    Runs one clip at a time, after two to warm up, with the models that `dvc repro` trained. Spans of longer videos are
+    left out: predict reads whole files. Writes metrics/timing.json: milliseconds per clip, median and 90th percentile.
     """
     with while_importing():
         import numpy as np
 
         from moclip.data.selection import usable_clips
+        from moclip.data.spans import are_cut
         from moclip.files.local_copies import local_copy
         from pipeline.index_file import read_index
 
     rows = usable_clips(read_index(params), "test")
     if rows.empty:
         raise DatasetError("no usable test clip", where=paths.INDEX)
+    rows = rows[~are_cut(rows)]
+    if rows.empty:
+        what = "all test clips are spans of longer videos, and only whole files can be timed"
+        raise DatasetError(what, where=paths.INDEX, fix="add test clips that are files of their own")
     chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]
     with ExitStack() as copies:
         urls = (join_path(params.dataset.root, path) for path in chosen["path"])

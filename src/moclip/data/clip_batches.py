@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -52,8 +53,9 @@ class SampledFields:
         offsets, lengths = rows["offset"].to_numpy(np.int64), rows["length"].to_numpy(np.int64)
         first, end = int(offsets.min()), int((offsets + lengths).max())
         types = read_frame_types(reader.folder, first, end)
-        has_vectors = rows["codec"].isin(B_VECTOR_CODECS).to_numpy()
-        return cls(reader, first + motion_frames(types, offsets - first, lengths, has_vectors), first, stack)
+        runs, starts, ends = _join_overlapping(offsets, offsets + lengths)
+        has_vectors = rows["codec"].isin(B_VECTOR_CODECS).to_numpy()[runs]
+        return cls(reader, first + motion_frames(types, starts - first, ends - starts, has_vectors), first, stack)
 
     def read_async(
         self,
@@ -68,5 +70,37 @@ class SampledFields:
         """
         frames = neighbours(segment_frames(clips.lengths, segments, generator), clips.lengths, self.stack)
         frames += clips.offsets[:, None, None]
-        future = self.reader.read_async(self.motion_frame[frames[own] - self.first].reshape(-1))
+        future = self.reader.read_async(self._with_motion(frames[own], clips[own]).reshape(-1))
         return lambda: np.asarray(future.result()).reshape(-1, 2 * self.stack, *self.grid)
+
+    def _with_motion(self, frames: np.ndarray, clips: SplitClips) -> np.ndarray:
+        """Return the frames whose motion stands for `frames` (n, segments, stack) of n clips.
+
+        Clips may overlap, as spans of one video. The motion of a frame outside of the clip never stands for one inside:
+        before the clip's first frame with vectors, that frame's does.
+        """
+        found = self.motion_frame[frames - self.first]
+        starts = np.broadcast_to(clips.offsets[:, None, None], frames.shape)
+        ends = np.broadcast_to((clips.offsets + clips.lengths)[:, None, None], frames.shape)
+        outside = (found < starts) | (found >= ends)
+        if outside.any():
+            begins = starts[outside] - self.first
+            moving = self._moving
+            place = np.minimum(np.searchsorted(moving, begins), len(moving) - 1)
+            following = moving[place] + self.first
+            found[outside] = np.where(following < ends[outside], following, frames[outside])
+        return found
+
+    @cached_property
+    def _moving(self) -> np.ndarray:
+        """The frames that have motion of their own, from `first`."""
+        own = np.arange(self.first, self.first + len(self.motion_frame))
+        return np.flatnonzero(self.motion_frame == own)
+
+
+def _join_overlapping(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join overlapping clips to runs. Return the number of a clip in each, and where each starts and ends: (runs,)."""
+    order = np.argsort(starts, kind="stable")
+    reached = np.maximum.accumulate(ends[order])
+    begins = np.flatnonzero(np.concatenate([[True], starts[order][1:] >= reached[:-1]]))
+    return order[begins], starts[order][begins], reached[np.append(begins[1:], len(order)) - 1]

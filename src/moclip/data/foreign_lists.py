@@ -25,10 +25,10 @@ _SPLITS = {
 def read_foreign_list(file: Path, classes: Sequence[str] | None = None, trimmed: bool = False) -> pd.DataFrame:
     """Read a list as a table with columns of a manifest, all text.
 
-    A .csv file is Kinetics' (label, youtube_id, time_start, time_end, split), a .json file ActivityNet's; both give
-    start and end, in seconds, and the YouTube id as group. Other files are MMAction2's, "path number"; `classes` are
-    the names of the numbers from 0. With `trimmed`, a row of Kinetics names the trimmed file, which has no start and
-    end. Raises DatasetError, with the row, for what cannot be read.
+    A .csv file is Kinetics' (label, youtube_id, time_start, time_end, split), a .json file ActivityNet's; a row of both
+    is a span of a whole video, with start and end in seconds, and the YouTube id as group. Other files are MMAction2's,
+    "path number"; `classes` are the names of the numbers from 0. With `trimmed`, a row of Kinetics names the trimmed
+    file, which has no start and end. Raises DatasetError, with the row, for what cannot be read.
     """
     if not file.is_file():
         raise DatasetError("not found", where=file)
@@ -55,7 +55,7 @@ def _read_kinetics(file: Path, trimmed: bool) -> pd.DataFrame:
         if seconds.isna().any():
             row = int(seconds.isna().to_numpy().argmax())
             raise DatasetError(f"row {read.numbers[row]}, column {name}: {table[name][row]!r} is no number", where=file)
-    start, end = (seconds.astype("int64").astype("str").str.zfill(6) for seconds in times.values())
+    start, end = (_padded(table[name], seconds) for name, seconds in times.items())
     clip = table["youtube_id"] + "_" + start + "_" + end
     rows = pd.DataFrame({"path": (clip if trimmed else table["youtube_id"]) + ".mp4", "label": table["label"]})
     if "split" in table:
@@ -71,6 +71,11 @@ def _read_kinetics(file: Path, trimmed: bool) -> pd.DataFrame:
     return rows.drop_duplicates(ignore_index=True)
 
 
+def _padded(cells: pd.Series, seconds: pd.Series) -> pd.Series:
+    """Return times as the names of trimmed files have them: 000010. Those with a fraction stay as they are."""
+    return seconds.astype("int64").astype("str").str.zfill(6).where(seconds % 1 == 0, cells)
+
+
 def _read_activitynet(file: Path) -> pd.DataFrame:
     try:
         videos: dict[str, Any] = json.loads("\n".join(_lines(file)))["database"]
@@ -81,8 +86,8 @@ def _read_activitynet(file: Path) -> pd.DataFrame:
                 "split": _SPLITS[video["subset"].lower()],
                 "group": name,
                 "id": f"{name}_{number}",
-                "start": f"{one['segment'][0]:g}",
-                "end": f"{one['segment'][1]:g}",
+                "start": _seconds_text(one["segment"][0]),
+                "end": _seconds_text(one["segment"][1]),
             }
             for name, video in videos.items()
             for number, one in enumerate(video.get("annotations", []))
@@ -92,6 +97,17 @@ def _read_activitynet(file: Path) -> pd.DataFrame:
         what = f"not a list of ActivityNet ({type(problem).__name__}: {problem})"
         raise DatasetError(what, where=file, fix=fix) from None
     return pd.DataFrame(rows)
+
+
+def _seconds_text(seconds: float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
+
+
+def spans_without_duration(rows: pd.DataFrame) -> pd.Series:
+    """Return whether each row's end is not after its start; ActivityNet has such annotations."""
+    if "start" not in rows:
+        return pd.Series(False, index=rows.index)
+    return pd.to_numeric(rows["end"]) <= pd.to_numeric(rows["start"])
 
 
 def _read_video_list(file: Path, classes: Sequence[str] | None) -> pd.DataFrame:

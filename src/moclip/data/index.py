@@ -14,6 +14,7 @@ from moclip.data.list_matching import MatchedLists, match_lists, require_two_cla
 from moclip.data.manifest import Manifest
 from moclip.data.probing import ProbeJob, failed_row, indexed_file, probe_clip, unusable_columns
 from moclip.data.scene_groups import join_look_alikes, read_thumbnails
+from moclip.data.spans import SPAN_COLUMNS, rows_of_clips, too_late_notes, videos_with_spans
 from moclip.data.split_lists import Splits
 from moclip.errors import DatasetError
 from moclip.video.transcoded_folder import read_failures
@@ -45,6 +46,8 @@ INDEX_COLUMNS = {
 split : train, val, test or none (in no list).
 status : ok, failed, or missing (listed, but not in the folder).
 codec to has_b, damage : as in `moclip.video.probe.VideoInfo`. `damage` says what does not decode of a usable clip.
+frames, md5 : the clip's own. If clips are spans of longer videos, there are also `spans.SPAN_COLUMNS`, and the other
+    columns describe the video.
 seekable : whether stills can be read by seeking in the clip's own file; false where a transcoded file is indexed.
 """
 
@@ -61,12 +64,14 @@ def build_index(
     transcoded: Path | None = None,
     join_scenes: bool = False,
     manifest: Manifest | None = None,
+    tell: Callable[[str], object] = lambda note: None,
 ) -> pd.DataFrame:
     """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
-    With a `manifest`, `folder` is its `clips`, and there are no `splits`. With a folder of `transcoded` clips, `codec`
-    to `bytes` and `md5` describe the transcoded file. With `join_scenes`, clips that look alike are in one group.
-    `advance` is called with the number of clips newly probed, and newly compared. Raises DatasetError where training is
+    With a `manifest`, `folder` is its `clips`, and there are no `splits`; if it `has_spans`, there are also the columns
+    `SPAN_COLUMNS`. With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With
+    `join_scenes`, clips that look alike are in one group. `advance` is called with the number of files newly probed,
+    and newly compared, `tell` with what the user should know. Raises DatasetError where training is
     impossible (one class, no usable train or test clip, only one group), where a clip is not transcoded, and where two
     parts of the lists match the same file.
     """
@@ -74,10 +79,18 @@ def build_index(
     if not (matched or manifest):
         require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
     classes = matched.classes if matched else folder.classes
-    rows = _probed_rows(root, folder.clips, transcoded, workers, advance, manifest is not None)
+    numbers, spans = videos_with_spans(manifest.rows) if manifest else (np.arange(0), [None] * len(folder.clips))
+    rows = _probed_rows(root, folder.clips, transcoded, workers, advance, manifest is not None, spans)
+    cuts = [row.pop("cuts", None) for row in rows]
     rows += _missing_rows(matched) if matched else []
     table = pd.DataFrame(rows)
+    columns = INDEX_COLUMNS
     if manifest:
+        if manifest.has_spans:
+            columns = INDEX_COLUMNS | SPAN_COLUMNS
+            table, too_late = rows_of_clips(table, numbers, cuts, manifest.rows["video"].tolist())
+            for note in too_late_notes(manifest.rows[too_late]):
+                tell(note)
         for name in ("id", "class", "group", "split"):
             table[name] = manifest.rows[name].to_numpy()
     else:
@@ -93,7 +106,7 @@ def build_index(
     usable = table[table["status"] == "ok"]
     if join_scenes and len(usable):
         thumbnails = read_thumbnails(root, usable, workers, advance)
-        advance(len(folder.clips) - len(usable))
+        advance((len(manifest.rows) if manifest else len(folder.clips)) - len(usable))
         table.loc[usable.index, "group"] = _scene_groups(usable["group"], thumbnails, root)
     held_out = {"test": test_fraction, "val": val_fraction}
     if splits or (manifest and manifest.has_splits):
@@ -101,7 +114,7 @@ def build_index(
     if manifest and manifest.has_val:
         del held_out["val"]
     table["split"] = _split_column(table, held_out, seed)
-    table = table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
+    table = table[list(columns)].astype(columns)
     _check_splits(table, root, held_out)
     return table
 
@@ -113,12 +126,13 @@ def _probed_rows(
     workers: int,
     advance: Callable[[int], object],
     listed: bool,
+    spans: Sequence[np.ndarray | None],
 ) -> list[dict[str, object]]:
-    """Return a row for each clip, in their order. `listed` is whether a manifest names them."""
+    """Return a row for each file, in their order. `listed` is whether a manifest names them, `spans` those of each."""
     failures = read_failures(transcoded) if transcoded else {}
     jobs = [
-        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip), listed)
-        for clip in clips
+        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip), listed, own)
+        for clip, own in zip(clips, spans, strict=True)
     ]
     rows = []
     for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):

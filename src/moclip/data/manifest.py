@@ -1,4 +1,7 @@
-"""Read and check a manifest: a table with a row per clip that gives its path and label, and perhaps more."""
+"""Read and check a manifest: a table with a row per clip that gives its path and label, and perhaps more.
+
+A clip is a whole file or a span of a longer video, from `start` to `end` (`manifest_spans`).
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder
 from moclip.data.groups import groups_of
+from moclip.data.manifest_spans import (
+    CLIP,
+    END,
+    START,
+    are_spans,
+    clip_names,
+    divided,
+    divided_videos,
+    parse_spans,
+    video_keys,
+)
 from moclip.data.name_spelling import fold_name, group_by
+from moclip.data.row_errors import refuse
 from moclip.data.text_tables import TextTable, read_text_table
 from moclip.errors import DatasetError
 from moclip.files.folders import SCHEMES, is_absolute, is_url
 
 REQUIRED = ("path", "label")
-OPTIONAL = ("split", "group", "id")
-LATER = {
-    "start": "cut the clips into files of their own",
-    "end": "cut the clips into files of their own",
-    "weight": "clips have no weights; see dataset.balance",
-}
+OPTIONAL = ("split", "group", "id", START, END)
+MAY_BE_EMPTY = ("group", START, END)
+LATER = {"weight": "clips have no weights; see dataset.balance"}
 """Columns that are not supported yet, and what to do instead."""
 SPLITS = ("train", "val", "test", "none")
 
@@ -40,7 +51,8 @@ class Manifest:
 
     file : its path.
     rows : a row per clip, in the file's order. Columns path (relative to the root, or absolute, or a URL), class, split
-        ("" in all rows where the manifest gives none), group, id.
+        ("" in all rows where the manifest gives none), group, id, start and end (microseconds, int64; `TO_THE_END`),
+        and video, the key of its video in the store of motion fields.
     notes : what to tell the user, a line each.
     """
 
@@ -62,17 +74,23 @@ class Manifest:
         return sorted(self.rows.loc[self.rows["split"] != "none", "class"].unique())
 
     @property
+    def has_spans(self) -> bool:
+        """Whether a clip is a span of a longer video."""
+        return bool(are_spans(self.rows).any())
+
+    @property
     def clips(self) -> ClipFolder:
-        """The clips as if they were those of a folder."""
-        return ClipFolder(self.rows["path"].tolist(), self.classes, ignored=[], hidden=[], misplaced=[])
+        """The clips' files, each once, as if they were those of a folder."""
+        return ClipFolder(self.rows["path"].unique().tolist(), self.classes, ignored=[], hidden=[], misplaced=[])
 
 
 def read_manifest(file: Path, root: str) -> Manifest:
     """Read a manifest, whose paths are relative to the folder `root`, by path or URL.
 
-    Columns path and label are required; split, group and id are optional. Without a group, the file's name gives it
-    (`group_of`). Without ids, the path is the id. Raises DatasetError, with row and column, for whatever is wrong. The
-    clips' files are not looked for.
+    Columns path and label are required; the others are optional. Without a group, the file's name gives it
+    (`group_of`), the same for all spans of a video. Without ids, the id is the path, with the times of a span
+    (`clip_names`). Raises DatasetError, with row and column, for whatever is wrong. The clips' files are not looked
+    for.
     """
     if not file.exists():
         raise DatasetError("not found", where=file, fix="set dataset.manifest to a table of clips")
@@ -85,22 +103,22 @@ def read_manifest(file: Path, root: str) -> Manifest:
     rows = table.columns[[*REQUIRED, *given]].assign(number=table.numbers)
     _check_cells(rows, file)
     rows["path"] = _clean_paths(rows, root, file)
-    rows, repeated = _without_repeated(rows, file)
+    rows, repeated = _without_repeated(parse_spans(rows, file), file)
     if "id" not in rows:
-        rows["id"] = rows["path"]
+        rows["id"] = clip_names(rows)
     _check_ids(rows, file)
+    rows["video"] = video_keys(rows, file)
     notes = [*_ignored_columns(table, file), *repeated, *_similar_labels(rows, file)]
-    if "split" in rows:
-        _check_splits(rows, file)
-    else:
-        rows["split"] = ""
     own = groups_of(rows["path"])
     if "group" in rows:
         rows["group"] = rows["group"].where(rows["group"] != "", own)
-        notes += _divided_groups(rows, file)
-    else:
-        rows["group"] = own
-    rows = rows.rename(columns={"label": "class"})[["path", "class", "split", "group", "id"]]
+    if "split" in rows:
+        _check_splits(rows, file)
+        notes += divided(rows, "group", "group", file) if "group" in rows else []
+    notes += divided_videos(rows, file)
+    rows = rows.assign(**{name: "" if name == "split" else own for name in ("split", "group") if name not in rows})
+    names = {"label": "class"}
+    rows = rows.rename(columns=names)[["path", "class", "split", "group", "id", START, END, "video"]]
     manifest = Manifest(str(file), rows, notes)
     if len(manifest.classes) < 2:
         what = f"column label: only one class ({', '.join(manifest.classes)}): training needs at least two"
@@ -122,21 +140,21 @@ def _check_columns(table: TextTable, file: Path) -> None:
         if name in table.columns:
             rows = table.columns.assign(number=table.numbers)
             fix = f"{instead}, and remove the column or leave it empty"
-            _refuse(table.columns[name] != "", rows, name, "not supported yet", fix, file)
+            refuse(table.columns[name] != "", rows, name, "not supported yet", fix, file)
 
 
 def _check_cells(rows: pd.DataFrame, file: Path) -> None:
     """Raise DatasetError for an empty cell of a column that needs one, or a control character, such as a line break."""
     for name in rows.columns.drop("number"):
-        if name != "group":
-            _refuse(rows[name] == "", rows, name, "empty", _FIX[name], file)
+        if name not in MAY_BE_EMPTY:
+            refuse(rows[name] == "", rows, name, "empty", _FIX[name], file)
         wrong = rows[name].str.contains(r"[\x00-\x1f\x7f]", regex=True)
-        _refuse(wrong, rows, name, "{!r} has a control character, such as a line break", "remove it", file)
+        refuse(wrong, rows, name, "{!r} has a control character, such as a line break", "remove it", file)
 
 
 def _check_splits(rows: pd.DataFrame, file: Path) -> None:
     unknown = ~rows["split"].isin(SPLITS)
-    _refuse(unknown, rows, "split", f"{{!r}}; expected {', '.join(SPLITS)}", _FIX["split"], file)
+    refuse(unknown, rows, "split", f"{{!r}}; expected {', '.join(SPLITS)}", _FIX["split"], file)
     for part in ("train", "test"):
         if not (rows["split"] == part).any():
             fix = f"write {part} in some rows; or remove the column: the clips are then split by group"
@@ -148,40 +166,38 @@ def _check_ids(rows: pd.DataFrame, file: Path) -> None:
     if twice.any():
         place = int(twice.to_numpy().argmax())
         first = rows["number"][(rows["id"] == rows["id"].iloc[place]).to_numpy().argmax()]
-        _refuse(twice, rows, "id", f"{{!r}} is also the id of row {first}", _FIX["id"], file)
+        refuse(twice, rows, "id", f"{{!r}} is also the id of row {first}", _FIX["id"], file)
 
 
 def _without_repeated(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Leave each file's first row, and return a note if others go.
+    """Leave each clip's first row, and return a note if others go.
 
-    Raises DatasetError where the same file has other labels, splits or groups.
+    Raises DatasetError where the same clip has other labels, splits or groups.
     """
-    repeated = rows["path"].duplicated()
+    repeated = rows.duplicated(CLIP)
     if not repeated.any():
         return rows, []
-    same = rows[rows["path"].isin(rows["path"][repeated])]
-    first_of = same.groupby("path", sort=False)
+    same = rows[rows.duplicated(CLIP, keep=False)]
+    first_of = same.groupby(CLIP, sort=False)
     for name in [column for column in ("label", "split", "group") if column in rows]:
         wrong = same[name] != first_of[name].transform("first")
         if wrong.any():
-            row = same[wrong].iloc[0]
-            first = same[same["path"] == row["path"]].iloc[0]
-            what = f"{{!r}}, but row {first['number']} gives the same file, {row['path']}, {first[name]!r}"
-            _refuse(wrong, same, name, what, "leave one row per file", file)
-    row = same[same["path"].duplicated()].iloc[0]
-    first = same[same["path"] == row["path"]].iloc[0]
-    note = f"{file}: rows {first['number']} and {row['number']} name the same file, {row['path']}: used once"
+            first, row = _first_and_other(same, same[wrong].iloc[0])
+            what = f"{{!r}}, but row {first['number']} gives the same {_clip_text(row)}, {first[name]!r}"
+            refuse(wrong, same, name, what, "leave one row per clip", file)
+    first, row = _first_and_other(same, same[same.duplicated(CLIP)].iloc[0])
+    note = f"{file}: rows {first['number']} and {row['number']} name the same {_clip_text(row)}: used once"
     return rows[~repeated].reset_index(drop=True), [f"{note}; such rows: {int(repeated.sum())}"]
 
 
-def _refuse(wrong: pd.Series, rows: pd.DataFrame, column: str, what: str, fix: str, file: Path) -> None:
-    """Raise DatasetError for the first row that is `wrong`. `{!r}` in `what` stands for its cell."""
-    if wrong.any():
-        row = rows.iloc[int(wrong.to_numpy().argmax())]
-        count = int(wrong.sum())
-        more = f"; such rows: {count}" if count > 1 else ""
-        what = f"row {row['number']}, column {column}: {what.replace('{!r}', repr(row[column]))}{more}"
-        raise DatasetError(what, where=file, fix=fix)
+def _first_and_other(same: pd.DataFrame, row: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return the first row of the clip of `row`, and `row`."""
+    return same[(same[CLIP] == row[CLIP]).all(axis=1)].iloc[0], row
+
+
+def _clip_text(row: pd.Series) -> str:
+    rows = row.to_frame().T
+    return f"{'span' if are_spans(rows).iloc[0] else 'file'}, {clip_names(rows).iloc[0]}"
 
 
 # ----------------------------------------------------------------------------------------------------------- paths
@@ -196,7 +212,7 @@ def _clean_paths(rows: pd.DataFrame, root: str, file: Path) -> pd.Series:
     schemes = "|".join(SCHEMES)
     unsupported = urls & ~paths.str.contains(rf"^(?:{schemes})://", regex=True)
     wanted = ", ".join(f"{name}://" for name in SCHEMES)
-    _refuse(unsupported, rows, "path", "{!r}: this kind of URL is not supported", f"use one of {wanted}", file)
+    refuse(unsupported, rows, "path", "{!r}: this kind of URL is not supported", f"use one of {wanted}", file)
     if not is_url(root):
         paths = paths.str.removeprefix("file://")
         urls &= ~rows["path"].str.startswith("file://")
@@ -207,8 +223,8 @@ def _clean_paths(rows: pd.DataFrame, root: str, file: Path) -> pd.Series:
     relative = ~paths.str.contains(r"^/|://", regex=True)
     outside = relative & paths.str.contains(r"(?:^|/)\.\.(?:/|$)", regex=True)
     fix = "write the absolute path; or set dataset.root to a folder above all clips"
-    _refuse(outside, rows, "path", "{!r} leads out of dataset.root", fix, file)
-    _refuse(paths.isin(["", ".", "/"]), rows, "path", "{!r} is no file", _FIX["path"], file)
+    refuse(outside, rows, "path", "{!r} leads out of dataset.root", fix, file)
+    refuse(paths.isin(["", ".", "/"]), rows, "path", "{!r} is no file", _FIX["path"], file)
     return paths
 
 
@@ -236,18 +252,4 @@ def _similar_labels(rows: pd.DataFrame, file: Path) -> Iterator[str]:
         yield (
             f"{file}: the labels {names} are different classes, though they differ only in upper and lower case, or in "
             f"how an accent is encoded; such labels: {len(alike)}"
-        )
-
-
-def _divided_groups(rows: pd.DataFrame, file: Path) -> Iterator[str]:
-    """Describe groups with clips in test, and in train or val."""
-    used = rows[rows["split"].isin(("train", "val", "test"))]
-    tested = used["split"] == "test"
-    both = np.intersect1d(used["group"][tested].unique(), used["group"][~tested].unique())
-    if len(both):
-        own = used[used["group"] == both[0]]
-        test, other = (own[own["split"].eq("test") == side].iloc[0] for side in (True, False))
-        yield (
-            f"{file}: the group {both[0]} is in test (row {test['number']}) and in {other['split']} "
-            f"(row {other['number']}); such groups: {len(both)}; clips cut from one video are alike"
         )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
-from moclip.video.frames import read_pictures
+from moclip.video.frames import each_picture
 from moclip.workers.processes import run_jobs_in_order
 from moclip.workers.time_limit import time_limit
 
@@ -27,9 +27,11 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class _ThumbnailJob:
+    """Frames of one video: those of all its clips."""
+
     root: str
-    clip: str
-    frame: int
+    path: str
+    frames: np.ndarray
     seekable: bool
 
 
@@ -38,18 +40,18 @@ def read_thumbnails(
 ) -> np.ndarray:
     """Return a thumbnail of each clip's middle frame, (n, SIDE * SIDE) float32 of mean 0 and unit length.
 
-    `rows` are the index's (columns path, frames, seekable). A clip whose frame cannot be read gets zeros, which are
-    like nothing.
+    `rows` are the index's (columns path, frames, seekable, and first for spans of longer videos). A video is read once
+    for all its clips. A clip whose frame cannot be read gets zeros, which are like nothing.
     """
-    jobs = [
-        _ThumbnailJob(str(root), path, frames // 2, seekable)
-        for path, frames, seekable in zip(rows["path"], rows["frames"].tolist(), rows["seekable"].tolist(), strict=True)
-    ]
-    found = []
-    for thumbnail in run_jobs_in_order(_read_thumbnail, jobs, workers, _no_thumbnail):
-        found.append(thumbnail)
-        advance(1)
-    return np.stack(found)
+    middle = rows["frames"].to_numpy() // 2 + (rows["first"].to_numpy() if "first" in rows else 0)
+    places = list(rows.reset_index(drop=True).groupby("path", sort=False).indices.values())
+    paths, seekable = rows["path"].to_numpy(), rows["seekable"].to_numpy(bool)
+    jobs = (_ThumbnailJob(str(root), paths[own[0]], middle[own], bool(seekable[own[0]])) for own in places)
+    found = np.zeros((len(rows), SIDE * SIDE), np.float32)
+    for own, thumbnails in zip(places, run_jobs_in_order(_read_thumbnails, jobs, workers, _no_thumbnails), strict=True):
+        found[own] = thumbnails
+        advance(len(own))
+    return found
 
 
 def join_look_alikes(groups: pd.Series, thumbnails: np.ndarray) -> pd.Series:
@@ -77,12 +79,18 @@ def join_look_alikes(groups: pd.Series, thumbnails: np.ndarray) -> pd.Series:
     return pd.Series([names[root_of(number)] for number in numbers.tolist()], index=groups.index, dtype=object)
 
 
-def _read_thumbnail(job: _ThumbnailJob) -> np.ndarray:
+def _read_thumbnails(job: _ThumbnailJob) -> np.ndarray:
+    found = _no_thumbnails(job, "")
     try:
-        with local_copy(join_path(job.root, job.clip)) as file, time_limit():
-            picture = read_pictures(file, [job.frame], job.seekable)[0]
+        with local_copy(join_path(job.root, job.path)) as file, time_limit():
+            for number, picture in each_picture(file, job.frames, job.seekable):
+                found[job.frames == number] = _thumbnail(picture)
     except Exception:  # the stages that need the frame say what is wrong with the clip
-        return _no_thumbnail(job, "")
+        return found
+    return found
+
+
+def _thumbnail(picture: np.ndarray) -> np.ndarray:
     small = Image.fromarray(picture).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     values = np.asarray(small, np.float32).reshape(-1)
     values = values - values.mean()
@@ -90,5 +98,5 @@ def _read_thumbnail(job: _ThumbnailJob) -> np.ndarray:
     return values / length if length else values
 
 
-def _no_thumbnail(job: _ThumbnailJob, reason: str) -> np.ndarray:
-    return np.zeros(SIDE * SIDE, np.float32)
+def _no_thumbnails(job: _ThumbnailJob, reason: str) -> np.ndarray:
+    return np.zeros((len(job.frames), SIDE * SIDE), np.float32)

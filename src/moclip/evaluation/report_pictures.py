@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from PIL import Image
 
 from moclip.drawing.animation import write_animation
 from moclip.drawing.colours import direction_colours, enlarge, overlay, readable_limit
-from moclip.video.decoding import open_pictures
-from moclip.video.frames import read_frames
+from moclip.video.decoding import open_pictures, open_stream
+from moclip.video.frames import each_picture, read_frames
+from moclip.video.geometry import upright_frame
 
 WIDTH = 240  # px of the gallery's pictures
 MAX_FRAMES = 36  # of an animation
@@ -25,30 +28,48 @@ FADING = 0.8  # share of a vector that is left a frame later, where no longer on
 JPEG_QUALITY = 72
 
 
-def still_uri(path: Path, frame: int) -> str:
-    """Return a frame of a clip as a data URI, JPEG. Raises VideoError."""
-    picture = Image.fromarray(read_frames(path, [frame])[0])
+def still_uri(path: Path, frame: int, seekable: bool = False) -> str:
+    """Return a frame of a file as a data URI, JPEG. `seekable` is as for `read_pictures`. Raises VideoError."""
+    picture = Image.fromarray(read_frames(path, [frame], seekable)[0])
     size = WIDTH, max(1, round(WIDTH * picture.height / picture.width))
     content = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS).save(content, "jpeg", quality=JPEG_QUALITY)
     return _data_uri(content.getvalue(), "image/jpeg")
 
 
-def motion_uri(path: Path, fields: np.ndarray) -> str:
+def motion_uri(path: Path, fields: np.ndarray, first: int = 0, seekable: bool = False) -> str:
     """Return the motion of a clip over its dimmed pictures as a data URI, animated WebP. Raises VideoError.
 
-    `fields` (T, 2, rows, columns) are in px of their canvas. Hue is the direction, brightness the length. Vectors fade
-    over some frames, because I-frames have none and B-frames few. There are at most `MAX_FRAMES` pictures, evenly
-    spaced, so long clips play faster.
+    `fields` (T, 2, rows, columns) are in px of their canvas, and of the file's frames from `first` on. Hue is the
+    direction, brightness the length. Vectors fade over some frames, because I-frames have none and B-frames few. There
+    are at most `MAX_FRAMES` pictures, evenly spaced, so long clips play faster.
     """
     limit = readable_limit(np.hypot(fields[:, 0], fields[:, 1]))
     step = -(-len(fields) // MAX_FRAMES)
     faded = fade_motion(fields)
-    with open_pictures(path) as (rate, frames), tempfile.TemporaryDirectory() as folder:
+    with _pictures_from(path, first, len(fields), step, seekable) as (rate, frames), TemporaryDirectory() as folder:
         pictures = _motion_pictures(frames, faded, limit, step)
         target = Path(folder) / "motion.webp"
         write_animation(target, pictures, max(float(rate) / step, len(fields) / step / MAX_SECONDS))
         return _data_uri(target.read_bytes(), "image/webp")
+
+
+@contextmanager
+def _pictures_from(
+    path: Path, first: int, count: int, step: int, seekable: bool
+) -> Iterator[tuple[Fraction, Iterator[tuple[int, Any]]]]:
+    """Yield a file's frames per second, and the pictures of every `step`th of `count` frames with their numbers.
+
+    Numbers count from `first`. If that is 0, the pictures of all frames are yielded.
+    """
+    if not first:
+        with open_pictures(path) as (rate, frames):
+            yield rate, enumerate(frames)
+        return
+    with open_stream(path) as (_, stream):
+        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    found = each_picture(path, range(first, first + count, step), seekable, upright_frame)
+    yield rate, ((number - first, picture) for number, picture in found)
 
 
 def fade_motion(fields: np.ndarray) -> np.ndarray:
@@ -61,12 +82,16 @@ def fade_motion(fields: np.ndarray) -> np.ndarray:
     return faded
 
 
-def _motion_pictures(frames: Iterator[Any], fields: np.ndarray, limit: float, step: int) -> Iterator[np.ndarray]:
-    for number, (picture, field) in enumerate(zip(frames, fields, strict=False)):
+def _motion_pictures(
+    frames: Iterator[tuple[int, Any]], fields: np.ndarray, limit: float, step: int
+) -> Iterator[np.ndarray]:
+    for number, picture in frames:
+        if number >= len(fields):
+            return
         if number % step == 0:
             height = max(1, round(WIDTH * picture.height / picture.width))
             frame = picture.reformat(WIDTH, height, "rgb24").to_ndarray()
-            yield overlay(frame, enlarge(direction_colours(field, limit), (height, WIDTH)))
+            yield overlay(frame, enlarge(direction_colours(fields[number], limit), (height, WIDTH)))
 
 
 def colour_wheel_uri(size: int = 96) -> str:

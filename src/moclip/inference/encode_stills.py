@@ -10,31 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moclip.data.sampling import still_frames
-from moclip.errors import ModelError, VideoError, as_video_error
-from moclip.files.folders import is_url, join_path
-from moclip.files.local_copies import local_copy
+from moclip.errors import ModelError, VideoError
+from moclip.files.folders import is_url
 from moclip.inference.encode import EncodingPart, Versions, check_finite
+from moclip.inference.prepare_stills import CLIPS_PER_JOB, Prepared, Stills, StillsJob, prepare_in_order
 from moclip.models.encoders.registry import family_module, load_encoder
 from moclip.models.encoders.source import EncoderSource
 from moclip.store.resumable import ResumableParts
-from moclip.video.clip_files import check_unchanged
-from moclip.video.frames import read_pictures
 from moclip.workers.cluster import check_visible
-from moclip.workers.processes import run_jobs_in_order, start_fork_server
-from moclip.workers.time_limit import time_limit
+from moclip.workers.processes import start_fork_server
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from moclip.models.encoders.base import Encoder
-    from moclip.models.encoders.preparing import Preparer
-
-Prepared = dict[str, np.ndarray]
-"""What an image tower takes, a row for each feature."""
-
-Stills = tuple[np.ndarray, Prepared | VideoError]
-"""The frame numbers of a clip's stills, and the prepared stills or the reason why they cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,10 @@ class StillsTask:
 
 
 class ImageEncoderWorker:
-    """Encodes stills. A part's rows have columns id, path, md5, frames and seekable."""
+    """Encodes stills.
+
+    A part's rows have columns id, path, video_md5, md5, frames, first and seekable; clips of one video are together.
+    """
 
     def __init__(self, task: StillsTask) -> None:
         from moclip.models.device import pick_device
@@ -81,16 +73,18 @@ class ImageEncoderWorker:
 
     def run(self, parts: Sequence[EncodingPart]) -> Iterator[EncodingPart]:
         """Encode parts. Yields each when it is written. The next clips are decoded at the same time."""
-        clips = (
-            _StillsJob(row.path, row.md5, int(row.frames), bool(row.seekable), self.task, self.encoder.preparer)
-            for part in parts
-            for row in _rows_of(part)
-        )
+        clips = (self._job(row) for part in parts for row in _rows_of(part))
         ahead = self.task.batch // self.task.frames  # workers prepare a batch while the encoder takes another
-        prepared = run_jobs_in_order(_prepare_stills, clips, self.task.workers, _worker_died, ahead)
+        if any(part.rows["path"].duplicated().any() for part in parts):
+            ahead //= CLIPS_PER_JOB
+        prepared = prepare_in_order(clips, self.task.workers, ahead)
         for part in parts:
             self._encode(part, islice(prepared, len(part.rows)))
             yield part
+
+    def _job(self, row: Any) -> StillsJob:
+        clip = (row.path, row.video_md5, int(row.frames), bool(row.seekable))
+        return StillsJob(*clip, self.task, self.encoder.preparer, int(row.first), row.md5)
 
     def _encode(self, part: EncodingPart, clips: Iterator[Stills]) -> None:
         numbers: list[np.ndarray] = []
@@ -151,36 +145,5 @@ def check_frames(encoder: Encoder, frames: int) -> None:
         raise ModelError(what, where=source.model, fix=f"set clip.frames={together}")
 
 
-@dataclass(frozen=True)
-class _StillsJob:
-    path: str
-    md5: str
-    frames: int
-    seekable: bool
-    task: StillsTask
-    preparer: Preparer
-
-
 def _rows_of(part: EncodingPart) -> Iterator[Any]:
     return iter(part.rows.itertuples(index=False))
-
-
-def _prepare_stills(clip: _StillsJob) -> Stills:
-    """Read a clip's stills and prepare them for the encoder, so that large pictures stay in this process."""
-    numbers = _still_numbers(clip)
-    try:
-        with local_copy(join_path(clip.task.root, clip.path)) as file, time_limit():
-            if clip.task.indexed:
-                check_unchanged(file, clip.md5)
-            prepared = clip.preparer(read_pictures(file, numbers, clip.seekable))
-            return numbers, {name: rows.numpy() for name, rows in prepared.items()}
-    except Exception as problem:  # one bad clip must not stop the run
-        return numbers, as_video_error(problem, clip.path)
-
-
-def _still_numbers(clip: _StillsJob) -> np.ndarray:
-    return still_frames(clip.frames, clip.task.frames, clip.task.choice, clip.task.seed, clip.md5)
-
-
-def _worker_died(clip: _StillsJob, reason: str) -> Stills:
-    return _still_numbers(clip), VideoError(reason)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,34 +42,54 @@ def read_pictures(path: str | Path, indices: Sequence[int] | np.ndarray, seekabl
     VideoError
         The video cannot be decoded, or an index lies outside it.
     """
-    wanted = sorted({int(index) for index in indices})
-    if wanted and wanted[0] < 0:
-        raise VideoError(f"frame {wanted[0]} does not exist: frames count from 0", where=path)
-    found = _read_seeking(path, wanted) if seekable else None
-    if found is None:
-        found = _read_in_order(path, wanted)
-    if missing := [index for index in wanted if index not in found]:
-        what = f"frame {missing[0]} is beyond the video's end"
-        raise VideoError(what, where=path, fix="check the file, then index it again")
+    found = dict(each_picture(path, indices, seekable))
     return [found[int(index)] for index in indices]
 
 
-def _read_in_order(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray]:
-    found: dict[int, np.ndarray] = {}
-    missing = set(wanted)
+def each_picture(
+    path: str | Path,
+    indices: Iterable[int] | np.ndarray,
+    seekable: bool = False,
+    convert: Callable[[Any], Any] = upright_picture,
+) -> Iterator[tuple[int, Any]]:
+    """Yield what `read_pictures` reads, one after the other: each of the frames `indices` once, in ascending order.
+
+    Few pictures are in memory at a time, however many there are. `convert` turns PyAV's picture into what is yielded.
+    Raises as `read_pictures`.
+    """
+    wanted = sorted({int(index) for index in indices})
+    if wanted and wanted[0] < 0:
+        raise VideoError(f"frame {wanted[0]} does not exist: frames count from 0", where=path)
+    done = 0
+    for found in _read_seeking(path, wanted, convert) if seekable else ():
+        yield found
+        done += 1
+    if done == len(wanted):
+        return
+    for found in _read_in_order(path, wanted[done:], convert):
+        yield found
+        done += 1
+    if done < len(wanted):
+        what = f"frame {wanted[done]} is beyond the video's end"
+        raise VideoError(what, where=path, fix="check the file, then index it again")
+
+
+def _read_in_order(path: str | Path, wanted: Sequence[int], convert: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the frames `wanted`, ascending, as far as there are."""
+    missing = deque(wanted)
     with open_stream(path) as (container, stream):
         for number, picture in enumerate(decode_pictures(stream, read_packets(container, stream))):
-            if number in missing:
-                found[number] = upright_picture(picture)
-                missing.remove(number)
+            if number == missing[0]:
+                yield missing.popleft(), convert(picture)
                 if not missing:
-                    break
-    return found
+                    return
 
 
-def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] | None:
-    """Decode from key frames, or return None where that may give other frames than decoding in order."""
-    found: dict[int, np.ndarray] = {}
+def _read_seeking(path: str | Path, wanted: Sequence[int], convert: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
+    """Yield the frames `wanted`, ascending, decoded from key frames, until that may give others than reading in order.
+
+    Nothing, or no more, is yielded from where the file is not as a seekable one is.
+    """
     stamps: list[int] = []
     key_packets: dict[int, _KeyPacket] = {}
     with open_stream(path) as (container, stream):
@@ -79,17 +101,18 @@ def _read_seeking(path: str | Path, wanted: list[int]) -> dict[int, np.ndarray] 
                         key_packets[packet.pts] = _KeyPacket(packet.dts, packet.pos, packet.size)
             stamps.sort()
             if not wanted or wanted[-1] >= len(stamps) or not key_packets or min(key_packets) > stamps[wanted[0]]:
-                return None
-            for start, group in _group_by_key_frame([stamps[index] for index in wanted], sorted(key_packets)):
+                return
+            number_of = {stamps[index]: index for index in wanted}
+            if len(number_of) < len(wanted):
+                return
+            for start, group in _group_by_key_frame(list(number_of), sorted(key_packets)):
                 container.seek(key_packets[start].dts, stream=stream, backward=True)
-                pictures = _decode_from_key_frame(container, stream, key_packets, set(group))
+                pictures = _decode_from_key_frame(container, stream, key_packets, set(group), convert)
                 if pictures is None:
-                    return None
-                found.update(pictures)
+                    return
+                yield from ((number_of[stamp], pictures[stamp]) for stamp in group)
         except FFmpegError:
-            return None
-    numbers = {pts: number for number, pts in enumerate(stamps)}
-    return {numbers[pts]: picture for pts, picture in found.items()}
+            return
 
 
 def _is_clean_start(packet: Any, stream: Any) -> bool:
@@ -105,15 +128,19 @@ def _is_clean_start(packet: Any, stream: Any) -> bool:
 def _group_by_key_frame(stamps: list[int], key_stamps: list[int]) -> Iterator[tuple[int, list[int]]]:
     """Group sorted time stamps by the last key frame that is shown no later."""
     positions = np.searchsorted(key_stamps, stamps, side="right") - 1
-    for number in np.unique(positions):
-        yield key_stamps[number], [stamp for stamp, at in zip(stamps, positions, strict=True) if at == number]
+    for number, pairs in groupby(zip(positions.tolist(), stamps, strict=True), key=itemgetter(0)):
+        yield key_stamps[number], [stamp for _, stamp in pairs]
 
 
 def _decode_from_key_frame(
-    container: Any, stream: Any, key_packets: Mapping[int, _KeyPacket], stamps: set[int]
-) -> dict[int, np.ndarray] | None:
+    container: Any,
+    stream: Any,
+    key_packets: Mapping[int, _KeyPacket],
+    stamps: set[int],
+    convert: Callable[[Any], Any],
+) -> dict[int, Any] | None:
     """Decode from the key frame at the container's position until all `stamps` are found. Return None on any doubt."""
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, Any] = {}
     errors: list[str] = []
     packets = read_packets(container, stream, errors)
     first = next(packets, None)
@@ -126,7 +153,7 @@ def _decode_from_key_frame(
         if errors or picture.is_corrupt or (number == 0 and not starts_clean):
             return None
         if picture.pts in stamps:
-            found[picture.pts] = upright_picture(picture)
+            found[picture.pts] = convert(picture)
             if len(found) == len(stamps):
                 return found
     return None

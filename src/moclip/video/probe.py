@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from moclip.video.decoding import (
     B_FRAME,
+    B_VECTOR_CODECS,
+    I_FRAME,
     SIZE_LIMIT,
     SKIP_PIXELS,
     check_codec,
@@ -20,6 +25,7 @@ from moclip.video.decoding import (
     picture_type,
     read_packets,
 )
+from moclip.video.times import frame_duration, shown_times
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,34 @@ class _Picture(NamedTuple):
     is_damaged: bool
 
 
+@dataclass(frozen=True)
+class ShownFrames:
+    """The frames of a video that a plain decode shows, as spans of it are cut.
+
+    times : when each is shown, in microseconds: (frames,) int64, never decreasing (`shown_times`).
+    end : when the last one is no longer shown, in microseconds.
+    carries_motion : whether frames of its type have motion vectors in this codec: (frames,) bool.
+    """
+
+    times: np.ndarray
+    end: float
+    carries_motion: np.ndarray
+
+
+@dataclass
+class _Decoded:
+    """What is noted while a video is decoded. `start` is the container's start time in microseconds, if it has one."""
+
+    packets: list[_Packet] = field(default_factory=list)
+    pictures: list[_Picture] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    codec: str = ""
+    rate: float = 0.0
+    time_base: Fraction = Fraction(1)
+    start: int | None = None
+
+
 def probe(path: str | Path) -> VideoInfo:
     """Describe a video by decoding all of it, without pixels.
 
@@ -72,25 +106,42 @@ def probe(path: str | Path) -> VideoInfo:
         It is no video, its codec exports no motion vectors, a picture is interlaced or differs in size from the first,
         or fewer than two pictures decode.
     """
-    packets: list[_Packet] = []
-    pictures: list[_Picture] = []
-    errors: list[str] = []
-    size = (0, 0)
+    return _describe(_decode(path))
+
+
+def probe_frames(path: str | Path) -> tuple[VideoInfo, ShownFrames]:
+    """Do what `probe` does, and also return what spans of the video are cut by. Raises as `probe`."""
+    video = _decode(path)
+    stamps = (picture.pts for picture in video.pictures)
+    times = shown_times(stamps, video.time_base, video.start, video.rate)
+    kinds = np.array([picture.frame_type for picture in video.pictures])
+    carries_motion = (kinds != I_FRAME) & ((kinds != B_FRAME) | (video.codec in B_VECTOR_CODECS))
+    return _describe(video), ShownFrames(times, times[-1] + frame_duration(video.rate), carries_motion)
+
+
+def _decode(path: str | Path) -> _Decoded:
+    video = _Decoded()
     with open_stream(path) as (container, stream):
         check_codec(path, stream)
         stream.codec_context.options = SIZE_LIMIT | SKIP_PIXELS
-        read = _record_packets(read_packets(container, stream, errors), packets)
-        for picture, geometry in checked_pictures(path, stream, read, errors):
-            pictures.append(_Picture(picture.pts, picture_type(picture), picture.key_frame, picture.is_corrupt))
-            size = geometry.shown_size
-        codec, rate = stream.codec_context.name, frame_rate(stream)
-    check_frame_count(path, len(pictures))
-    damage = _describe_damage(packets, pictures, errors)
+        read = _record_packets(read_packets(container, stream, video.errors), video.packets)
+        for picture, geometry in checked_pictures(path, stream, read, video.errors):
+            video.pictures.append(_Picture(picture.pts, picture_type(picture), picture.key_frame, picture.is_corrupt))
+            video.size = geometry.shown_size
+        video.codec, video.rate = stream.codec_context.name, frame_rate(stream)
+        video.time_base, video.start = stream.time_base, container.start_time
+    check_frame_count(path, len(video.pictures))
+    return video
+
+
+def _describe(video: _Decoded) -> VideoInfo:
+    packets, pictures = video.packets, video.pictures
+    damage = _describe_damage(packets, pictures, video.errors)
     return VideoInfo(
-        codec=codec,
-        width=size[0],
-        height=size[1],
-        fps=rate,
+        codec=video.codec,
+        width=video.size[0],
+        height=video.size[1],
+        fps=video.rate,
         frames=len(pictures),
         gop=_longest_gop(pictures),
         has_b=any(picture.frame_type == B_FRAME for picture in pictures),
