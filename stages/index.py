@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     "dataset.val_fraction",
     "dataset.test_fraction",
     "dataset.group",
+    "dataset.unknown",
+    "dataset.background",
     "index.transcode",
 )
 def index(params: Params, workers: Workers = cpu_count()) -> None:
@@ -34,15 +36,17 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt), or a manifest, a
     table with a row per clip. Where neither gives the splits, it splits by group with the seed. With dataset.group:
     lookalike, clips whose middle frames look alike are one group. A broken or unsupported file keeps a row with the
-    reason. Hidden files and folders, and those of the system (__MACOSX, @eaDir), are left out and counted. If
+    reason. Classes in dataset.unknown get no label: their test clips are in the split unknown, the others in none.
+    Hidden files and folders, and those of the system (__MACOSX, @eaDir), are left out and counted. If
     index.transcode is set, rows describe the transcoded files, which motion is read from. Writes data/index.parquet and
     metrics/counts/index.json.
     """
     with while_importing():
         from moclip.data.index import build_index
         from moclip.data.list_notes import list_notes
-        from moclip.data.selection import index_counts
+        from moclip.data.selection import class_names, index_counts
         from moclip.data.split_lists import read_splits
+        from moclip.data.unknown_classes import check_background, leave_out
         from moclip.files.local_copies import local_text_files
         from pipeline.advice.notes import index_notes
         from pipeline.clip_source import find_clips, lists_and_manifest_error
@@ -75,6 +79,10 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
             join_scenes=dataset.group == "lookalike",
             manifest=manifest,
         )
+    if dataset.unknown:
+        table = leave_out(table, dataset.unknown)
+    if dataset.background:
+        check_background(class_names(table), dataset.background)
     counts = index_counts(table, folder)
     split_source = f"official split {dataset.split}" if splits else f"{SEEDED}, seed {params.seed}"
     if manifest and manifest.has_splits:
