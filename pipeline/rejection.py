@@ -22,7 +22,7 @@ from pipeline.inputs import Inputs
 from pipeline.logits import read_validation
 from pipeline.verdict import trusted_stream
 
-NEIGHBOUR = 5
+NEIGHBOUR = 1
 """The score "distance" is that to the so-manieth nearest training clip."""
 
 MOST_KNOWN = 2048

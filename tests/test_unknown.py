@@ -268,7 +268,7 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     assert json.loads(again) == said
     rows = list(csv.DictReader(io.StringIO(run("moclip", *words, "--csv", "--top", "1", cwd=project).stdout)))
     assert [row["unknown"] for row in rows] == [json.dumps(one["unknown"]) for one in said]
-    table = run("moclip", *words, "--top", "1", cwd=project).stdout.splitlines()[3:]
+    table = run("moclip", *words, "--top", "1", cwd=project).stdout.splitlines()[3 : 3 + len(said)]
     for line, one in zip(table, said, strict=True):
         wins = one[one["trusted"]][0]["class"] == background
         shown = f"unknown ({background})" if wins else "unknown" if one["unknown"] else one[one["trusted"]][0]["class"]
@@ -277,6 +277,13 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     assert moclip.load(tmp_path / "bundle").rejection is None
     refused = run("moclip", *words, "--bundle", tmp_path / "bundle", cwd=project, code=1).stderr
     assert "it does not say when a clip is unknown: an earlier version exported it" in refused
+
+    # other commands do without the clips that have no label
+    run("moclip", "suspects", "--csv", "ask/suspects.csv", "-n", "100", cwd=project)
+    asked = pd.read_csv(project / "ask/suspects.csv")
+    assert set(asked["class"]) | set(asked["suggested"]) <= {*names} - {left}
+    run("moclip", "similar", f"{CLIPS}/{index[index['class'] == left]['path'].iloc[0]}", cwd=project)
+    run("moclip", "report", cwd=project)
 
     # nothing stale is used
     set_keys(project / "params.yaml", {"evaluate.reject_coverage": 0.9})
