@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +32,7 @@ from moclip.evaluation.open_set import (
 from moclip.inference.rejection import Rejection, joined_features, load_rejection, save_rejection
 from moclip.models.weights import load_weights, read_config
 from moclip.store.features import Features
+from pipeline.rejection import spread_rows
 from tests.conftest import run, set_keys
 
 few = st.lists(st.integers(0, 6), min_size=1, max_size=12)  # small whole numbers: many ties
@@ -104,6 +104,22 @@ def test_each_kind_of_features_counts_the_same() -> None:
     half = 0.5**0.5
     np.testing.assert_allclose(joined, [[0.6 * half, 0.8 * half, 0, 0, half], [0, 0, 0, half, 0]], rtol=1e-6)
     np.testing.assert_allclose(joined_features({"motion": motion}, ("motion",))[0], [0.6, 0.8, 0], rtol=1e-6)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 40))
+def test_the_training_clips_that_are_kept_are_spread_over_the_classes(labels: list[int], most: int) -> None:
+    rows = spread_rows(np.array(labels), most)
+    assert len(set(rows.tolist())) == len(rows)
+    assert rows.tolist() == sorted(rows)
+    if len(labels) <= most:
+        assert len(rows) == len(labels)
+        return
+    assert len(rows) <= max(most, len(set(labels)))
+    each = max(1, most // len(set(labels)))
+    kept = [labels[row] for row in rows]
+    assert all(kept.count(label) == min(each, labels.count(label)) for label in set(labels)), "none is left out"
+    first = [labels.index(label) for label in set(labels)]
+    assert set(first) <= set(rows.tolist()), "from the first clip of a class on"
 
 
 def test_a_clip_is_unknown_below_the_threshold_or_where_the_background_wins(tmp_path: Path) -> None:
@@ -223,7 +239,13 @@ def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (project / CLIPS).iterdir())
     left, background = names[1], names[2]
-    settings = {"dataset.unknown": [left], "dataset.background": background, "evaluate.reject_score": "distance"}
+    settings = {
+        "dataset.unknown": [left],
+        "dataset.background": background,
+        "fit.folds": 2,
+        "evaluate.reject_score": "distance",
+        "evaluate.reject_coverage": 0.75,
+    }
     set_keys(project / "params.yaml", settings)
     printed = run("dvc", "repro", "evaluate", cwd=project).stdout
     index = pd.read_parquet(project / "data/index.parquet")
@@ -238,21 +260,35 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     assert found["test"]["clips"] == 6
     assert f"and {100 * found['unknown']['answered']:.0f} % of the 3 of {left}" in printed
 
-    # scores by plain loops over the stores: the k-th nearest training clip, by the features of the trusted stream
-    features = {name: features_of(project, name) for name in index[index["split"].isin(("test", "unknown"))]["id"]}
-    weights, _ = load_weights(project / "data/models/rejection.safetensors", "")
-    known = weights["known"].numpy().astype(float)
-    assert len(known) == index["split"].isin(("train", "val") if refits(project) else ("train",)).sum()
-    distance = {
-        name: sorted(math.dist(mine, other) for other in known)[min(chosen["neighbour"], len(known)) - 1]
-        for name, mine in features.items()
-    }
+    # scores by plain loops over the stores: the nearest training clip, by the features of the trusted stream
+    training = list(index[index["split"].isin(("train", "val"))]["id"])
+    known = [features_of(project, "views", name) for name in training]
+    scored = index[index["split"].isin(("test", "unknown"))]["id"]
+    features = {name: features_of(project, "protocol", name) for name in scored}
+    distance = {name: min(math.dist(mine, other) for other in known) for name, mine in features.items()}
+    kept, _ = load_weights(project / "data/models/rejection.safetensors", "")
+    np.testing.assert_allclose(kept["known"].numpy(), known, atol=1e-3)
     split = index.set_index("id")
     known_scores = [-distance[n] for n in features if split.split[n] == "test" and split["class"][n] != background]
     unknown_scores = [-distance[n] for n in features if split.split[n] == "unknown"]
     pairs = [(a > b) + (a == b) / 2 for a in known_scores for b in unknown_scores]
     assert found["unknown"]["scores"]["distance"]["auroc"] == pytest.approx(np.mean(pairs), abs=1e-4)
     assert found["unknown"]["auroc"] == found["unknown"]["scores"]["distance"]["auroc"]
+
+    # the threshold: validation clips by the network of the fold that did not see them
+    validation = pd.read_parquet(project / "data/validation.parquet")
+    assert set(validation["fold"]) == {1, 2}
+    held_out = []
+    for fold in (1, 2):
+        mine = validation[validation["fold"] == fold]
+        others = [
+            features_of(project, f"fold{fold}/views", name) for name in training if name not in mine["id"].to_list()
+        ]
+        for name in mine[mine["class"] != background]["id"]:
+            asked = features_of(project, f"fold{fold}/protocol", name)
+            held_out.append(-min(math.dist(asked, other) for other in others))
+    assert len(held_out) == 12
+    assert chosen["threshold"] == pytest.approx(sorted(held_out)[3], abs=1e-3), "9 of 12 reach it"
 
     # predict, and a bundle far from the project, say the same
     words = ("predict", f"{CLIPS}/{left}", f"{CLIPS}/{background}", "--reject")
@@ -286,9 +322,9 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     run("moclip", "report", cwd=project)
 
     # nothing stale is used
-    set_keys(project / "params.yaml", {"evaluate.reject_coverage": 0.9})
+    set_keys(project / "params.yaml", {"evaluate.reject_coverage": 0.95})
     refused = run("moclip", *words, cwd=project, code=1).stderr
-    assert "data/models/rejection.safetensors: it was made with evaluate.reject_coverage: 0.95" in refused
+    assert "data/models/rejection.safetensors: it was made with evaluate.reject_coverage: 0.75" in refused
     assert "run: dvc repro evaluate" in refused
     run("moclip", *words[:-1], cwd=project)
     set_keys(project / "params.yaml", {"dataset.unknown": []})
@@ -296,15 +332,11 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     assert "data/index.parquet: it was made with dataset.unknown" in refused
 
 
-def refits(project: Path) -> bool:
-    fit = yaml.safe_load((project / "params.yaml").read_text())["fit"]
-    return bool(fit["refit"] or fit["folds"])
-
-
-def features_of(project: Path, name: str) -> list[float]:
-    """The features of a clip that the trusted stream sees, side by side, of unit length."""
+def features_of(project: Path, group: str, name: str) -> list[float]:
+    """The features of a clip that the trusted stream sees, side by side, of unit length; of views the first."""
     trusted = read_config(project / "data/models/fusion.safetensors", "")["made"]["trusted"]["stream"]
-    motion = Features(project / "data/features/mv_embed.zarr", "", "protocol").rows("features", [name])[0]
+    motion = Features(project / "data/features/mv_embed.zarr", "", group).rows("features", [name])[0]
+    motion = motion[0] if motion.ndim == 2 else motion
     picture = Features(project / "data/features/clip_image.zarr", "").rows("features", [name])[0].mean(axis=0)
     parts = {"mv_tsn": [motion], "fusion": [motion, picture], "zero_shot": [picture]}[trusted]
     unit = np.concatenate([part / np.linalg.norm(part) for part in parts]) / len(parts) ** 0.5
