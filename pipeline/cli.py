@@ -16,7 +16,14 @@ import moclip
 from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
-from pipeline.console.output import print_note, print_result, print_scores, print_verdict, set_verbosity
+from pipeline.console.output import (
+    print_note,
+    print_rejection,
+    print_result,
+    print_scores,
+    print_verdict,
+    set_verbosity,
+)
 from pipeline.dag import COMMANDS, MODULES, SECTIONS, STAGES
 
 if TYPE_CHECKING:
@@ -129,6 +136,8 @@ def metrics() -> None:
     streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
     print_verdict(read_json(paths.VERDICT_JSON, "evaluate"), streams["majority"], print)
+    if paths.REJECT_JSON.exists():  # earlier versions wrote none
+        print_rejection(read_json(paths.REJECT_JSON, "evaluate"), print)
     if paths.PARAMS.exists():
         _warn_of_demo_clip(print)
 

@@ -30,13 +30,17 @@ INDEX_KEYS = (
 SEEDED = "seeded by group"
 """How `split_source` in metrics/counts/index.json begins if neither lists nor a manifest give the splits."""
 
+LEFT_OUT_KEY = "dataset.unknown"
+"""Also recorded by the index, if it leaves classes out."""
+
 MAX_LOOKED_UP = 200
 """Most clips of the index that are looked for in dataset.root."""
 
 
 def write_index(table: pd.DataFrame, params: Params, lists: Path) -> None:
     """Write the index and record its parameters and a digest of the split lists, or of the manifest, in it."""
-    table.attrs = {"made_with": made_with(params, *INDEX_KEYS), "lists": _lists_digest(lists)}
+    keys = (*INDEX_KEYS, LEFT_OUT_KEY) if params.dataset.unknown else INDEX_KEYS
+    table.attrs = {"made_with": made_with(params, *keys), "lists": _lists_digest(lists)}
     if params.dataset.manifest != NO_FILE:
         table.attrs["manifest"] = file_md5(params.dataset.manifest)
     write_parquet(paths.INDEX, table)
@@ -52,7 +56,8 @@ def read_index(params: Params) -> pd.DataFrame:
     record, table.attrs = table.attrs, {}
     # The index depends on the seed in params.yaml. A stage's option --seed only changes that stage's training.
     seed = parameters.read_raw(paths.PARAMS).get("seed") if paths.PARAMS.exists() else params.seed
-    check_made_with(record.get("made_with", {}), params.model_copy(update={"seed": seed}), paths.INDEX, "index")
+    recorded = {LEFT_OUT_KEY: []} | record.get("made_with", {})
+    check_made_with(recorded, params.model_copy(update={"seed": seed}), paths.INDEX, "index")
     root, splits = params.dataset.root, params.dataset.splits
     if not is_url(root):
         _check_same_clips(table, Path(root))

@@ -69,8 +69,9 @@ class NetworkFit:
     @cached_property
     def mirroring(self) -> Mirroring:
         rows = self.inputs.motion_rows("train")
-        flip = self.inputs.params.tsn.flip
-        return plan_mirroring(flip, self.config.classes, self.fields, SplitClips.of(rows), list(rows["group"]))
+        flip, left_out = self.inputs.params.tsn.flip, self.inputs.params.dataset.unknown
+        clips, groups = SplitClips.of(rows), list(rows["group"])
+        return plan_mirroring(flip, self.config.classes, self.fields, clips, groups, left_out)
 
     @cached_property
     def recipe(self) -> MvTsnRecipe:

@@ -83,6 +83,15 @@ class Dataset(Group):
         default=[0, 1, 2], min_length=1, description="seeds that `moclip sweep` repeats each run with"
     )
     base_to_new: Flag = Field(default=False, description="train on the first half of the classes, score both halves")
+    unknown: list[Text] = Field(
+        default=[],
+        description="classes left out of training and validation; their test clips measure `moclip predict --reject`",
+    )
+    background: Literal[False] | Text = Field(
+        default=False,
+        description="class that means none of the others: where it wins, `moclip predict --reject` says unknown",
+        json_schema_extra={"allowed": "false | the name of a class"},
+    )
     balance: Literal["none", "loss", "sampler"] = Field(
         default="none",
         description="for classes of unequal size; loss: rare classes weigh more; sampler: are drawn more often",
@@ -342,6 +351,16 @@ class Evaluate(Group):
         json_schema_extra={"allowed": "SEGMENTSxCROPS with 1, 5 or 10 crops, such as 32x1 or 25x10"},
     )
     crop: Real = Field(default=0.875, gt=0, le=1, description="side of the test crop, a share of the short side")
+    reject_score: Literal["auto", "probability", "energy", "distance"] = Field(
+        default="auto",
+        description="what `moclip predict --reject` goes by; auto: distance, or probability with few validation clips",
+    )
+    reject_coverage: Real = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="least share of the validation clips that `moclip predict --reject` must answer",
+    )
 
     @property
     def views(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ MV_EMBED = Path("data/features/mv_embed.zarr")
 MV_TSN = Path("data/models/mv_tsn.safetensors")
 MV_FOLDS = Path("data/models/folds")
 FUSION = Path("data/models/fusion.safetensors")
+REJECTION = Path("data/models/rejection.safetensors")
 STILL = Path("data/models/still.safetensors")
 MOTION_PROBE = Path("data/models/motion_probe.safetensors")
 IMAGE_BASELINE = Path("data/baselines/image")
@@ -33,6 +34,7 @@ STREAM_JSON = {
     for name in ("majority", "zero_shot", "still", "mv_image", "motion_probe", "mv_tsn", "score_sum", "fusion")
 }
 VERDICT_JSON = METRICS / "verdict.json"
+REJECT_JSON = METRICS / "reject.json"
 SUMMARY_JSON = METRICS / "summary.json"
 COST_JSON = METRICS / "cost.json"
 TIMING_JSON = METRICS / "timing.json"

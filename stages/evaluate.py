@@ -1,19 +1,30 @@
 """Stage `evaluate`: score the test split -> metrics/*.json, plots and data/predictions.parquet.
 
-No earlier stage uses the test split.
+No earlier stage uses the test split. Also chooses on the validation clips, before it reads the test clips, when
+`moclip predict --reject` answers unknown -> data/models/rejection.safetensors.
 """
 
 from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_calibration, print_scores, print_verdict
+from pipeline.console.output import print_calibration, print_rejection, print_scores, print_verdict
 from pipeline.io import write_json
 from pipeline.params import Params
 from pipeline.stage import stage
 
 
-@stage("seed", "dataset.shots", "dataset.base_to_new", "clip.frames", "evaluate.protocol")
+@stage(
+    "seed",
+    "dataset.shots",
+    "dataset.base_to_new",
+    "dataset.unknown",
+    "dataset.background",
+    "clip.frames",
+    "evaluate.protocol",
+    "evaluate.reject_score",
+    "evaluate.reject_coverage",
+)
 def evaluate(params: Params) -> None:
     """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.
 
@@ -21,19 +32,26 @@ def evaluate(params: Params) -> None:
     majority.json, zero_shot.json, still.json, mv_image.json, motion_probe.json, mv_tsn.json, score_sum.json,
     fusion.json and cost.json to metrics, in verdict.json what the test clips say about the stream to trust, and in
     summary.json the figures to compare experiments by. Writes the plots' data to metrics/plots and every clip's logits
-    to data/predictions.parquet. mv_image.json is empty if baselines.image is false.
+    to data/predictions.parquet. mv_image.json is empty if baselines.image is false. Writes when `moclip predict
+    --reject` answers unknown, chosen on the validation clips, to data/models/rejection.safetensors, and what that does
+    to test clips to reject.json.
     """
     with while_importing():
         from pipeline.baselines import load_heads
         from pipeline.calibration import stream_temperatures
         from pipeline.consistency import check_consistent
         from pipeline.logits import compute_logits, read_sum_weights, write_logits
+        from pipeline.reject_metrics import reject_metrics, scored_clips, unknown_clips
+        from pipeline.rejection import choose_rejection
+        from pipeline.rejection_file import write_rejection
         from pipeline.scoring import score_streams, summary, video_cost, write_plots
         from pipeline.verdict import make_verdict
 
     inputs = check_consistent(params)
-    rows = inputs.fused_rows("test")
     heads, artifacts = load_heads(inputs), inputs.artifacts
+    chosen = choose_rejection(inputs, heads.fusion)
+    write_rejection(inputs, chosen.rejection)
+    rows = inputs.fused_rows("test")
     ids, weights = list(rows["id"]), read_sum_weights(inputs)
     logits = compute_logits(inputs, heads, ids, artifacts.mv_embed, artifacts.image_baseline, weights)
     scores = score_streams(inputs, params, rows, logits, stream_temperatures(inputs, heads.fusion))
@@ -43,12 +61,16 @@ def evaluate(params: Params) -> None:
     write_json(paths.COST_JSON, cost)
     verdict = make_verdict(inputs, params, rows, logits)
     write_json(paths.VERDICT_JSON, verdict)
+    test = scored_clips(inputs, rows, logits[chosen.rejection.stream])
+    rejected = reject_metrics(inputs, chosen, test, unknown_clips(inputs, heads, chosen.rejection.stream))
+    write_json(paths.REJECT_JSON, rejected)
     write_json(paths.SUMMARY_JSON, summary(scores, cost))
     write_logits(paths.PREDICTIONS, rows, logits, {"models": inputs.artifacts.models_digest()})
     write_plots(rows["label"].to_numpy(), logits, inputs.clips.classes, scores)
     print_scores(scores, cost["multiply_adds_m"]["video"])
     print_calibration(scores)
     print_verdict(verdict, scores["majority"])
+    print_rejection(rejected)
 
 
 if __name__ == "__main__":

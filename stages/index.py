@@ -10,11 +10,14 @@ from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.options import Workers, cpu_count
-from pipeline.params import NO_FILE, Params
+from pipeline.params import NO_FILE, Dataset, Params
 from pipeline.stage import stage
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from moclip.data.manifest import Manifest
+    from moclip.data.split_lists import Splits
 
 
 @stage(
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     "dataset.val_fraction",
     "dataset.test_fraction",
     "dataset.group",
+    "dataset.unknown",
+    "dataset.background",
     "index.transcode",
 )
 def index(params: Params, workers: Workers = cpu_count()) -> None:
@@ -34,32 +39,25 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt), or a manifest, a
     table with a row per clip. A clip may be a span of a longer video, which is probed once. Where neither gives the
     splits, it splits by group with the seed. With dataset.group: lookalike, clips whose middle frames look alike are
-    one group. A broken or unsupported file keeps a row with the
-    reason. Hidden files and folders, and those of the system (__MACOSX, @eaDir), are left out and counted. If
-    index.transcode is set, rows describe the transcoded files, which motion is read from. Writes data/index.parquet and
-    metrics/counts/index.json.
+    one group. A broken or unsupported file keeps a row with the reason. Classes in dataset.unknown get no label: their
+    test clips are in the split unknown, the others in none. Hidden files and folders, and those of the system
+    (__MACOSX, @eaDir), are left out and counted. If index.transcode is set, rows describe the transcoded files, which
+    motion is read from. Writes data/index.parquet and metrics/counts/index.json.
     """
     with while_importing():
         from moclip.data.index import build_index
         from moclip.data.list_notes import list_notes
-        from moclip.data.selection import index_counts
-        from moclip.data.split_lists import read_splits
+        from moclip.data.selection import class_names, index_counts
+        from moclip.data.unknown_classes import check_background, leave_out
         from moclip.files.local_copies import local_text_files
         from pipeline.advice.notes import index_notes
-        from pipeline.clip_source import find_clips, lists_and_manifest_error, no_lists_error
+        from pipeline.clip_source import find_clips
         from pipeline.index_file import SEEDED, write_index
 
     dataset = params.dataset
     root = dataset.root
     folder, manifest = find_clips(dataset)
-    splits = None
-    if dataset.splits != NO_FILE:
-        with local_text_files(dataset.splits) as lists:
-            splits = read_splits(lists, dataset.split)
-    if splits and manifest:
-        raise lists_and_manifest_error(dataset)
-    if splits is None and manifest is None and dataset.splits not in (root, NO_FILE):
-        raise no_lists_error(dataset)
+    splits = _read_lists(dataset, manifest)
     for note in manifest.notes if manifest else list_notes(root, folder, splits):
         print_note(f"  {note}")
     found: list[str] = []
@@ -81,6 +79,10 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         )
     for note in found:
         print_note(f"  {note}")
+    if dataset.unknown:
+        table = leave_out(table, dataset.unknown)
+    if dataset.background:
+        check_background(class_names(table), dataset.background)
     counts = index_counts(table, folder)
     split_source = f"official split {dataset.split}" if splits else f"{SEEDED}, seed {params.seed}"
     if manifest and manifest.has_splits:
@@ -92,6 +94,23 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     _print_summary(table, counts)
     for note in index_notes(table, has_lists=not split_source.startswith(SEEDED)):
         print_note(f"  {note}")
+
+
+def _read_lists(dataset: Dataset, manifest: Manifest | None) -> Splits | None:
+    """Return the split lists; None if there are none, and the folder of the clips was named in their place."""
+    from moclip.data.split_lists import read_splits
+    from moclip.files.local_copies import local_text_files
+    from pipeline.clip_source import lists_and_manifest_error, no_lists_error
+
+    if dataset.splits == NO_FILE:
+        return None
+    with local_text_files(dataset.splits) as lists:
+        splits = read_splits(lists, dataset.split)
+    if splits and manifest:
+        raise lists_and_manifest_error(dataset)
+    if not (splits or manifest) and dataset.splits != dataset.root:
+        raise no_lists_error(dataset)
+    return splits
 
 
 def _print_summary(table: pd.DataFrame, counts: dict) -> None:

@@ -11,7 +11,7 @@ from pipeline.stage import stage
 from pipeline.training_recipe import RECIPE_KEYS
 
 
-@stage("dataset.shots", "dataset.base_to_new", "baselines.image", *RECIPE_KEYS)
+@stage("dataset.shots", "dataset.base_to_new", "dataset.unknown", "baselines.image", *RECIPE_KEYS)
 def train_image(params: Params) -> None:
     """Train the baseline: an image classifier on RGB pictures of the motion fields.
 

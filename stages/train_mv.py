@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from moclip.training.distributed import World
 
 
-@stage("dataset.shots", "dataset.base_to_new", "tsn.backbone", "tsn.segments", "tsn.stack", "tsn.moments", *RECIPE_KEYS)
+@stage(
+    "dataset.shots",
+    "dataset.base_to_new",
+    "dataset.unknown",
+    "tsn.backbone",
+    "tsn.segments",
+    "tsn.stack",
+    "tsn.moments",
+    *RECIPE_KEYS,
+)
 def train_mv(
     params: Params,
     checkpoint_seconds: Annotated[

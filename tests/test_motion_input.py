@@ -236,6 +236,18 @@ def test_mirrored_clips_get_the_label_of_the_class_that_mirrors_theirs(project: 
     assert "left and right" in plan.note
 
 
+def test_classes_whose_mirror_image_is_left_out_are_not_mirrored(project: Project) -> None:
+    given = (project.fields, project.clips, groups(project))
+    plan = plan_mirroring("auto", ["roll left", "left", "right"], *given, left_out=["roll right"])
+    assert (plan.flip, plan.labels, plan.views) == (True, (-1, 2, 1), False)
+    assert plan.note.endswith("counts as the other class, or is not used if that is left out")
+    plan = plan_mirroring("auto", ["left", "up", "down"], *given, left_out=["right"])
+    assert plan.labels == (-1, 1, 2)
+    plan = plan_mirroring("auto", ["left", "right", "up"], *given, left_out=["roll left", "roll right"])
+    assert plan.labels == (1, 0, 2)
+    assert "set tsn.flip to auto" in plan_mirroring(True, ["left", "up", "down"], *given, left_out=["right"]).note
+
+
 def test_classes_that_mirror_each_other_without_saying_so_are_not_mirrored(project: Project) -> None:
     plan = plan_mirroring("auto", ["one", "two", "three"], project.fields, project.clips, groups(project))
     assert (plan.flip, plan.views) == (False, False)

@@ -701,11 +701,12 @@ def test_a_class_and_its_mirror_image_are_learnt_if_mirrored_clips_change_their_
 ) -> None:
     recipe = replace(RECIPE, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0)
     top1 = {}
-    for labels in ((), (1, 0)):
+    for labels in ((), (1, 0), (-1, -1)):
         swapped = replace(recipe, mirror_labels=labels)
-        _, rows = trained(data, tmp_path / f"{len(labels)}.safetensors", recipe=swapped)
+        _, rows = trained(data, tmp_path / f"{labels}.safetensors", recipe=swapped)
         top1[labels] = np.mean([row["train_top1"] for row in rows[-4:]])
     assert top1[(1, 0)] > 0.9
+    assert top1[(-1, -1)] > 0.9, "neither is mirrored"
     assert top1[()] < 0.75
 
 

@@ -57,8 +57,9 @@ def look_alike_findings(inputs: Inputs, params: Params) -> list[Finding]:
         raise MoclipError("the demo's CLIP does not tell scenes apart", fix="set clip.model to another CLIP")
     usable = usable_clips(inputs.clips.index)
     usable = usable[usable["id"].isin(pictures.ids) & ~is_copied_across_splits(usable)]
-    is_test = usable["split"] == "test"
-    test, others = usable.loc[is_test, "id"].to_list(), usable.loc[~is_test, "id"].to_list()
+    test, others = (
+        usable.loc[usable["split"].isin(splits), "id"].to_list() for splits in (("test",), ("train", "val"))
+    )
     test_features, other_features = inputs.mean_still_features(test), inputs.mean_still_features(others)
     typical = float(np.median(test_features @ other_features.mean(axis=0)))
     if typical > TYPICAL:

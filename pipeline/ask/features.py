@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.data.spans import are_cut
+from moclip.data.unknown_classes import UNKNOWN
 from moclip.errors import DatasetError, MoclipError, StoreError
 from moclip.store.features import Features, to_unit_length
 from moclip.store.neighbours import FeatureRows, open_array
@@ -51,7 +52,7 @@ class Compared:
 
 
 def compared_clips(inputs: Inputs, by: str | None) -> Compared:
-    """Return the usable clips that have the features to compare them `by`.
+    """Return the usable clips of the classes that have the features to compare them `by`.
 
     None stands for both; for one of them where the other does not exist.
 
@@ -59,7 +60,7 @@ def compared_clips(inputs: Inputs, by: str | None) -> Compared:
     """
     inputs.clips.check_files_unchanged()
     stores = {kind: (path, group, store) for kind, path, group, store in _stores(inputs, by)}
-    usable = inputs.clips.rows()
+    usable = inputs.clips.rows("train", "val", "test")  # those of dataset.unknown have no label
     there = usable["id"].isin(set.intersection(*(set(store.ids) for _, _, store in stores.values())))
     if not there.any():
         raise StoreError(f"no clip has features of {' and '.join(stores)}", where=next(iter(stores.values()))[0])
@@ -93,7 +94,7 @@ def _rows_of(store: Features, ids: Iterable[str]) -> np.ndarray:
 def note_left_out(command: str, inputs: Inputs, ids: Iterable[str]) -> None:
     """Print how many clips of the splits are not among `ids`, by reason, in one note."""
     index = inputs.clips.index
-    left = index[(index["split"] != "none") & ~index["id"].isin(set(ids))]
+    left = index[~index["split"].isin(("none", UNKNOWN)) & ~index["id"].isin(set(ids))]
     if left.empty:
         return
     tables = [read_parquet(paths.CLIP_TABLE, "clip_image")] if paths.CLIP_TABLE.exists() else []
@@ -117,11 +118,15 @@ def find_clip(inputs: Inputs, clip: str, compared: Compared) -> int | Path:
         return Path(clip)
     if name:
         row = index[index["id"] == name].iloc[0]
-        reason = row["reason"] or ("it is in no list" if row["split"] == "none" else "see: moclip advise")
+        reason = row["reason"] or _why_not_compared(str(row["split"]))
         fix = "name the path of its file, to read it anew"
         raise DatasetError(f"this clip has no features: {reason}", where=name, fix=fix)
     closest = difflib.get_close_matches(clip, index["id"].to_list(), n=1, cutoff=0.0)
     raise DatasetError("no clip has this id, and no file this name", where=clip, fix=f"did you mean {closest[0]}?")
+
+
+def _why_not_compared(split: str) -> str:
+    return {"none": "it is in no list", UNKNOWN: "its class is in dataset.unknown"}.get(split, "see: moclip advise")
 
 
 def _id_of_file(inputs: Inputs, clip: str) -> str:

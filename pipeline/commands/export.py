@@ -44,7 +44,7 @@ def export(
         from moclip.inference.bundle import save_bundle
         from pipeline.consistency import check_consistent, check_scores
 
-    predictor, inputs = load_predictor(params), check_consistent(params)
+    predictor, inputs = load_predictor(params, reject=True), check_consistent(params)
     check_scores(inputs)
     examples = _example_batch(predictor, inputs) if onnx else None
     details = _card_content(params, folder, inputs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moclip.errors import MoclipError, VideoError, missing_model
+from moclip.errors import MoclipError, ModelError, VideoError, missing_model
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
@@ -45,6 +45,9 @@ PREDICT_KEYS = (
 )
 """The keys that decide how a clip is read for the models, for a command to declare."""
 
+REJECT_COLUMNS = ("unknown", "score")
+"""What --reject adds to a result."""
+
 
 @command(*PREDICT_KEYS)
 def predict(
@@ -59,6 +62,9 @@ def predict(
     from_bundle: Annotated[
         Path | None, typer.Option("--bundle", help="A folder written by `moclip export`.  [the models of dvc repro]")
     ] = None,
+    reject: Annotated[
+        bool, typer.Option("--reject", help='Answer "unknown" for clips that none of the classes fits.')
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row per clip and rank.")] = False,
     workers: Workers = cpu_count(),
@@ -66,16 +72,19 @@ def predict(
     """Predict the action in clips, with the models that `dvc repro` trained.
 
     Shows the most probable classes of fusion, of motion alone and, if clip.model encodes texts, of zero-shot CLIP.
-    First comes the stream to trust, which was chosen on the validation clips. A clip that cannot be read is reported,
-    and the others are predicted. The exit code is 1 if no clip could be read.
+    First comes the stream to trust, which was chosen on the validation clips. With --reject, this stream answers
+    "unknown" below a threshold that most validation clips reach (evaluate.reject_coverage). A clip that cannot be read
+    is reported, and the others are predicted. The exit code is 1 if no clip could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips
 
     if as_json and as_csv:
         raise MoclipError("--json and --csv exclude each other")
+    if reject and labels is not None:
+        raise MoclipError("--reject and --labels exclude each other: no clip of these labels was validated")
     files = find_clips(clips)
-    predictor = _chosen_predictor(params, from_bundle)
+    predictor = _chosen_predictor(params, from_bundle, reject)
     if labels is not None:
         predictor = predictor.with_labels([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
@@ -83,14 +92,14 @@ def predict(
         # worker processes protect clips from a crash on another one; a single clip is faster without
         answers = predictor.predict(files) if len(files) == 1 else predictor.predict_in_processes(files, workers)
         for path, answer in zip(files, answers, strict=True):
-            results.append({"clip": str(path)} | _top_classes(answer, top))
+            results.append({"clip": str(path)} | _top_classes(answer, top) | (_rejected(answer) if reject else {}))
             advance(1)
     if as_json:
         print(json.dumps(rounded(results), indent=2))  # ASCII, which every terminal can show
     elif as_csv:
-        print(_csv_text(results), end="")
+        print(_csv_text(results, REJECT_COLUMNS if reject else ()), end="")
     else:
-        _print_table(results)
+        _print_table(results, _background_name(predictor))
         if params and not from_bundle:
             warning = demo_clip_warning(params.clip.model, params.clip.models, params.dataset.root)
             if warning:
@@ -102,18 +111,24 @@ def predict(
         raise VideoError("no clip could be read", fix="see the reasons above")
 
 
-def _chosen_predictor(params: Params | None, folder: Path | None) -> Predictor:
+def _chosen_predictor(params: Params | None, folder: Path | None, reject: bool = False) -> Predictor:
     if folder:
         with while_importing():
             from moclip.inference.bundle import load_bundle
-        return load_bundle(folder)
+        predictor = load_bundle(folder)
+        if reject and predictor.rejection is None:
+            what = "it does not say when a clip is unknown: an earlier version exported it"
+            raise ModelError(what, where=folder, fix="export it again, or omit --reject")
+        return predictor
     if params is None:
         raise parameters.missing_file_error(paths.PARAMS, "or name a bundle: --bundle DIR")
-    return load_predictor(params)
+    return load_predictor(params, reject)
 
 
-def load_predictor(params: Params) -> Predictor:
+def load_predictor(params: Params, reject: bool = False) -> Predictor:
     """Load the models that `dvc repro` trained. Raises MoclipError if they are missing or do not belong together.
+
+    With `reject`, also what `evaluate` chose: when a clip is unknown.
 
     Missing models are reported before PyTorch and transformers are imported, which takes seconds.
     """
@@ -128,6 +143,7 @@ def load_predictor(params: Params) -> Predictor:
         from moclip.models.fusion import load_fusion
         from moclip.models.mv_tsn import load_mv_tsn
         from pipeline.consistency import check_consistent  # imports zarr and pandas, which bundles do not need
+        from pipeline.rejection_file import read_rejection
         from pipeline.verdict import trusted_stream
 
     inputs = check_consistent(params)
@@ -152,6 +168,7 @@ def load_predictor(params: Params) -> Predictor:
             mv_tsn.config.stack,
         ),
         trusted=trusted_stream(),
+        rejection=read_rejection(inputs) if reject else None,
     )
 
 
@@ -166,7 +183,18 @@ def _top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     return classes | ({"trusted": answer.trusted} if validated else {})
 
 
-def _print_table(results: list[dict[str, Any]]) -> None:
+def _rejected(answer: Prediction | VideoError) -> dict[str, Any]:
+    """Return what --reject adds: whether the clip is unknown, and how well it is known."""
+    return {} if isinstance(answer, VideoError) else {"unknown": answer.unknown, "score": answer.known_score}
+
+
+def _background_name(predictor: Predictor) -> str | None:
+    """Return the class that means none of the others; None without one."""
+    rejection = predictor.rejection
+    return None if rejection is None or rejection.background is None else predictor.classes[rejection.background]
+
+
+def _print_table(results: list[dict[str, Any]], background: str | None = None) -> None:
     from moclip.inference.predictor import STREAMS
 
     answered = [result for result in results if "error" not in result]
@@ -175,7 +203,7 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     trusted = answered[0].get("trusted")
     streams = sorted((stream for stream in STREAMS if stream in answered[0]), key=lambda stream: stream != trusted)
     rows = [
-        (result["clip"] if rank == 0 else "", *(_class_text(result[stream][rank]) for stream in streams))
+        (result["clip"] if rank == 0 else "", *(_cell(result, stream, rank, background) for stream in streams))
         for result in answered
         for rank in range(len(result[streams[0]]))
     ]
@@ -183,20 +211,26 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     print_result("which action?", ("clip", *titles), rows)
 
 
-def _class_text(answer: dict[str, Any]) -> str:
-    return f"{answer['class']} {answer['probability']:.2f}"
+def _cell(result: dict[str, Any], stream: str, rank: int, background: str | None) -> str:
+    """Return what the table shows: a class and its probability; "unknown" in their place for a rejected clip."""
+    answer = result[stream][rank]
+    if stream != result.get("trusted") or not result.get("unknown"):
+        return f"{answer['class']} {answer['probability']:.2f}"
+    if rank > 0:
+        return ""
+    return f"unknown ({background})" if answer["class"] == background else "unknown"
 
 
-def _csv_text(results: list[dict[str, Any]]) -> str:
+def _csv_text(results: list[dict[str, Any]], more: tuple[str, ...] = ()) -> str:
     """Return CSV with a row per clip and rank, or one row with the error of a clip.
 
-    Columns: clip, rank, a class and its probability per stream, error, the stream to trust.
+    Columns: clip, rank, a class and its probability per stream, error, the stream to trust, and `more` of a result.
     """
     from moclip.inference.predictor import STREAMS
 
     text = io.StringIO()
     of_streams = [f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")]
-    columns = ["clip", "rank", *of_streams, "error", "trusted"]
+    columns = ["clip", "rank", *of_streams, "error", "trusted", *more]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for result in results:
@@ -205,6 +239,7 @@ def _csv_text(results: list[dict[str, Any]]) -> str:
             continue
         for rank in range(len(next(result[stream] for stream in STREAMS if stream in result))):
             row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1, "trusted": result.get("trusted")}
+            row |= {name: json.dumps(rounded(result[name])) for name in more}
             for stream in STREAMS:
                 if stream in result:
                     answer = result[stream][rank]

@@ -158,6 +158,24 @@ def print_verdict(
         show(textwrap.fill(sentence, width) if width else sentence)
 
 
+def print_rejection(found: Mapping[str, Any], show: Callable[[str], None] = print_note) -> None:
+    """Print what `moclip predict --reject` does to the test clips; `found` is what metrics/reject.json holds."""
+    test, clips, sentence = found["test"], found["validation"]["clips"], "with --reject: "
+    if not found["validation"]["enough"]:
+        sentence += f"cannot tell with {clips} validation clips which to reject; with the lowest {found['score']}, it "
+    sentence += f"answers {_percent(test['answered'])} of the {test['clips']} test clips"
+    if test["right_of_answered"] is not None:
+        sentence += f", {_percent(test['right_of_answered'])} of them right"
+    for name in ("background", "unknown"):
+        if other := found.get(name):
+            sentence += f", and {_percent(other['answered'])} of the {other['clips']} of {', '.join(other['classes'])}"
+    show(sentence)
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.0f} %"
+
+
 def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
     """Print the calibration error of each stream, before and after its logits are divided by its temperature."""
     errors = [

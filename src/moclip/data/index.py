@@ -43,7 +43,7 @@ INDEX_COLUMNS = {
 }
 """Columns of the index and their types.
 
-split : train, val, test or none (in no list).
+split : train, val, test, none (in no list) or unknown (see `moclip.data.unknown_classes`).
 status : ok, failed, or missing (listed, but not in the folder).
 codec to has_b, damage : as in `moclip.video.probe.VideoInfo`. `damage` says what does not decode of a usable clip.
 frames, md5 : the clip's own. If clips are spans of longer videos, there are also `spans.SPAN_COLUMNS`, and the other

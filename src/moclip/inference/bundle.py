@@ -5,6 +5,7 @@ config.json                 classes, prompts, the stream to trust, settings for 
 mv_tsn.safetensors          the motion network
 fusion.safetensors          the fusion head
 text_features.safetensors   the classes' text features, if the encoder has a text tower
+rejection.safetensors       when a clip is of none of the classes; earlier versions wrote none
 clip/                       the frozen encoder in its hub's format, unless it is loaded by its hub id
 moclip.onnx                 both trained networks for other runtimes, with --onnx
 """
@@ -27,6 +28,7 @@ from moclip.errors import ModelError
 from moclip.files.atomic import atomic_folder, write_atomically
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
+from moclip.inference.rejection import load_rejection, save_rejection
 from moclip.models.class_texts import ClassTexts
 from moclip.models.device import pick_device
 from moclip.models.encoders.registry import load_encoder
@@ -41,6 +43,7 @@ FORMAT = 3
 
 CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
 MV_TSN, FUSION, TEXT = "mv_tsn.safetensors", "fusion.safetensors", "text_features.safetensors"
+REJECTION = "rejection.safetensors"
 
 
 def save_bundle(
@@ -82,6 +85,8 @@ def save_bundle(
         predictor.fusion.save(temporary / FUSION)
         if texts:
             save_weights(temporary / TEXT, {"features": torch.from_numpy(texts.features)}, {"kind": "text_features"})
+        if predictor.rejection:
+            save_rejection(temporary / REJECTION, predictor.rejection)
         if encoder and with_clip:
             encoder.save(temporary / CLIP)
         if examples:
@@ -103,6 +108,7 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None) ->
     try:
         mv_tsn, fusion = load_mv_tsn(folder / MV_TSN), load_fusion(folder / FUSION)
         texts = _load_texts(folder, config)
+        rejection = load_rejection(folder / REJECTION) if (folder / REJECTION).exists() else None
     except ModelError as problem:
         raise ModelError(problem.what, where=problem.where, fix="export the bundle again") from None
     fields, views = config["fields"], config["views"]
@@ -115,6 +121,7 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None) ->
         FieldSettings(**fields | {"canvas": tuple(fields["canvas"])}),
         ViewSettings(**views),
         trusted=config.get("trusted", "fusion"),  # earlier versions wrote none
+        rejection=rejection,
     )
 
 

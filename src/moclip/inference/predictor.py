@@ -27,6 +27,7 @@ from moclip.inference.clip_input import (
     read_or_reason,
     worker_died,
 )
+from moclip.inference.rejection import Rejection
 from moclip.models.class_texts import ClassTexts, text_features
 from moclip.models.encoders.base import Encoder, TextEncoder
 from moclip.models.fusion import Fusion
@@ -51,7 +52,8 @@ class Prediction:
     Probabilities are softmax(logits / T), with the stream's temperature T that was fitted on validation clips. With
     labels given as text (`Predictor.with_labels`) T is 1. `trusted` is the stream that `top` reads: the one that was
     chosen on the validation clips. `features` are what the heads saw, as the stages store them: "motion" (width,) and
-    "picture" (stills, width), float32.
+    "picture" (stills, width), float32. `unknown` says whether the clip is of none of the classes, and `known_score` how
+    well it is known (`Rejection`); both are None where the predictor has no rejection.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +61,8 @@ class Prediction:
     logits: dict[str, np.ndarray]
     trusted: str = "fusion"
     features: dict[str, np.ndarray] = field(default_factory=dict)
+    unknown: bool | None = None
+    known_score: float | None = None
 
     def top(self, count: int = 5, stream: str | None = None) -> list[tuple[str, float]]:
         """Return the most probable classes of a stream, by default the trusted one, with their probabilities.
@@ -78,6 +82,7 @@ class Predictor:
     texts : the classes' text features; None if the encoder has no text tower.
     own_classes : False where the classes are not those of the training but given as text (see `with_labels`).
     trusted : the stream to trust, one of `STREAMS`.
+    rejection : when a clip is of none of the classes; None where that is not known.
     """
 
     mv_tsn: MvTsn
@@ -89,6 +94,7 @@ class Predictor:
     views: ViewSettings
     own_classes: bool = True
     trusted: str = "fusion"
+    rejection: Rejection | None = None
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +153,7 @@ class Predictor:
             raise MoclipError("at least two labels are needed to choose from", where=", ".join(labels) or "no label")
         features = text_features(self.encoder, classes, {label: [label] for label in classes}, list(self.texts.prompts))
         texts = dataclasses.replace(self.texts, features=features)
-        return dataclasses.replace(self, classes=classes, texts=texts, own_classes=False)
+        return dataclasses.replace(self, classes=classes, texts=texts, own_classes=False, rejection=None)
 
     def read(self, path: str | Path) -> ClipInput:
         """Read the models' input from a clip, decoding it once. Raises VideoError."""
@@ -169,7 +175,8 @@ class Predictor:
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
         trusted = self.trusted if self.trusted in on_cpu else "zero_shot"
         features = {"motion": motion_features[0].cpu().numpy(), "picture": stills}
-        return Prediction(self.classes, probabilities, on_cpu, trusted, features)
+        answer = Prediction(self.classes, probabilities, on_cpu, trusted, features)
+        return answer if self.rejection is None else _with_rejection(answer, self.rejection)
 
     def _still_features(self, stills: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the features (K, width) of pictures, of unit length; one 0 without an encoder."""
@@ -205,3 +212,11 @@ class Predictor:
         text = torch.from_numpy(self.texts.features).to(self.device)
         fused = self.fusion.score_texts(motion_features, still_features, text)
         return logits if fused is None else {"fusion": fused[0]} | logits
+
+
+def _with_rejection(answer: Prediction, rejection: Rejection) -> Prediction:
+    """Return a prediction that says whether the clip is unknown."""
+    logits = answer.logits[rejection.stream][None]
+    features = {kind: values[None] for kind, values in answer.features.items()}
+    unknown, score = rejection.unknown(logits, features)[0], rejection.scores(logits, features)[0]
+    return dataclasses.replace(answer, unknown=bool(unknown), known_score=float(score))

@@ -19,13 +19,15 @@ MOST_CLIPS = 3000
 FEWEST_CLIPS = 6
 """Classes with fewer clips are not compared with their mirror images: too few to tell."""
 
+NOT_MIRRORED = -1
+
 
 @dataclass(frozen=True)
 class Mirroring:
     """How training clips are mirrored.
 
     flip : whether half of them are.
-    labels : the label of a mirrored clip, by its label; empty: it keeps its label.
+    labels : the label of a mirrored clip, by its label; -1: its class is not mirrored; empty: all keep their label.
     note : what the user should know, or "".
     """
 
@@ -40,25 +42,34 @@ class Mirroring:
 
 
 def plan_mirroring(
-    flip: bool | str, classes: Sequence[str], fields: SampledFields, clips: SplitClips, groups: Sequence[str]
+    flip: bool | str,
+    classes: Sequence[str],
+    fields: SampledFields,
+    clips: SplitClips,
+    groups: Sequence[str],
+    left_out: Sequence[str] = (),
 ) -> Mirroring:
     """Return how the training `clips` are mirrored.
 
     `flip` "auto" mirrors, and gives mirrored clips of classes such as TurnLeft the label of TurnRight. Where the names
     tell nothing, but a linear classifier takes the mirrored clips of two classes for each other's, nothing is mirrored.
+    A class is not mirrored if its mirror image is among those `left_out` of training, which shall stay unknown.
     """
     if flip is False:
         return Mirroring(False)
-    pairs = mirror_pairs(classes)
+    pairs = [pair for pair in mirror_pairs([*classes, *left_out]) if not set(pair) <= set(left_out)]
     if flip is True:
         note = f"{_listed(pairs)}, yet mirrored clips keep their label: set tsn.flip to auto" if pairs else ""
         return Mirroring(True, note=note)
     if pairs:
         labels = list(range(len(classes)))
-        for first, second in pairs:
-            a, b = classes.index(first), classes.index(second)
-            labels[a], labels[b] = b, a
-        return Mirroring(True, tuple(labels), f"{_listed(pairs)}: a mirrored clip counts as the other class")
+        for pair in pairs:
+            stay = [classes.index(name) for name in pair if name in classes]
+            for label, mirrored in zip(stay, reversed(stay) if len(stay) == 2 else [NOT_MIRRORED], strict=True):
+                labels[label] = mirrored
+        note = "a mirrored clip counts as the other class"
+        note += ", or is not used if that is left out" if NOT_MIRRORED in labels else ""
+        return Mirroring(True, tuple(labels), f"{_listed(pairs)}: {note}")
     features, mirrored = field_features(fields, clips)
     confused = mirrored_pairs(features, mirrored, clips.labels, groups)
     if confused:

@@ -38,7 +38,8 @@ class MvTsnRecipe:
     min_steps: int = 0  # least number of optimiser steps in the whole training
     balance: str = "none"  # of the classes: "loss", "sampler"
     stop_after: int = 0  # epochs to train, where a run without validation clips shall end earlier; 0: all
-    mirror_labels: tuple[int, ...] = ()  # the label of a mirrored clip, by its label; (): it keeps its label
+    # the label of a mirrored clip, by its label; -1: its class is not mirrored; (): all keep their label
+    mirror_labels: tuple[int, ...] = ()
 
 
 def recipe_fingerprint(recipe: MvTsnRecipe, **inputs: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moclip.data.balance import class_weights, draw_order
-from moclip.data.crops import crop_and_resize, random_crops
+from moclip.data.crops import Crops, crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
 from moclip.training.common import BestEpoch, LossError, autocast_type, epoch_generator
@@ -78,6 +79,7 @@ class MvTsnTraining:
         for step, (batch, read) in enumerate(reads):
             own = world.share(len(batch))
             boxes = random_crops(len(batch), self.data.fields.grid, recipe.crops, recipe.flip, generator)[own]
+            boxes = _mirrored_where_allowed(boxes, batch.labels[own], recipe)
             grids = torch.from_numpy(read).to(self.device)
             views = crop_and_resize(
                 grids, boxes.repeat(recipe.segments), self.model.config.size, self.model.config.stabilise
@@ -159,6 +161,13 @@ class MvTsnTraining:
                 f"a batch of {batch} clips is too small for {self.world.size} processes: each needs two",
                 fix="start fewer processes, or raise tsn.batch",
             )
+
+
+def _mirrored_where_allowed(boxes: Crops, labels: np.ndarray, recipe: MvTsnRecipe) -> Crops:
+    """Return the boxes (n,) of clips with `labels` (n,), without mirroring classes that must not be mirrored."""
+    if not recipe.mirror_labels:
+        return boxes
+    return replace(boxes, flip=boxes.flip & (np.array(recipe.mirror_labels)[labels] >= 0))
 
 
 def _labels_shown(labels: np.ndarray, mirrored: np.ndarray, recipe: MvTsnRecipe) -> np.ndarray:
