@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from moclip.data.groups import divide_into_folds
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
 from moclip.errors import DatasetError
 from moclip.models.weights import read_config
 from pipeline import paths
 from pipeline.index_file import read_index
 from pipeline.io import read_parquet
+from pipeline.multi_label import check_supported
 from pipeline.params import Params
 from pipeline.provenance import check_clips_unchanged, stale_error, training_record
 
@@ -40,7 +42,10 @@ class ClipTables:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        return read_index(self.params)
+        table = read_index(self.params)
+        if is_multi_label(table):
+            check_supported(self.params)
+        return table
 
     @cached_property
     def usable(self) -> pd.DataFrame:
@@ -135,5 +140,8 @@ class ClipTables:
     def fingerprint(self, *splits: str) -> str:
         """Return a digest of the contents and labels of the clips in the named splits, or all if none is named."""
         rows = usable_clips(self.index, *splits)
-        text = "\n".join(f"{row.id} {row.md5} {row.label} {row.split}" for row in rows.itertuples())
+        labels = rows[COLUMN if is_multi_label(rows) else "label"]
+        text = "\n".join(
+            f"{row.id} {row.md5} {label} {row.split}" for row, label in zip(rows.itertuples(), labels, strict=True)
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.errors import MoclipError, StoreError
 from moclip.files.folders import is_url
 from moclip.video.clip_files import file_md5
@@ -51,7 +52,7 @@ def training_record(rows: pd.DataFrame, usable: pd.DataFrame, classes: Sequence[
     return {
         "classes": list(classes),
         "clips": clips_digest(rows),
-        "labels": _column_digest(rows, "label"),
+        "labels": _column_digest(rows, COLUMN if is_multi_label(rows) else "label"),
         "split": _column_digest(rows, "split"),
         "usable": clips_digest(usable),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import usable_clips
 from pipeline.advice.finding import Finding
 from pipeline.provenance import shorten_list
@@ -39,7 +40,8 @@ def _copies_across_splits(usable: pd.DataFrame) -> list[Finding]:
 
 
 def _copies_across_classes(usable: pd.DataFrame) -> list[Finding]:
-    copies = usable[usable.groupby("md5")["label"].transform("nunique") > 1]
+    column = COLUMN if is_multi_label(usable) else "label"
+    copies = usable[usable.groupby("md5")[column].transform("nunique") > 1]
     if copies.empty:
         return []
     return [
@@ -86,7 +88,7 @@ def _unnamed_sources(usable: pd.DataFrame) -> list[Finding]:
 
 def _sources_on_both_sides(usable: pd.DataFrame) -> list[Finding]:
     named = usable[_names_source(usable)]
-    source = named["class"] + " " + named["group"]
+    source = named["group"] if is_multi_label(named) else named["class"] + " " + named["group"]
     tested = set(source[named["split"] == "test"])
     both = sorted(tested & set(source[named["split"] != "test"]))
     if not both:

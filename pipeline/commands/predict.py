@@ -66,8 +66,9 @@ def predict(
     """Predict the action in clips, with the models that `dvc repro` trained.
 
     Shows the most probable classes of fusion, of motion alone and, if clip.model encodes texts, of zero-shot CLIP.
-    First comes the stream to trust, which was chosen on the validation clips. A clip that cannot be read is reported,
-    and the others are predicted. The exit code is 1 if no clip could be read.
+    First comes the stream to trust, which was chosen on the validation clips. If the clips of the training had several
+    labels, the predicted classes are marked, and listed even below the first --top. A clip that cannot be read is
+    reported, and the others are predicted. The exit code is 1 if no clip could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips
@@ -156,12 +157,25 @@ def load_predictor(params: Params) -> Predictor:
 def _top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     if isinstance(answer, VideoError):
         return {"error": answer.what}
-    classes = {
-        stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
-        for stream in answer.probabilities
-    }
+    if answer.thresholds:
+        classes = {stream: _labels_and_top(answer, top, stream) for stream in answer.probabilities}
+    else:
+        classes = {
+            stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
+            for stream in answer.probabilities
+        }
     validated = "mv_tsn" in classes  # not with other labels
     return classes | ({"trusted": answer.trusted} if validated else {})
+
+
+def _labels_and_top(answer: Prediction, top: int, stream: str) -> list[dict[str, Any]]:
+    """Return the predicted classes of a stream and its `top` most probable ones, the most probable first."""
+    predicted = {name for name, _ in answer.labels(stream)}
+    return [
+        {"class": name, "probability": share, "predicted": name in predicted}
+        for rank, (name, share) in enumerate(answer.top(len(answer.classes), stream))
+        if rank < top or name in predicted
+    ]
 
 
 def _print_table(results: list[dict[str, Any]]) -> None:
@@ -173,27 +187,35 @@ def _print_table(results: list[dict[str, Any]]) -> None:
     trusted = answered[0].get("trusted")
     streams = sorted((stream for stream in STREAMS if stream in answered[0]), key=lambda stream: stream != trusted)
     rows = [
-        (result["clip"] if rank == 0 else "", *(_class_text(result[stream][rank]) for stream in streams))
+        (result["clip"] if rank == 0 else "", *(_class_text(result[stream], rank) for stream in streams))
         for result in answered
-        for rank in range(len(result[streams[0]]))
+        for rank in range(max(len(result[stream]) for stream in streams))
     ]
     titles = [STREAM_LABELS[stream] + (" (trusted)" if stream == trusted else "") for stream in streams]
-    print_result("which action?", ("clip", *titles), rows)
+    several = any("predicted" in answered[0][stream][0] for stream in streams)
+    title = "which actions? (*: predicted, at or above the threshold of the class)" if several else "which action?"
+    print_result(title, ("clip", *titles), rows)
 
 
-def _class_text(answer: dict[str, Any]) -> str:
-    return f"{answer['class']} {answer['probability']:.2f}"
+def _class_text(answers: list[dict[str, Any]], rank: int) -> str:
+    if rank >= len(answers):
+        return ""  # with several labels another stream has more
+    answer = answers[rank]
+    return f"{answer['class']} {answer['probability']:.2f}{' *' if answer.get('predicted') else ''}"
 
 
 def _csv_text(results: list[dict[str, Any]]) -> str:
     """Return CSV with a row per clip and rank, or one row with the error of a clip.
 
-    Columns: clip, rank, a class and its probability per stream, error, the stream to trust.
+    Columns: clip, rank, a class and its probability per stream, error, the stream to trust. With several labels a clip
+    also whether a class is predicted, per stream; a stream with fewer rows leaves its cells empty.
     """
     from moclip.inference.predictor import STREAMS
 
     text = io.StringIO()
-    of_streams = [f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")]
+    several = any("predicted" in one for result in results for one in result.get("fusion", []))
+    parts = ("", "_probability", "_predicted") if several else ("", "_probability")
+    of_streams = [f"{stream}{part}" for stream in STREAMS for part in parts]
     columns = ["clip", "rank", *of_streams, "error", "trusted"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -201,12 +223,14 @@ def _csv_text(results: list[dict[str, Any]]) -> str:
         if "error" in result:
             writer.writerow({"clip": result["clip"], "error": result["error"]})
             continue
-        for rank in range(len(next(result[stream] for stream in STREAMS if stream in result))):
+        for rank in range(max(len(result[stream]) for stream in STREAMS if stream in result)):
             row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1, "trusted": result.get("trusted")}
             for stream in STREAMS:
-                if stream in result:
+                if stream in result and rank < len(result[stream]):
                     answer = result[stream][rank]
                     row |= {stream: answer["class"], f"{stream}_probability": rounded(answer["probability"])}
+                    if several:
+                        row[f"{stream}_predicted"] = str(answer["predicted"]).lower()
             writer.writerow(row)
     return text.getvalue()
 

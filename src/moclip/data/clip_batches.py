@@ -16,16 +16,20 @@ from moclip.video.decoding import B_VECTOR_CODECS
 
 @dataclass(frozen=True)
 class SplitClips:
-    """Clips of one split: first frame and number of frames in the store, and label; each (n,) int64."""
+    """Clips of one split: first frame and number of frames in the store, and label; each (n,) int64.
+
+    With several labels a clip, `labels` is (n, classes) float32, 1 for each of them.
+    """
 
     offsets: np.ndarray
     lengths: np.ndarray
     labels: np.ndarray
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> SplitClips:
-        """Return the clips of rows with the columns offset, length and label."""
-        return cls(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+    def of(cls, rows: pd.DataFrame, labels: np.ndarray | None = None) -> SplitClips:
+        """Return the clips of rows with the columns offset, length and label; `labels` replace those of the column."""
+        offsets, lengths, column = (rows[name].to_numpy(np.int64) for name in ("offset", "length", "label"))
+        return cls(offsets, lengths, column if labels is None else labels)
 
     def __len__(self) -> int:
         return len(self.labels)

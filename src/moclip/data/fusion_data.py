@@ -20,7 +20,7 @@ class FusionData:
 
     motion : (n, views, M).
     stills : (n, K, P), of unit length.
-    labels : (n,).
+    labels : (n,), or with several labels a clip (n, classes), 1 for each of them.
     """
 
     motion: Tensor

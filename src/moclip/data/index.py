@@ -10,6 +10,7 @@ import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder, join_first_lines
 from moclip.data.groups import group_of, hold_out, smallest_fraction
+from moclip.data.label_sets import COLUMN, rarest_labels
 from moclip.data.list_matching import MatchedLists, match_lists, require_two_classes
 from moclip.data.manifest import Manifest
 from moclip.data.probing import ProbeJob, failed_row, indexed_file, probe_clip, unusable_columns
@@ -46,6 +47,8 @@ split : train, val, test or none (in no list).
 status : ok, failed, or missing (listed, but not in the folder).
 codec to has_b, damage : as in `moclip.video.probe.VideoInfo`. `damage` says what does not decode of a usable clip.
 seekable : whether stills can be read by seeking in the clip's own file; false where a transcoded file is indexed.
+
+A multi-label index also has the column `labels`, and its `class` and `label` mean less (`moclip.data.label_sets`).
 """
 
 
@@ -86,9 +89,14 @@ def build_index(
     if matched:
         table["class"] = table["class"].map(matched.class_of)
         table["split"] = table["path"].map(matched.parts).fillna("none")
-    unlisted = sorted(set(table["class"]) - set(classes))
-    table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
-    table.loc[table["class"].isin(unlisted), ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
+    columns = INDEX_COLUMNS
+    if manifest and manifest.is_multi_label:
+        columns = columns | {COLUMN: "str"}
+        table[COLUMN] = table["class"]
+        table["label"] = rarest_labels(list(table[COLUMN]), (table["split"] != "none").to_numpy(), classes)
+    else:
+        table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
+    table.loc[table["label"] == -1, ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
     table = table.sort_values("id", ignore_index=True)
     usable = table[table["status"] == "ok"]
     if join_scenes and len(usable):
@@ -101,7 +109,7 @@ def build_index(
     if manifest and manifest.has_val:
         del held_out["val"]
     table["split"] = _split_column(table, held_out, seed)
-    table = table[list(INDEX_COLUMNS)].astype(INDEX_COLUMNS)
+    table = table[list(columns)].astype(columns)
     _check_splits(table, root, held_out)
     return table
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder
 from moclip.data.groups import groups_of
+from moclip.data.label_sets import SEPARATOR, join_labels, split_labels
 from moclip.data.name_spelling import fold_name, group_by
 from moclip.data.text_tables import TextTable, read_text_table
 from moclip.errors import DatasetError
@@ -28,7 +29,7 @@ SPLITS = ("train", "val", "test", "none")
 
 _FIX = {
     "path": "write the path of the clip's file, relative to dataset.root",
-    "label": "write the name of the clip's class",
+    "label": "write the name of the clip's class, or of several: run|jump",
     "split": "write train, val, test or none in each row; or leave the whole column empty: the split is then by group",
     "id": "write a name that no other row has; or remove the column: the path is then the id",
 }
@@ -39,8 +40,8 @@ class Manifest:
     """A checked manifest.
 
     file : its path.
-    rows : a row per clip, in the file's order. Columns path (relative to the root, or absolute, or a URL), class, split
-        ("" in all rows where the manifest gives none), group, id.
+    rows : a row per clip, in the file's order. Columns path (relative to the root, or absolute, or a URL), class (with
+        several labels: "jump|run"), split ("" in all rows where the manifest gives none), group, id.
     notes : what to tell the user, a line each.
     """
 
@@ -59,7 +60,12 @@ class Manifest:
     @property
     def classes(self) -> list[str]:
         """Names of the classes that have a clip in train, val or test, sorted."""
-        return sorted(self.rows.loc[self.rows["split"] != "none", "class"].unique())
+        return _label_names(self.rows.loc[self.rows["split"] != "none", "class"])
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a clip has several labels."""
+        return bool(self.rows["class"].str.contains(SEPARATOR, regex=False).any())
 
     @property
     def clips(self) -> ClipFolder:
@@ -85,11 +91,12 @@ def read_manifest(file: Path, root: str) -> Manifest:
     rows = table.columns[[*REQUIRED, *given]].assign(number=table.numbers)
     _check_cells(rows, file)
     rows["path"] = _clean_paths(rows, root, file)
+    rows["label"] = _clean_labels(rows, file)
     rows, repeated = _without_repeated(rows, file)
     if "id" not in rows:
         rows["id"] = rows["path"]
     _check_ids(rows, file)
-    notes = [*_ignored_columns(table, file), *repeated, *_similar_labels(rows, file)]
+    notes = [*_ignored_columns(table, file), *repeated, *_similar_labels(rows, file), *_several_labels(rows, file)]
     if "split" in rows:
         _check_splits(rows, file)
     else:
@@ -221,6 +228,27 @@ def _spellings(root: str) -> list[str]:
     return list(dict.fromkeys([str(Path(root).absolute()), str(Path(root).resolve())]))
 
 
+# ---------------------------------------------------------------------------------------------------------- labels
+
+
+def _clean_labels(rows: pd.DataFrame, file: Path) -> pd.Series:
+    """Return the text of each clip's labels, in which equal sets are equal: "run | jump" -> "jump|run"."""
+    labels = rows["label"]
+    several = labels.str.contains(SEPARATOR, regex=False)
+    names = labels[several].map(split_labels)
+    fix = f"write each label once, with {SEPARATOR} between them, as in run{SEPARATOR}jump"
+    for wrong, what in (
+        (names.map(lambda own: "" in own), "{!r} has an empty label"),
+        (names.map(lambda own: len(set(own)) < len(own)), "{!r} names a label twice"),
+    ):
+        _refuse(wrong.astype(bool), rows[several], "label", what, fix, file)
+    return labels.where(~several, names.map(join_labels))
+
+
+def _label_names(labels: pd.Series) -> list[str]:
+    return sorted({name for text in labels.unique() for name in split_labels(text)})
+
+
 # ----------------------------------------------------------------------------------------------------------- notes
 
 
@@ -230,13 +258,21 @@ def _ignored_columns(table: TextTable, file: Path) -> Iterator[str]:
 
 
 def _similar_labels(rows: pd.DataFrame, file: Path) -> Iterator[str]:
-    alike = [names for names in group_by(fold_name, sorted(rows["label"].unique())).values() if len(names) > 1]
+    alike = [names for names in group_by(fold_name, _label_names(rows["label"])).values() if len(names) > 1]
     if alike:
         names = " and ".join(map(repr, alike[0]))
         yield (
             f"{file}: the labels {names} are different classes, though they differ only in upper and lower case, or in "
             f"how an accent is encoded; such labels: {len(alike)}"
         )
+
+
+def _several_labels(rows: pd.DataFrame, file: Path) -> Iterator[str]:
+    several = int(rows["label"].str.contains(SEPARATOR, regex=False).sum())
+    if several:
+        classes = len(_label_names(rows["label"]))
+        what = f"{several} of {len(rows)} clips have several labels, of {classes} classes"
+        yield f"{file}: {what}: each class is trained and scored by itself"
 
 
 def _divided_groups(rows: pd.DataFrame, file: Path) -> Iterator[str]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from moclip.data.balance import class_weights, draw_order
 from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training.objective import hits, mean_loss, scores
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def train_fusion_head(
             step_logits.append(logits.detach())
             if model.trains:
                 optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
-                scaler.scale(functional.cross_entropy(logits, train.labels[rows], weights)).backward()
+                scaler.scale(mean_loss(logits, train.labels[rows], weights)).backward()
                 scaler.step(optimiser)
                 scaler.update()
         train_loss, train_top1 = _loss_and_top1(torch.cat(step_logits), train.labels[order])
@@ -73,7 +73,7 @@ def train_fusion_head(
         if len(val.labels):
             with torch.inference_mode():
                 logits = model(val.motion[:, 0], val.stills) + mask
-            row["val_loss"], row["val_top1"] = _loss_and_top1(logits, val.labels)
+            row |= scores(logits, val.labels, "val")
         best.offer(row)
         log(row)
     best.restore_into(model)
@@ -82,7 +82,12 @@ def train_fusion_head(
 
 
 def absent_mask(model: Fusion, train: FusionData, val: FusionData) -> Tensor:
-    """Return what is added to logits (n, classes): minus infinity for classes without a clip in `train` or `val`."""
+    """Return what is added to logits (n, classes): minus infinity for classes without a clip in `train` or `val`.
+
+    Zero for clips with several labels, whose classes do not compete.
+    """
+    if train.labels.ndim == 2:
+        return torch.zeros(model.config.classes)
     present = torch.cat([train.labels, val.labels]).unique()
     return torch.full((model.config.classes,), -torch.inf).index_fill_(0, present, 0.0)
 
@@ -96,5 +101,4 @@ def _loss_error(epoch: int, step_logits: list[Tensor], order: Tensor, labels: Te
 
 
 def _loss_and_top1(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    right = logits.argmax(1) == labels
-    return functional.cross_entropy(logits, labels).item(), right.float().mean().item()
+    return mean_loss(logits, labels).item(), hits(logits, labels).float().mean().item()

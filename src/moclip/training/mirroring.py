@@ -59,6 +59,10 @@ def plan_mirroring(
             a, b = classes.index(first), classes.index(second)
             labels[a], labels[b] = b, a
         return Mirroring(True, tuple(labels), f"{_listed(pairs)}: a mirrored clip counts as the other class")
+    if clips.labels.ndim == 2:  # the classifier below answers with one class
+        return Mirroring(
+            True, note="clips have several labels: only their names could tell which classes are mirror images"
+        )
     features, mirrored = field_features(fields, clips)
     confused = mirrored_pairs(features, mirrored, clips.labels, groups)
     if confused:
