@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from moclip.data.clip_weights import weights_of
 from moclip.data.groups import divide_into_folds
 from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
@@ -17,7 +18,7 @@ from moclip.models.weights import read_config
 from pipeline import paths
 from pipeline.index_file import read_index
 from pipeline.io import read_parquet
-from pipeline.multi_label import check_supported
+from pipeline.multi_label_limits import check_supported
 from pipeline.params import Params
 from pipeline.provenance import check_clips_unchanged, stale_error, training_record
 
@@ -136,6 +137,11 @@ class ClipTables:
         """Return what a model records of its training data (`pipeline.provenance.training_record`)."""
         rows = pd.concat([self.rows("train"), self.rows("val")])
         return training_record(rows, self.usable, class_names(self.index))
+
+    def weights_record(self) -> dict[str, Any]:
+        """Return the weights of the clips, by the name `weights`; nothing if they have none."""
+        weights = weights_of(self.rows("train", "val"))
+        return {} if weights is None else {"weights": weights.tolist()}
 
     def fingerprint(self, *splits: str) -> str:
         """Return a digest of the contents and labels of the clips in the named splits, or all if none is named."""

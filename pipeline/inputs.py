@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.clip_weights import weights_of
 from moclip.data.fusion_data import FusionData, no_stills
 from moclip.data.label_sets import is_multi_label, targets
 from moclip.errors import StoreError
@@ -143,10 +144,12 @@ class Inputs:
     def _fusion_data(self, rows: pd.DataFrame, motion: Features) -> FusionData:
         ids = list(rows["id"])
         features = motion.rows("features", ids)
+        weights = weights_of(rows)
         return FusionData(
             torch.from_numpy(features if features.ndim == 3 else features[:, None]),
             torch.from_numpy(self.still_features(ids)),
             torch.from_numpy(self.targets(rows).copy()),
+            None if weights is None else torch.from_numpy(weights),
         )
 
     def skipped_counts(self, split: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Clips with several labels: what is not supported, and how a stream's logits become answers and scores."""
+"""Clips with several labels: how a stream's logits become answers and scores."""
 
 from __future__ import annotations
 
@@ -20,35 +20,12 @@ from moclip.evaluation.multi_label import (
 )
 from pipeline.console.label_scores import stream_titles
 from pipeline.console.output import STREAM_LABELS
-from pipeline.params import Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from moclip.models.fusion import Fusion
     from pipeline.inputs import Inputs
-
-
-def check_supported(params: Params) -> None:
-    """Raise DatasetError for a parameter that has no meaning with several labels a clip."""
-    dataset, fusion = params.dataset, params.fusion
-    wrong = {
-        "dataset.shots": (dataset.shots is not False, dataset.shots, "false", "a clip counts for several classes"),
-        "dataset.base_to_new": (dataset.base_to_new, True, "false", "a clip can be of both halves of the classes"),
-        "dataset.balance": (
-            dataset.balance != "none",
-            dataset.balance,
-            "none",
-            "a clip has no one class to weigh it by",
-        ),
-        "fusion.head": (fusion.head != "concat", fusion.head, "concat", "it begins as zero-shot CLIP, which picks one"),
-        "fusion.blend": (fusion.blend is True, True, "false", "it mixes in probabilities of one answer per clip"),
-    }
-    for key, (is_wrong, value, instead, why) in wrong.items():
-        if is_wrong:
-            text = str(value).lower() if value is True else value
-            what = f"{key} = {text} does not work with clips of several labels: {why}"
-            raise DatasetError(what, where=dataset.manifest, fix=f"set {key} to {instead}")
 
 
 def refuse_command(inputs: Inputs, command: str, why: str) -> None:

@@ -50,11 +50,12 @@ def train_probe(params: Params) -> None:
 
 def _labelled(inputs: Inputs, rows: pd.DataFrame, motion: Features) -> LabelledFeatures:
     """Return the motion features and labels of clips; of augmented views, the mean of each clip's."""
+    from moclip.data.clip_weights import weights_of
     from moclip.training.linear_probe import LabelledFeatures
 
     features = motion.rows("features", list(rows["id"]))
     features = features.mean(axis=1) if features.ndim == 3 else features
-    return LabelledFeatures(features, inputs.targets(rows))
+    return LabelledFeatures(features, inputs.targets(rows), weights_of(rows))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ from moclip.training.mv_training import _labels_shown
 from moclip.training.objective import clip_losses, hits, mean_loss, scores, summed_loss
 from pipeline import params as parameters
 from pipeline.advice.classes import class_counts
+from pipeline.commands.sweep import _stream_scores, _write_results
+from pipeline.experiments import FinishedExperiment
 from pipeline.inputs import Inputs
-from pipeline.multi_label import check_supported
+from pipeline.multi_label_limits import check_supported
 from tests.conftest import ROOT, run, set_keys
 
 
@@ -296,6 +298,7 @@ def test_the_probe_learns_each_label_by_itself() -> None:
     train, val = (LabelledFeatures(features[part], labels[part]) for part in (slice(200), slice(200, None)))
     probe, found = choose_linear_probe(train, val, 3)
     assert found.map == pytest.approx(mean_average_precision(probe.logits(val.features), val.labels))
+    assert found.map is not None
     assert found.map > 0.95
 
 
@@ -335,6 +338,28 @@ def test_the_gallery_shows_gains_errors_and_random_clips() -> None:
     assert chosen[1].error == pytest.approx(0.4)
     everything = choose_label_gallery({"fusion": fused, "mv_tsn": other}, np.ones((3, 3)), 3, 0)
     assert all(one.error == 0 for one in everything), "a clip with all labels has no wrong one"
+
+
+def test_a_sweep_has_the_map_of_test_and_validation_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs: list[FinishedExperiment] = []
+    for found in (0.5, 0.7):
+        cost = {"multiply_adds_m": {"video": {"fusion": 2.0}}}
+        trusted = {"metric": "map", "stream": "fusion", "candidates": {"fusion": {"map": found + 0.1}}}
+        metrics: dict[str, Any] = {
+            "fusion": {"top1": 0.9, "map": found},
+            "cost": cost,
+            "verdict": {"trusted": trusted, "test": {}},
+        }
+        runs.append(FinishedExperiment({}, metrics))
+    streams = _stream_scores(runs)
+    assert streams["fusion"]["map_mean"] == pytest.approx(0.6)
+    assert streams["fusion"]["val_map"] == pytest.approx([0.6, 0.8])
+    row = {"values": {"tsn.size": 32}, "variant": "unchanged", "changes": {}, "runs": 2, "streams": streams}
+    _write_results(tmp_path, [row])
+    assert pd.read_csv(tmp_path / "table.csv")["fusion_val_map_mean"].tolist() == [0.7]
+    printed = capsys.readouterr().out
+    assert "mean average precision on the test clips" in printed
+    assert "0.600±0.141" in printed
 
 
 # ---------------------------------------------------------------------------------------------------- a whole run
@@ -439,6 +464,11 @@ def test_clips_with_several_labels_from_the_manifest_to_a_bundle(
     said = model(project / clip)
     assert {name for name, _ in said.labels("fusion")} == predicted
     assert said.probabilities["fusion"] == pytest.approx(shares[own], abs=1e-3)
+
+    run("moclip", "label-next", "1", "--pool", (project / clip).parent, cwd=project)
+    chosen = pd.read_csv(project / "ask/label-next.csv").iloc[0]
+    assert 0 <= chosen["uncertainty"] <= 1
+    assert chosen["predicted"] in names
 
     for command in ("suspects", "crossval"):
         extra = ("--fit-folds", "2") if command == "crossval" else ()

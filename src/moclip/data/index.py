@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder, join_first_lines
+from moclip.data.clip_weights import COLUMN as WEIGHT
 from moclip.data.groups import group_of, hold_out, smallest_fraction
 from moclip.data.label_sets import COLUMN, rarest_labels
 from moclip.data.list_matching import MatchedLists, match_lists, require_two_classes
@@ -48,7 +49,8 @@ status : ok, failed, or missing (listed, but not in the folder).
 codec to has_b, damage : as in `moclip.video.probe.VideoInfo`. `damage` says what does not decode of a usable clip.
 seekable : whether stills can be read by seeking in the clip's own file; false where a transcoded file is indexed.
 
-A multi-label index also has the column `labels`, and its `class` and `label` mean less (`moclip.data.label_sets`).
+With weights in the manifest there is also the column `weight`. A multi-label index has the column `labels`, and its
+`class` and `label` mean less (`moclip.data.label_sets`).
 """
 
 
@@ -96,6 +98,9 @@ def build_index(
         table["label"] = rarest_labels(list(table[COLUMN]), (table["split"] != "none").to_numpy(), classes)
     else:
         table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
+    if manifest and WEIGHT in manifest.rows:
+        columns = columns | {WEIGHT: "float64"}
+        table[WEIGHT] = manifest.rows[WEIGHT].to_numpy()
     table.loc[table["label"] == -1, ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
     table = table.sort_values("id", ignore_index=True)
     usable = table[table["status"] == "ok"]

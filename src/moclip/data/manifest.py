@@ -18,19 +18,20 @@ from moclip.errors import DatasetError
 from moclip.files.folders import SCHEMES, is_absolute, is_url
 
 REQUIRED = ("path", "label")
-OPTIONAL = ("split", "group", "id")
+OPTIONAL = ("split", "group", "id", "weight")
 LATER = {
     "start": "cut the clips into files of their own",
     "end": "cut the clips into files of their own",
-    "weight": "clips have no weights; see dataset.balance",
 }
 """Columns that are not supported yet, and what to do instead."""
 SPLITS = ("train", "val", "test", "none")
+MAY_BE_EMPTY = ("group", "weight")
 
 _FIX = {
     "path": "write the path of the clip's file, relative to dataset.root",
     "label": "write the name of the clip's class, or of several: run|jump",
     "split": "write train, val, test or none in each row; or leave the whole column empty: the split is then by group",
+    "weight": "write a number above 0, such as 0.5; or leave the cell empty, for 1",
     "id": "write a name that no other row has; or remove the column: the path is then the id",
 }
 
@@ -41,7 +42,8 @@ class Manifest:
 
     file : its path.
     rows : a row per clip, in the file's order. Columns path (relative to the root, or absolute, or a URL), class (with
-        several labels: "jump|run"), split ("" in all rows where the manifest gives none), group, id.
+        several labels: "jump|run"), split ("" in all rows where the manifest gives none), group, id; and weight
+        (float64) if the manifest gives weights.
     notes : what to tell the user, a line each.
     """
 
@@ -76,9 +78,9 @@ class Manifest:
 def read_manifest(file: Path, root: str) -> Manifest:
     """Read a manifest, whose paths are relative to the folder `root`, by path or URL.
 
-    Columns path and label are required; split, group and id are optional. Without a group, the file's name gives it
-    (`group_of`). Without ids, the path is the id. Raises DatasetError, with row and column, for whatever is wrong. The
-    clips' files are not looked for.
+    Columns path and label are required; split, group, id and weight are optional. Without a group, the file's name
+    gives it (`group_of`). Without ids, the path is the id. Raises DatasetError, with row and column, for whatever is
+    wrong. The clips' files are not looked for.
     """
     if not file.exists():
         raise DatasetError("not found", where=file, fix="set dataset.manifest to a table of clips")
@@ -93,6 +95,8 @@ def read_manifest(file: Path, root: str) -> Manifest:
     rows["path"] = _clean_paths(rows, root, file)
     rows["label"] = _clean_labels(rows, file)
     rows, repeated = _without_repeated(rows, file)
+    if "weight" in rows:
+        rows["weight"] = _read_weights(rows, file)
     if "id" not in rows:
         rows["id"] = rows["path"]
     _check_ids(rows, file)
@@ -107,7 +111,8 @@ def read_manifest(file: Path, root: str) -> Manifest:
         notes += _divided_groups(rows, file)
     else:
         rows["group"] = own
-    rows = rows.rename(columns={"label": "class"})[["path", "class", "split", "group", "id"]]
+    weight = ["weight"] if "weight" in rows else []
+    rows = rows.rename(columns={"label": "class"})[["path", "class", "split", "group", "id", *weight]]
     manifest = Manifest(str(file), rows, notes)
     if len(manifest.classes) < 2:
         what = f"column label: only one class ({', '.join(manifest.classes)}): training needs at least two"
@@ -135,7 +140,7 @@ def _check_columns(table: TextTable, file: Path) -> None:
 def _check_cells(rows: pd.DataFrame, file: Path) -> None:
     """Raise DatasetError for an empty cell of a column that needs one, or a control character, such as a line break."""
     for name in rows.columns.drop("number"):
-        if name != "group":
+        if name not in MAY_BE_EMPTY:
             _refuse(rows[name] == "", rows, name, "empty", _FIX[name], file)
         wrong = rows[name].str.contains(r"[\x00-\x1f\x7f]", regex=True)
         _refuse(wrong, rows, name, "{!r} has a control character, such as a line break", "remove it", file)
@@ -168,7 +173,7 @@ def _without_repeated(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, lis
         return rows, []
     same = rows[rows["path"].isin(rows["path"][repeated])]
     first_of = same.groupby("path", sort=False)
-    for name in [column for column in ("label", "split", "group") if column in rows]:
+    for name in [column for column in ("label", "split", "group", "weight") if column in rows]:
         wrong = same[name] != first_of[name].transform("first")
         if wrong.any():
             row = same[wrong].iloc[0]
@@ -243,6 +248,13 @@ def _clean_labels(rows: pd.DataFrame, file: Path) -> pd.Series:
     ):
         _refuse(wrong.astype(bool), rows[several], "label", what, fix, file)
     return labels.where(~several, names.map(join_labels))
+
+
+def _read_weights(rows: pd.DataFrame, file: Path) -> pd.Series:
+    weights = pd.to_numeric(rows["weight"].replace("", "1"), errors="coerce").astype("float64")
+    wrong = ~weights.between(0, np.inf, inclusive="neither")
+    _refuse(wrong, rows, "weight", "{!r}; expected a number above 0", _FIX["weight"], file)
+    return weights
 
 
 def _label_names(labels: pd.Series) -> list[str]:

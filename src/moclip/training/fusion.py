@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moclip.data.balance import class_weights, draw_order
+from moclip.data.clip_weights import mean_one
 from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
@@ -42,6 +43,7 @@ def train_fusion_head(
     labels, weights = train.labels.numpy(), None
     if recipe.balance == "loss":
         weights = torch.from_numpy(class_weights(labels, model.config.classes)).to(device)
+    clip_weights = None if train.weights is None else torch.from_numpy(mean_one(train.weights.numpy())).to(device)
     train, val = train.to(device), val.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
@@ -62,7 +64,8 @@ def train_fusion_head(
             step_logits.append(logits.detach())
             if model.trains:
                 optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
-                scaler.scale(mean_loss(logits, train.labels[rows], weights)).backward()
+                own = None if clip_weights is None else clip_weights[rows]
+                scaler.scale(mean_loss(logits, train.labels[rows], weights, own)).backward()
                 scaler.step(optimiser)
                 scaler.update()
         train_loss, train_top1 = _loss_and_top1(torch.cat(step_logits), train.labels[order])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moclip.data.clip_weights import mean_one
 from moclip.models.linear_probe import LinearProbe
 from moclip.training.average_precision import mean_average_precision
 from moclip.training.objective import hits, mean_loss
@@ -22,10 +23,14 @@ ITERATIONS = 200
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Features of n clips, (n, width) float32, and their labels, (n,) int64 or (n, classes) (`objective`)."""
+    """Features of n clips, (n, width) float32, and their labels, (n,) int64 or (n, classes) (`objective`).
+
+    weights : (n,), how much each clip counts in training; None: all the same.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -76,23 +81,27 @@ def _train_path(train: LabelledFeatures, classes: int, strengths: Sequence[float
     centred = train.features - mean
     scale = float(np.sqrt(np.square(centred).sum(axis=1).mean())) or 1.0
     inputs, labels = torch.from_numpy(centred / scale), torch.from_numpy(train.labels)
+    clip_weights = None if train.weights is None else torch.from_numpy(mean_one(train.weights))
     weight = torch.zeros(classes, inputs.shape[1], dtype=torch.float64)
     bias = torch.zeros(classes, dtype=torch.float64)
     probes = []
     for strength in strengths:
-        weight, bias = _minimise(inputs, labels, weight, bias, strength)
+        weight, bias = _minimise(inputs, labels, clip_weights, weight, bias, strength)
         own = (weight / scale).numpy()
         probes.append(LinearProbe(own.astype(np.float32), (bias.numpy() - own @ mean).astype(np.float32)))
     return probes
 
 
-def _minimise(inputs: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+def _minimise(
+    inputs: Tensor, labels: Tensor, clip_weights: Tensor | None, weight: Tensor, bias: Tensor, strength: float
+) -> tuple[Tensor, Tensor]:
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = mean_loss(inputs @ weight.T + bias, labels) + strength / 2 * weight.square().sum()
+        value = mean_loss(inputs @ weight.T + bias, labels, clip_weights=clip_weights)
+        value = value + strength / 2 * weight.square().sum()
         value.backward()
         return value
 

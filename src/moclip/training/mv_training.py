@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from moclip.data.balance import class_weights, draw_order
+from moclip.data.clip_weights import mean_one
 from moclip.data.crops import crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
@@ -49,6 +50,7 @@ class MvTsnTraining:
         if recipe.balance == "loss":
             weights = class_weights(data.train.labels, len(model.config.classes))
             self.weights = torch.from_numpy(weights).to(self.device)
+        self.clip_weights = None if data.train.weights is None else mean_one(data.train.weights)
         self.best = BestEpoch(self.scored)
         self.history: list[dict[str, float]] = []
 
@@ -83,7 +85,9 @@ class MvTsnTraining:
                 grids, boxes.repeat(recipe.segments), self.model.config.size, self.model.config.stabilise
             )
             labels = torch.from_numpy(_labels_shown(batch.labels[own], boxes.flip, recipe)).to(self.device)
-            totals += self._step(views.unflatten(0, (len(labels), -1)), labels, len(batch))
+            totals += self._step(
+                views.unflatten(0, (len(labels), -1)), labels, len(batch), self._weights_of(batches[step][own])
+            )
             if not np.isfinite(totals).all():
                 raise LossError.at(epoch, step, batches[step][own].tolist(), "lower tsn.lr, or tsn.precision=fp32")
             self._advance_schedules()
@@ -96,6 +100,10 @@ class MvTsnTraining:
         loss, correct = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
         shown = sum(map(len, batches))
         return loss / shown, correct / shown
+
+    def _weights_of(self, rows: np.ndarray) -> Tensor | None:
+        """Return the weights of training clips in the loss, (n,); their mean over all is 1."""
+        return None if self.clip_weights is None else torch.from_numpy(self.clip_weights[rows]).to(self.device)
 
     def _draw_batches(self, generator: np.random.Generator) -> list[np.ndarray]:
         """Draw the batches of an epoch: rows of the training clips, a pass over them after another (`draw_order`)."""
@@ -111,11 +119,13 @@ class MvTsnTraining:
             for schedule in self.schedules:
                 schedule.step()
 
-    def _step(self, views: Tensor, labels: Tensor, batch: int) -> tuple[float, float]:
+    def _step(
+        self, views: Tensor, labels: Tensor, batch: int, clip_weights: Tensor | None = None
+    ) -> tuple[float, float]:
         """Make one step of the optimiser. Return this process's summed loss and number of correct answers.
 
         `views` (n, S, C, size, size) float32 and `labels`, (n,) or (n, classes), are this process's share of a batch of
-        `batch` clips.
+        `batch` clips, `clip_weights` (n,) their weights in the loss.
         """
         parts = max(1, min(self.recipe.accumulate, batch // (2 * self.world.size)))  # BatchNorm needs two clips a part
         clips = batch / self.world.size  # gradients are averaged over the processes
@@ -124,7 +134,8 @@ class MvTsnTraining:
         for part in equal_slices(len(labels), parts):
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
                 logits = self.forward(views[part])
-            loss = summed_loss(logits.float(), labels[part], self.weights, self.recipe.label_smoothing)
+            own = None if clip_weights is None else clip_weights[part]
+            loss = summed_loss(logits.float(), labels[part], self.weights, self.recipe.label_smoothing, own)
             self.scaler.scale(loss / clips).backward()
             loss_sum += loss.item()
             correct += hits(logits, labels[part]).sum().item()

@@ -29,16 +29,30 @@ def clip_losses(
 
 
 def summed_loss(
-    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    clip_weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the sum of `clip_losses`."""
+    """Return the sum of `clip_losses`, each times its weight, (n,)."""
+    if clip_weights is not None:
+        return (clip_losses(logits, labels, class_weights, label_smoothing) * clip_weights).sum()
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing)
     return clip_losses(logits, labels, label_smoothing=label_smoothing).sum()
 
 
-def mean_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Return the mean of the clips' losses; with `class_weights` the weighted mean, as `functional.cross_entropy`."""
+def mean_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, clip_weights: Tensor | None = None
+) -> Tensor:
+    """Return the mean of the clips' losses; with `class_weights` the weighted mean, as `functional.cross_entropy`.
+
+    `clip_weights` (n,) are factors of the losses. They do not change what the sum is divided by.
+    """
+    if clip_weights is not None:
+        total = clip_losses(logits, labels, class_weights) * clip_weights
+        return total.mean() if class_weights is None else total.sum() / class_weights[labels].sum()
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, class_weights)
     return clip_losses(logits, labels).mean()
