@@ -57,8 +57,14 @@ def still_logits(head: Fusion, stills: np.ndarray) -> np.ndarray:
 def majority_logits(inputs: Inputs, count: int) -> np.ndarray:
     """Return the same logits (count, classes) float32 for every clip: the classes' shares of train.
 
+    With several labels a clip they are the log-odds of the share of the clips that have a label.
+
     The commonest class has the highest logit, of equally common ones the first. One clip is added to each class, for
     those without any.
     """
-    counts = 1 + np.bincount(inputs.fused_rows("train")["label"], minlength=len(inputs.clips.classes))
+    rows = inputs.fused_rows("train")
+    if inputs.multi_label:
+        shares = (1 + inputs.targets(rows).sum(axis=0)) / (2 + len(rows))
+        return np.tile(np.log(shares / (1 - shares)).astype(np.float32), (count, 1))
+    counts = 1 + np.bincount(rows["label"], minlength=len(inputs.clips.classes))
     return np.tile(np.log(counts / counts.sum()).astype(np.float32), (count, 1))

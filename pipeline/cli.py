@@ -136,8 +136,9 @@ def metrics() -> None:
     streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
     print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
     print_verdict(read_json(paths.VERDICT_JSON, "evaluate"), streams["majority"], print)
-    if paths.REJECT_JSON.exists():  # earlier versions wrote none
-        print_rejection(read_json(paths.REJECT_JSON, "evaluate"), print)
+    rejected = read_json(paths.REJECT_JSON, "evaluate") if paths.REJECT_JSON.exists() else {}
+    if rejected:  # earlier versions wrote none, and it is empty for clips with several labels
+        print_rejection(rejected, print)
     if paths.PARAMS.exists():
         _warn_of_demo_clip(print)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from moclip.data.clip_weights import weights_of
 from moclip.data.groups import divide_into_folds
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import base_classes, class_names, few_shot, usable_clips
 from moclip.data.spans import fields_of_clips, has_spans
 from moclip.errors import DatasetError
@@ -17,6 +19,7 @@ from moclip.models.weights import read_config
 from pipeline import paths
 from pipeline.index_file import read_index
 from pipeline.io import read_parquet
+from pipeline.multi_label_limits import check_supported
 from pipeline.params import Params
 from pipeline.provenance import check_clips_unchanged, stale_error, training_record
 
@@ -41,7 +44,10 @@ class ClipTables:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        return read_index(self.params)
+        table = read_index(self.params)
+        if is_multi_label(table):
+            check_supported(self.params)
+        return table
 
     @cached_property
     def usable(self) -> pd.DataFrame:
@@ -140,8 +146,16 @@ class ClipTables:
         rows = pd.concat([self.rows("train"), self.rows("val")])
         return training_record(rows, self.usable, class_names(self.index))
 
+    def weights_record(self) -> dict[str, Any]:
+        """Return the weights of the clips, by the name `weights`; nothing if they have none."""
+        weights = weights_of(self.rows("train", "val"))
+        return {} if weights is None else {"weights": weights.tolist()}
+
     def fingerprint(self, *splits: str) -> str:
         """Return a digest of the contents and labels of the clips in the named splits, or all if none is named."""
         rows = usable_clips(self.index, *splits)
-        text = "\n".join(f"{row.id} {row.md5} {row.label} {row.split}" for row in rows.itertuples())
+        labels = rows[COLUMN if is_multi_label(rows) else "label"]
+        text = "\n".join(
+            f"{row.id} {row.md5} {label} {row.split}" for row, label in zip(rows.itertuples(), labels, strict=True)
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]

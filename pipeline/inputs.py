@@ -7,7 +7,9 @@ import pandas as pd
 import torch
 
 from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.clip_weights import weights_of
 from moclip.data.fusion_data import FusionData, no_stills
+from moclip.data.label_sets import is_multi_label, targets
 from moclip.errors import StoreError
 from moclip.models.class_texts import ClassTexts
 from moclip.store.features import Features, to_unit_length
@@ -28,6 +30,17 @@ class Inputs:
         self.params = params
         self.clips = ClipTables(params)
         self.artifacts = Artifacts(params, self.clips)
+
+    # ---------------------------------------------------------------------------------------------------- labels
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether clips have several labels."""
+        return is_multi_label(self.clips.index)
+
+    def targets(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return the labels of rows of the index, (n,) int64; with several labels a clip (n, classes) float32."""
+        return targets(rows, self.clips.classes)
 
     # --------------------------------------------------------------------------------------------- motion fields
 
@@ -51,7 +64,11 @@ class Inputs:
 
     def motion_clips(self, *splits: str) -> SplitClips:
         """Return the places in the store and the labels of `motion_rows`."""
-        return SplitClips.of(self.motion_rows(*splits))
+        return self.split_clips(self.motion_rows(*splits))
+
+    def split_clips(self, rows: pd.DataFrame) -> SplitClips:
+        """Return the places in the store and the labels of clips; `rows` are of `motion_rows`."""
+        return SplitClips.of(rows, self.targets(rows))
 
     def sampled_fields(self, stack: int = 1) -> SampledFields:
         """Open the store of motion fields, to read `stack` neighbouring ones at once.
@@ -127,10 +144,12 @@ class Inputs:
     def _fusion_data(self, rows: pd.DataFrame, motion: Features) -> FusionData:
         ids = list(rows["id"])
         features = motion.rows("features", ids)
+        weights = weights_of(rows)
         return FusionData(
             torch.from_numpy(features if features.ndim == 3 else features[:, None]),
             torch.from_numpy(self.still_features(ids)),
-            torch.from_numpy(rows["label"].to_numpy(copy=True)),
+            torch.from_numpy(self.targets(rows).copy()),
+            None if weights is None else torch.from_numpy(weights),
         )
 
     def skipped_counts(self, split: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from moclip.data.label_sets import is_multi_label
 from moclip.evaluation.metrics import EQUAL_WEIGHTS, SumWeights, score_sum
 from moclip.models.weights import PROVENANCE, read_config
 from moclip.store.features import Features
@@ -35,7 +36,8 @@ def compute_logits(
     """Return the logits of each stream, (clips, classes) float32, with MV-TSN's features and logits in `mv_embed`.
 
     "mv_image" is only there with the image baseline's store, and "motion_probe" only with the probe; "still" only with
-    an encoder, "zero_shot" and "score_sum" only with one that encodes texts. `weights` are those of "score_sum".
+    an encoder, "zero_shot" and "score_sum" only with one that encodes texts. `weights` are those of "score_sum", which
+    is not there with several labels a clip.
     """
     texts = inputs.text_features()
     motion, stills = mv_embed.rows("features", ids), inputs.still_features(ids)
@@ -50,7 +52,7 @@ def compute_logits(
         **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
         **({"motion_probe": heads.motion_probe.logits(motion)} if heads.motion_probe else {}),
         "mv_tsn": mv_tsn,
-        **({} if zero_shot is None else {"score_sum": score_sum(zero_shot, mv_tsn, weights)}),
+        **({} if zero_shot is None or inputs.multi_label else {"score_sum": score_sum(zero_shot, mv_tsn, weights)}),
         "fusion": fused,
     }
 
@@ -78,7 +80,7 @@ def write_logits(path: Path, rows: pd.DataFrame, logits: Mapping[str, np.ndarray
 
     Clips that were held out have the column `fold`, too.
     """
-    table = rows[[name for name in ("id", "class", "label", "fold") if name in rows]].copy()
+    table = rows[[name for name in ("id", "class", "label", "labels", "fold") if name in rows]].copy()
     table.attrs.update(record)  # Parquet keeps them
     for name, values in logits.items():
         table[name] = list(values.astype(np.float32))
@@ -108,7 +110,13 @@ def read_validation(inputs: Inputs) -> pd.DataFrame:
 
 
 def clip_sources(rows: pd.DataFrame) -> np.ndarray:
-    """Return the source of each clip, (n,) str; `rows` are the index's. Clips of one source are alike."""
+    """Return the source of each clip, (n,) str; `rows` are the index's. Clips of one source are alike.
+
+    A source is a group of a class. With several labels a clip it is the group alone: clips that were cut from one video
+    may have other labels.
+    """
+    if is_multi_label(rows):
+        return np.asarray(rows["group"], dtype=str)
     return np.asarray(rows["class"] + "/" + rows["group"])
 
 

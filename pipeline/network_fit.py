@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from moclip.data.clip_batches import SampledFields, SplitClips
+from moclip.data.clip_batches import SampledFields
 from moclip.errors import StoreError
 from moclip.files.atomic import atomic_folder
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -70,7 +70,7 @@ class NetworkFit:
     def mirroring(self) -> Mirroring:
         rows = self.inputs.motion_rows("train")
         flip, left_out = self.inputs.params.tsn.flip, self.inputs.params.dataset.unknown
-        clips, groups = SplitClips.of(rows), list(rows["group"])
+        clips, groups = self.inputs.split_clips(rows), list(rows["group"])
         return plan_mirroring(flip, self.config.classes, self.fields, clips, groups, left_out)
 
     @cached_property
@@ -127,7 +127,7 @@ class NetworkFit:
         train, held_out = rows[rows["id"].isin(fold.train)], rows[rows["id"].isin(fold.held_out)]
         if fold.held_out and held_out.empty:
             raise StoreError("no clip held out to choose the epoch on has motion vectors", where=paths.MV_STORE)
-        data = MotionData(self.fields, SplitClips.of(train), SplitClips.of(held_out))
+        data = MotionData(self.fields, inputs.split_clips(train), inputs.split_clips(held_out))
         seed_everything(inputs.params.seed)
         network = MvTsn(self.config, self.pretrained)
         fingerprint = run_fingerprint(recipe, self.config, self.pretrained, inputs, self.fields, part)

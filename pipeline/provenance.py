@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from moclip.data.clip_weights import COLUMN as WEIGHT
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.errors import MoclipError, StoreError
 from moclip.files.folders import is_url
 from moclip.video.clip_files import file_md5
@@ -43,7 +45,7 @@ def _column_digest(clips: pd.DataFrame, column: str) -> str:
 
 
 def training_record(rows: pd.DataFrame, usable: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
-    """Return what a model records of its training data: clips, labels, splits and classes.
+    """Return what a model records of its training data: clips, labels, splits, classes, and weights if there are any.
 
     `rows` are the index's rows of train and val, `usable` those of all usable clips, `classes` the names in label
     order.
@@ -51,16 +53,16 @@ def training_record(rows: pd.DataFrame, usable: pd.DataFrame, classes: Sequence[
     return {
         "classes": list(classes),
         "clips": clips_digest(rows),
-        "labels": _column_digest(rows, "label"),
+        "labels": _column_digest(rows, COLUMN if is_multi_label(rows) else "label"),
         "split": _column_digest(rows, "split"),
         "usable": clips_digest(usable),
-    }
+    } | ({"weights": _column_digest(rows, WEIGHT)} if WEIGHT in rows else {})
 
 
 def check_training_record(
     recorded: Mapping[str, Any], current: Mapping[str, Any], where: str | Path, stage: str
 ) -> None:
-    """Raise StoreError if a model was trained on other clips, labels, splits or classes than there are now."""
+    """Raise StoreError if a model was trained on other clips, labels, splits, classes or weights than there are now."""
     if differences := _record_differences(recorded, current):
         raise stale_error(f"it was trained on {' and '.join(differences)} than the index has now", where, stage)
 
@@ -76,6 +78,8 @@ def _record_differences(recorded: Mapping[str, Any], current: Mapping[str, Any])
         found.append("another split" if recorded["usable"] == current["usable"] else "other clips")
     elif recorded["split"] != current["split"]:
         found.append("another split")
+    if not found and recorded.get("weights") != current.get("weights"):
+        found.append("other weights of clips")
     return found
 
 

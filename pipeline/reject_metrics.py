@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,14 @@ def unknown_clips(inputs: Inputs, heads: Heads, stream: str) -> tuple[pd.DataFra
 
 
 def reject_metrics(
-    inputs: Inputs, chosen: ChosenRejection, test: ScoredClips, unknown: tuple[pd.DataFrame, ScoredClips] | None
+    inputs: Inputs, heads: Heads, chosen: ChosenRejection, rows: pd.DataFrame, logits: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Return what metrics/reject.json holds: the choice, and what it does to the test clips and to unknown ones."""
+    """Return what metrics/reject.json holds: the choice, and what it does to the test clips and to unknown ones.
+
+    `rows` are the index's rows of the test clips, `logits` those of each stream.
+    """
     rejection = chosen.rejection
+    test = scored_clips(inputs, rows, logits[rejection.stream])
     found: dict[str, Any] = {
         "stream": rejection.stream,
         "score": rejection.score,
@@ -46,7 +51,7 @@ def reject_metrics(
     }
     if rejection.background is not None:
         found["background"] = _background(inputs, rejection, test)
-    if unknown:
+    if unknown := unknown_clips(inputs, heads, rejection.stream):
         rows, clips = unknown
         found["unknown"] = {
             "classes": list(inputs.params.dataset.unknown),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from moclip.evaluation.label_report import label_class_table
 from moclip.evaluation.report import GALLERY_KINDS, PAPER_TOP1, Confusion, GalleryClip
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
@@ -19,6 +20,7 @@ from moclip.motion.quantise import dequantise
 from moclip.store.reader import FieldReader
 from pipeline import paths
 from pipeline.clip_pages import Place, clip_pictures, draw_cards, template
+from pipeline.console.label_scores import NOT_SCORED, stream_titles
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
@@ -45,7 +47,7 @@ def stream_row(name: str, cost: dict[str, Any]) -> dict[str, Any]:
     scores = read_json(paths.STREAM_JSON[name], "evaluate")
     return scores | {
         "name": name,
-        "title": STREAM_LABELS[name],
+        "title": stream_titles(STREAM_LABELS, scores)[name],
         "cost": cost["multiply_adds_m"]["video"][name],
         "missing": sum(scores["skipped"].values()),
         "paper": PAPER_TOP1.get(name),
@@ -69,6 +71,32 @@ def summary_sentence(top1: dict[str, float]) -> str:
 
 CELL_SIDE, MATRIX_SIDE, MAX_LABELS = 22, 640, 40
 """Of the confusion matrix: a cell's side in px, its own side without labels in px, and the most classes with labels."""
+
+
+def label_summary_sentence(maps: dict[str, float]) -> str:
+    """Return the result in one sentence, for clips with several labels."""
+    names = {"zero_shot": "zero-shot CLIP", "still": "the still alone", "mv_tsn": "motion alone", "fusion": "fusion"}
+    parts = [f"{names[name]} {100 * maps[name]:.1f} %" for name in standalone_streams(maps)]
+    return (
+        f"Mean average precision on the test split: {', '.join(parts)}; "
+        f"the same shares for every clip {100 * maps['majority']:.1f} %."
+    )
+
+
+def label_section(streams: list[dict[str, Any]], trusted: str, names: list[str]) -> Markup:
+    """Return the part of the page that has the scores, for clips with several labels; a confusion matrix has none."""
+    classes = label_class_table({stream["name"]: stream for stream in streams})
+    shown = {row["name"] for row in classes}
+    return Markup(
+        template("report_labels.html", breakable=_breakable).render(
+            streams=streams,
+            trusted=trusted,
+            classes=classes,
+            has_still=any(stream["name"] == "still" for stream in streams),
+            without_clips=[name for name in names if name not in shown],
+            left_out=[(STREAM_LABELS[name], why) for name, why in NOT_SCORED.items()],
+        )
+    )
 
 
 def matrix_drawing(confused: Confusion) -> dict[str, Any]:
@@ -117,11 +145,11 @@ def gallery(
     if not chosen:
         return []
     reader, stills = FieldReader(paths.MV_STORE, inputs.clips.mv_table), inputs.artifacts.clip_image
-    index = inputs.clips.index.set_index("id")
+    index, labels = inputs.clips.index.set_index("id"), inputs.targets(predictions)
 
     def card(choice: GalleryClip) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
-        label = int(row["label"])
+        own = {int(labels[choice.row])} if labels.ndim == 1 else set(np.flatnonzero(labels[choice.row]).tolist())
         fields = dequantise(reader.read_video(row["id"]), reader.attributes["clip"])
         clip = index.loc[row["id"]]
         middle = int(clip["frames"]) // 2
@@ -135,7 +163,7 @@ def gallery(
             "gain": choice.gain,
             "error": choice.error,
             "streams": [
-                {"title": STREAM_LABELS[name], "top": _top_classes(shares[name][choice.row], label, names)}
+                {"title": STREAM_LABELS[name], "top": _top_classes(shares[name][choice.row], own, names)}
                 for name in shares
             ],
         } | pictures
@@ -143,30 +171,31 @@ def gallery(
     return draw_cards("report", card, chosen, workers)
 
 
-def _top_classes(shares: np.ndarray, label: int, names: list[str]) -> list[dict[str, Any]]:
+def _top_classes(shares: np.ndarray, labels: set[int], names: list[str]) -> list[dict[str, Any]]:
     return [
-        {"name": names[number], "share": float(shares[number]), "right": number == label}
+        {"name": names[number], "share": float(shares[number]), "right": number in labels}
         for number in np.argsort(-shares, kind="stable")[:3].tolist()
     ]
 
 
-def training_charts() -> list[dict[str, Any]]:
-    """Return the charts of both trainings: loss and top-1 of each."""
+def training_charts(multi_label: bool) -> list[dict[str, Any]]:
+    """Return the charts of both trainings: loss and top-1 of each, with several labels a clip also mAP."""
+    metrics = [("cross-entropy", "loss"), ("top-1", "top1"), *([("mAP", "map")] if multi_label else [])]
     return [
         _curve_chart(f"{title}, {what}", folder, metric)
         for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
-        for what, metric in (("cross-entropy", "loss"), ("top-1", "top1"))
+        for what, metric in metrics
     ]
 
 
 def _curve_chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
-    """Return the curves of train and val over the epochs, as points in an SVG of 320 x 180."""
+    """Return the curves of train and val over the epochs, as points in an SVG of 320 x 180; of mAP only that of val."""
     curves = {}
-    for part in ("train", "val"):
+    for part in ("val",) if metric == "map" else ("train", "val"):
         path = folder / "plots" / "metrics" / f"{part}_{metric}.tsv"
         curves[part] = pd.read_csv(path, sep="\t")[f"{part}_{metric}"].to_numpy(float)
-    epochs = len(curves["train"])
-    top = 1.0 if metric == "top1" else max(curve.max() for curve in curves.values())
+    epochs = len(curves["val"])
+    top = 1.0 if metric in ("top1", "map") else max(curve.max() for curve in curves.values())
     lines = []
     for part, curve in curves.items():
         x = 40 + 272 * np.arange(epochs) / max(1, epochs - 1)

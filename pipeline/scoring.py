@@ -21,12 +21,21 @@ from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
 from pipeline.logits import clip_sources
+from pipeline.multi_label import LabelRule, label_plots, label_stream_scores
 from pipeline.params import Params
 
 
 def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the few figures that `dvc metrics diff` and `dvc exp show` compare experiments by."""
     fusion = scores["fusion"]
+    if "map" in fusion:
+        return {
+            "clips": fusion["n"],
+            "map": {name: score["map"] for name, score in scores.items()},
+            "macro_f1": {"fusion": fusion["macro_f1"]},
+            "calibration_error": {"fusion": fusion["calibration_error"]},
+            "multiply_adds_m": costs["multiply_adds_m"]["video"]["fusion"],
+        }
     return {
         "clips": fusion["n"],
         "top1": {name: score["top1"] for name, score in scores.items()},
@@ -46,15 +55,7 @@ def score_streams(
 ) -> dict[str, dict[str, Any]]:
     """Return what the metrics file of each stream holds. `rows` are the index's rows of the scored clips."""
     labels = rows["label"].to_numpy()
-    skipped = inputs.skipped_counts("test")
-    shared = {
-        "n": len(rows),
-        "coverage": len(rows) / (len(rows) + sum(skipped.values())),
-        "skipped": skipped,
-        "fingerprint": inputs.clips.fingerprint("test"),
-        "models": inputs.artifacts.models_digest(),
-    }
-    protocols = _protocols(inputs, params)
+    shared, protocols = _shared(inputs, rows), _protocols(inputs, params)
     scores = {
         name: score | shared | {"protocol": protocols[name]}
         for name, score in stream_scores(logits, labels, clip_sources(rows), params.seed).items()
@@ -70,6 +71,33 @@ def score_streams(
     if "zero_shot" in predicted:
         scores["fusion"]["streams"] = complementarity(predicted["mv_tsn"], predicted["zero_shot"], labels)
     return scores
+
+
+def score_label_streams(
+    inputs: Inputs,
+    params: Params,
+    rows: pd.DataFrame,
+    logits: Mapping[str, np.ndarray],
+    rules: Mapping[str, LabelRule],
+) -> dict[str, dict[str, Any]]:
+    """Do what `score_streams` does for clips with several labels. `rules` make answers of each stream's logits."""
+    shared, protocols = _shared(inputs, rows), _protocols(inputs, params)
+    found = label_stream_scores(
+        logits, inputs.targets(rows), clip_sources(rows), rules, inputs.clips.classes, params.seed
+    )
+    return {name: score | shared | {"protocol": protocols[name]} for name, score in found.items()}
+
+
+def _shared(inputs: Inputs, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the metrics files of all streams hold: which clips were scored by which models."""
+    skipped = inputs.skipped_counts("test")
+    return {
+        "n": len(rows),
+        "coverage": len(rows) / (len(rows) + sum(skipped.values())),
+        "skipped": skipped,
+        "fingerprint": inputs.clips.fingerprint("test"),
+        "models": inputs.artifacts.models_digest(),
+    }
 
 
 def class_metrics(predicted: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
@@ -147,6 +175,10 @@ def write_plots(
     classes: list[str],
     scores: Mapping[str, Mapping[str, Any]],
 ) -> None:
+    if labels.ndim == 2:
+        for name, plotted in label_plots(scores).items():
+            write_text(paths.PLOTS / name, plotted.to_csv(index=False, lineterminator="\n"))
+        return
     streams = pd.DataFrame(
         [{"stream": STREAM_LABELS[name], "top1": round(score["top1"], 4)} for name, score in scores.items()]
     )

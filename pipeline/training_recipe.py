@@ -99,4 +99,5 @@ def run_fingerprint(
         base_to_new=params.dataset.base_to_new,
         fit=[part, params.fit.folds],
         store=fields.reader.attributes["recipe"],
+        **inputs.clips.weights_record(),
     )

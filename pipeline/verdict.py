@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from moclip.evaluation.multi_label_verdict import compare_by_map
 from moclip.evaluation.verdict import compare_streams
 from moclip.models.weights import PROVENANCE, read_config
 from pipeline import paths
@@ -27,10 +28,10 @@ def make_verdict(
 ) -> dict[str, Any]:
     """Return what metrics/verdict.json holds. `rows` are the index's rows of the test clips."""
     choice = inputs.artifacts.check_model(paths.FUSION, "train_fusion")["trusted"]
-    labels = rows["label"].to_numpy()
+    compare = compare_by_map if inputs.multi_label else compare_streams
     return {
         "trusted": choice,
-        "test": compare_streams(choice["stream"], logits, labels, clip_sources(rows), params.seed),
+        "test": compare(choice["stream"], logits, inputs.targets(rows), clip_sources(rows), params.seed),
         "commonest_class": inputs.clips.classes[logits["majority"][0].argmax()],
         "fingerprint": inputs.clips.fingerprint("test"),
         "models": inputs.artifacts.models_digest(),

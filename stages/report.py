@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_note
@@ -18,9 +20,11 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
 
     Shows the verdict, scores, classes, confusions, curves, and a gallery: the clips where fusion gains most, those
     where it is most wrong, and random ones, each with a still and its motion. Reads the outputs of the earlier stages
-    and the clips in the gallery. Writes data/report/index.html.
+    and the clips in the gallery. Writes data/report/index.html. With several labels a clip, it has the average
+    precision of each class in place of confusions.
     """
     with while_importing():
+        from moclip.evaluation.label_report import choose_label_gallery
         from moclip.evaluation.metrics import class_probabilities
         from moclip.evaluation.report import GALLERY_KINDS, PAPER_COST, choose_gallery, class_table, confusion
         from moclip.evaluation.report_pictures import colour_wheel_uri
@@ -28,11 +32,14 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         from moclip.models.fusion import load_fusion
         from pipeline.consistency import check_consistent, check_scores
         from pipeline.logits import stacked_logits
+        from pipeline.multi_label import head_rules
         from pipeline.provenance import check_digest
         from pipeline.report_page import (
             data_facts,
             gallery,
             is_ucf101,
+            label_section,
+            label_summary_sentence,
             matrix_drawing,
             page_template,
             standalone_streams,
@@ -47,36 +54,49 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     models = inputs.artifacts.models_digest()
     check_digest(models, predictions.attrs.get("models"), "other models", paths.PREDICTIONS, "evaluate")
     cost, verdict = read_json(paths.COST_JSON, "evaluate"), read_json(paths.VERDICT_JSON, "evaluate")
-    labels, pictures = predictions["label"].to_numpy(), inputs.artifacts.clip_image
+    labels, pictures = inputs.targets(predictions), inputs.artifacts.clip_image
     logits = stacked_logits(predictions)
     names = inputs.clips.classes
     streams = [stream_row(name, cost) for name in logits]
     counts, extracted = read_json(paths.INDEX_COUNTS, "index"), read_json(paths.EXTRACT_COUNTS, "extract_mv")
-    confused = confusion(logits["fusion"], labels, names)
-    head = load_fusion(paths.FUSION)
-    shares = {name: class_probabilities(logits[name] / head.temperature(name)) for name in standalone_streams(logits)}
-    chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
+    head, shown, trusted = load_fusion(paths.FUSION), standalone_streams(logits), verdict["trusted"]["stream"]
+    if inputs.multi_label:
+        rules = head_rules(head)
+        shares = {name: rules[name].probabilities(logits[name]) for name in shown}
+        chosen = choose_label_gallery(shares, labels, params.report.clips, params.seed)
+        of_scores: dict[str, Any] = {
+            "lead": label_summary_sentence({stream["name"]: stream["map"] for stream in streams}),
+            "label_section": label_section(streams, trusted, names),
+        }
+    else:
+        confused = confusion(logits["fusion"], labels, names)
+        shares = {name: class_probabilities(logits[name] / head.temperature(name)) for name in shown}
+        chosen = choose_gallery(shares, labels, params.report.clips, params.seed)
+        of_scores = {
+            "lead": summary_sentence({stream["name"]: stream["top1"] for stream in streams}),
+            "label_section": "",
+            "classes": class_table(logits, labels, names),
+            "without_clips": [name for label, name in enumerate(names) if label not in labels],
+            "matrix": matrix_drawing(confused),
+            "worst": confused.worst,
+        }
     text = page_template().render(
+        **of_scores,
         data_root=params.dataset.root,
         clip_model=pictures.attributes["model"] if pictures else "",
         clip_warning=demo_clip_warning(params.clip.model, params.clip.models, params.dataset.root),
         counts=counts,
         streams=streams,
-        lead=summary_sentence({stream["name"]: stream["top1"] for stream in streams}),
         verdict=verdict_sentences(verdict, STREAM_LABELS),
         answer=verdict["test"]["majority"]["answer"],
-        trusted=verdict["trusted"]["stream"],
+        trusted=trusted,
         unbalanced=unbalanced_sentence(streams[0]),
         paper_cost=PAPER_COST if is_ucf101(names) else None,
         parameters=cost["parameters"],
-        classes=class_table(logits, labels, names),
-        without_clips=[name for label, name in enumerate(names) if label not in labels],
-        matrix=matrix_drawing(confused),
-        worst=confused.worst,
         kinds=GALLERY_KINDS,
         clips=gallery(chosen, predictions, inputs, shares, names, params.dataset.root, workers),
         wheel=colour_wheel_uri(),
-        charts=training_charts(),
+        charts=training_charts(inputs.multi_label),
         facts=data_facts(counts, extracted),
     )
     write_text(paths.REPORT, text)

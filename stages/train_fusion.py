@@ -50,30 +50,40 @@ def train_fusion(params: Params) -> None:
     stream, which makes its logits calibrated probabilities. Writes data/models/fusion.safetensors, still.safetensors,
     every stream's logits of the validation clips to data/validation.parquet, and curves to metrics/train_fusion. The
     head keeps which stream to trust: the simplest of zero-shot CLIP, MV-TSN and fusion whose top-1 on the validation
-    split is within one standard error of the best one's. With fit.folds the validation clips are those of all folds.
+    split is within one standard error of the best one's. With several labels a clip it is the mean average precision
+    in place of top-1, and each stream also gets a threshold for each class. With fit.folds the validation clips are
+    those of all folds.
     """
     with while_importing():
         from moclip.evaluation.calibration import fit_temperatures
         from moclip.evaluation.metrics import EQUAL_WEIGHTS, score_sum
+        from moclip.evaluation.multi_label_verdict import choose_stream_by_map
         from moclip.evaluation.sum_weights import choose_sum_weights
         from moclip.evaluation.verdict import choose_stream
+        from moclip.training.objective import chosen_by
         from moclip.video.clip_files import file_md5
         from pipeline.baselines import load_motion_probe
         from pipeline.head_fit import fit_heads
         from pipeline.inputs import Inputs
         from pipeline.io import rounded
         from pipeline.logits import clip_sources, sum_record, validation_record, write_logits
+        from pipeline.multi_label import calibrate_head
 
     inputs = Inputs(params)
     fitted = fit_heads(inputs, load_motion_probe(inputs))
     rows, logits, head = fitted.rows, fitted.logits, fitted.heads.fusion
-    labels = rows["label"].to_numpy()
-    weights = EQUAL_WEIGHTS
-    if "zero_shot" in logits:
+    labels, weights = inputs.targets(rows), EQUAL_WEIGHTS
+    if "score_sum" in logits:
         weights = choose_sum_weights(logits["zero_shot"], logits["mv_tsn"], labels)
         logits["score_sum"] = score_sum(logits["zero_shot"], logits["mv_tsn"], weights)
-    head.calibrate(fit_temperatures({name: values for name, values in logits.items() if name != "majority"}, labels))
-    choice = rounded(choose_stream(logits, labels, clip_sources(rows)))
+    if inputs.multi_label:
+        calibrate_head(head, logits, labels)
+        choice = rounded(choose_stream_by_map(logits, labels, clip_sources(rows), params.seed))
+    else:
+        head.calibrate(
+            fit_temperatures({name: values for name, values in logits.items() if name != "majority"}, labels)
+        )
+        choice = rounded(choose_stream(logits, labels, clip_sources(rows)))
     record = _head_record(params, inputs)
     head.save(paths.FUSION, record | {"trusted": choice} | sum_record(inputs, weights))
     fitted.heads.still.save(paths.STILL, record | {"fusion": file_md5(paths.FUSION)})
@@ -85,7 +95,7 @@ def train_fusion(params: Params) -> None:
     settings = "" if fitted.top1 is None else f"; {_settings_text(head)}: val top-1 {fitted.top1:.4f}"
     print_note(
         f"train_fusion: {parameters:,} parameters, {len(clips)} clips; "
-        f"best epoch {fitted.best['epoch'] + 1:.0f}, val top-1 {fitted.best['val_top1']:.4f}{settings}; "
+        f"best epoch {fitted.best['epoch'] + 1:.0f}, {chosen_by(fitted.best)}{settings}; "
         f"stream to trust: {STREAM_LABELS[choice['stream']]}"
     )
     _print_temperatures(head.config.temperatures, logits, labels)
@@ -97,6 +107,8 @@ def _print_temperatures(
     print_note(
         "train_fusion: temperatures: " + ", ".join(f"{name} {value:.3g}" for name, value in temperatures.items())
     )
+    if labels.ndim == 2:
+        return
     if perfect := [name for name, values in logits.items() if (values.argmax(axis=1) == labels).all()]:
         print_note(
             f"train_fusion: all {len(labels)} validation clips are correct by {', '.join(perfect)}: "

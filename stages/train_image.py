@@ -33,6 +33,7 @@ def _train(params: Params, backbone: str) -> None:
         from moclip.models.device import pick_device
         from moclip.models.mv_tsn import RGB, MvTsnConfig
         from moclip.training.distributed import World
+        from moclip.training.objective import chosen_by
         from pipeline.inputs import Inputs
         from pipeline.network_fit import NetworkFit, describe_clips
         from pipeline.provenance import FIELD_KEYS
@@ -49,7 +50,7 @@ def _train(params: Params, backbone: str) -> None:
         fitted = fit.run()
         fitted.network.save(folder / paths.IMAGE_MODEL.name, fit.record("baselines.image", *FIELD_KEYS))
     fit.remove_checkpoints()  # not before the model is saved
-    print_note(f"train_image: best epoch {fitted.best['epoch'] + 1:.0f}, val top-1 {fitted.best['val_top1']:.4f}")
+    print_note(f"train_image: best epoch {fitted.best['epoch'] + 1:.0f}, {chosen_by(fitted.best)}")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def train_mv(
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     with while_importing():
         from moclip.models.mv_tsn import MvTsnConfig
+        from moclip.training.objective import chosen_by
         from pipeline.inputs import Inputs
         from pipeline.network_fit import NetworkFit, describe_clips, save_folds
         from pipeline.provenance import FIELD_KEYS
@@ -72,7 +73,7 @@ def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
         save_folds(fitted.folds, record)
         fitted.network.save(paths.MV_TSN, record)
         fit.remove_checkpoints()
-    print_note(f"train_mv: best epoch {fitted.best['epoch'] + 1:.0f}, val top-1 {fitted.best['val_top1']:.4f}")
+    print_note(f"train_mv: best epoch {fitted.best['epoch'] + 1:.0f}, {chosen_by(fitted.best)}")
 
 
 if __name__ == "__main__":

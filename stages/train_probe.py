@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from moclip.store.features import Features
     from moclip.training.linear_probe import LabelledFeatures
+    from pipeline.inputs import Inputs
 
 
 @stage("seed", "dataset.shots", "dataset.base_to_new", "fit.folds", "fit.refit")
@@ -31,28 +32,30 @@ def train_probe(params: Params) -> None:
 
     inputs = Inputs(params)
     artifacts, clips, classes = inputs.artifacts, inputs.clips, len(inputs.clips.classes)
-    train = _labelled(inputs.fused_rows(*clips.final_splits), artifacts.mv_embed)
+    train = _labelled(inputs, inputs.fused_rows(*clips.final_splits), artifacts.mv_embed)
     if clips.refits:
         others, held_out = inputs.fold_rows(clips.folds()[0])
         protocol, views = artifacts.fold_features(1)
-        _, score = choose_linear_probe(_labelled(others, views), _labelled(held_out, protocol), classes)
+        _, score = choose_linear_probe(_labelled(inputs, others, views), _labelled(inputs, held_out, protocol), classes)
         probe = train_linear_probe(train, classes, score.strength)
     else:
-        probe, score = choose_linear_probe(train, _labelled(inputs.fused_rows("val"), artifacts.mv_embed), classes)
+        probe, score = choose_linear_probe(
+            train, _labelled(inputs, inputs.fused_rows("val"), artifacts.mv_embed), classes
+        )
     record = artifacts.model_record("evaluate.protocol", "evaluate.crop")
     probe.save(paths.MOTION_PROBE, record | {"mv_tsn": artifacts.mv_embed.attributes["model"]})
-    print_note(f"train_probe: {len(train.labels)} clips; strength {score.strength:g}, val top-1 {score.top1:.4f}")
+    reached = f"val top-1 {score.top1:.4f}" if score.map is None else f"val mAP {score.map:.4f}"
+    print_note(f"train_probe: {len(train.labels)} clips; strength {score.strength:g}, {reached}")
 
 
-def _labelled(rows: pd.DataFrame, motion: Features) -> LabelledFeatures:
+def _labelled(inputs: Inputs, rows: pd.DataFrame, motion: Features) -> LabelledFeatures:
     """Return the motion features and labels of clips; of augmented views, the mean of each clip's."""
-    import numpy as np
-
+    from moclip.data.clip_weights import weights_of
     from moclip.training.linear_probe import LabelledFeatures
 
     features = motion.rows("features", list(rows["id"]))
     features = features.mean(axis=1) if features.ndim == 3 else features
-    return LabelledFeatures(features, rows["label"].to_numpy(np.int64))
+    return LabelledFeatures(features, inputs.targets(rows), weights_of(rows))
 
 
 if __name__ == "__main__":

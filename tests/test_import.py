@@ -93,3 +93,10 @@ def test_wrong_lists_of_others_are_refused(tmp_path: Path, name: str, text: str,
         read_foreign_list(written(tmp_path, text, name), ["hop", "run"])
     assert str(refused.value).startswith(f"{tmp_path}/{name}: ")
     assert expected_text in str(refused.value)
+
+
+def test_a_label_with_the_sign_between_labels_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "a.mp4 0\n", "train.txt")
+    written(tmp_path, "hop|run\nsit\n", "names.txt")
+    done = run("moclip", "import", "train.txt", "--classes", "names.txt", "--out", "out.csv", cwd=tmp_path, code=1)
+    assert "the label 'hop|run' has |, which stands between labels in a manifest" in done.stderr

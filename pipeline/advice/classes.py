@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from moclip.data.label_sets import is_multi_label, one_row_per_label
 from moclip.data.mirror_classes import mirror_pairs, unpaired_sides
 from moclip.data.selection import class_names, usable_clips
 from pipeline.advice.finding import Finding, has_key, share_text
@@ -24,13 +25,17 @@ _PURPOSES = {"train": "train on", "val": "choose epochs on", "test": "test on"}
 
 def class_findings(index: pd.DataFrame, has_lists: bool) -> list[Finding]:
     """Return findings on how many clips the classes of an index have in each split."""
-    counts = class_counts(index)
-    return [*_missing_classes(counts, has_lists), *_small_classes(counts), *_few_test_clips(counts), *_unequal(counts)]
+    counts, tested = class_counts(index), len(usable_clips(index, "test"))
+    unequal = [] if is_multi_label(index) else _unequal(counts)  # dataset.balance and top-1 are of one label a clip
+    return [*_missing_classes(counts, has_lists), *_small_classes(counts), *_few_test_clips(tested), *unequal]
 
 
 def class_counts(index: pd.DataFrame) -> pd.DataFrame:
-    """Return how many usable clips each class has: a row per class in label order; columns train, val, test."""
-    usable = usable_clips(index)
+    """Return how many usable clips each class has: a row per class in label order; columns train, val, test.
+
+    A clip with several labels counts for each.
+    """
+    usable = usable_clips(one_row_per_label(index))
     counts = pd.crosstab(usable["class"], usable["split"])
     return counts.reindex(index=class_names(index), columns=list(_PURPOSES), fill_value=0)
 
@@ -79,8 +84,7 @@ def _counts_text(counts: pd.DataFrame) -> str:
     )
 
 
-def _few_test_clips(counts: pd.DataFrame) -> list[Finding]:
-    clips = int(counts["test"].sum())
+def _few_test_clips(clips: int) -> list[Finding]:
     if clips >= FEW_TEST_CLIPS:
         return []
     points = 100 * 1.96 * np.sqrt(0.25 / clips)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import usable_clips
 from moclip.data.spans import are_cut, with_span_columns
 from pipeline.advice.finding import Finding
@@ -40,7 +41,8 @@ def _copies_across_splits(usable: pd.DataFrame) -> list[Finding]:
 
 
 def _copies_across_classes(usable: pd.DataFrame) -> list[Finding]:
-    copies = usable[usable.groupby("md5")["label"].transform("nunique") > 1]
+    column = COLUMN if is_multi_label(usable) else "label"
+    copies = usable[usable.groupby("md5")[column].transform("nunique") > 1]
     if copies.empty:
         return []
     return [
@@ -90,7 +92,7 @@ def _unnamed_sources(usable: pd.DataFrame) -> list[Finding]:
 
 def _sources_on_both_sides(usable: pd.DataFrame) -> list[Finding]:
     named = usable[_names_source(usable)]
-    source = named["class"] + " " + named["group"]
+    source = named["group"] if is_multi_label(named) else named["class"] + " " + named["group"]
     tested = set(source[named["split"] == "test"])
     both = sorted(tested & set(source[named["split"] != "test"]))
     if not both:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import tally, usable_clips
 from moclip.data.spans import REASONS as SPAN_REASONS
 from moclip.video.decoding import B_VECTOR_CODECS
@@ -162,8 +163,9 @@ def _common(values: pd.Series) -> list[str]:
 
 def _giveaway(clips: pd.DataFrame, values: pd.Series) -> str:
     """Say so if a property of the files tells the class: the network may learn it in place of the action."""
-    by_value = pd.crosstab(values.where(values.isin(_common(values)), "other"), clips["label"])
+    several = is_multi_label(clips)
+    by_value = pd.crosstab(values.where(values.isin(_common(values)), "other"), clips[COLUMN if several else "label"])
     right, commonest = by_value.max(axis=1).sum(), by_value.sum().max()
     if right - commonest < GIVEAWAY * len(clips):
         return ""
-    return f"; this alone tells the class of {share_text(right, len(clips))} of the clips"
+    return f"; this alone tells the {'labels' if several else 'class'} of {share_text(right, len(clips))} of the clips"

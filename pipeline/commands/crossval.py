@@ -34,8 +34,10 @@ def crossval(
     with while_importing():
         from pipeline.inputs import Inputs
         from pipeline.logits import read_validation
+        from pipeline.multi_label import refuse_command
 
     inputs = Inputs(params)
+    refuse_command(inputs, "crossval", "it counts correct clips; data/validation.parquet has the logits of every fold")
     table = read_validation(inputs)
     found = fold_accuracies(table, inputs.clips.classes)
     if as_json:

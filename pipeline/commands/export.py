@@ -10,6 +10,7 @@ import typer
 from pipeline import paths
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
 from pipeline.console.command import while_importing
+from pipeline.console.label_scores import stream_titles
 from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.io import read_json
 from pipeline.params import Params
@@ -64,7 +65,11 @@ def _card_content(params: Params, folder: Path, inputs: Inputs) -> dict[str, Any
     fusion, verdict = scores["fusion"], read_json(paths.VERDICT_JSON, "evaluate")
     return {
         "name": folder.resolve().name,
-        "streams": {name: {"title": STREAM_LABELS[name]} | score for name, score in scores.items() if score},
+        "streams": {
+            name: {"title": stream_titles(STREAM_LABELS, fusion)[name]} | score
+            for name, score in scores.items()
+            if score
+        },
         "verdict": [*unbalanced_sentence(scores["majority"]), *verdict_sentences(verdict, STREAM_LABELS)],
         "cost": read_json(paths.COST_JSON, "evaluate"),
         "data": {

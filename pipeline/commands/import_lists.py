@@ -40,6 +40,7 @@ def import_lists(
         import pandas as pd
 
         from moclip.data.foreign_lists import read_class_names, read_foreign_list, spans_without_duration
+        from moclip.data.label_sets import SEPARATOR
 
     if out.suffix.lower() != ".csv":
         raise MoclipError("the manifest that is written ends in .csv", where=f"--out {out}")
@@ -47,6 +48,11 @@ def import_lists(
     table = pd.concat([read_foreign_list(file, names, trimmed) for file in files], ignore_index=True)
     if table.empty:
         raise DatasetError("no clips are listed", where=", ".join(map(str, files)))
+    if (several := table["label"].astype(str).str.contains(SEPARATOR, regex=False)).any():
+        what = (
+            f"the label {table['label'][several].iloc[0]!r} has {SEPARATOR}, which stands between labels in a manifest"
+        )
+        raise DatasetError(what, where=str(out), fix="rename the class in the lists")
     if "split" in table and table["split"].isna().any():
         fix = "name each list with train, val or test, or import lists without a split alone"
         raise DatasetError("some of the lists have a split, others have none", where=str(out), fix=fix)

@@ -40,14 +40,14 @@ def label_next(
     """Choose the clips to annotate next: those that the models are uncertain of, and unlike all others.
 
     Clips in no list have no stored features, so they are read and classified as `moclip predict` does; spans of longer
-    videos are left out, because it reads whole files. The score is the
-    uncertainty (entropy of the calibrated probabilities of the stream to trust) times the distance to the nearest clip
-    that has a label or was chosen before. Writes ask/label-next.csv.
+    videos are left out, because it reads whole files. The score is the uncertainty (entropy of the calibrated
+    probabilities of the stream to trust; with several labels a clip the mean over the labels) times the distance to the
+    nearest clip that has a label or was chosen before. Writes ask/label-next.csv.
     """
     with while_importing():
         import numpy as np
 
-        from moclip.data.label_choice import choose_next, uncertainty
+        from moclip.data.label_choice import choose_next, label_uncertainty, uncertainty
         from moclip.store.neighbours import nearest
         from pipeline.ask.features import compared_clips, predicted_features
         from pipeline.ask.page import Card, Section, facts, show_page
@@ -65,7 +65,7 @@ def label_next(
     ids, predictions = list(read), list(read.values())
     features = predicted_features(predictions, compared.parts)
     shares = np.stack([answer.probabilities[answer.trusted] for answer in predictions]).astype(np.float64)
-    uncertain = uncertainty(shares)
+    uncertain = label_uncertainty(shares) if predictions[0].thresholds else uncertainty(shares)
     _, cosines = nearest(list(compared.parts.values()), features, 1)
     chosen, distances = choose_next(features, uncertain, cosines[:, 0], count)
     rows: list[Row] = []

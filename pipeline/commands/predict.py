@@ -73,8 +73,9 @@ def predict(
 
     Shows the most probable classes of fusion, of motion alone and, if clip.model encodes texts, of zero-shot CLIP.
     First comes the stream to trust, which was chosen on the validation clips. With --reject, this stream answers
-    "unknown" below a threshold that most validation clips reach (evaluate.reject_coverage). A clip that cannot be read
-    is reported, and the others are predicted. The exit code is 1 if no clip could be read.
+    "unknown" below a threshold that most validation clips reach (evaluate.reject_coverage). If the clips of the
+    training had several labels, the predicted classes are marked, and listed even below the first --top. A clip that
+    cannot be read is reported, and the others are predicted. The exit code is 1 if no clip could be read.
     """
     with while_importing():
         from moclip.video.clip_files import find_clips
@@ -85,6 +86,8 @@ def predict(
         raise MoclipError("--reject and --labels exclude each other: no clip of these labels was validated")
     files = find_clips(clips)
     predictor = _chosen_predictor(params, from_bundle, reject)
+    if reject and predictor.rejection is None:
+        raise _no_rejection_error(predictor, from_bundle)
     if labels is not None:
         predictor = predictor.with_labels([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
@@ -115,14 +118,19 @@ def _chosen_predictor(params: Params | None, folder: Path | None, reject: bool =
     if folder:
         with while_importing():
             from moclip.inference.bundle import load_bundle
-        predictor = load_bundle(folder)
-        if reject and predictor.rejection is None:
-            what = "it does not say when a clip is unknown: an earlier version exported it"
-            raise ModelError(what, where=folder, fix="export it again, or omit --reject")
-        return predictor
+        return load_bundle(folder)
     if params is None:
         raise parameters.missing_file_error(paths.PARAMS, "or name a bundle: --bundle DIR")
     return load_predictor(params, reject)
+
+
+def _no_rejection_error(predictor: Predictor, folder: Path | None) -> ModelError:
+    """Return the error for models that do not say when a clip is unknown."""
+    if predictor.fusion.config.multi_label:
+        what = "the clips of the training have several labels: one of which no label reaches its threshold has none"
+        return ModelError(what, where=folder or paths.FUSION, fix="omit --reject")
+    what = "it does not say when a clip is unknown: an earlier version exported it"
+    return ModelError(what, where=folder, fix="export it again, or omit --reject")
 
 
 def load_predictor(params: Params, reject: bool = False) -> Predictor:
@@ -175,10 +183,13 @@ def load_predictor(params: Params, reject: bool = False) -> Predictor:
 def _top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     if isinstance(answer, VideoError):
         return {"error": answer.what}
-    classes = {
-        stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
-        for stream in answer.probabilities
-    }
+    if answer.thresholds:
+        classes = {stream: _labels_and_top(answer, top, stream) for stream in answer.probabilities}
+    else:
+        classes = {
+            stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
+            for stream in answer.probabilities
+        }
     validated = "mv_tsn" in classes  # not with other labels
     return classes | ({"trusted": answer.trusted} if validated else {})
 
@@ -194,6 +205,16 @@ def _background_name(predictor: Predictor) -> str | None:
     return None if rejection is None or rejection.background is None else predictor.classes[rejection.background]
 
 
+def _labels_and_top(answer: Prediction, top: int, stream: str) -> list[dict[str, Any]]:
+    """Return the predicted classes of a stream and its `top` most probable ones, the most probable first."""
+    predicted = {name for name, _ in answer.labels(stream)}
+    return [
+        {"class": name, "probability": share, "predicted": name in predicted}
+        for rank, (name, share) in enumerate(answer.top(len(answer.classes), stream))
+        if rank < top or name in predicted
+    ]
+
+
 def _print_table(results: list[dict[str, Any]], background: str | None = None) -> None:
     from moclip.inference.predictor import STREAMS
 
@@ -205,17 +226,21 @@ def _print_table(results: list[dict[str, Any]], background: str | None = None) -
     rows = [
         (result["clip"] if rank == 0 else "", *(_cell(result, stream, rank, background) for stream in streams))
         for result in answered
-        for rank in range(len(result[streams[0]]))
+        for rank in range(max(len(result[stream]) for stream in streams))
     ]
     titles = [STREAM_LABELS[stream] + (" (trusted)" if stream == trusted else "") for stream in streams]
-    print_result("which action?", ("clip", *titles), rows)
+    several = any("predicted" in answered[0][stream][0] for stream in streams)
+    title = "which actions? (*: predicted, at or above the threshold of the class)" if several else "which action?"
+    print_result(title, ("clip", *titles), rows)
 
 
 def _cell(result: dict[str, Any], stream: str, rank: int, background: str | None) -> str:
     """Return what the table shows: a class and its probability; "unknown" in their place for a rejected clip."""
+    if rank >= len(result[stream]):
+        return ""  # with several labels another stream has more
     answer = result[stream][rank]
     if stream != result.get("trusted") or not result.get("unknown"):
-        return f"{answer['class']} {answer['probability']:.2f}"
+        return f"{answer['class']} {answer['probability']:.2f}{' *' if answer.get('predicted') else ''}"
     if rank > 0:
         return ""
     return f"unknown ({background})" if answer["class"] == background else "unknown"
@@ -225,11 +250,15 @@ def _csv_text(results: list[dict[str, Any]], more: tuple[str, ...] = ()) -> str:
     """Return CSV with a row per clip and rank, or one row with the error of a clip.
 
     Columns: clip, rank, a class and its probability per stream, error, the stream to trust, and `more` of a result.
+    With several labels a clip also whether a class is predicted, per stream; a stream with fewer rows leaves its cells
+    empty.
     """
     from moclip.inference.predictor import STREAMS
 
     text = io.StringIO()
-    of_streams = [f"{stream}{part}" for stream in STREAMS for part in ("", "_probability")]
+    several = any("predicted" in one for result in results for one in result.get("fusion", []))
+    parts = ("", "_probability", "_predicted") if several else ("", "_probability")
+    of_streams = [f"{stream}{part}" for stream in STREAMS for part in parts]
     columns = ["clip", "rank", *of_streams, "error", "trusted", *more]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -237,13 +266,15 @@ def _csv_text(results: list[dict[str, Any]], more: tuple[str, ...] = ()) -> str:
         if "error" in result:
             writer.writerow({"clip": result["clip"], "error": result["error"]})
             continue
-        for rank in range(len(next(result[stream] for stream in STREAMS if stream in result))):
+        for rank in range(max(len(result[stream]) for stream in STREAMS if stream in result)):
             row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1, "trusted": result.get("trusted")}
             row |= {name: json.dumps(rounded(result[name])) for name in more}
             for stream in STREAMS:
-                if stream in result:
+                if stream in result and rank < len(result[stream]):
                     answer = result[stream][rank]
                     row |= {stream: answer["class"], f"{stream}_probability": rounded(answer["probability"])}
+                    if several:
+                        row[f"{stream}_predicted"] = str(answer["predicted"]).lower()
             writer.writerow(row)
     return text.getvalue()
 

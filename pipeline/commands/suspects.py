@@ -40,8 +40,12 @@ def suspects(
         from pipeline.ask.features import compared_clips, note_left_out
         from pipeline.ask.page import Card, Section, facts, show_page
         from pipeline.inputs import Inputs
+        from pipeline.multi_label import refuse_command
 
     inputs = Inputs(params)
+    refuse_command(
+        inputs, "suspects", "it asks whether the label is that of similar clips, and sets of labels only overlap"
+    )
     compared = compared_clips(inputs, by)
     clips, names = compared.clips, inputs.clips.classes
     labels = clips["label"].to_numpy()

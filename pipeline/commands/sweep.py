@@ -219,10 +219,14 @@ def _stream_scores(runs: list[experiments.FinishedExperiment]) -> dict[str, dict
             continue
         streams[stream] = _over_seeds("top1", scores)
         streams[stream]["multiply_adds_m"] = runs[0].metrics["cost"]["multiply_adds_m"]["video"][stream]
+        maps = [run.metrics[stream].get("map") for run in runs]
+        if None not in maps:  # clips with several labels
+            streams[stream] |= _over_seeds("map", maps)
         candidates = [run.metrics.get("verdict", {}).get("trusted", {}).get("candidates", {}) for run in runs]
-        chosen_by = [found.get(stream, {}).get("top1") for found in candidates]
-        if None not in chosen_by:
-            streams[stream] |= _over_seeds("val_top1", chosen_by)
+        for metric in ("top1", "map"):
+            chosen_by = [found.get(stream, {}).get(metric) for found in candidates]
+            if None not in chosen_by:
+                streams[stream] |= _over_seeds(f"val_{metric}", chosen_by)
         new = [run.metrics[stream].get("base_to_new", {}).get("harmonic_mean") for run in runs]
         if None not in new:
             streams[stream]["harmonic_mean"] = _finite(float(np.mean(new)))
@@ -286,7 +290,7 @@ def _write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
                 f"{stream}_{key}": rounded(value)
                 for stream, part in row["streams"].items()
                 for key, value in part.items()
-                if key not in ("top1", "val_top1")
+                if key not in ("top1", "val_top1", "map", "val_map")
             }
             | {f"verdict_{name}": _counts_text(counts) for name, counts in row.get("verdict", {}).items()}
             for row in rows
@@ -333,6 +337,19 @@ def _print_tables(
             for start, row in zip(starts, rows, strict=True)
         ],
     )
+    for metric, split in (("map", "test"), ("val_map", "validation")):
+        shown = [
+            stream for stream in streams if any(f"{metric}_mean" in row["streams"].get(stream, {}) for row in rows)
+        ]
+        if shown:
+            print_result(
+                f"mean average precision on the {split} clips, which have several labels",
+                (*names, *(STREAM_LABELS[stream] for stream in shown)),
+                [
+                    (*start, *(_score_text(row["streams"].get(stream), metric) for stream in shown))
+                    for start, row in zip(starts, rows, strict=True)
+                ],
+            )
     validated = [s for s in streams if any("val_top1_mean" in row["streams"].get(s, {}) for row in rows)]
     if validated:
         print_result(

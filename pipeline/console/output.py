@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from pipeline.console.label_scores import COLUMNS, label_score_rows
+
 if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
@@ -127,11 +129,18 @@ STREAM_LABELS = {
 def print_scores(
     streams: dict[str, dict[str, Any]], cost: dict[str, float], show: Callable[..., None] = print_table
 ) -> None:
-    """Print the accuracies of the streams on the test split, and the multiply-adds of a video in millions."""
+    """Print the accuracies of the streams on the test split, and the multiply-adds of a video in millions.
+
+    With several labels a clip they are the mean average precisions.
+    """
     first = next(iter(streams.values()))
     skipped = sum(first["skipped"].values())
+    title = f"test split: {first['n']} clips scored, {skipped} left out"
+    if "map" in first:
+        show(title, COLUMNS, label_score_rows(streams, cost, STREAM_LABELS))
+        return
     show(
-        f"test split: {first['n']} clips scored, {skipped} left out",
+        title,
         ("", "views", "top-1", "mean class", "95 % interval", "top-5", "M multiply-adds"),
         [
             (

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from moclip.data.clip_weights import weights_of
 from moclip.data.sampling import motion_frames, neighbours, segment_frames
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
@@ -17,22 +18,32 @@ from moclip.video.decoding import B_VECTOR_CODECS
 
 @dataclass(frozen=True)
 class SplitClips:
-    """Clips of one split: first frame and number of frames in the store, and label; each (n,) int64."""
+    """Clips of one split: first frame and number of frames in the store, and label; each (n,) int64.
+
+    With several labels a clip, `labels` is (n, classes) float32, 1 for each of them. `weights` (n,) float say how much
+    each counts in training; None: all the same.
+    """
 
     offsets: np.ndarray
     lengths: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> SplitClips:
-        """Return the clips of rows with the columns offset, length and label."""
-        return cls(*(rows[name].to_numpy(np.int64) for name in ("offset", "length", "label")))
+    def of(cls, rows: pd.DataFrame, labels: np.ndarray | None = None) -> SplitClips:
+        """Return the clips of rows with the columns offset, length and label; `labels` replace those of the column.
+
+        The column weight may be there.
+        """
+        offsets, lengths, column = (rows[name].to_numpy(np.int64) for name in ("offset", "length", "label"))
+        return cls(offsets, lengths, column if labels is None else labels, weights_of(rows))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: np.ndarray | slice) -> SplitClips:
-        return SplitClips(self.offsets[rows], self.lengths[rows], self.labels[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return SplitClips(self.offsets[rows], self.lengths[rows], self.labels[rows], weights)
 
 
 class SampledFields:

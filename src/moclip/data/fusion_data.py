@@ -20,15 +20,19 @@ class FusionData:
 
     motion : (n, views, M).
     stills : (n, K, P), of unit length.
-    labels : (n,).
+    labels : (n,), or with several labels a clip (n, classes), 1 for each of them.
+    weights : (n,), how much each clip counts in training; None: all the same.
     """
 
     motion: Tensor
     stills: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
     def __getitem__(self, rows: slice) -> FusionData:
-        return FusionData(self.motion[rows], self.stills[rows], self.labels[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return FusionData(self.motion[rows], self.stills[rows], self.labels[rows], weights)
 
     def to(self, device: torch.device) -> FusionData:
-        return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return FusionData(self.motion.to(device), self.stills.to(device), self.labels.to(device), weights)

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder, join_first_lines
+from moclip.data.clip_weights import COLUMN as WEIGHT
 from moclip.data.groups import group_of, hold_out, smallest_fraction
+from moclip.data.label_sets import COLUMN, rarest_labels
 from moclip.data.list_matching import MatchedLists, match_lists, require_two_classes
 from moclip.data.manifest import Manifest
 from moclip.data.probing import ProbeJob, failed_row, indexed_file, probe_clip, unusable_columns
@@ -49,6 +51,9 @@ codec to has_b, damage : as in `moclip.video.probe.VideoInfo`. `damage` says wha
 frames, md5 : the clip's own. If clips are spans of longer videos, there are also `spans.SPAN_COLUMNS`, and the other
     columns describe the video.
 seekable : whether stills can be read by seeking in the clip's own file; false where a transcoded file is indexed.
+
+With weights in the manifest there is also the column `weight`. A multi-label index has the column `labels`, and its
+`class` and `label` mean less (`moclip.data.label_sets`).
 """
 
 
@@ -99,9 +104,17 @@ def build_index(
     if matched:
         table["class"] = table["class"].map(matched.class_of)
         table["split"] = table["path"].map(matched.parts).fillna("none")
-    unlisted = sorted(set(table["class"]) - set(classes))
-    table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
-    table.loc[table["class"].isin(unlisted), ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
+    columns = INDEX_COLUMNS
+    if manifest and manifest.is_multi_label:
+        columns = columns | {COLUMN: "str"}
+        table[COLUMN] = table["class"]
+        table["label"] = rarest_labels(list(table[COLUMN]), (table["split"] != "none").to_numpy(), classes)
+    else:
+        table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
+    if manifest and WEIGHT in manifest.rows:
+        columns = columns | {WEIGHT: "float64"}
+        table[WEIGHT] = manifest.rows[WEIGHT].to_numpy()
+    table.loc[table["label"] == -1, ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
     table = table.sort_values("id", ignore_index=True)
     usable = table[table["status"] == "ok"]
     if join_scenes and len(usable):

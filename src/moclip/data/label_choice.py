@@ -11,6 +11,12 @@ def uncertainty(probabilities: np.ndarray) -> np.ndarray:
     return -(probabilities * logs).sum(axis=1) / np.log(probabilities.shape[1])
 
 
+def label_uncertainty(probabilities: np.ndarray) -> np.ndarray:
+    """Return the mean entropy of labels with a probability each, (n, classes), as a share of the highest: (n,)."""
+    yes, no = np.maximum(probabilities, 1e-12), np.maximum(1 - probabilities, 1e-12)
+    return np.asarray(-(probabilities * np.log(yes) + (1 - probabilities) * np.log(no)).mean(axis=1) / np.log(2))
+
+
 def choose_next(
     parts: list[np.ndarray], uncertain: np.ndarray, nearest_labelled: np.ndarray, count: int
 ) -> tuple[list[int], list[float]]:

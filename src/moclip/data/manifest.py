@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder
 from moclip.data.groups import groups_of
+from moclip.data.label_sets import SEPARATOR, join_labels, split_labels
+from moclip.data.manifest_paths import PATH_FIX, clean_paths
 from moclip.data.manifest_spans import (
     CLIP,
     END,
@@ -28,19 +31,18 @@ from moclip.data.name_spelling import fold_name, group_by
 from moclip.data.row_errors import refuse
 from moclip.data.text_tables import TextTable, read_text_table
 from moclip.errors import DatasetError
-from moclip.files.folders import SCHEMES, is_absolute, is_url
+from moclip.files.folders import is_url
 
 REQUIRED = ("path", "label")
-OPTIONAL = ("split", "group", "id", START, END)
-MAY_BE_EMPTY = ("group", START, END)
-LATER = {"weight": "clips have no weights; see dataset.balance"}
-"""Columns that are not supported yet, and what to do instead."""
+OPTIONAL = ("split", "group", "id", START, END, "weight")
+MAY_BE_EMPTY = ("group", START, END, "weight")
 SPLITS = ("train", "val", "test", "none")
 
 _FIX = {
-    "path": "write the path of the clip's file, relative to dataset.root",
-    "label": "write the name of the clip's class",
+    "path": PATH_FIX,
+    "label": "write the name of the clip's class, or of several: run|jump",
     "split": "write train, val, test or none in each row; or leave the whole column empty: the split is then by group",
+    "weight": "write a number above 0, such as 0.5; or leave the cell empty, for 1",
     "id": "write a name that no other row has; or remove the column: the path is then the id",
 }
 
@@ -50,9 +52,10 @@ class Manifest:
     """A checked manifest.
 
     file : its path.
-    rows : a row per clip, in the file's order. Columns path (relative to the root, or absolute, or a URL), class, split
-        ("" in all rows where the manifest gives none), group, id, start and end (microseconds, int64; `TO_THE_END`),
-        and video, the key of its video in the store of motion fields.
+    rows : a row per clip, in the file's order. Columns path (relative to the root, or absolute, or a URL), class (with
+        several labels: "jump|run"), split ("" in all rows where the manifest gives none), group, id, start and end
+        (microseconds, int64; `TO_THE_END`), and video, the key of its video in the store of motion fields; and weight
+        (float64) if the manifest gives weights.
     notes : what to tell the user, a line each.
     """
 
@@ -71,7 +74,12 @@ class Manifest:
     @property
     def classes(self) -> list[str]:
         """Names of the classes that have a clip in train, val or test, sorted."""
-        return sorted(self.rows.loc[self.rows["split"] != "none", "class"].unique())
+        return _label_names(self.rows.loc[self.rows["split"] != "none", "class"])
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a clip has several labels."""
+        return bool(self.rows["class"].str.contains(SEPARATOR, regex=False).any())
 
     @property
     def has_spans(self) -> bool:
@@ -97,18 +105,21 @@ def read_manifest(file: Path, root: str) -> Manifest:
     if not is_url(root) and not Path(root).is_dir():
         fix = "set dataset.root to the folder that the manifest's paths are relative to"
         raise DatasetError("no such folder", where=root, fix=fix)
-    table = read_text_table(file, (*REQUIRED, *OPTIONAL, *LATER))
+    table = read_text_table(file, (*REQUIRED, *OPTIONAL))
     _check_columns(table, file)
     given = [name for name in OPTIONAL if name in table.columns and (table.columns[name] != "").any()]
     rows = table.columns[[*REQUIRED, *given]].assign(number=table.numbers)
     _check_cells(rows, file)
-    rows["path"] = _clean_paths(rows, root, file)
+    rows["path"] = clean_paths(rows, root, file)
+    rows["label"] = _clean_labels(rows, file)
     rows, repeated = _without_repeated(parse_spans(rows, file), file)
+    if "weight" in rows:
+        rows["weight"] = _read_weights(rows, file)
     if "id" not in rows:
         rows["id"] = clip_names(rows)
     _check_ids(rows, file)
     rows["video"] = video_keys(rows, file)
-    notes = [*_ignored_columns(table, file), *repeated, *_similar_labels(rows, file)]
+    notes = [*_ignored_columns(table, file), *repeated, *_similar_labels(rows, file), *_several_labels(rows, file)]
     own = groups_of(rows["path"])
     if "group" in rows:
         rows["group"] = rows["group"].where(rows["group"] != "", own)
@@ -117,8 +128,9 @@ def read_manifest(file: Path, root: str) -> Manifest:
         notes += divided(rows, "group", "group", file) if "group" in rows else []
     notes += divided_videos(rows, file)
     rows = rows.assign(**{name: "" if name == "split" else own for name in ("split", "group") if name not in rows})
-    names = {"label": "class"}
-    rows = rows.rename(columns=names)[["path", "class", "split", "group", "id", START, END, "video"]]
+    weight = ["weight"] if "weight" in rows else []
+    rows = rows.rename(columns={"label": "class"})
+    rows = rows[["path", "class", "split", "group", "id", START, END, "video", *weight]]
     manifest = Manifest(str(file), rows, notes)
     if len(manifest.classes) < 2:
         what = f"column label: only one class ({', '.join(manifest.classes)}): training needs at least two"
@@ -136,11 +148,6 @@ def _check_columns(table: TextTable, file: Path) -> None:
             raise DatasetError(f"no column {name}; its columns: {there}", where=file, fix=f"name a column {name}")
     if table.columns.empty:
         raise DatasetError("no rows", where=file, fix="write a row for each clip below the header")
-    for name, instead in LATER.items():
-        if name in table.columns:
-            rows = table.columns.assign(number=table.numbers)
-            fix = f"{instead}, and remove the column or leave it empty"
-            refuse(table.columns[name] != "", rows, name, "not supported yet", fix, file)
 
 
 def _check_cells(rows: pd.DataFrame, file: Path) -> None:
@@ -179,7 +186,7 @@ def _without_repeated(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, lis
         return rows, []
     same = rows[rows.duplicated(CLIP, keep=False)]
     first_of = same.groupby(CLIP, sort=False)
-    for name in [column for column in ("label", "split", "group") if column in rows]:
+    for name in [column for column in ("label", "split", "group", "weight") if column in rows]:
         wrong = same[name] != first_of[name].transform("first")
         if wrong.any():
             first, row = _first_and_other(same, same[wrong].iloc[0])
@@ -200,41 +207,32 @@ def _clip_text(row: pd.Series) -> str:
     return f"{'span' if are_spans(rows).iloc[0] else 'file'}, {clip_names(rows).iloc[0]}"
 
 
-# ----------------------------------------------------------------------------------------------------------- paths
+# ---------------------------------------------------------------------------------------------------------- labels
 
 
-def _clean_paths(rows: pd.DataFrame, root: str, file: Path) -> pd.Series:
-    """Return each path as the index has it: relative to the root if it is below it, with single slashes."""
-    paths = rows["path"]
-    windows = paths.str.contains("\\", regex=False) & ~paths.str.contains("/", regex=False)
-    paths = paths.where(~windows, paths.str.replace("\\", "/", regex=False))
-    urls = paths.str.contains(r"^[A-Za-z][A-Za-z0-9+.-]*://", regex=True)
-    schemes = "|".join(SCHEMES)
-    unsupported = urls & ~paths.str.contains(rf"^(?:{schemes})://", regex=True)
-    wanted = ", ".join(f"{name}://" for name in SCHEMES)
-    refuse(unsupported, rows, "path", "{!r}: this kind of URL is not supported", f"use one of {wanted}", file)
-    if not is_url(root):
-        paths = paths.str.removeprefix("file://")
-        urls &= ~rows["path"].str.startswith("file://")
-    untidy = ~urls & paths.str.contains(r"(?:^|/)\.\.?(?:/|$)|//|/$", regex=True)
-    paths = paths.where(~untidy, paths[untidy].map(lambda path: PurePosixPath(path).as_posix()))
-    for folder in _spellings(root):
-        paths = paths.str.removeprefix(f"{folder}/")
-    relative = ~paths.str.contains(r"^/|://", regex=True)
-    outside = relative & paths.str.contains(r"(?:^|/)\.\.(?:/|$)", regex=True)
-    fix = "write the absolute path; or set dataset.root to a folder above all clips"
-    refuse(outside, rows, "path", "{!r} leads out of dataset.root", fix, file)
-    refuse(paths.isin(["", ".", "/"]), rows, "path", "{!r} is no file", _FIX["path"], file)
-    return paths
+def _clean_labels(rows: pd.DataFrame, file: Path) -> pd.Series:
+    """Return the text of each clip's labels, in which equal sets are equal: "run | jump" -> "jump|run"."""
+    labels = rows["label"]
+    several = labels.str.contains(SEPARATOR, regex=False)
+    names = labels[several].map(split_labels)
+    fix = f"write each label once, with {SEPARATOR} between them, as in run{SEPARATOR}jump"
+    for wrong, what in (
+        (names.map(lambda own: "" in own), "{!r} has an empty label"),
+        (names.map(lambda own: len(set(own)) < len(own)), "{!r} names a label twice"),
+    ):
+        refuse(wrong.astype(bool), rows[several], "label", what, fix, file)
+    return labels.where(~several, names.map(join_labels))
 
 
-def _spellings(root: str) -> list[str]:
-    """Return the absolute paths or URLs that stand for the root."""
-    if root.startswith("file://"):
-        return [root.rstrip("/"), root.removeprefix("file://").rstrip("/")]
-    if is_absolute(root) and is_url(root):
-        return [root.rstrip("/")]
-    return list(dict.fromkeys([str(Path(root).absolute()), str(Path(root).resolve())]))
+def _read_weights(rows: pd.DataFrame, file: Path) -> pd.Series:
+    weights = pd.to_numeric(rows["weight"].replace("", "1"), errors="coerce").astype("float64")
+    wrong = ~weights.between(0, np.inf, inclusive="neither")
+    refuse(wrong, rows, "weight", "{!r}; expected a number above 0", _FIX["weight"], file)
+    return weights
+
+
+def _label_names(labels: pd.Series) -> list[str]:
+    return sorted({name for text in labels.unique() for name in split_labels(text)})
 
 
 # ----------------------------------------------------------------------------------------------------------- notes
@@ -246,10 +244,18 @@ def _ignored_columns(table: TextTable, file: Path) -> Iterator[str]:
 
 
 def _similar_labels(rows: pd.DataFrame, file: Path) -> Iterator[str]:
-    alike = [names for names in group_by(fold_name, sorted(rows["label"].unique())).values() if len(names) > 1]
+    alike = [names for names in group_by(fold_name, _label_names(rows["label"])).values() if len(names) > 1]
     if alike:
         names = " and ".join(map(repr, alike[0]))
         yield (
             f"{file}: the labels {names} are different classes, though they differ only in upper and lower case, or in "
             f"how an accent is encoded; such labels: {len(alike)}"
         )
+
+
+def _several_labels(rows: pd.DataFrame, file: Path) -> Iterator[str]:
+    several = int(rows["label"].str.contains(SEPARATOR, regex=False).sum())
+    if several:
+        classes = len(_label_names(rows["label"]))
+        what = f"{several} of {len(rows)} clips have several labels, of {classes} classes"
+        yield f"{file}: {what}: each class is trained and scored by itself"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from moclip.data.clip_folder import ClipFolder
+from moclip.data.label_sets import is_multi_label, label_names
 
 
 def usable_clips(table: pd.DataFrame, *splits: str) -> pd.DataFrame:
@@ -36,6 +37,8 @@ def base_classes(classes: int) -> int:
 
 def class_names(table: pd.DataFrame) -> list[str]:
     """Return the class names of the index in label order."""
+    if is_multi_label(table):
+        return label_names(table)
     named = table[table["label"] >= 0].drop_duplicates("label").sort_values("label")
     return [str(name) for name in named["class"]]
 
@@ -54,7 +57,7 @@ def index_counts(table: pd.DataFrame, folder: ClipFolder | None = None) -> dict[
         "usable": len(ok),
         "listed": int(listed.sum()),
         "usable_of_listed": int((ok["split"] != "none").sum()),
-        "classes": int(table.loc[table["label"] >= 0, "label"].nunique()),
+        "classes": len(class_names(table)),
         "splits": tally(ok["split"]),
         "codecs": tally(codec),
         "damaged": int((ok["damage"] != "").sum()),

@@ -101,9 +101,7 @@ def compare_streams(
     is what the still adds. Without stills there is only the first. The intervals are of paired differences: each draw
     of sources is the same for both streams.
     """
-    pairs = {"majority": (trusted, "majority"), "motion": ("fusion", "still"), "still": ("fusion", "mv_tsn")}
-    if "still" not in streams:
-        pairs = {"majority": pairs["majority"]}
+    pairs = compared_pairs(trusted, streams)
     correct = {name: _correct(streams[name], labels).astype(float) for pair in pairs.values() for name in pair}
     differences = np.stack([correct[stream] - correct[other] for stream, other in pairs.values()], axis=1)
     count = _count(sources)
@@ -113,11 +111,18 @@ def compare_streams(
         low, high = intervals[number] if intervals else (None, None)
         top1 = float(correct[stream].mean()), float(correct[other].mean())
         difference = float(differences[:, number].mean())
-        found[name] = asdict(Comparison(stream, other, *top1, difference, low, high, _answer(low, high)))
+        found[name] = asdict(Comparison(stream, other, *top1, difference, low, high, answer_of(low, high)))
     return found
 
 
-def _answer(low: float | None, high: float | None) -> str:
+def compared_pairs(trusted: str, streams: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
+    """Return which stream is compared with which other one, by the name of the comparison."""
+    pairs = {"majority": (trusted, "majority"), "motion": ("fusion", "still"), "still": ("fusion", "mv_tsn")}
+    return pairs if "still" in streams else {"majority": pairs["majority"]}
+
+
+def answer_of(low: float | None, high: float | None) -> str:
+    """Return what a 95 % interval of a difference says."""
     if low is None or high is None:
         return CANNOT_TELL
     if low > 0:
@@ -142,16 +147,22 @@ _SAID = {
 }
 """What each comparison says if the answer is `BEATS`, and if it is `DOES_NOT`."""
 
+_OF_SHARES = ("it beats {} alone", "it does not beat {} alone")
+"""The same of the comparison `majority` with several labels a clip, where no class can always be right."""
+
 
 def verdict_sentences(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     """Return a verdict in words: which stream to trust, what motion adds, what the still adds.
 
     `verdict` has `trusted` (of `choose_stream`), `test` (of `compare_streams`) and `commonest_class`, the name of the
-    commonest class of the training clips. `titles` are the names of the streams.
+    commonest class of the training clips. `titles` are the names of the streams. With several labels a clip, `test` is
+    of `compare_by_map`.
     """
     choice, test = verdict["trusted"], verdict["test"]
     trust = f"The stream to trust most is {titles[choice['stream']]!r}, chosen on {choice['clips']} validation clips."
     said = {name: [text.format(verdict["commonest_class"]) for text in texts] for name, texts in _SAID.items()}
+    if _metric(test) == "map":
+        said["majority"] = [text.format("the shares of the classes") for text in _OF_SHARES]
     majority, *others = (_sentence(test, name, *said[name]) for name in _SAID if name in test)
     return [f"{trust} {majority}", *others]
 
@@ -165,6 +176,8 @@ def unbalanced_sentence(majority: Mapping[str, Any]) -> list[str]:
 
     `majority` has `top1` and `mean_class_accuracy` of always answering the commonest class.
     """
+    if "mean_class_accuracy" not in majority:
+        return []  # with several labels each class is scored by itself
     top1, equal = majority["top1"], majority["mean_class_accuracy"]
     if top1 - equal <= UNBALANCED:
         return []
@@ -179,8 +192,15 @@ def _sentence(test: Mapping[str, Any], name: str, beats: str, does_not: str) -> 
     of_sources = "" if test["sources"] >= LEAST_SOURCES else f" of {test['sources']} sources"
     cannot_tell = f"cannot tell with {test['clips']} test clips{of_sources} whether {beats}"
     answer = {BEATS: beats, DOES_NOT: does_not, CANNOT_TELL: cannot_tell}[found["answer"]]
-    figures = f"{100 * found['stream_top1']:.1f} % against {100 * found['other_top1']:.1f} %"
+    metric = _metric(test)
+    figures = f"{100 * found[f'stream_{metric}']:.1f} % against {100 * found[f'other_{metric}']:.1f} %"
     if found["low"] is not None:
         low, high = 100 * found["low"], 100 * found["high"]
         figures += f", {100 * found['difference']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
-    return f"{answer[0].upper()}{answer[1:]}: {figures}."
+    named = "mAP " if metric == "map" else ""
+    return f"{answer[0].upper()}{answer[1:]}: {named}{figures}."
+
+
+def _metric(test: Mapping[str, Any]) -> str:
+    """Return what the comparisons of a verdict compare: "top1", or "map" with several labels a clip."""
+    return "map" if "stream_map" in test["majority"] else "top1"

@@ -38,8 +38,11 @@ from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.version import __version__
 
-FORMAT = 3
-"""The version of the bundle's format; a bundle with a higher number needs a newer moclip."""
+FORMAT, ONE_LABEL = 4, 3
+"""The version of the bundle's format; a bundle with a higher number needs a newer moclip.
+
+Only models of clips with several labels need format 4: earlier versions would answer with one class.
+"""
 
 CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
 MV_TSN, FUSION, TEXT = "mv_tsn.safetensors", "fusion.safetensors", "text_features.safetensors"
@@ -129,11 +132,12 @@ def _make_config(predictor: Predictor, with_clip: bool, with_onnx: bool) -> dict
     """Return what config.json says of the models; `save_bundle` adds the details."""
     encoder, texts = predictor.encoder, predictor.texts
     return {
-        "format": FORMAT,
+        "format": FORMAT if predictor.fusion.config.multi_label else ONE_LABEL,
         "moclip": __version__,
         "classes": predictor.classes,
         "texts": {"prompts": texts.prompts, "scale": texts.scale, "bias": texts.bias} if texts else None,
         "trusted": predictor.trusted,
+        **({"multi_label": True} if predictor.fusion.config.multi_label else {}),
         "fields": asdict(predictor.fields),
         "views": asdict(predictor.views),
         "clip": {**asdict(encoder.source), "included": with_clip} if encoder else None,
@@ -194,9 +198,9 @@ def _model_card(config: Mapping[str, Any]) -> str:
             dataset_type=data["name"],
             dataset_name=data["name"],
             dataset_split="test",
-            metric_type="accuracy",
-            metric_name=f"top-1, {stream['title']}",
-            metric_value=stream["top1"],
+            metric_type="mean_average_precision" if "map" in stream else "accuracy",
+            metric_name=f"{'mAP' if 'map' in stream else 'top-1'}, {stream['title']}",
+            metric_value=stream.get("map", stream["top1"]),
         )
         for stream in config["streams"].values()
     ]
@@ -210,4 +214,4 @@ def _model_card(config: Mapping[str, Any]) -> str:
     )
     template = resources.files("moclip").joinpath("templates/model_card.md").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(metadata=metadata.to_yaml(), **config)
+    return environment.from_string(template).render(metadata=metadata.to_yaml(), **{"multi_label": False, **config})

@@ -50,8 +50,7 @@ class ExportedNetworks(nn.Module):
         features = torch.stack([self.mv_tsn.features(view) for view in views], dim=1)
         motion = self.mv_tsn.pool(features.unflatten(0, (clips, segments)))
         logits = self.fusion(motion, stills), self.mv_tsn.head(motion)
-        scaled = [values / self.fusion.temperature(name) for name, values in zip(LOGITS, logits, strict=True)]
-        return *logits, *(torch.softmax(values, dim=1) for values in scaled)
+        return *logits, *(self.fusion.probabilities(name, one) for name, one in zip(LOGITS, logits, strict=True))
 
 
 def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np.ndarray) -> float:

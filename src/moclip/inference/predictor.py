@@ -54,6 +54,9 @@ class Prediction:
     chosen on the validation clips. `features` are what the heads saw, as the stages store them: "motion" (width,) and
     "picture" (stills, width), float32. `unknown` says whether the clip is of none of the classes, and `known_score` how
     well it is known (`Rejection`); both are None where the predictor has no rejection.
+
+    Of models that were trained on clips with several labels, each probability is by itself, a sigmoid, and `thresholds`
+    (classes,) of each stream say which labels are predicted. Otherwise there are none.
     """
 
     classes: tuple[str, ...]
@@ -63,6 +66,19 @@ class Prediction:
     features: dict[str, np.ndarray] = field(default_factory=dict)
     unknown: bool | None = None
     known_score: float | None = None
+    thresholds: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def labels(self, stream: str | None = None) -> list[tuple[str, float]]:
+        """Return the predicted classes with their probabilities, the most probable first.
+
+        They are those at or above their thresholds, perhaps none; without thresholds the most probable class.
+        """
+        stream = stream or self.trusted
+        if stream not in self.thresholds:
+            return self.top(1, stream)
+        predicted = self.probabilities[stream] >= self.thresholds[stream]
+        own = {name for name, is_predicted in zip(self.classes, predicted, strict=True) if is_predicted}
+        return [answer for answer in self.top(len(self.classes), stream) if answer[0] in own]
 
     def top(self, count: int = 5, stream: str | None = None) -> list[tuple[str, float]]:
         """Return the most probable classes of a stream, by default the trusted one, with their probabilities.
@@ -169,13 +185,12 @@ class Predictor:
             with step("fusion"):
                 logits = self._logits(motion_features, stills)
                 probabilities = {
-                    name: torch.softmax(values / self._temperature(name), dim=0).cpu().numpy()
-                    for name, values in logits.items()
+                    name: self._probabilities(name, values).cpu().numpy() for name, values in logits.items()
                 }
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
         trusted = self.trusted if self.trusted in on_cpu else "zero_shot"
         features = {"motion": motion_features[0].cpu().numpy(), "picture": stills}
-        answer = Prediction(self.classes, probabilities, on_cpu, trusted, features)
+        answer = Prediction(self.classes, probabilities, on_cpu, trusted, features, thresholds=self._thresholds)
         return answer if self.rejection is None else _with_rejection(answer, self.rejection)
 
     def _still_features(self, stills: Sequence[np.ndarray]) -> np.ndarray:
@@ -184,9 +199,15 @@ class Predictor:
             return no_stills(1)[0]
         return to_unit_length(self.encoder.encode_images(stills))
 
-    def _temperature(self, stream: str) -> float:
-        """Return the temperature of a stream; 1.0 for classes that none was fitted for."""
-        return self.fusion.temperature(stream) if self.own_classes else 1.0
+    def _probabilities(self, stream: str, logits: torch.Tensor) -> torch.Tensor:
+        """Return the calibrated probabilities (classes,) of a stream; of classes given as text, the softmax."""
+        return self.fusion.probabilities(stream, logits) if self.own_classes else torch.softmax(logits, dim=0)
+
+    @functools.cached_property
+    def _thresholds(self) -> dict[str, np.ndarray]:
+        """The thresholds of each stream, (classes,), with several labels a clip."""
+        kept = self.fusion.config.label_thresholds if self.own_classes else {}
+        return {stream: np.array(kept[stream], np.float32) for stream in STREAMS if stream in kept}
 
     def _motion_features(self, levels: np.ndarray) -> torch.Tensor:
         """Return the mean (1, D) of MV-TSN's features over the views."""

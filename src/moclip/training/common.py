@@ -19,7 +19,7 @@ Row = dict[str, float]
 
 Log = Callable[[Row], None]
 """Called after each epoch with its row: epoch (from 0), train_loss, train_top1, and where there are validation clips
-also val_loss and val_top1."""
+also val_loss and val_top1; if the clips have several labels (`objective.scores`) val_map, too."""
 
 
 class LossError(ModelError):
@@ -38,7 +38,8 @@ class LossError(ModelError):
 class BestEpoch:
     """Keeps the weights of the best epoch: the highest val_top1, then the lowest val_loss, then the earliest.
 
-    Rows without val_top1 are those of a training without validation clips. Then the last epoch is kept.
+    If rows have val_map, it counts in place of val_top1. Rows without val_top1 are those of a training without
+    validation clips. Then the last epoch is kept.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -56,14 +57,15 @@ class BestEpoch:
 
 
 def epoch_rank(row: Mapping[str, float]) -> tuple[float, float]:
-    """Return what is larger for a better epoch: val_top1, then the negative val_loss."""
-    return row["val_top1"], -row["val_loss"]
+    """Return what is larger for a better epoch: val_map or else val_top1, then the negative val_loss."""
+    return row.get("val_map", row["val_top1"]), -row["val_loss"]
 
 
 def best_of_folds(histories: Sequence[Sequence[Mapping[str, float]]]) -> dict[str, float]:
     """Return the best row of the folds' mean: each history holds a fold's rows, one per epoch.
 
-    It is the earliest of the epochs with the highest mean val_top1, and among these the lowest mean val_loss.
+    It is the earliest of the epochs with the highest mean val_top1, or val_map, and among these the lowest mean
+    val_loss.
     """
     rows = mean_rows(histories)
     return max(rows, key=epoch_rank)  # the first of equal ones

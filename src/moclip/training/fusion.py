@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from moclip.data.balance import class_weights, draw_order
+from moclip.data.clip_weights import mean_one
 from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion
 from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training.objective import hits, mean_loss, scores
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def train_fusion_head(
     labels, weights = train.labels.numpy(), None
     if recipe.balance == "loss":
         weights = torch.from_numpy(class_weights(labels, model.config.classes)).to(device)
+    clip_weights = None if train.weights is None else torch.from_numpy(mean_one(train.weights.numpy())).to(device)
     train, val = train.to(device), val.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     dtype = autocast_type(recipe.precision, device, dense=True)
@@ -62,7 +64,8 @@ def train_fusion_head(
             step_logits.append(logits.detach())
             if model.trains:
                 optimiser.zero_grad(set_to_none=True)  # model.zero_grad would search for the weights first
-                scaler.scale(functional.cross_entropy(logits, train.labels[rows], weights)).backward()
+                own = None if clip_weights is None else clip_weights[rows]
+                scaler.scale(mean_loss(logits, train.labels[rows], weights, own)).backward()
                 scaler.step(optimiser)
                 scaler.update()
         train_loss, train_top1 = _loss_and_top1(torch.cat(step_logits), train.labels[order])
@@ -73,7 +76,7 @@ def train_fusion_head(
         if len(val.labels):
             with torch.inference_mode():
                 logits = model(val.motion[:, 0], val.stills) + mask
-            row["val_loss"], row["val_top1"] = _loss_and_top1(logits, val.labels)
+            row |= scores(logits, val.labels, "val")
         best.offer(row)
         log(row)
     best.restore_into(model)
@@ -82,7 +85,12 @@ def train_fusion_head(
 
 
 def absent_mask(model: Fusion, train: FusionData, val: FusionData) -> Tensor:
-    """Return what is added to logits (n, classes): minus infinity for classes without a clip in `train` or `val`."""
+    """Return what is added to logits (n, classes): minus infinity for classes without a clip in `train` or `val`.
+
+    Zero for clips with several labels, whose classes do not compete.
+    """
+    if train.labels.ndim == 2:
+        return torch.zeros(model.config.classes)
     present = torch.cat([train.labels, val.labels]).unique()
     return torch.full((model.config.classes,), -torch.inf).index_fill_(0, present, 0.0)
 
@@ -96,5 +104,4 @@ def _loss_error(epoch: int, step_logits: list[Tensor], order: Tensor, labels: Te
 
 
 def _loss_and_top1(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    right = logits.argmax(1) == labels
-    return functional.cross_entropy(logits, labels).item(), right.float().mean().item()
+    return mean_loss(logits, labels).item(), hits(logits, labels).float().mean().item()

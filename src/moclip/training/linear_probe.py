@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from moclip.data.clip_weights import mean_one
 from moclip.models.linear_probe import LinearProbe
+from moclip.training.average_precision import mean_average_precision
+from moclip.training.objective import hits, mean_loss
 
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Strengths of the regularisation to choose from, from strong to weak."""
@@ -21,31 +23,45 @@ ITERATIONS = 200
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Features of n clips, (n, width) float32, and their labels, (n,) int64."""
+    """Features of n clips, (n, width) float32, and their labels, (n,) int64 or (n, classes) (`objective`).
+
+    weights : (n,), how much each clip counts in training; None: all the same.
+    """
 
     features: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """The strength that was chosen, and the probe's top-1 and cross-entropy on the validation split."""
+    """The strength that was chosen, and the probe's top-1 and loss on the validation split.
+
+    map : the mean average precision there, which the strength is chosen by if clips have several labels; else None.
+    """
 
     strength: float
     top1: float
     loss: float
+    map: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What is larger for a better probe."""
+        return self.top1 if self.map is None else self.map, -self.loss
 
 
 def choose_linear_probe(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> tuple[LinearProbe, ProbeScore]:
     """Train a probe with each of the `STRENGTHS`, and return the one with the highest top-1 on `val`.
 
-    Of equal ones it is that with the lowest cross-entropy, then the strongest regularisation.
+    With several labels a clip it is that with the highest mean average precision. Of equal ones it is that with the
+    lowest loss, then the strongest regularisation.
     """
     found = [
         (probe, _score(probe, val, strength))
         for strength, probe in zip(STRENGTHS, _train_path(train, classes, STRENGTHS), strict=True)
     ]
-    return max(found, key=lambda one: (one[1].top1, -one[1].loss))
+    return max(found, key=lambda one: one[1].rank)
 
 
 def train_linear_probe(train: LabelledFeatures, classes: int, strength: float) -> LinearProbe:
@@ -65,23 +81,27 @@ def _train_path(train: LabelledFeatures, classes: int, strengths: Sequence[float
     centred = train.features - mean
     scale = float(np.sqrt(np.square(centred).sum(axis=1).mean())) or 1.0
     inputs, labels = torch.from_numpy(centred / scale), torch.from_numpy(train.labels)
+    clip_weights = None if train.weights is None else torch.from_numpy(mean_one(train.weights))
     weight = torch.zeros(classes, inputs.shape[1], dtype=torch.float64)
     bias = torch.zeros(classes, dtype=torch.float64)
     probes = []
     for strength in strengths:
-        weight, bias = _minimise(inputs, labels, weight, bias, strength)
+        weight, bias = _minimise(inputs, labels, clip_weights, weight, bias, strength)
         own = (weight / scale).numpy()
         probes.append(LinearProbe(own.astype(np.float32), (bias.numpy() - own @ mean).astype(np.float32)))
     return probes
 
 
-def _minimise(inputs: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+def _minimise(
+    inputs: Tensor, labels: Tensor, clip_weights: Tensor | None, weight: Tensor, bias: Tensor, strength: float
+) -> tuple[Tensor, Tensor]:
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = functional.cross_entropy(inputs @ weight.T + bias, labels) + strength / 2 * weight.square().sum()
+        value = mean_loss(inputs @ weight.T + bias, labels, clip_weights=clip_weights)
+        value = value + strength / 2 * weight.square().sum()
         value.backward()
         return value
 
@@ -91,5 +111,7 @@ def _minimise(inputs: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, stre
 
 def _score(probe: LinearProbe, val: LabelledFeatures, strength: float) -> ProbeScore:
     logits, labels = torch.from_numpy(probe.logits(val.features)), torch.from_numpy(val.labels)
-    top1 = (logits.argmax(1) == labels).double().mean().item()
-    return ProbeScore(strength, top1, functional.cross_entropy(logits, labels).item())
+    top1, loss = hits(logits, labels).double().mean().item(), mean_loss(logits, labels).item()
+    return ProbeScore(
+        strength, top1, loss, mean_average_precision(logits.numpy(), val.labels) if labels.ndim == 2 else None
+    )

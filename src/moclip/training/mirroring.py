@@ -70,6 +70,10 @@ def plan_mirroring(
         note = "a mirrored clip counts as the other class"
         note += ", or is not used if that is left out" if NOT_MIRRORED in labels else ""
         return Mirroring(True, tuple(labels), f"{_listed(pairs)}: {note}")
+    if clips.labels.ndim == 2:  # the classifier below answers with one class
+        return Mirroring(
+            True, note="clips have several labels: only their names could tell which classes are mirror images"
+        )
     features, mirrored = field_features(fields, clips)
     confused = mirrored_pairs(features, mirrored, clips.labels, groups)
     if confused:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torch.nn import functional
 
 from moclip.data.balance import class_weights, draw_order
+from moclip.data.clip_weights import mean_one
 from moclip.data.crops import Crops, crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
@@ -22,6 +22,7 @@ from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
 from moclip.training.mv_optimiser import make_optimiser, make_schedules, steps_per_epoch
 from moclip.training.mv_recipe import MvTsnRecipe
+from moclip.training.objective import hits, scores, summed_loss
 
 
 class MvTsnTraining:
@@ -50,6 +51,7 @@ class MvTsnTraining:
         if recipe.balance == "loss":
             weights = class_weights(data.train.labels, len(model.config.classes))
             self.weights = torch.from_numpy(weights).to(self.device)
+        self.clip_weights = None if data.train.weights is None else mean_one(data.train.weights)
         self.best = BestEpoch(self.scored)
         self.history: list[dict[str, float]] = []
 
@@ -59,7 +61,7 @@ class MvTsnTraining:
         train_loss, train_top1 = self._run_steps(number)
         row: dict[str, float] = {"epoch": number, "lr": lr, "train_loss": train_loss, "train_top1": train_top1}
         if len(self.data.val):
-            row["val_loss"], row["val_top1"] = self._validate()
+            row |= self._validate()
         self.history.append(row)
         self.best.offer(row)
         return row
@@ -85,7 +87,9 @@ class MvTsnTraining:
                 grids, boxes.repeat(recipe.segments), self.model.config.size, self.model.config.stabilise
             )
             labels = torch.from_numpy(_labels_shown(batch.labels[own], boxes.flip, recipe)).to(self.device)
-            totals += self._step(views.unflatten(0, (len(labels), -1)), labels, len(batch))
+            totals += self._step(
+                views.unflatten(0, (len(labels), -1)), labels, len(batch), self._weights_of(batches[step][own])
+            )
             if not np.isfinite(totals).all():
                 raise LossError.at(epoch, step, batches[step][own].tolist(), "lower tsn.lr, or tsn.precision=fp32")
             self._advance_schedules()
@@ -98,6 +102,10 @@ class MvTsnTraining:
         loss, correct = world.sum(torch.from_numpy(totals).to(self.device)).tolist()
         shown = sum(map(len, batches))
         return loss / shown, correct / shown
+
+    def _weights_of(self, rows: np.ndarray) -> Tensor | None:
+        """Return the weights of training clips in the loss, (n,); their mean over all is 1."""
+        return None if self.clip_weights is None else torch.from_numpy(self.clip_weights[rows]).to(self.device)
 
     def _draw_batches(self, generator: np.random.Generator) -> list[np.ndarray]:
         """Draw the batches of an epoch: rows of the training clips, a pass over them after another (`draw_order`)."""
@@ -113,10 +121,13 @@ class MvTsnTraining:
             for schedule in self.schedules:
                 schedule.step()
 
-    def _step(self, views: Tensor, labels: Tensor, batch: int) -> tuple[float, float]:
+    def _step(
+        self, views: Tensor, labels: Tensor, batch: int, clip_weights: Tensor | None = None
+    ) -> tuple[float, float]:
         """Make one step of the optimiser. Return this process's summed loss and number of correct answers.
 
-        `views` (n, S, C, size, size) float32 and `labels` (n,) are this process's share of a batch of `batch` clips.
+        `views` (n, S, C, size, size) float32 and `labels`, (n,) or (n, classes), are this process's share of a batch of
+        `batch` clips, `clip_weights` (n,) their weights in the loss.
         """
         parts = max(1, min(self.recipe.accumulate, batch // (2 * self.world.size)))  # BatchNorm needs two clips a part
         clips = batch / self.world.size  # gradients are averaged over the processes
@@ -125,30 +136,28 @@ class MvTsnTraining:
         for part in equal_slices(len(labels), parts):
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
                 logits = self.forward(views[part])
-            loss = functional.cross_entropy(
-                logits.float(), labels[part], self.weights, reduction="sum", label_smoothing=self.recipe.label_smoothing
-            )
+            own = None if clip_weights is None else clip_weights[part]
+            loss = summed_loss(logits.float(), labels[part], self.weights, self.recipe.label_smoothing, own)
             self.scaler.scale(loss / clips).backward()
             loss_sum += loss.item()
-            correct += (logits.argmax(1) == labels[part]).sum().item()
+            correct += hits(logits, labels[part]).sum().item()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return loss_sum, correct
 
     @torch.inference_mode()
-    def _validate(self) -> tuple[float, float]:
-        """Return the loss and top-1 of the validation clips. Each clip is scored by one process."""
+    def _validate(self) -> dict[str, float]:
+        """Return the scores of the validation clips (`objective.scores`). Each clip is scored by one process."""
         clips, recipe, model = self.data.val, self.recipe, self.scored
         own = self.world.share(len(clips))
-        scores = torch.zeros(len(clips), len(model.config.classes), device=self.device)
+        found = torch.zeros(len(clips), len(model.config.classes), device=self.device)
         if own.start < own.stop:
             batch = recipe.batch * recipe.segments
             _, logits = embed_protocol(
                 model, self.data.fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, self.device
             )
-            scores[own] = torch.from_numpy(logits)
-        scores, labels = self.world.sum(scores).cpu(), torch.from_numpy(clips.labels)
-        return functional.cross_entropy(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
+            found[own] = torch.from_numpy(logits)
+        return scores(self.world.sum(found).cpu(), torch.from_numpy(clips.labels), "val")
 
     def _check_processes(self) -> None:
         if self.world.size == 1:
@@ -171,10 +180,13 @@ def _mirrored_where_allowed(boxes: Crops, labels: np.ndarray, recipe: MvTsnRecip
 
 
 def _labels_shown(labels: np.ndarray, mirrored: np.ndarray, recipe: MvTsnRecipe) -> np.ndarray:
-    """Return the labels of clips of which some are `mirrored`; each array is (n,)."""
+    """Return the labels, (n,) or (n, classes), of clips of which some are `mirrored`, (n,)."""
     if not recipe.mirror_labels:
         return labels
-    return np.where(mirrored, np.array(recipe.mirror_labels)[labels], labels)
+    others = np.array(recipe.mirror_labels)  # pairs swap, so it is its own inverse
+    if labels.ndim == 2:
+        return np.where(mirrored[:, None], labels[:, others], labels)
+    return np.where(mirrored, others[labels], labels)
 
 
 def _compiled(model: MvTsn) -> Callable[[Tensor], Tensor]:

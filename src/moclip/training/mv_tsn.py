@@ -18,8 +18,9 @@ def train_mv_tsn(
     """Train `model` in place. It ends with the weights of the best epoch on `data.val`. Return that epoch's row.
 
     `log` gets a row per epoch: epoch, lr (of its first step), train_loss (with label smoothing), train_top1, and with
-    `data.val` also val_loss and val_top1. A resumed run logs the earlier epochs again. The last epoch's checkpoint
-    stays: remove it after you have saved the model, so that a kill in between does not cost the training.
+    `data.val` also val_loss and val_top1 (`objective.scores`). A resumed run logs the earlier epochs again. The last
+    epoch's checkpoint stays: remove it after you have saved the model, so that a kill in between does not cost the
+    training.
 
     The processes of `world` share every batch and end with the same weights and rows. The main process writes the
     checkpoint. Raises LossError if the loss is NaN or infinite, and ModelError if the processes cannot train together.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,6 +20,9 @@ from moclip.models.weights import PROVENANCE, save_weights
 
 SETTINGS = "settings"
 """Key of a saved head's configuration: the settings that were chosen on validation."""
+
+MULTI_LABEL = ("label_shifts", "label_thresholds")
+"""Keys of a saved head's configuration that are only there with several labels a clip."""
 
 Settings = dict[str, float]
 
@@ -117,6 +120,30 @@ class Fusion(nn.Module, ABC):
         """Keep the temperature of each stream, to be saved with the head."""
         self.config = replace(self.config, temperatures=dict(temperatures))
 
+    def calibrate_labels(
+        self,
+        temperatures: Mapping[str, float],
+        shifts: Mapping[str, float],
+        thresholds: Mapping[str, Sequence[float]],
+    ) -> None:
+        """Keep the temperature, the shift and the classes' thresholds of each stream, for clips with several labels."""
+        self.config = replace(
+            self.config,
+            temperatures=dict(temperatures),
+            label_shifts=dict(shifts),
+            label_thresholds={stream: list(values) for stream, values in thresholds.items()},
+        )
+
+    def probabilities(self, stream: str, logits: Tensor) -> Tensor:
+        """Return the calibrated probabilities of a stream's logits (..., classes).
+
+        They add up to 1; with several labels a clip each is by itself.
+        """
+        if self.config.multi_label:
+            shift = self.config.label_shifts.get(stream, 0.0)
+            return torch.sigmoid((logits - shift) / self.temperature(stream))
+        return torch.softmax(logits / self.temperature(stream), dim=-1)
+
     def temperature(self, stream: str) -> float:
         """Return the temperature of a stream; 1.0 if the head holds none."""
         return self.config.temperatures.get(stream, 1.0)
@@ -124,6 +151,7 @@ class Fusion(nn.Module, ABC):
     def save(self, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Write weights, configuration, settings, and what the head was trained with."""
         config = {"kind": self.kind, **asdict(self.config)}
+        config = {name: value for name, value in config.items() if value or name not in MULTI_LABEL}
         settings = {SETTINGS: self.settings} if self.settings else {}
         save_weights(path, self.state_dict(), config | settings | ({PROVENANCE: provenance} if provenance else {}))
 

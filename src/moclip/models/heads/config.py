@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -11,7 +11,8 @@ class FusionConfig:
     """`motion` and `picture` are the widths of the features; `pooling` of the `frames` stills is one of `POOLINGS`.
 
     `temperatures` calibrate the logits of each stream (moclip/evaluation/calibration.py). The head itself does not
-    depend on them.
+    depend on them. With several labels a clip, `label_shifts` are what is subtracted of a stream's logits before, and
+    `label_thresholds` the probability of each class from which on it is predicted (moclip/evaluation/multi_label.py).
     """
 
     motion: int
@@ -22,3 +23,10 @@ class FusionConfig:
     pooling: str = "mean"
     frames: int = 1
     temperatures: Mapping[str, float] = field(default_factory=dict)
+    label_shifts: Mapping[str, float] = field(default_factory=dict)
+    label_thresholds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether clips have several labels, each with a probability of its own."""
+        return bool(self.label_thresholds)

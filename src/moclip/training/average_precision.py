@@ -1,0 +1,45 @@
+"""Average precision: how well the scores of a class rank the clips that have its label above the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def average_precisions(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Return the average precision of each class, (classes,) float64, NaN for a class without positives.
+
+    `scores` (n, classes) are of any scale, `positives` (n, classes) says which clips have the label. It is the sum,
+    over the distinct scores from the highest down, of the precision at a score times the recall that the clips with
+    this score add. So clips with equal scores count together, and equal scores for all clips give the share of
+    positives, whatever the order of the clips.
+    """
+    weights = np.ones((1, len(scores)))
+    return np.array(
+        [
+            weighted_average_precision(scores[:, label], positives[:, label], weights)[0]
+            for label in range(scores.shape[1])
+        ]
+    )
+
+
+def weighted_average_precision(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the average precision of one class under several weightings of the clips, (draws,).
+
+    `scores` and `positives` are (n,), `weights` (draws, n): how often a clip counts. NaN where no positive counts.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # the last clip of each score
+    sorted_weights = weights[:, order]
+    named = np.cumsum(sorted_weights, axis=1)[:, ends]
+    right = np.cumsum(sorted_weights * positives[order], axis=1)[:, ends]
+    added = np.diff(right, axis=1, prepend=0)
+    total = right[:, -1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray((added * right / np.maximum(named, 1e-12)).sum(axis=1) / total)
+
+
+def mean_average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Return the mean over the classes that have a positive; NaN if none has one."""
+    found = average_precisions(scores, positives)
+    known = found[np.isfinite(found)]
+    return float(known.mean()) if len(known) else float("nan")
