@@ -329,7 +329,7 @@ def test_transcoded_files_of_clips_elsewhere_stay_in_their_folder(videos: Path, 
 
 def index_with(folder: Path, *options: str | Path, code: int = 0) -> str:
     """Index with `moclip use folder` and these options; returns what is printed."""
-    run("moclip", "use", "folder", *options, cwd=folder)
+    run("moclip", "use", "folder", "--force", *options, cwd=folder)
     set_keys(folder / "params.yaml", {"dataset.val_fraction": 0.3})
     done = run("moclip", "index", cwd=folder, code=code)
     assert "Traceback" not in done.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,10 @@ With weights in the manifest there is also the column `weight`. A multi-label in
 """
 
 
+_MORE_COLUMNS = SPAN_COLUMNS | {COLUMN: "str", WEIGHT: "float64"}
+"""Columns that an index has only where the manifest needs them, and their types."""
+
+
 def build_index(
     root: str | Path,
     folder: ClipFolder,
@@ -76,44 +82,29 @@ def build_index(
     With a `manifest`, `folder` is its `clips`, and there are no `splits`; if it `has_spans`, there are also the columns
     `SPAN_COLUMNS`. With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With
     `join_scenes`, clips that look alike are in one group. `advance` is called with the number of files newly probed,
-    and newly compared, `tell` with what the user should know. Raises DatasetError where training is
-    impossible (one class, no usable train or test clip, only one group), where a clip is not transcoded, and where two
-    parts of the lists match the same file.
+    and newly compared, `tell` with what the user should know. Raises DatasetError where training is impossible (one
+    class, no usable train or test clip, only one group), where a clip is not transcoded, and where two parts of the
+    lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
     if not (matched or manifest):
         require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
     classes = matched.classes if matched else folder.classes
-    numbers, spans = videos_with_spans(manifest.rows) if manifest else (np.arange(0), [None] * len(folder.clips))
-    rows = _probed_rows(root, folder.clips, transcoded, workers, advance, manifest is not None, spans)
-    cuts = [row.pop("cuts", None) for row in rows]
-    rows += _missing_rows(matched) if matched else []
-    table = pd.DataFrame(rows)
-    columns = INDEX_COLUMNS
+    probed = functools.partial(_probed_rows, root, folder.clips, transcoded, workers, advance)
     if manifest:
-        if manifest.has_spans:
-            columns = INDEX_COLUMNS | SPAN_COLUMNS
-            table, too_late = rows_of_clips(table, numbers, cuts, manifest.rows["video"].tolist())
-            for note in too_late_notes(manifest.rows[too_late]):
-                tell(note)
-        for name in ("id", "class", "group", "split"):
-            table[name] = manifest.rows[name].to_numpy()
+        table = _manifest_rows(manifest, probed, tell)
     else:
+        rows = probed([None] * len(folder.clips), listed=False)
+        table = pd.DataFrame([*rows, *(_missing_rows(matched) if matched else [])])
         table["class"] = table["path"].str.split("/").str[0]
         table["group"] = table["path"].map(splits.group if splits else group_of)
     if matched:
         table["class"] = table["class"].map(matched.class_of)
         table["split"] = table["path"].map(matched.parts).fillna("none")
-    columns = INDEX_COLUMNS
-    if manifest and manifest.is_multi_label:
-        columns = columns | {COLUMN: "str"}
-        table[COLUMN] = table["class"]
+    if COLUMN in table:
         table["label"] = rarest_labels(list(table[COLUMN]), (table["split"] != "none").to_numpy(), classes)
     else:
         table["label"] = table["class"].map({name: label for label, name in enumerate(classes)}).fillna(-1)
-    if manifest and WEIGHT in manifest.rows:
-        columns = columns | {WEIGHT: "float64"}
-        table[WEIGHT] = manifest.rows[WEIGHT].to_numpy()
     table.loc[table["label"] == -1, ["status", "reason"]] = ["failed", _unlisted_reason(splits)]
     table = table.sort_values("id", ignore_index=True)
     usable = table[table["status"] == "ok"]
@@ -127,8 +118,31 @@ def build_index(
     if manifest and manifest.has_val:
         del held_out["val"]
     table["split"] = _split_column(table, held_out, seed)
+    columns = INDEX_COLUMNS | {name: kind for name, kind in _MORE_COLUMNS.items() if name in table}
     table = table[list(columns)].astype(columns)
     _check_splits(table, root, held_out)
+    return table
+
+
+def _manifest_rows(
+    manifest: Manifest, probed: Callable[..., list[dict[str, Any]]], tell: Callable[[str], object]
+) -> pd.DataFrame:
+    """Return a row per clip of a manifest, with what it gives. `probed` probes its files, given the spans of each."""
+    given = manifest.rows
+    numbers, spans = videos_with_spans(given)
+    rows = probed(spans, listed=True)
+    cuts = [row.pop("cuts", None) for row in rows]
+    table = pd.DataFrame(rows)
+    if manifest.has_spans:
+        table, too_late = rows_of_clips(table, numbers, cuts, given["video"].tolist())
+        for note in too_late_notes(given[too_late]):
+            tell(note)
+    for name in ("id", "class", "group", "split"):
+        table[name] = given[name].to_numpy()
+    if manifest.is_multi_label:
+        table[COLUMN] = table["class"]
+    if WEIGHT in given:
+        table[WEIGHT] = given[WEIGHT].to_numpy()
     return table
 
 
@@ -138,9 +152,9 @@ def _probed_rows(
     transcoded: Path | None,
     workers: int,
     advance: Callable[[int], object],
-    listed: bool,
     spans: Sequence[np.ndarray | None],
-) -> list[dict[str, object]]:
+    listed: bool,
+) -> list[dict[str, Any]]:
     """Return a row for each file, in their order. `listed` is whether a manifest names them, `spans` those of each."""
     failures = read_failures(transcoded) if transcoded else {}
     jobs = [

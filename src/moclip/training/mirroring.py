@@ -65,8 +65,9 @@ def plan_mirroring(
         labels = list(range(len(classes)))
         for pair in pairs:
             stay = [classes.index(name) for name in pair if name in classes]
-            for label, mirrored in zip(stay, reversed(stay) if len(stay) == 2 else [NOT_MIRRORED], strict=True):
-                labels[label] = mirrored
+            others = stay[::-1] if len(stay) == 2 else [NOT_MIRRORED]
+            for label, other in zip(stay, others, strict=True):
+                labels[label] = other
         note = "a mirrored clip counts as the other class"
         note += ", or is not used if that is left out" if NOT_MIRRORED in labels else ""
         return Mirroring(True, tuple(labels), f"{_listed(pairs)}: {note}")
