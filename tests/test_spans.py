@@ -261,7 +261,7 @@ def test_default_names_groups_and_columns_of_spans(tmp_path: Path) -> None:
     index = index_of(tmp_path, rows, id=names)[0].set_index("id")
     assert list(index.columns)[-4:] == list(SPAN_COLUMNS)
     assert index["md5"].nunique() == 4, "the whole videos have the same bytes, each span has contents of its own"
-    assert index["video_md5"].nunique() == 1
+    assert len(set(index["video_md5"])) == 1
     assert index.loc["b.avi", ["video", "first", "video_frames"]].tolist() == ["b.avi", 0, FRAMES]
 
 
