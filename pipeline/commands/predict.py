@@ -75,7 +75,7 @@ def predict(
     if as_json and as_csv:
         raise MoclipError("--json and --csv exclude each other")
     files = find_clips(clips)
-    predictor = _chosen_predictor(params, from_bundle)
+    predictor = chosen_predictor(params, from_bundle)
     if labels is not None:
         predictor = predictor.with_labels([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
@@ -100,7 +100,8 @@ def predict(
         raise VideoError("no clip could be read", fix="see the reasons above")
 
 
-def _chosen_predictor(params: Params | None, folder: Path | None) -> Predictor:
+def chosen_predictor(params: Params | None, folder: Path | None) -> Predictor:
+    """Load a bundle if a folder is named, else the models that `dvc repro` trained. Raises MoclipError."""
     if folder:
         with while_importing():
             from moclip.inference.bundle import load_bundle
