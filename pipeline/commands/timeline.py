@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moclip.inference.windows import Windows
 
 Stream = Literal["fusion", "mv_tsn", "zero_shot"]
-Smooth = Literal["median", "viterbi", "none"]
+Smooth = Literal["viterbi", "median", "none"]
 
 
 @command(*PREDICT_KEYS)
@@ -38,11 +38,11 @@ def timeline(
         Stream | None, typer.Option(help="Whose events: fusion, mv_tsn, zero_shot.  [the stream to trust]")
     ] = None,
     smooth: Annotated[
-        Smooth, typer.Option(help="How windows are smoothed: a median over about a window's length, viterbi, or none.")
-    ] = "median",
+        Smooth, typer.Option(help="How windows are smoothed: viterbi, a median over about a window's length, or none.")
+    ] = "viterbi",
     switch_cost: Annotated[
-        float, typer.Option(min=0.0, help="With viterbi: what a change of the class costs, in nats.")
-    ] = 3.0,
+        float, typer.Option(min=0.0, help="Viterbi: what a change of the class costs, in nats; more: fewer events.")
+    ] = 1.5,
     min_length: Annotated[str, typer.Option(help="Leave out events shorter than this.")] = "0s",
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave out events of a lower mean probability.")
@@ -89,7 +89,6 @@ def timeline(
     )
     if live is not None:
         from moclip.video.live import LiveSource
-
         from pipeline.timeline_live import watch_stream
 
         source = LiveSource(live, retries, _seconds(timeout, "--timeout"), _seconds(buffer, "--buffer"))
@@ -153,12 +152,12 @@ def _rules(
     background: str | None,
 ) -> EventRules:
     from moclip.inference.events import EventRules
-    from moclip.inference.smoothing import Smoothing, median_width
+    from moclip.inference.smoothing import Smoothing
 
     if background is not None and background not in predictor.classes:
         fix = f"use one of: {', '.join(predictor.classes)}"
         raise MoclipError(f"{background!r} is not a class of the models", where="--background", fix=fix)
-    smoothing = Smoothing(smooth, median_width(windows), switch_cost)
+    smoothing = Smoothing(smooth, windows.length / windows.every, switch_cost)
     return EventRules(smoothing, min_length, threshold, background)
 
 

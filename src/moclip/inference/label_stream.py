@@ -9,9 +9,10 @@ import numpy as np
 
 from moclip.inference.smoothing import Smoothing, smoothed_labels
 
-VITERBI_LATE = 4
-KEPT = 32
-"""Windows that a Viterbi pass is run over."""
+VITERBI_LATE = 2
+"""How late a Viterbi pass labels a window, in lengths of a window."""
+KEPT = 8
+"""Over how many lengths of a window it is run."""
 
 
 class LabelledWindow(NamedTuple):
@@ -25,15 +26,16 @@ class LabelledWindow(NamedTuple):
 class LabelStream:
     """Gives each window's label when enough windows after it are known; with a median, the same as for all at once.
 
-    A Viterbi pass only sees the last `KEPT` windows, and `VITERBI_LATE` after the one that it labels.
+    A Viterbi pass only sees some windows before and after the one that it labels.
     """
 
     def __init__(self, smoothing: Smoothing) -> None:
         self.smoothing = smoothing
-        self.late = {"median": smoothing.width // 2, "viterbi": VITERBI_LATE, "none": 0}[smoothing.kind]
-        self.late = max(1, self.late)  # the last window is told at the end, which it reaches
+        overlap = max(1, round(smoothing.overlap))
+        late = {"median": smoothing.width // 2, "viterbi": VITERBI_LATE * overlap, "none": 0}[smoothing.kind]
+        self.late = max(1, late)  # the last window is told at the end, which it reaches
         self.number = 0  # of the next window to label
-        self._kept = max(KEPT, 2 * smoothing.width)
+        self._kept = KEPT * overlap + 2
         self._probabilities: list[np.ndarray] = []
         self._unknown: list[bool] = []
 

@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from moclip.inference.windows import Windows
-
-Smooth = Literal["median", "viterbi", "none"]
+Smooth = Literal["viterbi", "median", "none"]
+SWITCH_COST = 1.5
 LEAST_PROBABILITY = 1e-6
 
 
@@ -17,19 +16,19 @@ LEAST_PROBABILITY = 1e-6
 class Smoothing:
     """How windows are smoothed.
 
-    kind : "median", "viterbi" or "none".
-    width : how many windows a median is over; odd.
-    switch_cost : what a change of the class costs in a Viterbi pass, in nats.
+    kind : "viterbi", "median" or "none".
+    overlap : how many windows see each moment; a median is over about as many.
+    switch_cost : of a Viterbi pass: what a change of the class costs, in nats, if each moment counts once.
     """
 
-    kind: Smooth = "median"
-    width: int = 3
-    switch_cost: float = 3.0
+    kind: Smooth = "viterbi"
+    overlap: float = 1.0
+    switch_cost: float = SWITCH_COST
 
-
-def median_width(windows: Windows) -> int:
-    """Return over how many windows a median is: those that begin within half a window of each other."""
-    return 2 * round(windows.length / (2 * windows.every)) + 1
+    @property
+    def width(self) -> int:
+        """Over how many windows a median is: those that begin within half a window of each other."""
+        return 2 * round(self.overlap / 2) + 1
 
 
 def smoothed_labels(probabilities: np.ndarray, unknown: np.ndarray, smoothing: Smoothing) -> np.ndarray:
@@ -38,7 +37,7 @@ def smoothed_labels(probabilities: np.ndarray, unknown: np.ndarray, smoothing: S
     Windows that are `unknown` (n,) say nothing about their neighbours; their own label means nothing.
     """
     if smoothing.kind == "viterbi":
-        costs = -np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+        costs = -np.log(np.maximum(probabilities, LEAST_PROBABILITY)) / max(1.0, smoothing.overlap)
         costs[unknown] = 0
         return viterbi_labels(costs, smoothing.switch_cost)
     if smoothing.kind == "median":
