@@ -168,10 +168,11 @@ class LiveTimeline:
 
     def _read_connection(self, clock: _LiveClock) -> Iterator[LiveItem]:
         """Read one connection to its end. Raises VideoError for what ended it, if anything is wrong."""
-        span, duration, problem = Span(), 0.0, None
-        begun = False
+        span, rate, begun = Span(), 0.0, False
+        problem: VideoError | None = None
         try:
             with open_live(self.source, self.predictor.fields.transcode) as video:
+                rate = video.rate
                 for sample in samples_of(
                     self.predictor, video, self.windows, self.source.url, span, self._watch(clock)
                 ):
@@ -179,14 +180,13 @@ class LiveTimeline:
                         begun = True
                         yield Started(clock.start)
                     yield sample
-                    duration = span.duration(video.rate)
                     if self._stop.is_set():
                         break
         except VideoError as found:
             problem = found
         if begun:
-            clock.end(duration)
-            yield Ended(duration)
+            clock.end(span.duration(rate))
+            yield Ended(span.duration(rate))
         if problem:
             raise problem
 
