@@ -49,6 +49,7 @@ def page_text(
     return template("timeline.html", clock=clock).render(
         name=video.name,
         end=end,
+        offset=timeline.offset,
         windows=timeline.windows,
         trusted=STREAM_LABELS[timeline.trusted],
         shown=STREAM_LABELS[stream],

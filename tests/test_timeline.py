@@ -316,7 +316,7 @@ def test_labels_that_come_one_by_one_are_those_of_all_at_once(
     rng = np.random.default_rng(seed)
     probabilities, unknown = rng.dirichlet([0.5] * 3, count), rng.random(count) < 0.2
     for kind in ("median", "none"):
-        smoothing = Smoothing(kind, overlap)  # type: ignore[arg-type]
+        smoothing = Smoothing(kind, overlap)
         stream = LabelStream(smoothing)
         found = [
             window

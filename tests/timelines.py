@@ -45,7 +45,9 @@ def small_predictor(
     """Networks with random weights, whose answers differ from clip to clip."""
     encoder = _encoder()
     torch.manual_seed(0)
-    config = {"backbone": "test_resnet", "classes": CLASSES, "size": 32, "dropout": 0.5} | (network or {})
+    config: dict[str, Any] = {"backbone": "test_resnet", "classes": CLASSES, "size": 32, "dropout": 0.5} | (
+        network or {}
+    )
     mv_tsn = sharpened(MvTsn(MvTsnConfig(**config)))
     picture = encoder.width if encode else 1
     head = ConcatFusion(FusionConfig(mv_tsn.width, picture, 16, len(CLASSES), 0.5)).eval()
@@ -134,7 +136,6 @@ def balanced(predictor: Predictor, path: Path, windows: Windows) -> Predictor:
     """Change the network's bias so that it names each class in some windows of this video, and is sure of it."""
     logits = np.log(read_timeline(predictor, path, windows).probabilities["mv_tsn"])
     with torch.no_grad():
-        predictor.mv_tsn.head.bias -= torch.from_numpy(np.median(logits, axis=0))
-        predictor.mv_tsn.head.weight *= 20
-        predictor.mv_tsn.head.bias *= 20
+        predictor.mv_tsn.head.bias.sub_(torch.from_numpy(np.median(logits, axis=0))).mul_(20)
+        predictor.mv_tsn.head.weight.mul_(20)
     return predictor

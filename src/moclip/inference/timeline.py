@@ -37,6 +37,7 @@ class Timeline:
     duration : from the first frame to the end of the last, in seconds.
     rate : frames per second.
     codec : FFmpeg's name.
+    offset : the time stamp, in seconds, at which the file starts; browsers count it.
     classes, trusted : of the predictor.
     windows : length and distance of the windows; of a shorter video its own length.
     probabilities : of each stream, float32 (n, classes).
@@ -47,6 +48,7 @@ class Timeline:
     duration: float
     rate: float
     codec: str
+    offset: float
     classes: tuple[str, ...]
     trusted: str
     windows: Windows
@@ -155,6 +157,7 @@ def _gathered(
         duration=span.duration(video.rate),
         rate=video.rate,
         codec=video.codec,
+        offset=video.offset,
         classes=predictor.classes,
         trusted=predictor.trusted if predictor.trusted in probabilities else "zero_shot",
         windows=windows,

@@ -39,12 +39,14 @@ class TimedVideo:
     rate : frames per second; `USUAL_RATE` where the file does not say.
     duration : in seconds, by the file's header; 0 where it does not say.
     codec : FFmpeg's name.
+    offset : the time stamp, in seconds, at which the file starts.
     """
 
     frames: Iterator[TimedFrame]
     rate: float
     duration: float
     codec: str
+    offset: float
 
 
 @contextmanager
@@ -70,10 +72,11 @@ def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) 
         rate = USUAL_RATE
     packets = read_packets(container, stream)
     read = reencoded_frames if transcode else decode_frames
-    clock = FrameClock((container.start_time or 0) / av.time_base, 1 / rate)
+    offset = (container.start_time or 0) / av.time_base
+    clock = FrameClock(offset, 1 / rate)
     duration = (container.duration or 0) / av.time_base
     frames = _with_times(read(path, stream, packets), clock)
-    return TimedVideo(frames, rate, duration, stream.codec_context.name)
+    return TimedVideo(frames, rate, duration, stream.codec_context.name, offset)
 
 
 def header_seconds(path: str | Path) -> float:
