@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "timing": "Measure how long a clip takes from file to class, step by step.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
     "predict": "Predict the action in clips, with the models that `dvc repro` trained.",
+    "timeline": "Find which action happens when in long videos or a live stream.",
     "draw": "Draw clips' motion vectors: arrows, colours, animations.",
     "export": "Write the trained models to one folder that works without DVC.",
     "doctor": "Check this machine and this project, and how exactly motion vectors are read here.",

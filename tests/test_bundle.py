@@ -210,7 +210,7 @@ def test_the_graph_has_crops_several_stills_and_every_head(
     found = session.run(["fusion", "mv_tsn"], {"fields": fields, "stills": stills})
     with torch.inference_mode():
         for number in range(2):
-            motion = predictor._motion_features(fields[number])
-            expected = predictor._logits(motion, stills[number])
+            motion = predictor.pool(predictor.encode_fields(fields[number])[None])
+            expected = {name: values[0] for name, values in predictor.score(motion, stills[number][None]).items()}
             np.testing.assert_allclose(found[0][number], expected["fusion"], rtol=1e-3, atol=1e-4)
             np.testing.assert_allclose(found[1][number], expected["mv_tsn"], rtol=1e-3, atol=1e-4)

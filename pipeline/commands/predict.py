@@ -85,9 +85,9 @@ def predict(
     if reject and labels is not None:
         raise MoclipError("--reject and --labels exclude each other: no clip of these labels was validated")
     files = find_clips(clips)
-    predictor = _chosen_predictor(params, from_bundle, reject)
+    predictor = chosen_predictor(params, from_bundle, reject)
     if reject and predictor.rejection is None:
-        raise _no_rejection_error(predictor, from_bundle)
+        raise no_rejection_error(predictor, from_bundle)
     if labels is not None:
         predictor = predictor.with_labels([label.strip() for label in labels.split(",") if label.strip()])
     results: list[dict[str, Any]] = []
@@ -114,7 +114,8 @@ def predict(
         raise VideoError("no clip could be read", fix="see the reasons above")
 
 
-def _chosen_predictor(params: Params | None, folder: Path | None, reject: bool = False) -> Predictor:
+def chosen_predictor(params: Params | None, folder: Path | None, reject: bool = False) -> Predictor:
+    """Load a bundle if a folder is named, else the models that `dvc repro` trained. Raises MoclipError."""
     if folder:
         with while_importing():
             from moclip.inference.bundle import load_bundle
@@ -124,7 +125,7 @@ def _chosen_predictor(params: Params | None, folder: Path | None, reject: bool =
     return load_predictor(params, reject)
 
 
-def _no_rejection_error(predictor: Predictor, folder: Path | None) -> ModelError:
+def no_rejection_error(predictor: Predictor, folder: Path | None) -> ModelError:
     """Return the error for models that do not say when a clip is unknown."""
     if predictor.fusion.config.multi_label:
         what = "the clips of the training have several labels: one of which no label reaches its threshold has none"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +27,7 @@ from moclip.drawing.paint import enlargement, paint_field
 from moclip.drawing.styles import Style
 from moclip.errors import MoclipError, VideoError, as_video_error
 from moclip.files.atomic import atomic_file, atomic_folder
+from moclip.video.clip_files import paths_below
 from moclip.video.probe import VideoInfo, probe
 from moclip.workers.processes import run_jobs
 from moclip.workers.time_limit import time_limit
@@ -127,14 +127,8 @@ def _paint(
 
 
 def drawing_paths(clips: Sequence[Path], folder: Path, style: Style) -> list[Path]:
-    """Return the path of each clip's drawing, without the suffix: `folder`/Class/clip.avi.arrows.
-
-    Below `folder` the drawings have the clips' own folders, from the innermost one that holds all clips. So clips of
-    the same name in different classes get different paths, even if you draw them one by one.
-    """
-    absolute = [Path(os.path.abspath(clip)) for clip in clips]  # noqa: PTH100  resolving would follow links
-    shared = Path(os.path.commonpath([clip.parent for clip in absolute])).parent
-    return [folder / clip.parent.relative_to(shared) / f"{clip.name}.{style}" for clip in absolute]
+    """Return the path of each clip's drawing, without the suffix: `folder`/Class/clip.avi.arrows."""
+    return [path.with_name(f"{path.name}.{style}") for path in paths_below(clips, folder)]
 
 
 DrawJob = tuple[Path, Path, Drawing]

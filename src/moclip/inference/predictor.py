@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -116,6 +116,17 @@ class Predictor:
     def device(self) -> torch.device:
         return self.mv_tsn.head.weight.device
 
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that can score these classes."""
+        scores_texts = self.texts is not None and type(self.fusion).score_texts is not Fusion.score_texts
+        can = {
+            "fusion": self.own_classes or scores_texts,
+            "mv_tsn": self.own_classes,
+            "zero_shot": self.texts is not None,
+        }
+        return tuple(stream for stream in STREAMS if can[stream])
+
     @functools.cached_property
     def _frozen(self) -> MvTsn:
         return self.mv_tsn.frozen()
@@ -179,29 +190,23 @@ class Predictor:
         """Compute the class probabilities of a clip. `step(name)` is entered around each of the `STEPS`."""
         with torch.inference_mode():
             with step("mv_tsn"):
-                motion_features = self._motion_features(clip_input.levels)
+                motion_features = self.pool(self.encode_fields(clip_input.levels)[None])
             with step("clip"):
-                stills = self._still_features(clip_input.stills)
+                stills = self.encode_stills(clip_input.stills)
             with step("fusion"):
-                logits = self._logits(motion_features, stills)
-                probabilities = {
-                    name: self._probabilities(name, values).cpu().numpy() for name, values in logits.items()
-                }
+                logits = {name: values[0] for name, values in self.score(motion_features, stills[None]).items()}
+                probabilities = self.probabilities(logits)
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
         trusted = self.trusted if self.trusted in on_cpu else "zero_shot"
         features = {"motion": motion_features[0].cpu().numpy(), "picture": stills}
         answer = Prediction(self.classes, probabilities, on_cpu, trusted, features, thresholds=self._thresholds)
         return answer if self.rejection is None else _with_rejection(answer, self.rejection)
 
-    def _still_features(self, stills: Sequence[np.ndarray]) -> np.ndarray:
+    def encode_stills(self, stills: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the features (K, width) of pictures, of unit length; one 0 without an encoder."""
         if self.encoder is None:
             return no_stills(1)[0]
         return to_unit_length(self.encoder.encode_images(stills))
-
-    def _probabilities(self, stream: str, logits: torch.Tensor) -> torch.Tensor:
-        """Return the calibrated probabilities (classes,) of a stream; of classes given as text, the softmax."""
-        return self.fusion.probabilities(stream, logits) if self.own_classes else torch.softmax(logits, dim=0)
 
     @functools.cached_property
     def _thresholds(self) -> dict[str, np.ndarray]:
@@ -209,30 +214,46 @@ class Predictor:
         kept = self.fusion.config.label_thresholds if self.own_classes else {}
         return {stream: np.array(kept[stream], np.float32) for stream in STREAMS if stream in kept}
 
-    def _motion_features(self, levels: np.ndarray) -> torch.Tensor:
-        """Return the mean (1, D) of MV-TSN's features over the views."""
+    def encode_fields(self, levels: np.ndarray) -> torch.Tensor:
+        """Compute MV-TSN's features of fields, in each crop: int8 (n, 2 * stack, rows, columns) -> (n, crops, D)."""
         crops = self.views.crops
         boxes = protocol_crops((levels.shape[-2], levels.shape[-1]), self.views.crop, crops)
         fields = torch.from_numpy(levels).to(self.device)
         if crops > 1:  # a single box applies to all fields as it is
             fields, boxes = fields.repeat_interleave(crops, dim=0), boxes.tile(len(levels))
         views = crop_and_resize(fields, boxes, self.mv_tsn.config.size, self.mv_tsn.config.stabilise)
-        return self._frozen.pool(self._frozen.encode(views).unflatten(0, (1, -1, crops)))
+        return self._frozen.encode(views).unflatten(0, (-1, crops))
 
-    def _logits(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return the logits (classes,) of each stream that can score these classes."""
-        still_features = torch.from_numpy(stills).to(self.device)[None]
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the motion feature of each clip from those of its segments: (n, segments, crops, D) -> (n, width)."""
+        return self._frozen.pool(features)
+
+    def score(self, motion_features: torch.Tensor, stills: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return the logits (n, classes) of each stream that can score these classes.
+
+        `motion_features` are (n, width), `stills` (n, K, picture) of unit length.
+        """
+        still_features = torch.from_numpy(stills).to(self.device)
         logits = {}
         if self.texts:
-            logits["zero_shot"] = torch.from_numpy(self.texts.scores(to_unit_length(stills.mean(axis=0))))
+            logits["zero_shot"] = torch.from_numpy(self.texts.scores(to_unit_length(stills.mean(axis=1))))
         if self.own_classes:
-            fusion = self.fusion(motion_features, still_features)[0]
-            return {"fusion": fusion, "mv_tsn": self.mv_tsn.head(motion_features)[0]} | logits
+            fusion = self.fusion(motion_features, still_features)
+            return {"fusion": fusion, "mv_tsn": self.mv_tsn.head(motion_features)} | logits
         if self.texts is None:
             return logits
         text = torch.from_numpy(self.texts.features).to(self.device)
         fused = self.fusion.score_texts(motion_features, still_features, text)
-        return logits if fused is None else {"fusion": fused[0]} | logits
+        return logits if fused is None else {"fusion": fused} | logits
+
+    def probabilities(self, logits: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        """Return each stream's calibrated probabilities over the last axis; of classes given as text, the softmax."""
+        return {
+            name: (self.fusion.probabilities(name, values) if self.own_classes else torch.softmax(values, dim=-1))
+            .cpu()
+            .numpy()
+            for name, values in logits.items()
+        }
 
 
 def _with_rejection(answer: Prediction, rejection: Rejection) -> Prediction:

@@ -24,10 +24,16 @@ def clip_of(path: str | Path, clip: float, per: str) -> float:
     if per == "frame":
         return clip
     with open_stream(path) as (_, stream):
-        rate = frame_rate(stream)
+        return saturation(frame_rate(stream), clip, per, path)
+
+
+def saturation(rate: float, clip: float, per: str, where: str | Path) -> float:
+    """Do what `clip_of` does for a video of `rate` frames per second; 0 where it does not say. `where` names it."""
+    if per == "frame":
+        return clip
     if not 0 < rate <= HIGHEST_RATE:
         what = f"a frame rate of {rate:g} frames a second" if rate else "the file does not say its frame rate"
-        raise VideoError(what, where=path, fix="set mv.per to frame, or re-encode the clip")
+        raise VideoError(what, where=where, fix="set mv.per to frame, or re-encode the clip")
     return clip * REFERENCE_RATE / rate
 
 

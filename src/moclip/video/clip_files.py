@@ -78,6 +78,17 @@ def _clips_below(folder: Path) -> list[Path]:
     ]
 
 
+def paths_below(clips: Sequence[Path], folder: Path) -> list[Path]:
+    """Return a path below `folder` for what belongs to each clip: `folder`/Class/clip.avi.
+
+    There the clips have their own folders, from the innermost one that holds all clips. So clips of the same name in
+    different classes get different paths, even if they come one by one.
+    """
+    absolute = [Path(os.path.abspath(clip)) for clip in clips]  # noqa: PTH100  resolving would follow links
+    shared = Path(os.path.commonpath([clip.parent for clip in absolute])).parent
+    return [folder / clip.parent.relative_to(shared) / clip.name for clip in absolute]
+
+
 def file_md5(path: str | Path) -> str:
     """Return the MD5 of the file's bytes, in hexadecimal."""
     digest = hashlib.md5()

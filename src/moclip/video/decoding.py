@@ -59,19 +59,24 @@ def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"not a video file ({error_text(error)})", where=path, fix=recheck_fix(path)) from error
     with container:
-        stream: Any = container.streams.best("video")
-        if stream is None:
-            raise VideoError("no video stream in the file", where=path, fix="remove it, or replace it by a video")
-        if stream.codec_context is None:
-            raise VideoError("its video codec is unknown", where=path, fix=re_encode_fix(path))
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > MAX_PIXELS:
-            what = f"pictures of {width}x{height} px, more than {MAX_PIXELS:,} px"
-            raise VideoError(what, where=path, fix=re_encode_fix(path))
-        # Also where only pictures are read: exporting vectors changes how FFmpeg conceals damage in MPEG-1 and -2.
-        stream.codec_context.options = EXPORT_VECTORS
-        stream.codec_context.thread_type = "NONE"  # worker processes are the parallelism
-        yield container, stream
+        yield container, main_stream(path, container)
+
+
+def main_stream(path: str | Path, container: Any) -> Any:
+    """Return the main video stream of a container, set to decode on one thread. Raises VideoError as `open_stream`."""
+    stream: Any = container.streams.best("video")
+    if stream is None:
+        raise VideoError("no video stream in the file", where=path, fix="remove it, or replace it by a video")
+    if stream.codec_context is None:
+        raise VideoError("its video codec is unknown", where=path, fix=re_encode_fix(path))
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        what = f"pictures of {width}x{height} px, more than {MAX_PIXELS:,} px"
+        raise VideoError(what, where=path, fix=re_encode_fix(path))
+    # Also where only pictures are read: exporting vectors changes how FFmpeg conceals damage in MPEG-1 and -2.
+    stream.codec_context.options = EXPORT_VECTORS
+    stream.codec_context.thread_type = "NONE"  # worker processes are the parallelism
+    return stream
 
 
 def read_packets(container: Any, stream: Any, errors: list[str] | None = None) -> Iterator[Any]:
@@ -160,14 +165,15 @@ def open_pictures(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
         It is no video, nothing in it decodes, or a picture is interlaced (this may be raised midway).
     """
     with open_stream(path) as (container, stream):
-        pictures = _progressive(path, stream, decode_pictures(stream, read_packets(container, stream)))
+        pictures = progressive_pictures(path, stream, decode_pictures(stream, read_packets(container, stream)))
         first = next(pictures, None)
         if first is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=recheck_fix(path))
         yield Fraction(stream.average_rate or stream.guessed_rate or 25), map(upright_frame, chain([first], pictures))
 
 
-def _progressive(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iterator[Any]:
+def progressive_pictures(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iterator[Any]:
+    """Pass pictures on. Raises VideoError for one that is interlaced."""
     for picture in pictures:
         _check_progressive(path, stream, picture)
         yield picture

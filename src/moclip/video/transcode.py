@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from hashlib import sha256
@@ -69,7 +69,7 @@ def transcode_clip(source: str | Path, target: str | Path, key: str = "") -> Non
     """
     with open_pictures(source) as (rate, pictures), atomic_file(target) as temporary:
         try:
-            _encode(temporary, pictures, _frame_duration(rate), key)
+            _encode(temporary, pictures, frame_duration(rate), key)
         except (FFmpegError, ValueError) as error:
             if isinstance(error, OSError):
                 what = f"cannot be written: {error_text(error)}"
@@ -77,24 +77,35 @@ def transcode_clip(source: str | Path, target: str | Path, key: str = "") -> Non
             raise VideoError(f"its pictures cannot be re-encoded ({error_text(error)})", where=source) from error
 
 
-def _encode(path: Path, pictures: Iterator[Any], frame_duration: Fraction, key: str) -> None:
-    scaler = VideoReformatter()
+def _encode(path: Path, pictures: Iterator[Any], duration: Fraction, key: str) -> None:
     with av.open(f"file:{path}", "w", format="avi", container_options=CONTAINER_OPTIONS) as container:
         container.metadata["comment"] = key
-        stream: Any = container.add_stream("mpeg4", rate=1 / frame_duration)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.sample_aspect_ratio = Fraction(1)
-        stream.codec_context.time_base = frame_duration
-        stream.options = dict(CODEC_OPTIONS)
-        for number, picture in enumerate(pictures):
-            scaled = scaler.reformat(picture, WIDTH, HEIGHT, "yuv420p", threads=1, **SCALING)
-            scaled.pts, scaled.time_base = number, frame_duration
-            scaled.pict_type = 0  # the encoder chooses; otherwise it would keep the source's type
+        stream: Any = container.add_stream("mpeg4", rate=1 / duration)
+        set_encoding(stream, stream.codec_context, duration)
+        for scaled in scaled_pictures(pictures, duration):
             container.mux(stream.encode(scaled))
         container.mux(stream.encode(None))
 
 
-def _frame_duration(rate: Fraction) -> Fraction:
+def set_encoding(stream: Any, context: Any, duration: Fraction) -> None:
+    """Set size, rate and options of an encoder: PyAV's stream, or its codec context alone."""
+    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    stream.sample_aspect_ratio = Fraction(1)
+    context.time_base = duration
+    stream.options = dict(CODEC_OPTIONS)
+
+
+def scaled_pictures(pictures: Iterable[Any], duration: Fraction) -> Iterator[Any]:
+    """Yield pictures as the encoder gets them: scaled, each `duration` seconds after the one before."""
+    scaler = VideoReformatter()
+    for number, picture in enumerate(pictures):
+        scaled = scaler.reformat(picture, WIDTH, HEIGHT, "yuv420p", threads=1, **SCALING)
+        scaled.pts, scaled.time_base = number, duration
+        scaled.pict_type = 0  # the encoder chooses; otherwise it would keep the source's type
+        yield scaled
+
+
+def frame_duration(rate: Fraction) -> Fraction:
     """Return a frame's duration in seconds, as precisely as MPEG-4 Part 2 can store it."""
     return (1 / rate).limit_denominator(_MAX_TICKS) or Fraction(1, _MAX_TICKS)
 

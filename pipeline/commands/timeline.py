@@ -1,0 +1,177 @@
+"""`moclip timeline`: which action happens when in long videos, or in a live stream."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from moclip.errors import MoclipError, VideoError
+from pipeline.commands.predict import PREDICT_KEYS, chosen_predictor
+from pipeline.console.command import while_importing
+from pipeline.console.output import print_error, print_note
+from pipeline.io import rounded
+from pipeline.params import Params
+from pipeline.stage import command
+
+if TYPE_CHECKING:
+    from moclip.inference.events import EventRules
+    from moclip.inference.predictor import Predictor
+    from moclip.inference.windows import Windows
+
+Stream = Literal["fusion", "mv_tsn", "zero_shot"]
+Smooth = Literal["viterbi", "median", "none"]
+
+
+@command(*PREDICT_KEYS)
+def timeline(
+    params: Params | None,
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Videos, folders of videos, or patterns in quotes.", show_default=False)
+    ] = None,
+    window: Annotated[str, typer.Option(help="Length of a window: 2, 2s, 500ms, 1m.")] = "2s",
+    every: Annotated[str, typer.Option(help="Time from one window to the next.")] = "0.5s",
+    stream: Annotated[
+        Stream | None, typer.Option(help="Whose events: fusion, mv_tsn, zero_shot.  [the stream to trust]")
+    ] = None,
+    smooth: Annotated[
+        Smooth, typer.Option(help="How windows are smoothed: viterbi, a median over about a window's length, or none.")
+    ] = "viterbi",
+    switch_cost: Annotated[
+        float, typer.Option(min=0.0, help="Viterbi: what a change of the class costs, in nats; more: fewer events.")
+    ] = 1.5,
+    min_length: Annotated[str, typer.Option(help="Leave out events shorter than this.")] = "0s",
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out events of a lower mean probability.")
+    ] = 0.0,
+    background: Annotated[
+        str | None, typer.Option(help="The class that stands for no action: it has no events.", show_default=False)
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="CSV with start, end, class (and video): measure how well events are found.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for what is written of each video.")] = Path("timeline"),
+    from_bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="A folder written by `moclip export`.  [the models of dvc repro]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON on stdout instead of tables; live: JSON lines.")
+    ] = False,
+    live: Annotated[
+        str | None,
+        typer.Option(help="Watch a stream instead: rtsp://, http://, /dev/video0, a file that grows.", metavar="URL"),
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="Live: attempts to connect again after a break.")] = 5,
+    timeout: Annotated[str, typer.Option(help="Live: how long without a frame is a break.")] = "10s",
+    buffer: Annotated[
+        str, typer.Option(help="Live: how much may wait for the networks before the oldest is dropped.")
+    ] = "30s",
+) -> None:
+    """Find which action happens when in long videos, with the models that `dvc repro` trained.
+
+    Scores windows of each video as `moclip predict` scores clips, decoding it once, and joins them to events. Writes
+    CSV, JSON, subtitles (.vtt, .srt) and a page for each video. A video that cannot be read is reported, and the others
+    are done. The exit code is 1 if no video could be read. With --live it prints each event when it has ended, until
+    the stream ends or Ctrl-C.
+    """
+    with while_importing():
+        from moclip.inference.windows import Windows
+
+    if bool(videos) == (live is not None):
+        raise MoclipError("name videos, or a stream with --live URL", where="moclip timeline")
+    windows = Windows(_seconds(window, "--window"), _seconds(every, "--every"))
+    predictor = chosen_predictor(params, from_bundle)
+    rules = _rules(
+        predictor, windows, smooth, switch_cost, _seconds(min_length, "--min-length", 0.0), threshold, background
+    )
+    if live is not None:
+        from moclip.video.live import LiveSource
+        from pipeline.timeline_live import watch_stream
+
+        source = LiveSource(live, retries, _seconds(timeout, "--timeout"), _seconds(buffer, "--buffer"))
+        watch_stream(predictor, source, windows, rules, stream, as_json)
+        return
+    _read_videos(predictor, videos or [], windows, rules, stream, out, annotations, as_json)
+
+
+def _read_videos(
+    predictor: Predictor,
+    videos: list[Path],
+    windows: Windows,
+    rules: EventRules,
+    stream: str | None,
+    out: Path,
+    annotations: Path | None,
+    as_json: bool,
+) -> None:
+    with while_importing():
+        from moclip.data.annotations import read_annotations
+        from moclip.video.clip_files import find_clips, paths_below
+        from pipeline.timeline_files import describe, write_files
+        from pipeline.timeline_run import print_events, read_videos
+        from pipeline.timeline_scores import score_events
+
+    files = find_clips(videos)
+    actual = read_annotations(annotations) if annotations else None
+    found, failed = [], []
+    for (path, result), target in zip(
+        read_videos(predictor, files, windows, rules, stream), paths_below(files, out), strict=True
+    ):
+        if isinstance(result, VideoError):
+            failed.append((path, result))
+            continue
+        write_files(result, target)
+        found.append(result)
+        if not as_json:
+            print_events(result)
+            print_note(f"timeline: {target}.html, and .csv, .json, .vtt, .srt")
+    if as_json:
+        print(json.dumps(rounded([describe(one) for one in found] + [_error_row(*one) for one in failed]), indent=2))
+    for path, problem in failed:
+        print_error(f"{path}: {problem.what}")
+    if actual is not None and found:
+        score_events(found, actual, rules.background, out, None if as_json else print_note)
+    if not found:
+        raise VideoError("no video could be read", fix="see the reasons above")
+
+
+def _error_row(path: Path, problem: VideoError) -> dict[str, Any]:
+    return {"video": str(path), "error": problem.what}
+
+
+def _rules(
+    predictor: Predictor,
+    windows: Windows,
+    smooth: Smooth,
+    switch_cost: float,
+    min_length: float,
+    threshold: float,
+    background: str | None,
+) -> EventRules:
+    from moclip.inference.events import EventRules
+    from moclip.inference.smoothing import Smoothing
+
+    if background is not None and background not in predictor.classes:
+        fix = f"use one of: {', '.join(predictor.classes)}"
+        raise MoclipError(f"{background!r} is not a class of the models", where="--background", fix=fix)
+    smoothing = Smoothing(smooth, windows.length / windows.every, switch_cost)
+    return EventRules(smoothing, min_length, threshold, background)
+
+
+_UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def _seconds(text: str, option: str, least: float = 0.001) -> float:
+    """Return the seconds of "2", "2s", "500ms", "1m" or "1h". Raises MoclipError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|)\s*", text)
+    value = float(found[1]) * _UNITS[found[2]] if found else -1.0
+    if value < least:
+        raise MoclipError(f"{text!r} is not a length of time", where=option, fix="for example 2s, 0.5, 500ms or 1m")
+    return value
+
+
+if __name__ == "__main__":
+    timeline()

@@ -1,0 +1,72 @@
+"""What `moclip timeline` writes for each video: events as CSV, JSON and subtitles, and a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moclip.drawing.thumbnails import Thumbnail
+from moclip.inference.event_files import events_csv, events_srt, events_vtt
+from moclip.inference.events import Event, EventRules
+from moclip.inference.timeline import Timeline
+from pipeline.io import write_json, write_text
+from pipeline.timeline_page import page_text
+
+
+@dataclass(frozen=True)
+class VideoTimeline:
+    """A video with its timeline, the events of each stream, and the stream that was asked for."""
+
+    video: Path
+    timeline: Timeline
+    events: dict[str, list[Event]]
+    stream: str
+    thumbnails: list[Thumbnail]
+
+    @property
+    def chosen(self) -> list[Event]:
+        return self.events[self.stream]
+
+
+def all_events(timeline: Timeline, rules: EventRules) -> dict[str, list[Event]]:
+    """Return the events of each stream."""
+    return {stream: timeline.events(rules, stream) for stream in timeline.probabilities}
+
+
+def write_files(found: VideoTimeline, path: Path) -> None:
+    """Write `path` with the suffixes .csv, .json, .vtt, .srt and .html, atomically each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = {
+        ".csv": events_csv(found.chosen),
+        ".vtt": events_vtt(found.chosen),
+        ".srt": events_srt(found.chosen),
+        ".html": page_text(found.video, found.timeline, found.events, found.stream, found.thumbnails, path.parent),
+    }
+    for suffix, text in texts.items():
+        write_text(path.with_name(path.name + suffix), text)
+    write_json(path.with_name(f"{path.name}.json"), describe(found))
+
+
+def describe(found: VideoTimeline) -> dict[str, Any]:
+    """Return what the JSON file holds: the events of each stream, and the scores of every window."""
+    timeline = found.timeline
+    return {
+        "video": str(found.video),
+        "seconds": timeline.duration,
+        "start": timeline.start,
+        "classes": timeline.classes,
+        "stream": found.stream,
+        "trusted": timeline.trusted,
+        "events": {stream: [event_row(event) for event in events] for stream, events in found.events.items()},
+        "windows": {
+            "length": timeline.windows.length,
+            "every": timeline.windows.every,
+            "unknown": timeline.unknown.tolist(),
+            "probabilities": {stream: values.tolist() for stream, values in timeline.probabilities.items()},
+        },
+    }
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    return {"start": event.start, "end": event.end, "class": event.name, "probability": event.probability}

@@ -1,0 +1,59 @@
+"""How well `moclip timeline` found the annotated events: printed, and written to metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from moclip.data.annotations import Annotation, annotations_of
+from moclip.evaluation.timeline_metrics import F1_OVERLAPS, Segment, VideoEvents, timeline_metrics
+from pipeline.console.output import STREAM_LABELS, print_error, print_result
+from pipeline.io import write_json
+from pipeline.timeline_files import VideoTimeline
+
+
+def score_events(
+    found: Sequence[VideoTimeline],
+    annotations: list[Annotation],
+    background: str | None,
+    out: Path,
+    note: Callable[[str], None] | None,
+) -> None:
+    """Compare the events of each stream with the annotations, over the videos that have some. `note` None: print none.
+
+    Annotations of the background class are no action, like stretches without one.
+    """
+    actions = [one for one in annotations if one.name != background]
+    only = len(found) == 1
+    actual = [annotations_of(actions, one.video, only) for one in found]
+    named = [annotations_of(annotations, one.video, only) for one in found]
+    used = [row for row, mine in enumerate(named) if mine]
+    if left_out := len(annotations) - sum(map(len, named)):
+        print_error(f"--annotations: {left_out} of {len(annotations)} rows belong to none of these videos")
+    if unknown := sorted({one.name for mine in actual for one in mine} - set(found[0].timeline.classes)):
+        print_error(f"--annotations: not classes of the models, so never found: {', '.join(unknown)}")
+    if not used:
+        return
+    metrics = {}
+    for stream in found[0].events:
+        videos = [
+            VideoEvents(
+                [Segment(*event) for event in found[row].events[stream]],
+                [Segment(one.start, one.end, one.name) for one in actual[row]],
+                float(found[row].timeline.edges[-1]),
+                found[row].timeline.rate,
+            )
+            for row in used
+        ]
+        metrics[stream] = timeline_metrics(videos)
+    write_json(out / "metrics.json", metrics)
+    if note is None:
+        return
+    names = ["frame_accuracy", *(f"f1_at_{round(100 * overlap)}" for overlap in F1_OVERLAPS), "edit", "map_at_50"]
+    rows = [
+        (STREAM_LABELS[stream], *("-" if values[name] is None else f"{values[name]:.4f}" for name in names))
+        for stream, values in metrics.items()
+    ]
+    titles = ("", "frame accuracy", *(f"F1@{round(100 * overlap)}" for overlap in F1_OVERLAPS), "edit", "mAP@50")
+    print_result(f"compared with {sum(len(actual[row]) for row in used)} annotated actions", titles, rows)
+    note(f"timeline: {out / 'metrics.json'}")

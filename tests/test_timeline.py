@@ -1,0 +1,459 @@
+"""Which action happens when: windows of a long video have the answers of clips, and events are told from them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.common import repeat_clip
+from moclip.data.annotations import annotations_of, read_annotations
+from moclip.data.sampling import segment_frames
+from moclip.drawing import thumbnails
+from moclip.errors import DatasetError, VideoError
+from moclip.inference.event_files import events_csv, events_srt, events_vtt
+from moclip.inference.events import Event, EventRules, find_events
+from moclip.inference.label_stream import LabelStream
+from moclip.inference.predictor import Predictor
+from moclip.inference.read_ahead import ReadAhead
+from moclip.inference.smoothing import Smoothing, median_scores, smoothed_labels, viterbi_labels
+from moclip.inference.timeline import Span, read_timeline, samples_of, score_serially
+from moclip.inference.windows import GridCursor, Windows, window_grid
+from moclip.video.timed_frames import FrameClock, open_timed
+from tests.clips import encode, moving_texture, with_clock_set_back, with_zeros
+from tests.conftest import ROOT
+from tests.timelines import CLASSES, plain_window, small_predictor
+
+# ------------------------------------------------------------------------------------- the same as for clips
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("mpeg4", {}),
+    ("libx264", {"network": {"channels": 6, "moments": 3}, "segments": 8, "stills": 4}),
+    ("libx264", {"network": {"channels": 4}, "crops": 5, "segments": 4, "encode": False}),
+    ("libx264", {"fields": {"accumulate": "grid"}}),
+    ("mpeg4", {"fields": {"accumulate": "pixel"}}),
+    ("mpeg4", {"fields": {"per": "second"}}),
+    ("libx264", {"fields": {"transcode": True}}),
+]
+
+
+def same_answers(found: dict[str, np.ndarray], row: int, expected: dict[str, np.ndarray]) -> None:
+    for stream, probabilities in expected.items():
+        np.testing.assert_allclose(found[stream][row], probabilities, atol=1e-5, err_msg=f"{stream}, window {row}")
+
+
+@pytest.mark.parametrize(("codec", "variant"), VARIANTS, ids=str)
+def test_a_clip_that_fits_into_a_window_has_the_answer_of_predict(
+    tmp_path: Path, codec: str, variant: dict[str, Any]
+) -> None:
+    predictor = small_predictor(**variant)
+    path = encode(tmp_path / "a.mp4", moving_texture(19, (64, 80)), codec, b_frames=2 if codec == "libx264" else 0)
+    expected = predictor(path)
+    for windows in (Windows(19 / 25, 0.5), Windows(3.0, 0.5)):
+        timeline = read_timeline(predictor, path, windows)
+        assert timeline.unknown.tolist() == [False]
+        assert timeline.duration == pytest.approx(19 / 25)
+        same_answers(timeline.probabilities, 0, expected.probabilities)
+    assert set(expected.probabilities) == set(predictor.streams) == set(timeline.probabilities)
+
+
+@pytest.fixture(scope="module")
+def film() -> np.ndarray:
+    """Five seconds in which the motion changes: it goes right, up, left, down."""
+    steps = ((3, 0), (0, -3), (-3, 0), (0, 3))
+    return np.concatenate([moving_texture(32, (64, 80), step, seed) for seed, step in enumerate(steps)])[:125]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return small_predictor(network={"channels": 6, "moments": 2}, segments=4, stills=2)
+
+
+def test_each_window_of_a_long_video_has_the_answer_of_its_frames(
+    predictor: Predictor, film: np.ndarray, tmp_path: Path
+) -> None:
+    path = encode(tmp_path / "a.mp4", film, "libx264", b_frames=2)
+    timeline = read_timeline(predictor, path, Windows(1.6, 0.4))
+    assert len(timeline.unknown) == 1 + math.ceil((5 - 1.6) / 0.4)
+    answers = [plain_window(predictor, path, 10 * row, 40).probabilities for row in range(9)]
+    for row, expected in enumerate(answers):
+        same_answers(timeline.probabilities, row, expected)
+    assert np.ptp([answer["mv_tsn"][0] for answer in answers]) > 0.01, "answers that do not differ would say nothing"
+    serial = list(score_serially(predictor, path, Windows(1.6, 0.4)))
+    found = np.concatenate([scores.probabilities["fusion"] for scores in serial])
+    np.testing.assert_allclose(found, timeline.probabilities["fusion"], atol=1e-5)
+
+
+def test_a_window_has_the_answer_of_the_clip_that_is_cut_out(film: np.ndarray, tmp_path: Path) -> None:
+    predictor = small_predictor(segments=4)
+    path = encode(tmp_path / "a.mp4", film, gop=25)
+    timeline = read_timeline(predictor, path, Windows(1.0, 1.0))
+    for second in range(5):
+        cut = cut_packets(path, tmp_path / f"{second}.mp4", 25 * second, 25)
+        same_answers(timeline.probabilities, second, predictor(cut).probabilities)
+
+
+def cut_packets(path: Path, target: Path, first: int, count: int) -> Path:
+    """Copy some packets of a video without B-frames; the first is of a key frame."""
+    import av
+
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for number, packet in enumerate(packets[first : first + count]):
+            packet.pts = packet.dts = number
+            packet.stream = stream
+            container.mux(packet)
+    return target
+
+
+def test_what_windows_share_is_read_once(predictor: Predictor, film: np.ndarray, tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", film)
+    with open_timed(path) as video:
+        samples = list(samples_of(predictor, video, Windows(1.6, 0.1), path, Span(), lambda frame: None))
+    for kind in ("motion", "still"):
+        times = [sample.time for sample in samples if sample.kind == kind]
+        assert len(times) == len(set(times)) <= 125
+        places = [place for sample in samples if sample.kind == kind for place in sample.places]
+        assert places == sorted(set(places))
+    with open_timed(path) as video:
+        apart = list(samples_of(predictor, video, Windows(0.4, 2.0), path, Span(), lambda frame: None))
+    assert {round(sample.time % 2.0, 2) for sample in apart if sample.kind == "motion"} == {0.04, 0.12, 0.24, 0.32}
+
+
+# ------------------------------------------------------------------------------------------------- the windows
+
+
+@given(st.integers(1, 60), st.integers(1, 40))
+def test_a_whole_clip_is_sampled_as_a_clip(frames: int, parts: int) -> None:
+    duration = frames / 25
+    grid = window_grid(Windows(duration, duration), parts)
+    taken: dict[int, int] = {}
+    cursor = GridCursor(grid, 1 / 25)
+    for number in range(frames):
+        taken |= dict.fromkeys(cursor.take(number / 25), number)
+    assert [taken[place] for place in grid.places(0)] == segment_frames(np.array([frames]), parts)[0].tolist()
+
+
+@given(st.floats(0.1, 10), st.floats(0.05, 10), st.integers(1, 40), st.integers(0, 30))
+def test_places_are_near_the_middles_of_the_parts(length: float, every: float, parts: int, number: int) -> None:
+    grid = window_grid(Windows(length, every), parts)
+    times = grid.first + grid.step * grid.places(number)
+    wanted = every * number + (np.arange(parts) + 0.5) * length / parts
+    assert np.abs(times - wanted).max() <= length / parts / 2 + 1e-6
+    assert grid.step <= length / parts + 1e-6
+    assert all(grid.is_used(place) for place in grid.places(number).tolist())
+    if abs(every * parts / length - round(every * parts / length)) < 1e-9:
+        np.testing.assert_allclose(times, wanted, atol=1e-5)
+
+
+@given(st.floats(0.1, 5), st.floats(0.05, 8), st.floats(0.04, 60))
+def test_the_stretches_of_the_windows_cover_the_video(length: float, every: float, duration: float) -> None:
+    windows = Windows(length, every)
+    count = windows.count(duration)
+    edges = windows.edges(count, duration)
+    assert edges[0] == 0
+    assert edges[-1] == duration
+    assert (np.diff(edges) >= 0).all()
+    assert (count - 1) * every < duration, "each window begins in the video"
+    assert (count - 1) * every + length >= duration - 1e-5 or count * every >= duration - 1e-5
+    for number in range(count - 1):
+        start, end = windows.stretch(number)
+        assert edges[number] == pytest.approx(min(start, duration))
+        assert edges[number + 1] == pytest.approx(min(end, duration))
+
+
+# --------------------------------------------------------------------------------------------- odd videos
+
+
+class Stamped:
+    """A picture of which only the time counts."""
+
+    def __init__(self, pts: int | None) -> None:
+        self.pts, self.time_base = pts, 0.1
+
+
+def test_times_always_go_forward() -> None:
+    def times(*stamps: int | None) -> list[float]:
+        clock = FrameClock(10.0, 0.1)
+        return [round(clock.time_of(Stamped(pts)), 3) for pts in stamps]
+
+    assert times(100, 101, 102, 105) == [0, 0.1, 0.2, 0.5]
+    assert times(103, None, None, 106) == [0.3, 0.4, 0.5, 0.6]
+    assert times(None, None) == [0, 0.1]
+    assert times(100, 150, 100, 101, 103) == [0, 5, 5.1, 5.2, 5.4], "a clock that was set back counts on"
+    assert times(100, 102, 102, 103, 104) == [0, 0.2, 0.3, 0.4, 0.5], "two of the same time do not move the rest"
+    assert times(100, 10**9, 10**9 + 1) == [0, 0.1, 0.2], "nor is a clock that was set forward a pause"
+
+
+def test_a_recorder_whose_clock_was_set_back_keeps_its_length(predictor: Predictor, tmp_path: Path) -> None:
+    path = with_clock_set_back(tmp_path / "a.ts", moving_texture(120, (64, 80)))
+    timeline = read_timeline(predictor, path, Windows(1.0, 0.5))
+    assert timeline.duration == pytest.approx(120 / 25, abs=0.1)
+    assert timeline.start == 0, "a transport stream begins at any time"
+    assert not timeline.unknown.any()
+
+
+def test_nothing_is_told_of_a_pause(predictor: Predictor, tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 80, "yuv420p"
+        for number, picture in enumerate(moving_texture(100, (64, 80))):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number + (250 if number >= 50 else 0)  # ten seconds without a frame
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    timeline = read_timeline(predictor, path, Windows(1.0, 0.5))
+    middles = 0.5 * np.arange(len(timeline.unknown)) + 0.5
+    assert timeline.unknown[(middles > 3) & (middles < 11)].all()
+    assert not timeline.unknown[(middles < 2) | (middles > 12.5)].any()
+    for event in timeline.events(EventRules()):
+        assert event.end < 3.5 or event.start > 10.5
+
+
+def test_a_turned_video_is_seen_upright(tmp_path: Path) -> None:
+    predictor = small_predictor(segments=4)
+    path = encode(tmp_path / "a.mp4", moving_texture(50, (64, 80)), "libx264", rotation=90)
+    timeline = read_timeline(predictor, path, Windows(1.0, 1.0))
+    for row in (0, 1):
+        same_answers(timeline.probabilities, row, plain_window(predictor, path, 25 * row, 25).probabilities)
+
+
+def test_a_damaged_video_is_used_as_far_as_it_decodes(predictor: Predictor, film: np.ndarray, tmp_path: Path) -> None:
+    whole = encode(tmp_path / "a.avi", film)
+    damaged = with_zeros(whole, tmp_path / "b.avi", 0.6)
+    windows = Windows(1.0, 0.5)
+    expected, found = (read_timeline(predictor, path, windows) for path in (whole, damaged))
+    assert 2.9 < found.duration <= expected.duration
+    for row in range(4):
+        np.testing.assert_allclose(found.probabilities["fusion"][row], expected.probabilities["fusion"][row], atol=1e-5)
+
+
+def test_a_video_that_cannot_be_used_says_why(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("no video")
+    encode(tmp_path / "b.mp4", moving_texture(1, (64, 80)))
+    encode(tmp_path / "c.mkv", moving_texture(9, (64, 80)), "ffv1", pix_fmt="yuv420p")
+    for name, reason in (("a.mp4", "not a video"), ("b.mp4", "1 frame"), ("c.mkv", "codec ffv1 exports no motion")):
+        with pytest.raises(VideoError, match=reason):
+            read_timeline(predictor, tmp_path / name, Windows(1.0, 0.5))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    once = encode(tmp_path / "once.mp4", moving_texture(50, (64, 80)), "libx264")
+    used = []
+    for minutes in (1, 30):
+        path = tmp_path / f"{minutes}.mp4"
+        repeat_clip(once, path, 60 * minutes)
+        code = (
+            "import resource, sys; from pathlib import Path; from tests.timelines import small_predictor;"
+            "from moclip.inference.timeline import read_timeline; from moclip.inference.windows import Windows;"
+            "from moclip.drawing.thumbnails import Thumbnails; seen = Thumbnails();"
+            f"found = read_timeline(small_predictor(), Path({str(path)!r}), Windows(2.0, 2.0),"
+            "lambda frame: seen.see(frame.time, frame.frame.picture));"
+            "print(len(found.unknown), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        windows, kilobytes = map(int, done.stdout.split())
+        assert windows == 30 * minutes
+        used.append(kilobytes / 1024)
+    assert used[1] - used[0] < 25, used
+
+
+# ------------------------------------------------------------------------------------------------- smoothing
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0, 4))
+def test_viterbi_finds_the_cheapest_of_all_orders_of_labels(seed: int, count: int, switch_cost: float) -> None:
+    costs = np.random.default_rng(seed).exponential(size=(count, 3))
+
+    def total(labels: tuple[int, ...]) -> float:
+        changes = sum(one != other for one, other in itertools.pairwise(labels))
+        return sum(costs[row, label] for row, label in enumerate(labels)) + switch_cost * changes
+
+    best = min(map(total, itertools.product(range(3), repeat=count)))
+    assert total(tuple(viterbi_labels(costs, switch_cost).tolist())) == pytest.approx(best)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.sampled_from([1, 3, 5]))
+def test_the_median_is_that_of_the_rows_around(seed: int, count: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.random((count, 3))
+    scores[rng.random(count) < 0.3] = np.nan
+    found = median_scores(scores, width)
+    for row in range(count):
+        around = scores[max(0, row - width // 2) : row + width // 2 + 1]
+        known = around[~np.isnan(around[:, 0])]
+        np.testing.assert_allclose(found[row], np.median(known, axis=0) if len(known) else 0)
+
+
+def test_smoothing_takes_out_what_lasts_too_short() -> None:
+    probabilities = np.eye(3)[[0, 0, 0, 1, 0, 0, 2, 2, 2, 2]] * 0.9 + 0.03
+    unknown = np.zeros(10, bool)
+    for smoothing in (Smoothing("median", 2.0), Smoothing("viterbi", 1.0, 2.0)):
+        assert smoothed_labels(probabilities, unknown, smoothing).tolist() == [0] * 6 + [2] * 4
+    assert smoothed_labels(probabilities, unknown, Smoothing("none")).tolist() == [0, 0, 0, 1, 0, 0, 2, 2, 2, 2]
+    unknown[6:9] = True
+    assert smoothed_labels(probabilities, unknown, Smoothing("viterbi", 4.0, 2.0))[9] == 0, "one window is not enough"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1.0, 2.0, 4.0]), st.integers(1, 9))
+def test_labels_that_come_one_by_one_are_those_of_all_at_once(
+    seed: int, count: int, overlap: float, chunk: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities, unknown = rng.dirichlet([0.5] * 3, count), rng.random(count) < 0.2
+    for kind in ("median", "none"):
+        smoothing = Smoothing(kind, overlap)
+        stream = LabelStream(smoothing)
+        found = [
+            window
+            for start in range(0, count, chunk)
+            for window in stream.add(probabilities[start : start + chunk], unknown[start : start + chunk])
+        ]
+        assert len(found) == max(0, count - stream.late)
+        found += stream.finish()
+        labels = smoothed_labels(probabilities, unknown, smoothing).tolist()
+        assert [window.number for window in found] == list(range(count))
+        assert [window.label for window in found] == [
+            None if unknown[row] else label for row, label in enumerate(labels)
+        ]
+
+
+def test_a_viterbi_pass_over_a_stream_is_that_over_all() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.integers(0, 3, 30), 12)
+    probabilities = np.stack([rng.dirichlet(0.7 + 2.0 * np.eye(3)[label]) for label in truth])
+    unknown, smoothing = np.zeros(len(truth), bool), Smoothing("viterbi", 4.0)
+    stream = LabelStream(smoothing)
+    found = [window.label for window in (*stream.add(probabilities, unknown), *stream.finish())]
+    assert np.mean(found == smoothed_labels(probabilities, unknown, smoothing)) > 0.97
+
+
+# --------------------------------------------------------------------------------------------------- events
+
+
+def test_events_are_told_by_the_rules() -> None:
+    probabilities = np.array([[0.9, 0.1, 0], [0.7, 0.2, 0.1], [0, 1, 0], [0, 0.4, 0.6], [0, 0.2, 0.8], [0.5, 0, 0.5]])
+    unknown = np.array([False] * 5 + [True])
+    edges = np.array([0, 1, 2, 2.5, 3.5, 4.5, 6])
+
+    def told(**rules: Any) -> list[tuple[float, float, str, float]]:
+        found = find_events(probabilities, unknown, edges, CLASSES, EventRules(Smoothing("none"), **rules))
+        return [(event.start, event.end, event.name, round(event.probability, 6)) for event in found]
+
+    left, right, up = (0, 2, "left", 0.8), (2, 2.5, "right", 1.0), (2.5, 4.5, "up", 0.7)
+    assert told() == [left, right, up], "an unknown window has no event"
+    assert told(min_length=1.0) == [left, up]
+    assert told(threshold=0.75) == [left, right]
+    assert told(background="left") == [right, up]
+
+
+def test_the_files_of_events() -> None:
+    events = [Event(0.5, 61.0, "a, b", 0.98765), Event(3661.25, 3700.0, "x<y & z", 0.5)]
+    assert events_csv(events).splitlines() == [
+        "start,end,class,probability",
+        '0.500,61.000,"a, b",0.9877',
+        "3661.250,3700.000,x<y & z,0.5000",
+    ]
+    assert events_vtt(events).split("\n\n") == [
+        "WEBVTT",
+        "00:00:00.500 --> 00:01:01.000\na, b 0.99",
+        "01:01:01.250 --> 01:01:40.000\nx(y + z 0.50\n",
+    ]
+    assert events_srt(events).startswith("1\n00:00:00,500 --> 00:01:01,000\na, b 0.99\n\n2\n01:01:01,250 -->")
+    assert events_vtt([]) == "WEBVTT\n"
+
+
+def test_annotations_name_their_video_and_their_faults(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("Start;End;Class;Video\n0;1,5;left;a.mp4\n".replace(",", "."))
+    assert read_annotations(table)[0] == (0.0, 1.5, "left", "a.mp4")
+    table.write_text("start,end,class,video\n1,2,left,x/a.mp4\n2,3,up,b\n3,4,up,\n")
+    found = read_annotations(table)
+    assert [one.start for one in annotations_of(found, Path("x/a.mp4"), False)] == [1]
+    assert [one.start for one in annotations_of(found, Path("y/b.avi"), True)] == [2, 3]
+    for row, message in (("2,1,up", "end must come after"), ("a,1,up", "not a number"), ("0,1,", "no class")):
+        table.write_text(f"start,end,class\n0,1,left\n{row}\n")
+        with pytest.raises(DatasetError, match=f"row 3: .*{message}"):
+            read_annotations(table)
+    table.write_text("begin,end,class\n")
+    with pytest.raises(DatasetError, match="no column start"):
+        read_annotations(table)
+
+
+def test_few_thumbnails_are_kept_of_a_long_video() -> None:
+    seen = thumbnails.Thumbnails()
+    picture = next(open_pictures_of(moving_texture(1, (64, 80))))
+    for number in range(4000):
+        seen.see(number / 2, picture)
+    times = [one.time for one in seen.kept]
+    assert thumbnails.MOST / 2 <= len(times) <= thumbnails.MOST
+    assert len({round(step, 3) for step in np.diff(times)}) == 1, "evenly spaced"
+    assert seen.kept[0].jpeg[:2] == b"\xff\xd8"
+
+
+def open_pictures_of(film: np.ndarray) -> Any:
+    import av
+
+    return (av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in film)
+
+
+# --------------------------------------------------------------------------------------------- reading ahead
+
+
+def test_reading_ahead_keeps_the_order_and_raises_at_the_end() -> None:
+    def items() -> Any:
+        yield from range(100)
+        raise VideoError("broken")
+
+    found: list[int] = []
+    batches = ReadAhead(items(), 8).batches(5)
+    while len(found) < 100:
+        batch = next(batches)
+        assert len(batch) <= 5
+        found += batch
+    assert found == list(range(100))
+    with pytest.raises(VideoError, match="broken"):
+        next(batches)
+
+
+def test_whoever_is_slow_makes_the_reader_wait_or_loses_the_oldest() -> None:
+    made: list[int] = []
+
+    def items() -> Any:
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    waiting = ReadAhead(items(), 8)
+    time.sleep(0.3)
+    assert len(made) == 9, "one more is made than fits"
+    assert [*itertools.chain(*waiting.batches(100))] == list(range(50))
+    made.clear()
+    lost: list[int] = []
+
+    def drop(number: int) -> bool:
+        if number == 3:
+            return False
+        lost.append(number)
+        return True
+
+    dropping = ReadAhead(items(), 8, drop)
+    while len(made) < 50:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert [*itertools.chain(*dropping.batches(100))] == [3, *range(43, 50)]
+    assert lost == [0, 1, 2, *range(4, 43)]
