@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -25,6 +26,7 @@ from moclip.inference.events import Event, EventRules, find_events
 from moclip.inference.label_stream import LabelStream
 from moclip.inference.predictor import Predictor
 from moclip.inference.read_ahead import ReadAhead
+from moclip.inference.rejection import Rejection
 from moclip.inference.smoothing import Smoothing, median_scores, smoothed_labels, viterbi_labels
 from moclip.inference.timeline import Span, read_timeline, samples_of, score_serially
 from moclip.inference.windows import GridCursor, Windows, window_grid
@@ -411,6 +413,21 @@ def open_pictures_of(film: np.ndarray) -> Any:
     return (av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in film)
 
 
+def test_windows_that_the_rejection_finds_unknown_have_no_event(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", moving_texture(60, (64, 80)), "mpeg4")
+    predictor, windows = small_predictor(), Windows(0.8, 0.2)
+    answered = read_timeline(predictor, path, windows)
+    stream = answered.trusted
+    highest = answered.probabilities[stream].max(axis=1)
+    middle = len(highest) // 2
+    threshold = float(np.sort(highest)[middle - 1 : middle + 1].mean())
+    rejection = Rejection("probability", threshold, stream, predictor.fusion.temperature(stream))
+    rejected = read_timeline(dataclasses.replace(predictor, rejection=rejection), path, windows)
+    np.testing.assert_array_equal(rejected.unknown, highest < threshold)
+    assert 0 < rejected.unknown.sum() < len(highest)
+    assert not answered.unknown.any()
+
+
 # --------------------------------------------------------------------------------------------- reading ahead
 
 
@@ -439,7 +456,9 @@ def test_whoever_is_slow_makes_the_reader_wait_or_loses_the_oldest() -> None:
             yield number
 
     waiting = ReadAhead(items(), 8)
-    time.sleep(0.3)
+    while len(made) < 9:
+        time.sleep(0.01)
+    time.sleep(0.1)
     assert len(made) == 9, "one more is made than fits"
     assert [*itertools.chain(*waiting.batches(100))] == list(range(50))
     made.clear()

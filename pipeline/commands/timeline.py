@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moclip.errors import MoclipError, VideoError
-from pipeline.commands.predict import PREDICT_KEYS, chosen_predictor
+from moclip.errors import MoclipError, ModelError, VideoError
+from pipeline import paths
+from pipeline.commands.predict import PREDICT_KEYS, chosen_predictor, no_rejection_error
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
 from pipeline.io import rounded
@@ -26,7 +28,7 @@ Stream = Literal["fusion", "mv_tsn", "zero_shot"]
 Smooth = Literal["viterbi", "median", "none"]
 
 
-@command(*PREDICT_KEYS)
+@command(*PREDICT_KEYS, "dataset.background")
 def timeline(
     params: Params | None,
     videos: Annotated[
@@ -48,8 +50,12 @@ def timeline(
         float, typer.Option(min=0.0, max=1.0, help="Leave out events of a lower mean probability.")
     ] = 0.0,
     background: Annotated[
-        str | None, typer.Option(help="The class that stands for no action: it has no events.", show_default=False)
+        str | None,
+        typer.Option(help="The class that stands for no action: it has no events.  [dataset.background]"),
     ] = None,
+    reject: Annotated[
+        bool, typer.Option("--reject", help="Leave out what none of the classes fits, as `moclip predict --reject`.")
+    ] = False,
     annotations: Annotated[
         Path | None, typer.Option(help="CSV with start, end, class (and video): measure how well events are found.")
     ] = None,
@@ -83,10 +89,13 @@ def timeline(
     if bool(videos) == (live is not None):
         raise MoclipError("name videos, or a stream with --live URL", where="moclip timeline")
     windows = Windows(_seconds(window, "--window"), _seconds(every, "--every"))
-    predictor = chosen_predictor(params, from_bundle)
+    predictor = _predictor(params, from_bundle, reject)
+    background = background or _background(predictor, params if from_bundle is None else None)
     rules = _rules(
         predictor, windows, smooth, switch_cost, _seconds(min_length, "--min-length", 0.0), threshold, background
     )
+    if not reject:
+        predictor = dataclasses.replace(predictor, rejection=None)
     if live is not None:
         from moclip.video.live import LiveSource
         from pipeline.timeline_live import watch_stream
@@ -95,6 +104,24 @@ def timeline(
         watch_stream(predictor, source, windows, rules, stream, as_json)
         return
     _read_videos(predictor, videos or [], windows, rules, stream, out, annotations, as_json)
+
+
+def _predictor(params: Params | None, folder: Path | None, reject: bool) -> Predictor:
+    predictor = chosen_predictor(params, folder, reject)
+    if predictor.fusion.config.multi_label:
+        what = "the clips of the training have several labels: timeline only knows one class at a time"
+        raise ModelError(what, where=folder or paths.FUSION, fix="cut the video, and use `moclip predict`")
+    if reject and predictor.rejection is None:
+        raise no_rejection_error(predictor, folder)
+    return predictor
+
+
+def _background(predictor: Predictor, params: Params | None) -> str | None:
+    """Return the background class of a project, or else of a bundle; None without one."""
+    if params:
+        return params.dataset.background or None
+    rejection = predictor.rejection
+    return predictor.classes[rejection.background] if rejection and rejection.background is not None else None
 
 
 def _read_videos(

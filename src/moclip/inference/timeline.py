@@ -75,7 +75,8 @@ def read_timeline(
     """Score the windows of a video, decoding it once in a thread; `watch` is called there with every frame.
 
     Memory does not grow with the video's length, except for the scores. A video that is not longer than a window is
-    read again as one window, and has the answer of `Predictor`. A damaged video is used as far as it decodes.
+    read again as one window, and has the answer of `Predictor`. A damaged video is used as far as it decodes. Windows
+    that `predictor.rejection` finds unknown have no events; without it each window has an answer.
 
     Raises
     ------

@@ -23,7 +23,7 @@ class Scores(NamedTuple):
 
     first : number of the first of them.
     probabilities : of each stream, float32 (n, classes).
-    unknown : bool (n,), windows that have no answer: no frame was shown in them.
+    unknown : bool (n,), windows that have no answer: no frame was shown in them, or the predictor's rejection says so.
     """
 
     first: int
@@ -108,8 +108,12 @@ class WindowScorer:
             stills = self._stills_of(numbers)
             with self.step("fusion"):
                 motion = self.predictor.pool(features)
-                probabilities = self.predictor.probabilities(self.predictor.score(motion, stills))
+                logits = self.predictor.score(motion, stills)
+                probabilities = self.predictor.probabilities(logits)
         unknown = np.array([not self.motion.has_any(taken) for taken in places])
+        if rejection := self.predictor.rejection:
+            seen = {"motion": motion.cpu().numpy(), "picture": stills}
+            unknown |= rejection.unknown(logits[rejection.stream].cpu().numpy(), seen)
         return Scores(numbers.start, probabilities, unknown)
 
     def _stills_of(self, numbers: Sequence[int]) -> np.ndarray:
