@@ -31,6 +31,7 @@ from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.field import motion_field
 from moclip.motion.quantise import quantise
 from moclip.store.reader import FieldReader
+from moclip.store.table import rows_of
 from moclip.store.verify import verify_store
 from moclip.video import frames as frames_module
 from moclip.video.decoding import open_stream
@@ -180,7 +181,7 @@ def test_frames_fields_and_pictures_are_those_of_a_plain_decode(kind: str, tmp_p
     assert index["video_frames"].eq(len(times)).all()
     reader = extracted(index, tmp_path, tmp_path)
     assert len(reader.table["offset"]) == (index["status"] == "ok").sum() > 5
-    for (start, end), row in zip(SPANS, index.itertuples(), strict=True):
+    for (start, end), row in zip(SPANS, rows_of(index), strict=True):
         low, high = seconds_of(start, Fraction(0)), seconds_of(end, Fraction(999))
         wanted = [number for number, time in enumerate(times) if low <= time < high]
         assert row.frames == len(wanted), (start, end)
@@ -261,7 +262,7 @@ def test_default_names_groups_and_columns_of_spans(tmp_path: Path) -> None:
     assert list(index.columns)[-4:] == list(SPAN_COLUMNS)
     assert index["md5"].nunique() == 4, "the whole videos have the same bytes, each span has contents of its own"
     assert index["video_md5"].nunique() == 1
-    assert index.loc["b.avi", ["video", "first", "video_frames"]].tolist() == ["b.avi", 0, FRAMES]
+    assert index.loc[["b.avi"], ["video", "first", "video_frames"]].to_numpy().tolist() == [["b.avi", 0, FRAMES]]
 
 
 def test_spans_that_cannot_be_used_have_a_reason_and_the_others_go_on(tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def join(path: Path, clips: Sequence[Path]) -> list[int]:
 
     Each begins with a key frame, so a decoder shows of each what it shows of the clip alone.
     """
-    counts = []
+    counts: list[int] = []
     with av.open(str(path), "w") as container:
         stream: Any = None
         for clip in clips:
@@ -383,7 +384,7 @@ def test_accumulated_fields_of_a_span_go_back_to_the_key_frame_before_it(tmp_pat
     reader = extracted(index, tmp_path, tmp_path, accumulate="grid")
     vectors = read_vectors(path, "pyav")
     whole = accumulate_grid(motion_field(vectors, CANVAS), vectors.frame_types, CANVAS)
-    for row in index.itertuples():
+    for row in rows_of(index):
         np.testing.assert_array_equal(reader.read_video(row.id), quantise(whole)[row.first : row.first + row.frames])
 
 
@@ -407,7 +408,7 @@ def test_motion_of_overlapping_spans_never_comes_from_outside_of_them(tmp_path: 
     for segments in (3, 8):
         found = sampled.read_async(clips, segments)().reshape(len(rows), segments, 2, *reader.grid)
         numbers = segment_frames(clips.lengths, segments)
-        for place, row in enumerate(rows.itertuples()):
+        for place, row in enumerate(rows_of(rows)):
             types, fields = reader.frame_types(row.id), reader.read_video(row.id)
             target = motion_frames(types, np.array([0]), np.array([len(types)]), np.array([False]))
             np.testing.assert_array_equal(found[place], fields[target[numbers[place]]])
@@ -423,7 +424,7 @@ def stills_jobs(index: pd.DataFrame, folder: Path, stills: int = 2) -> list[Stil
         StillsJob(
             row.path, row.video_md5, int(row.frames), bool(row.seekable), task, dying.stacked, int(row.first), row.md5
         )
-        for row in ordered_by_video(index[index["status"] == "ok"], stills).itertuples()
+        for row in rows_of(ordered_by_video(index[index["status"] == "ok"], stills))
     ]
 
 
@@ -453,7 +454,12 @@ def test_a_video_that_is_not_seekable_is_decoded_once_for_all_its_spans(
     index, _ = index_of(tmp_path, [(path.name, f"{n / 25}", f"{n / 25 + 0.2}") for n in range(45)])
     jobs = stills_jobs(index, tmp_path)
     opened = []
-    monkeypatch.setattr(frames_module, "open_stream", lambda path: opened.append(path) or open_stream(path))
+
+    def open_and_note(path: Path) -> Any:
+        opened.append(path)
+        return open_stream(path)
+
+    monkeypatch.setattr(frames_module, "open_stream", open_and_note)
     assert all(isinstance(found, dict) for _, found in prepare_stills._stills_in_order(jobs))
     assert len(opened) == 1
 
@@ -462,7 +468,7 @@ def test_thumbnails_are_of_the_middle_of_each_span(tmp_path: Path) -> None:
     path = clip_of_kind("edit list", tmp_path)
     index, _ = index_of(tmp_path, [(path.name, "0", "0.4"), (path.name, "0.4", "1.6"), (path.name, "1", "1.2")])
     found = read_thumbnails(tmp_path, index, workers=1)
-    for row, thumbnail in zip(index.itertuples(), found, strict=True):
+    for row, thumbnail in zip(rows_of(index), found, strict=True):
         middle = pd.DataFrame([{"path": path.name, "frames": 2 * (row.first + row.frames // 2), "seekable": False}])
         np.testing.assert_array_equal(read_thumbnails(tmp_path, middle, workers=1)[0], thumbnail)
 
@@ -562,8 +568,8 @@ def test_clips_joined_into_longer_videos_give_the_results_of_the_clips(project: 
     assert pictures_of(project / "data/report/index.html") == pictures
     for name, command in commands.items():
         run("moclip", *command, "--csv", tmp_path / "again.csv", "--page", tmp_path / "again.html", cwd=project)
-        ours, theirs = (pd.read_csv(tmp_path / f"{file}.csv") for file in ("again", name))
-        pd.testing.assert_frame_equal(ours, theirs, atol=1e-3)
+        again, first = (pd.read_csv(tmp_path / f"{file}.csv") for file in ("again", name))
+        pd.testing.assert_frame_equal(again, first, atol=1e-3)
         assert pictures_of(tmp_path / "again.html") == pictures_of(tmp_path / f"{name}.html")
     assert run("moclip", "store", "show", asked, cwd=project).stdout.split("displacement")[1] == shown
     assert "all clips are intact" in run("moclip", "store", "verify", cwd=project).stdout

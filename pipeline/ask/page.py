@@ -91,7 +91,7 @@ class _Pictures:
             self.stored = set(table.loc[table["status"] == "ok", "id"])
 
     def of(self, card: Card) -> dict[str, Any]:
-        clip = None if card.is_file else self.index.loc[card.clip]
+        clip: Any = None if card.is_file else self.index.loc[card.clip]
         url = card.clip if clip is None else join_path(self.root, clip["path"])
         try:
             with local_copy(url) as file:

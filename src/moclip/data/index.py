@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,7 @@ def build_index(
     classes = matched.classes if matched else folder.classes
     numbers, spans = videos_with_spans(manifest.rows) if manifest else (np.arange(0), [None] * len(folder.clips))
     rows = _probed_rows(root, folder.clips, transcoded, workers, advance, manifest is not None, spans)
-    cuts = [row.pop("cuts", None) for row in rows]
+    cuts: list[Any] = [row.pop("cuts", None) for row in rows]
     rows += _missing_rows(matched) if matched else []
     table = pd.DataFrame(rows)
     columns = INDEX_COLUMNS
