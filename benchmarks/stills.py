@@ -22,8 +22,10 @@ from benchmarks.common import describe_processor, index_clips, make_clips
 from benchmarks.comparison import run_interleaved
 from benchmarks.predict import write_clip
 from moclip.data.sampling import still_frames
+from moclip.data.spans import with_span_columns
 from moclip.inference.encode import EncodingPart, library_versions
-from moclip.inference.encode_stills import ImageEncoderWorker, StillsTask
+from moclip.inference.encode_stills import ImageEncoderWorker
+from moclip.inference.prepare_stills import StillsTask
 from moclip.models.encoders.base import Encoder
 from moclip.models.encoders.source import EncoderSource
 from moclip.video.frames import read_pictures
@@ -58,7 +60,7 @@ def main() -> None:
         write_clip(f"{folder}/clip", quick)
         for codec, size, count in (("mpeg4", (240, 320), 128), ("h264", (1080, 1920), 24)):
             made = make_clips(Path(folder), codec, size, 2 if quick else count, FRAMES)
-            clips = index_clips(made).assign(seekable=True)
+            clips = with_span_columns(index_clips(made).assign(seekable=True))
             for stills in (1, 4):
                 source = EncoderSource(f"{folder}/clip")
                 parts = f"{folder}/{codec}-{stills}"

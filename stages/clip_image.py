@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from moclip.inference.encode import EncodingPart
-    from moclip.inference.encode_stills import StillsTask
+    from moclip.inference.prepare_stills import StillsTask
     from moclip.models.encoders.source import EncoderSource
     from moclip.store.resumable import ResumableParts
 
@@ -200,7 +200,7 @@ def _stills_task(
     params: Params, source: EncoderSource, digest: str | None, clips: pd.DataFrame, workers: int
 ) -> StillsTask:
     from moclip.inference.encode import library_versions
-    from moclip.inference.encode_stills import StillsTask
+    from moclip.inference.prepare_stills import StillsTask
     from moclip.store.resumable import run_key
 
     clip = params.clip

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from moclip.data.sampling import segment_frames
+from moclip.data.spans import with_span_columns
 from moclip.errors import DatasetError, ModelError
 from moclip.inference.encode import EncodingPart, check_finite
-from moclip.inference.encode_stills import ImageEncoderWorker, StillsTask
+from moclip.inference.encode_stills import ImageEncoderWorker
+from moclip.inference.prepare_stills import StillsTask
 from moclip.models.class_texts import read_phrases, read_prompts, text_features
 from moclip.models.encoders.source import EncoderSource
 from moclip.video.clip_files import file_md5
@@ -315,7 +317,7 @@ def test_stills_of_many_clips_are_encoded_and_a_bad_clip_costs_itself(folder: Pa
         path = encode(root / f"{number}.avi", moving_texture(9 + number, (48, 64), (2, 1), seed=number))
         rows.append({"id": f"clip {number}", "path": path.name, "md5": file_md5(path), "frames": 9 + number})
     (root / "1.avi").write_bytes(b"no video any more")
-    part = EncodingPart("stills-000000", pd.DataFrame(rows).assign(seekable=True))
+    part = EncodingPart("stills-000000", with_span_columns(pd.DataFrame(rows).assign(seekable=True)))
     given = StillsTask(
         source=EncoderSource(str(folder)),
         root=str(root),

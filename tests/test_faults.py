@@ -26,8 +26,7 @@ from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError, MoclipError, ModelError, StoreError, VideoError
 from moclip.files.atomic import write_error
 from moclip.inference.encode import check_finite
-from moclip.inference.encode_stills import StillsTask
-from moclip.inference.prepare_stills import StillsJob, prepare_stills, worker_died
+from moclip.inference.prepare_stills import StillsJob, StillsTask, prepare_stills, worker_died
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig, load_fusion
 from moclip.models.heads.concat import ConcatFusion

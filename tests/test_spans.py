@@ -22,8 +22,7 @@ from moclip.data.scene_groups import read_thumbnails
 from moclip.data.spans import SPAN_COLUMNS, fields_of_clips, ordered_by_video, videos_of
 from moclip.evaluation.report_pictures import motion_uri, still_uri
 from moclip.inference import prepare_stills
-from moclip.inference.encode_stills import StillsTask
-from moclip.inference.prepare_stills import CLIPS_PER_JOB, StillsJob, prepare_in_order
+from moclip.inference.prepare_stills import CLIPS_PER_JOB, StillsJob, StillsTask, prepare_in_order
 from moclip.models.encoders.source import EncoderSource
 from moclip.motion.accumulate import accumulate_grid
 from moclip.motion.extract import Output, extract
@@ -573,6 +572,21 @@ def test_clips_joined_into_longer_videos_give_the_results_of_the_clips(project: 
         assert pictures_of(tmp_path / "again.html") == pictures_of(tmp_path / f"{name}.html")
     assert run("moclip", "store", "show", asked, cwd=project).stdout.split("displacement")[1] == shown
     assert "all clips are intact" in run("moclip", "store", "verify", cwd=project).stdout
+    check_whole_file_commands(project, rows)
+
+
+def check_whole_file_commands(project: Path, rows: pd.DataFrame) -> None:
+    """What reads whole files leaves spans out, and says so."""
+    cut = (rows["start"] != "").to_numpy()
+    rows["split"] = rows["split"].where(cut, "none")
+    rows.loc[np.flatnonzero(cut & (rows["split"] == "train"))[:1], "split"] = "none"
+    rows.to_csv(project / "clips.csv", index=False)
+    run("moclip", "index", cwd=project)
+    said = run("moclip", "timing", cwd=project, code=1).stderr
+    assert "all test clips are spans of longer videos, and only whole files can be timed" in said
+    asked = run("moclip", "label-next", "1", cwd=project, code=1)
+    assert "label-next: 1 clips are left out: they are spans of longer videos" in asked.stdout
+    assert "it was made from other clips" in asked.stderr or "than the index has now" in asked.stderr
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def info() -> None:
         reader.folder.url,
         ("", "value"),
         [
-            ("clips", len(ok)),
+            ("videos" if _span_rows(reader.table) is not None else "clips", len(ok)),
             ("not usable", len(reader.table) - len(ok)),
             ("frames", f"{frames:,}"),
             ("shards", f"{ok['shard'].nunique()} of {reader.shard_frames} frames"),
@@ -72,11 +72,15 @@ def show(
 ) -> None:
     """Show where a clip is in the store, its frame types, and how much moves in each frame."""
     import numpy as np
+    import pandas as pd
 
     from moclip.motion.quantise import dequantise
 
     reader = _open_store()
-    reader = reader.with_table(_with_spans(reader.table))
+    spans = _span_rows(reader.table)
+    if spans is not None:
+        others = reader.table[~reader.table["id"].isin(set(spans["id"]))]
+        reader = reader.with_table(pd.concat([others, spans], ignore_index=True))
     ids = [str(name) for name in reader.table["id"]]
     found = [clip] if clip in ids else [name for name in ids if clip in name]
     if len(found) != 1:
@@ -106,20 +110,20 @@ def show(
     )
 
 
-def _with_spans(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the store's table, which has a row per video, with rows for the clips that are spans of videos."""
-    import pandas as pd
+def _span_rows(videos: pd.DataFrame) -> pd.DataFrame | None:
+    """Return a row like the store's table for each clip that is a span; None if the index has no spans.
 
-    from moclip.data.spans import are_cut, fields_of_clips, with_span_columns
+    The store's table, `videos`, has a row per video.
+    """
+    from moclip.data.spans import are_cut, fields_of_clips, has_spans, with_span_columns
     from pipeline.io import read_parquet
 
     if not paths.INDEX.exists():
-        return table
+        return None
     index = with_span_columns(read_parquet(paths.INDEX, "index"))
-    spans = fields_of_clips(index[~index["id"].isin(set(table["id"])) | are_cut(index)], table)
-    if spans.empty:
-        return table
-    return pd.concat([table[~table["id"].isin(set(spans["id"]))], spans], ignore_index=True)
+    if not has_spans(index):
+        return None
+    return fields_of_clips(index[are_cut(index) | (index["id"] != index["video"])], videos)
 
 
 def _open_store() -> FieldReader:

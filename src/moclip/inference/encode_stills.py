@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moclip.errors import ModelError, VideoError
-from moclip.files.folders import is_url
-from moclip.inference.encode import EncodingPart, Versions, check_finite
-from moclip.inference.prepare_stills import CLIPS_PER_JOB, Prepared, Stills, StillsJob, prepare_in_order
+from moclip.inference.encode import EncodingPart, check_finite
+from moclip.inference.prepare_stills import CLIPS_PER_JOB, Prepared, Stills, StillsJob, StillsTask, prepare_in_order
 from moclip.models.encoders.registry import family_module, load_encoder
-from moclip.models.encoders.source import EncoderSource
 from moclip.store.resumable import ResumableParts
-from moclip.workers.cluster import check_visible
 from moclip.workers.processes import start_fork_server
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from moclip.models.encoders.base import Encoder
-
-
-@dataclass(frozen=True)
-class StillsTask:
-    """Which frames of each clip the encoder gets, and where the parts are written.
-
-    `indexed` is true if the index describes the files below `root`, and false if it describes transcoded copies.
-    `parts_folder` and `key` are those of `ResumableParts`.
-    """
-
-    source: EncoderSource
-    root: str
-    indexed: bool
-    frames: int
-    choice: str
-    seed: int
-    batch: int
-    workers: int
-    parts_folder: str
-    key: str
-    versions: Versions
-
-    def check_input_visible(self) -> None:
-        check_visible(is_url(self.root) or Path(self.root).is_dir(), self.root)
 
 
 class ImageEncoderWorker:

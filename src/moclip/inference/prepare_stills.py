@@ -20,13 +20,15 @@ from moclip.data.sampling import still_frames
 from moclip.errors import VideoError, as_video_error
 from moclip.files.folders import is_url, join_path
 from moclip.files.local_copies import local_copy
+from moclip.inference.encode import Versions
+from moclip.models.encoders.source import EncoderSource
 from moclip.video.clip_files import check_unchanged
 from moclip.video.frames import each_picture
+from moclip.workers.cluster import check_visible
 from moclip.workers.processes import SingleWorker, WorkerDiedError, run_jobs_in_order, single_threaded_workers
 from moclip.workers.time_limit import time_limit
 
 if TYPE_CHECKING:
-    from moclip.inference.encode_stills import StillsTask
     from moclip.models.encoders.preparing import Preparer
 
 CLIPS_PER_JOB = 32
@@ -37,6 +39,30 @@ Prepared = dict[str, np.ndarray]
 
 Stills = tuple[np.ndarray, Prepared | VideoError]
 """The numbers of a clip's stills, from its first frame, and the prepared stills or why they cannot be read."""
+
+
+@dataclass(frozen=True)
+class StillsTask:
+    """Which frames of each clip the encoder gets, and where the parts are written.
+
+    `indexed` is true if the index describes the files below `root`, and false if it describes transcoded copies.
+    `parts_folder` and `key` are those of `ResumableParts`.
+    """
+
+    source: EncoderSource
+    root: str
+    indexed: bool
+    frames: int
+    choice: str
+    seed: int
+    batch: int
+    workers: int
+    parts_folder: str
+    key: str
+    versions: Versions
+
+    def check_input_visible(self) -> None:
+        check_visible(is_url(self.root) or Path(self.root).is_dir(), self.root)
 
 
 @dataclass(frozen=True)
