@@ -319,8 +319,8 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
 
     # other commands do without the clips that have no label
     run("moclip", "suspects", "--csv", "ask/suspects.csv", "-n", "100", cwd=project)
-    asked = pd.read_csv(project / "ask/suspects.csv")
-    assert set(asked["class"]) | set(asked["suggested"]) <= {*names} - {left}
+    doubtful = pd.read_csv(project / "ask/suspects.csv")
+    assert set(doubtful["class"]) | set(doubtful["suggested"]) <= {*names} - {left}
     run("moclip", "similar", f"{CLIPS}/{index[index['class'] == left]['path'].iloc[0]}", cwd=project)
     run("moclip", "report", cwd=project)
 
