@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import moclip
@@ -66,7 +66,8 @@ def test_separation_by_hand() -> None:
     assert auroc(known, known[:0]) is None
     assert false_positive_rate(known[:0], unknown) is None
     twenty = np.arange(20.0)
-    assert coverage_threshold(twenty, 0.95) == 1, "19 of 20, though 0.95 * 20 is above 19 in floats"
+    assert coverage_threshold(twenty, 0.95) == 1, "19 of 20"
+    assert coverage_threshold(np.arange(100.0), 0.55) == 45, "55 of 100, though 0.55 * 100 is above 55 in floats"
     assert coverage_threshold(twenty[:5], 0.95) == 0, "of five, all"
     assert coverage_threshold(twenty, 0.01) == 19, "at least one is answered"
 
@@ -107,6 +108,7 @@ def test_each_kind_of_features_counts_the_same() -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 40))
+@example([0] * 9 + [1] * 3, 8)
 def test_the_training_clips_that_are_kept_are_spread_over_the_classes(labels: list[int], most: int) -> None:
     rows = spread_rows(np.array(labels), most)
     assert len(set(rows.tolist())) == len(rows)
@@ -118,8 +120,9 @@ def test_the_training_clips_that_are_kept_are_spread_over_the_classes(labels: li
     each = max(1, most // len(set(labels)))
     kept = [labels[row] for row in rows]
     assert all(kept.count(label) == min(each, labels.count(label)) for label in set(labels)), "none is left out"
-    first = [labels.index(label) for label in set(labels)]
-    assert set(first) <= set(rows.tolist()), "from the first clip of a class on"
+    places = [np.flatnonzero(np.array(labels) == label) for label in set(labels)]
+    ends = {int(rows_of[end]) for rows_of in places for end in (0, -1)}
+    assert each == 1 or ends <= set(rows.tolist()), "from the first clip of a class to the last"
 
 
 def test_a_clip_is_unknown_below_the_threshold_or_where_the_background_wins(tmp_path: Path) -> None:
@@ -316,8 +319,8 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
 
     # other commands do without the clips that have no label
     run("moclip", "suspects", "--csv", "ask/suspects.csv", "-n", "100", cwd=project)
-    suspected = pd.read_csv(project / "ask/suspects.csv")
-    assert set(suspected["class"]) | set(suspected["suggested"]) <= {*names} - {left}
+    doubtful = pd.read_csv(project / "ask/suspects.csv")
+    assert set(doubtful["class"]) | set(doubtful["suggested"]) <= {*names} - {left}
     run("moclip", "similar", f"{CLIPS}/{index[index['class'] == left]['path'].iloc[0]}", cwd=project)
     run("moclip", "report", cwd=project)
 

@@ -51,7 +51,7 @@ def negative_distance(features: np.ndarray, known: np.ndarray, neighbour: int) -
 
 def coverage_threshold(scores: np.ndarray, coverage: float) -> float:
     """Return the highest threshold that at least the share `coverage` of the scores reaches."""
-    wanted = math.ceil(round(coverage * len(scores), 9))  # rounded, because 0.95 * 20 is more than 19 in floats
+    wanted = math.ceil(round(coverage * len(scores), 9))  # rounded, because 0.55 * 100 is more than 55 in floats
     return float(np.sort(scores)[::-1][max(1, wanted) - 1])
 
 

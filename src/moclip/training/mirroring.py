@@ -62,12 +62,9 @@ def plan_mirroring(
         note = f"{_listed(pairs)}, yet mirrored clips keep their label: set tsn.flip to auto" if pairs else ""
         return Mirroring(True, note=note)
     if pairs:
-        labels = list(range(len(classes)))
-        for pair in pairs:
-            stay = [classes.index(name) for name in pair if name in classes]
-            others = stay[::-1] if len(stay) == 2 else [NOT_MIRRORED]
-            for label, other in zip(stay, others, strict=True):
-                labels[label] = other
+        label_of = {name: label for label, name in enumerate(classes)}
+        mirror_image = dict(pairs) | {second: first for first, second in pairs}
+        labels = [label_of.get(mirror_image.get(name, name), NOT_MIRRORED) for name in classes]
         note = "a mirrored clip counts as the other class"
         note += ", or is not used if that is left out" if NOT_MIRRORED in labels else ""
         return Mirroring(True, tuple(labels), f"{_listed(pairs)}: {note}")
