@@ -18,6 +18,7 @@ from moclip.evaluation.multi_label import (
     label_set_scores,
     threshold_scores,
 )
+from pipeline import paths
 from pipeline.console.label_scores import stream_titles
 from pipeline.console.output import STREAM_LABELS
 
@@ -84,18 +85,18 @@ def head_rules(head: Fusion) -> dict[str, LabelRule]:
 
 
 def stream_rules(inputs: Inputs, head: Fusion) -> dict[str, LabelRule]:
-    """Return the rules that the head keeps, and the image baseline's, if there is one.
+    """Return the rule of every stream: those that the head keeps, and the image baseline's.
 
-    `train_fusion` does not know the image baseline, so its rule is chosen here, on the same validation clips. If it was
-    trained again on train and val, no clip is left: its probabilities are not calibrated, its thresholds `NO_CHOICE`.
+    `train_fusion` does not know the image baseline, so its rule is chosen here, on the same validation clips. For a
+    baseline that was trained again on train and val no clip is left: its probabilities are not calibrated, and its
+    thresholds are `NO_CHOICE`.
     """
     from pipeline.logits import read_validation
 
-    rules = head_rules(head)
+    unfitted = LabelRule(1.0, 0.0, np.full(len(inputs.clips.classes), NO_CHOICE), fitted=False)
+    rules = dict.fromkeys(paths.STREAM_JSON, unfitted) | head_rules(head)
     image = inputs.artifacts.image_baseline
-    if image and inputs.clips.refits:
-        rules["mv_image"] = LabelRule(1.0, 0.0, np.full(len(inputs.clips.classes), NO_CHOICE), fitted=False)
-    elif image:
+    if image and not inputs.clips.refits:
         validation = read_validation(inputs)
         logits = image.rows("logits", list(validation["id"]))
         rules["mv_image"] = fit_label_rule(logits, inputs.targets(validation))

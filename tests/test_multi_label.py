@@ -392,7 +392,7 @@ def test_clips_with_several_labels_from_the_manifest_to_a_bundle(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = write_manifest(project)
-    set_keys(project / "params.yaml", {"tsn.epochs": 6, "tsn.lr_steps": [5]})
+    set_keys(project / "params.yaml", {"tsn.epochs": 6, "tsn.lr_steps": [5], "fit.refit": True})
     assert "made from another manifest" in run("moclip", "evaluate", cwd=project, code=1).stderr
     printed = {
         stage: run("moclip", stage, cwd=project).stdout
@@ -423,6 +423,9 @@ def test_clips_with_several_labels_from_the_manifest_to_a_bundle(
     assert metrics_of(project, "majority")["map"] == pytest.approx(chance, abs=1e-4)
     assert metrics_of(project, "fusion")["map"] > chance + 0.2
     assert metrics_of(project, "score_sum") == {}
+    probe = metrics_of(project, "motion_probe")
+    assert {row["threshold"] for row in probe["per_class"].values()} == {0.5}, "no clip is left to choose it on"
+    assert "temperature" not in probe
 
     fusion = load_weights(project / "data/models/fusion.safetensors", "train_fusion")[1]
     thresholds = fusion["label_thresholds"]["fusion"]

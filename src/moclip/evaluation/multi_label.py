@@ -184,13 +184,13 @@ def resampled_map(
     parts = []
     for start in range(0, draws, batch):
         picks = generator.multinomial(count, np.full(count, 1 / count), min(batch, draws - start))
-        weights = picks[:, numbers].astype(np.float64)
+        weights = np.ascontiguousarray(picks.T[numbers], np.float32)  # whole numbers: their sums are exact
         parts.append(np.stack([_weighted_map(logits, positives, weights) for logits in streams.values()], axis=1))
     return np.concatenate(parts)
 
 
 def _weighted_map(logits: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    total, known = np.zeros(len(weights)), np.zeros(len(weights))
+    total, known = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for label in range(logits.shape[1]):
         found = weighted_average_precision(logits[:, label], positives[:, label], weights)
         there = np.isfinite(found)

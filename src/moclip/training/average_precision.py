@@ -13,7 +13,7 @@ def average_precisions(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
     this score add. So clips with equal scores count together, and equal scores for all clips give the share of
     positives, whatever the order of the clips.
     """
-    weights = np.ones((1, len(scores)))
+    weights = np.ones((len(scores), 1))
     return np.array(
         [
             weighted_average_precision(scores[:, label], positives[:, label], weights)[0]
@@ -23,19 +23,22 @@ def average_precisions(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
 
 
 def weighted_average_precision(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the average precision of one class under several weightings of the clips, (draws,).
+    """Return the average precision of one class under several weightings of the clips, (draws,) float64.
 
-    `scores` and `positives` are (n,), `weights` (draws, n): how often a clip counts. NaN where no positive counts.
+    `scores` and `positives` are (n,), `weights` (n, draws) float: how often a clip counts. NaN where no positive
+    counts.
     """
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # the last clip of each score
-    sorted_weights = weights[:, order]
-    named = np.cumsum(sorted_weights, axis=1)[:, ends]
-    right = np.cumsum(sorted_weights * positives[order], axis=1)[:, ends]
-    added = np.diff(right, axis=1, prepend=0)
-    total = right[:, -1]
+    place = np.searchsorted(-scores[order], -scores[order], side="right") - 1  # of the last clip with the same score
+    has = positives[order] > 0
+    ends, first = np.unique(place[has], return_index=True)  # only scores of positives add to the recall
+    if not len(ends):
+        return np.full(weights.shape[1], np.nan)
+    named = np.cumsum(weights[order[: ends[-1] + 1]], axis=0)[ends].astype(np.float64)
+    added = np.add.reduceat(weights[order[has]], first, axis=0).astype(np.float64)
+    right = np.cumsum(added, axis=0)
     with np.errstate(invalid="ignore"):
-        return np.asarray((added * right / np.maximum(named, 1e-12)).sum(axis=1) / total)
+        return np.asarray((added * right / np.maximum(named, 1e-12)).sum(axis=0) / right[-1])
 
 
 def mean_average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
