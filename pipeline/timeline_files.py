@@ -8,7 +8,7 @@ from typing import Any
 
 from moclip.drawing.thumbnails import Thumbnail
 from moclip.inference.event_files import events_csv, events_srt, events_vtt
-from moclip.inference.events import Event, EventRules
+from moclip.inference.events import Event
 from moclip.inference.timeline import Timeline
 from pipeline.io import write_json, write_text
 from pipeline.timeline_page import page_text
@@ -27,11 +27,6 @@ class VideoTimeline:
     @property
     def chosen(self) -> list[Event]:
         return self.events[self.stream]
-
-
-def all_events(timeline: Timeline, rules: EventRules) -> dict[str, list[Event]]:
-    """Return the events of each stream."""
-    return {stream: timeline.events(rules, stream) for stream in timeline.probabilities}
 
 
 def write_files(found: VideoTimeline, path: Path) -> None:

@@ -254,7 +254,7 @@ def test_a_video_that_cannot_be_used_says_why(predictor: Predictor, tmp_path: Pa
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     once = encode(tmp_path / "once.mp4", moving_texture(50, (64, 80)), "libx264")
     used = []
-    for minutes in (1, 30):
+    for minutes in (1, 12):
         path = tmp_path / f"{minutes}.mp4"
         repeat_clip(once, path, 60 * minutes)
         code = (
@@ -457,3 +457,19 @@ def test_whoever_is_slow_makes_the_reader_wait_or_loses_the_oldest() -> None:
     time.sleep(0.1)
     assert [*itertools.chain(*dropping.batches(100))] == [3, *range(43, 50)]
     assert lost == [0, 1, 2, *range(4, 43)]
+
+
+def test_the_thread_has_ended_before_what_it_reads_is_closed() -> None:
+    closed: list[int] = []
+
+    def items() -> Any:
+        for number in itertools.count():
+            assert not closed
+            yield number
+            time.sleep(0.01)
+
+    reader = ReadAhead(items(), 4)
+    with reader:
+        assert next(reader.batches(1)) == [0]
+    closed.append(1)
+    assert not reader._thread.is_alive()

@@ -86,8 +86,9 @@ def read_timeline(
     found: list[Scores] = []
     with open_timed(path, predictor.fields.transcode) as video:
         samples = samples_of(predictor, video, windows, path, span, watch)
-        for batch in ReadAhead(samples, SAMPLES_AHEAD).batches(SAMPLES_AT_ONCE):
-            found += scorer.add(batch)
+        with ReadAhead(samples, SAMPLES_AHEAD) as reader:
+            for batch in reader.batches(SAMPLES_AT_ONCE):
+                found += scorer.add(batch)
     duration = span.duration(video.rate)
     whole = Windows(duration, duration)
     if duration <= windows.length + SMALLEST and windows != whole:
