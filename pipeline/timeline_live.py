@@ -14,7 +14,6 @@ from moclip.inference.live_timeline import LiveTimeline
 from moclip.inference.predictor import Predictor
 from moclip.video.live import LiveSource
 from pipeline.console.output import print_lines, screen
-from pipeline.io import rounded
 from pipeline.timeline_files import event_row
 from pipeline.timeline_page import clock
 from pipeline.timeline_run import Request
@@ -55,4 +54,4 @@ def _line(event: Event) -> str:
 
 
 def _json_line(event: Event) -> str:
-    return json.dumps(rounded(event_row(event)))
+    return json.dumps(event_row(event))

@@ -14,7 +14,6 @@ from moclip.inference.smoothing import SWITCH_COST, Smooth
 from pipeline.commands.predict import PREDICT_KEYS, chosen_predictor
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
-from pipeline.io import rounded
 from pipeline.params import Params
 from pipeline.stage import command
 
@@ -123,7 +122,7 @@ def _read_videos(
             print_note(f"timeline: {target}.html, and .csv, .json, .vtt, .srt")
     if as_json:
         errors = [{"video": str(path), "error": problem.what} for path, problem in failed]
-        print(json.dumps(rounded([describe(one) for one in found] + errors), indent=2))
+        print(json.dumps([describe(one) for one in found] + errors))
     for path, problem in failed:
         print_error(f"{path}: {problem.what}")
     if actual is not None and found:

@@ -25,8 +25,8 @@ from moclip.motion.quantise import saturation
 from moclip.video.timed_frames import TimedFrame, TimedVideo, open_timed
 
 SAMPLES_AT_ONCE = 32
-SAMPLES_AHEAD = 64
-"""Samples that wait for the networks; most are fields of some kB."""
+SAMPLES_AHEAD = 32
+"""Samples that wait for the networks. Most are fields of some kB, but stills are whole pictures."""
 
 
 @dataclass(frozen=True)
