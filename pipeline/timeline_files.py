@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moclip.drawing.thumbnails import Thumbnail
 from moclip.inference.event_files import events_csv, events_srt, events_vtt
-from moclip.inference.events import Event, EventRules
+from moclip.inference.events import Event
 from moclip.inference.timeline import Timeline
-from pipeline.io import write_json, write_text
+from pipeline.io import DIGITS, rounded, write_text
 from pipeline.timeline_page import page_text
 
 
@@ -29,11 +32,6 @@ class VideoTimeline:
         return self.events[self.stream]
 
 
-def all_events(timeline: Timeline, rules: EventRules) -> dict[str, list[Event]]:
-    """Return the events of each stream."""
-    return {stream: timeline.events(rules, stream) for stream in timeline.probabilities}
-
-
 def write_files(found: VideoTimeline, path: Path) -> None:
     """Write `path` with the suffixes .csv, .json, .vtt, .srt and .html, atomically each."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,11 +39,12 @@ def write_files(found: VideoTimeline, path: Path) -> None:
         ".csv": events_csv(found.chosen),
         ".vtt": events_vtt(found.chosen),
         ".srt": events_srt(found.chosen),
+        ".json": json.dumps(describe(found), ensure_ascii=False)
+        + "\n",  # thousands of windows: no line for each number
         ".html": page_text(found.video, found.timeline, found.events, found.stream, found.thumbnails, path.parent),
     }
     for suffix, text in texts.items():
         write_text(path.with_name(path.name + suffix), text)
-    write_json(path.with_name(f"{path.name}.json"), describe(found))
 
 
 def describe(found: VideoTimeline) -> dict[str, Any]:
@@ -53,8 +52,8 @@ def describe(found: VideoTimeline) -> dict[str, Any]:
     timeline = found.timeline
     return {
         "video": str(found.video),
-        "seconds": timeline.duration,
-        "start": timeline.start,
+        "seconds": rounded(timeline.duration),
+        "start": rounded(timeline.start),
         "classes": timeline.classes,
         "stream": found.stream,
         "trusted": timeline.trusted,
@@ -63,10 +62,14 @@ def describe(found: VideoTimeline) -> dict[str, Any]:
             "length": timeline.windows.length,
             "every": timeline.windows.every,
             "unknown": timeline.unknown.tolist(),
-            "probabilities": {stream: values.tolist() for stream, values in timeline.probabilities.items()},
+            "probabilities": {
+                stream: np.round(values.astype(np.float64), DIGITS).tolist()
+                for stream, values in timeline.probabilities.items()
+            },
         },
     }
 
 
 def event_row(event: Event) -> dict[str, Any]:
-    return {"start": event.start, "end": event.end, "class": event.name, "probability": event.probability}
+    times = {"start": round(event.start, 3), "end": round(event.end, 3)}
+    return times | {"class": event.name, "probability": rounded(event.probability)}

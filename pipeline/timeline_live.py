@@ -9,28 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from moclip.errors import MoclipError
-from moclip.inference.events import Event, EventRules
+from moclip.inference.events import Event
 from moclip.inference.live_timeline import LiveTimeline
 from moclip.inference.predictor import Predictor
-from moclip.inference.windows import Windows
 from moclip.video.live import LiveSource
 from pipeline.console.output import print_lines, screen
-from pipeline.io import rounded
 from pipeline.timeline_files import event_row
 from pipeline.timeline_page import clock
+from pipeline.timeline_run import Request
 
 
-def watch_stream(
-    predictor: Predictor, source: LiveSource, windows: Windows, rules: EventRules, stream: str | None, as_json: bool
-) -> None:
+def watch_stream(predictor: Predictor, request: Request, source: LiveSource, as_json: bool) -> None:
     """Print each event when it has ended, until the stream ends or Ctrl-C. Notes on breaks go to stderr."""
-    streams = predictor.streams
-    chosen = stream or (predictor.trusted if predictor.trusted in streams else streams[0])
-    if chosen not in streams:
-        fix = f"use one of: {', '.join(streams)}"
-        raise MoclipError(f"these models have no stream {chosen}", where="--stream", fix=fix)
-    live = LiveTimeline(predictor, source, windows, rules, chosen, _note)
+    live = LiveTimeline(predictor, source, request.windows, request.rules, request.stream, _note)
     with _ctrl_c(live):
         for event in live.events():
             print(_json_line(event) if as_json else _line(event), flush=True)
@@ -63,4 +54,4 @@ def _line(event: Event) -> str:
 
 
 def _json_line(event: Event) -> str:
-    return json.dumps(rounded(event_row(event)))
+    return json.dumps(event_row(event))

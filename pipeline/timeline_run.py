@@ -3,57 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from moclip.drawing.thumbnails import Thumbnails
 from moclip.errors import MoclipError, VideoError, as_video_error
 from moclip.inference.events import EventRules
 from moclip.inference.predictor import Predictor
-from moclip.inference.timeline import Timeline, read_timeline
+from moclip.inference.timeline import read_timeline
 from moclip.inference.windows import Windows
 from moclip.video.timed_frames import TimedFrame, header_seconds
 from pipeline.console.output import STREAM_LABELS, print_result
 from pipeline.console.progress import Advance, show_progress
-from pipeline.timeline_files import VideoTimeline, all_events
+from pipeline.timeline_files import VideoTimeline
 from pipeline.timeline_page import clock
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: windows, which events are told, and the stream whose events are printed."""
+
+    windows: Windows
+    rules: EventRules
+    stream: str
+
+
+def checked_stream(predictor: Predictor, stream: str | None) -> str:
+    """Return the stream that is asked for, or the one to trust. Raises MoclipError where the models lack it."""
+    streams = predictor.streams
+    if stream is not None and stream not in streams:
+        fix = f"use one of: {', '.join(streams)}"
+        raise MoclipError(f"these models have no stream {stream}", where="--stream", fix=fix)
+    return stream or (predictor.trusted if predictor.trusted in streams else streams[0])
+
+
+def checked_class(predictor: Predictor, name: str | None) -> str | None:
+    """Return the class of the background. Raises MoclipError where the models do not know it."""
+    if name is not None and name not in predictor.classes:
+        fix = f"use one of: {', '.join(predictor.classes)}"
+        raise MoclipError(f"{name!r} is not a class of the models", where="--background", fix=fix)
+    return name
+
+
 def read_videos(
-    predictor: Predictor, files: Sequence[Path], windows: Windows, rules: EventRules, stream: str | None
+    predictor: Predictor, request: Request, files: Sequence[Path]
 ) -> Iterator[tuple[Path, VideoTimeline | VideoError]]:
     """Yield each video with its timeline, or the reason why there is none. Shows progress in seconds of video."""
     seconds = [int(header_seconds(path)) for path in files]
     with show_progress("timeline", sum(seconds), "second") as advance:
         for path, length in zip(files, seconds, strict=True):
             watch = _Watch(advance, length)
+            result: VideoTimeline | VideoError
             try:
-                result: VideoTimeline | VideoError = _read_one(predictor, path, windows, rules, stream, watch)
-            except MoclipError as problem:
-                if not isinstance(problem, VideoError):
-                    raise
-                result = problem
-            except Exception as problem:  # such as pictures that an encoder cannot take
+                timeline = read_timeline(predictor, path, request.windows, watch.see)
+                events = {stream: timeline.events(request.rules, stream) for stream in timeline.probabilities}
+                result = VideoTimeline(path, timeline, events, request.stream, watch.thumbnails.kept)
+            except Exception as problem:  # one bad video must not stop the others
                 result = as_video_error(problem, path)
             watch.finish()
             yield path, result
-
-
-def _read_one(
-    predictor: Predictor, path: Path, windows: Windows, rules: EventRules, stream: str | None, watch: _Watch
-) -> VideoTimeline:
-    timeline = read_timeline(predictor, path, windows, watch.see)
-    return VideoTimeline(
-        path, timeline, all_events(timeline, rules), chosen_stream(timeline, stream), watch.thumbnails.kept
-    )
-
-
-def chosen_stream(timeline: Timeline, stream: str | None) -> str:
-    """Return the stream that is asked for, or the one to trust. Raises MoclipError where the models lack it."""
-    chosen = stream or timeline.trusted
-    if chosen not in timeline.probabilities:
-        fix = f"use one of: {', '.join(timeline.probabilities)}"
-        raise MoclipError(f"these models have no stream {chosen}", where="--stream", fix=fix)
-    return chosen
 
 
 class _Watch:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from moclip.data.annotations import Annotation, annotations_of
 from moclip.evaluation.timeline_metrics import F1_OVERLAPS, Segment, VideoEvents, timeline_metrics
-from pipeline.console.output import STREAM_LABELS, print_error, print_result
+from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
 from pipeline.io import write_json
 from pipeline.timeline_files import VideoTimeline
 
@@ -16,10 +16,10 @@ def score_events(
     found: Sequence[VideoTimeline],
     annotations: list[Annotation],
     background: str | None,
-    out: Path,
-    note: Callable[[str], None] | None,
+    file: Path,
+    quiet: bool,
 ) -> None:
-    """Compare the events of each stream with the annotations, over the videos that have some. `note` None: print none.
+    """Compare the events of each stream with the annotations, over the videos that have some. `quiet`: print no table.
 
     Annotations of the background class are no action, like stretches without one.
     """
@@ -46,8 +46,8 @@ def score_events(
             for row in used
         ]
         metrics[stream] = timeline_metrics(videos)
-    write_json(out / "metrics.json", metrics)
-    if note is None:
+    write_json(file, metrics)
+    if quiet:
         return
     names = ["frame_accuracy", *(f"f1_at_{round(100 * overlap)}" for overlap in F1_OVERLAPS), "edit", "map_at_50"]
     rows = [
@@ -56,4 +56,4 @@ def score_events(
     ]
     titles = ("", "frame accuracy", *(f"F1@{round(100 * overlap)}" for overlap in F1_OVERLAPS), "edit", "mAP@50")
     print_result(f"compared with {sum(len(actual[row]) for row in used)} annotated actions", titles, rows)
-    note(f"timeline: {out / 'metrics.json'}")
+    print_note(f"timeline: {file}")

@@ -6,26 +6,24 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moclip.errors import MoclipError, ModelError, VideoError
+from moclip.inference.smoothing import SWITCH_COST, Smooth
 from pipeline import paths
 from pipeline.commands.predict import PREDICT_KEYS, chosen_predictor, no_rejection_error
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
-from pipeline.io import rounded
 from pipeline.params import Params
 from pipeline.stage import command
 
 if TYPE_CHECKING:
-    from moclip.inference.events import EventRules
     from moclip.inference.predictor import Predictor
-    from moclip.inference.windows import Windows
+    from pipeline.timeline_run import Request
 
 Stream = Literal["fusion", "mv_tsn", "zero_shot"]
-Smooth = Literal["viterbi", "median", "none"]
 
 
 @command(*PREDICT_KEYS, "dataset.background")
@@ -44,7 +42,7 @@ def timeline(
     ] = "viterbi",
     switch_cost: Annotated[
         float, typer.Option(min=0.0, help="Viterbi: what a change of the class costs, in nats; more: fewer events.")
-    ] = 1.5,
+    ] = SWITCH_COST,
     min_length: Annotated[str, typer.Option(help="Leave out events shorter than this.")] = "0s",
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave out events of a lower mean probability.")
@@ -83,27 +81,30 @@ def timeline(
     are done. The exit code is 1 if no video could be read. With --live it prints each event when it has ended, until
     the stream ends or Ctrl-C.
     """
-    with while_importing():
-        from moclip.inference.windows import Windows
-
     if bool(videos) == (live is not None):
         raise MoclipError("name videos, or a stream with --live URL", where="moclip timeline")
-    windows = Windows(_seconds(window, "--window"), _seconds(every, "--every"))
+    length, distance = _seconds(window, "--window"), _seconds(every, "--every")
+    least, patience = _seconds(min_length, "--min-length", 0.0), _seconds(timeout, "--timeout")
+    waiting = _seconds(buffer, "--buffer")
     predictor = _predictor(params, from_bundle, reject)
     background = background or _background(predictor, params if from_bundle is None else None)
-    rules = _rules(
-        predictor, windows, smooth, switch_cost, _seconds(min_length, "--min-length", 0.0), threshold, background
-    )
     if not reject:
         predictor = dataclasses.replace(predictor, rejection=None)
-    if live is not None:
+    with while_importing():
+        from moclip.inference.events import EventRules
+        from moclip.inference.smoothing import Smoothing
+        from moclip.inference.windows import Windows
         from moclip.video.live import LiveSource
         from pipeline.timeline_live import watch_stream
+        from pipeline.timeline_run import Request, checked_class, checked_stream
 
-        source = LiveSource(live, retries, _seconds(timeout, "--timeout"), _seconds(buffer, "--buffer"))
-        watch_stream(predictor, source, windows, rules, stream, as_json)
-        return
-    _read_videos(predictor, videos or [], windows, rules, stream, out, annotations, as_json)
+    smoothing = Smoothing(smooth, length / distance, switch_cost)
+    rules = EventRules(smoothing, least, threshold, checked_class(predictor, background))
+    request = Request(Windows(length, distance), rules, checked_stream(predictor, stream))
+    if live is None:
+        _read_videos(predictor, request, videos or [], annotations, out, as_json)
+    else:
+        watch_stream(predictor, request, LiveSource(live, retries, patience, waiting), as_json)
 
 
 def _predictor(params: Params | None, folder: Path | None, reject: bool) -> Predictor:
@@ -125,14 +126,7 @@ def _background(predictor: Predictor, params: Params | None) -> str | None:
 
 
 def _read_videos(
-    predictor: Predictor,
-    videos: list[Path],
-    windows: Windows,
-    rules: EventRules,
-    stream: str | None,
-    out: Path,
-    annotations: Path | None,
-    as_json: bool,
+    predictor: Predictor, request: Request, videos: list[Path], annotations: Path | None, out: Path, as_json: bool
 ) -> None:
     with while_importing():
         from moclip.data.annotations import read_annotations
@@ -144,9 +138,7 @@ def _read_videos(
     files = find_clips(videos)
     actual = read_annotations(annotations) if annotations else None
     found, failed = [], []
-    for (path, result), target in zip(
-        read_videos(predictor, files, windows, rules, stream), paths_below(files, out), strict=True
-    ):
+    for (path, result), target in zip(read_videos(predictor, request, files), paths_below(files, out), strict=True):
         if isinstance(result, VideoError):
             failed.append((path, result))
             continue
@@ -156,36 +148,14 @@ def _read_videos(
             print_events(result)
             print_note(f"timeline: {target}.html, and .csv, .json, .vtt, .srt")
     if as_json:
-        print(json.dumps(rounded([describe(one) for one in found] + [_error_row(*one) for one in failed]), indent=2))
+        errors = [{"video": str(path), "error": problem.what} for path, problem in failed]
+        print(json.dumps([describe(one) for one in found] + errors))
     for path, problem in failed:
         print_error(f"{path}: {problem.what}")
     if actual is not None and found:
-        score_events(found, actual, rules.background, out, None if as_json else print_note)
+        score_events(found, actual, request.rules.background, out / "metrics.json", quiet=as_json)
     if not found:
         raise VideoError("no video could be read", fix="see the reasons above")
-
-
-def _error_row(path: Path, problem: VideoError) -> dict[str, Any]:
-    return {"video": str(path), "error": problem.what}
-
-
-def _rules(
-    predictor: Predictor,
-    windows: Windows,
-    smooth: Smooth,
-    switch_cost: float,
-    min_length: float,
-    threshold: float,
-    background: str | None,
-) -> EventRules:
-    from moclip.inference.events import EventRules
-    from moclip.inference.smoothing import Smoothing
-
-    if background is not None and background not in predictor.classes:
-        fix = f"use one of: {', '.join(predictor.classes)}"
-        raise MoclipError(f"{background!r} is not a class of the models", where="--background", fix=fix)
-    smoothing = Smoothing(smooth, windows.length / windows.every, switch_cost)
-    return EventRules(smoothing, min_length, threshold, background)
 
 
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -43,23 +43,24 @@ class EventBuilder:
         self.classes, self.rules = classes, rules
         self._label: int | None = None
         self._start = self._end = 0.0
-        self._probabilities: list[float] = []
+        self._sum, self._windows = 0.0, 0
 
     def add(self, label: int | None, probability: float, start: float, end: float) -> Iterator[Event]:
         """Take the next window, which stands for `start` to `end`; its label is None where nothing is known."""
         if label != self._label:
             yield from self.finish()
             self._label, self._start = label, start
+            self._sum, self._windows = 0.0, 0
         self._end = end
-        self._probabilities.append(probability)
+        self._sum += probability
+        self._windows += 1
 
     def finish(self) -> Iterator[Event]:
         """End the event that is going on, if there is one."""
-        label, probabilities = self._label, self._probabilities
-        self._label, self._probabilities = None, []
+        label, self._label = self._label, None
         if label is None or self.classes[label] == self.rules.background:
             return
-        event = Event(self._start, self._end, self.classes[label], float(np.mean(probabilities)))
+        event = Event(self._start, self._end, self.classes[label], self._sum / self._windows)
         long_enough = event.end - event.start >= max(self.rules.min_length - 1e-6, 1e-6)
         if long_enough and event.probability >= self.rules.threshold:
             yield event

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from moclip.errors import VideoError
+from moclip.errors import VideoError, as_video_error
 from moclip.inference.events import Event, EventBuilder, EventRules
 from moclip.inference.frame_samples import MOTION, Sample
 from moclip.inference.label_stream import LabelledWindow, LabelStream
@@ -182,8 +182,8 @@ class LiveTimeline:
                     yield sample
                     if self._stop.is_set():
                         break
-        except VideoError as found:
-            problem = found
+        except Exception as found:  # whatever a broken stream causes, the next connection may be good
+            problem = as_video_error(found, self.source.url)
         if begun:
             clock.end(span.duration(rate))
             yield Ended(span.duration(rate))

@@ -26,6 +26,14 @@ class ReadAhead(Generic[Item]):
         self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
         self._thread.start()
 
+    def __enter__(self) -> ReadAhead[Item]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread: what it reads from may be closed after this, not before."""
+        self.stop()
+        self._thread.join()
+
     def batches(self, most: int) -> Iterator[list[Item]]:
         """Yield all items that are there, at most so many at a time; wait where there is none.
 

@@ -25,8 +25,8 @@ from moclip.motion.quantise import saturation
 from moclip.video.timed_frames import TimedFrame, TimedVideo, open_timed
 
 SAMPLES_AT_ONCE = 32
-SAMPLES_AHEAD = 64
-"""Samples that wait for the networks; most are fields of some kB."""
+SAMPLES_AHEAD = 32
+"""Samples that wait for the networks. Most are fields of some kB, but stills are whole pictures."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ def read_timeline(
     found: list[Scores] = []
     with open_timed(path, predictor.fields.transcode) as video:
         samples = samples_of(predictor, video, windows, path, span, watch)
-        for batch in ReadAhead(samples, SAMPLES_AHEAD).batches(SAMPLES_AT_ONCE):
-            found += scorer.add(batch)
+        with ReadAhead(samples, SAMPLES_AHEAD) as reader:
+            for batch in reader.batches(SAMPLES_AT_ONCE):
+                found += scorer.add(batch)
     duration = span.duration(video.rate)
     whole = Windows(duration, duration)
     if duration <= windows.length + SMALLEST and windows != whole:
