@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -13,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from moclip.evaluation.label_report import label_class_table
-from moclip.evaluation.report import GALLERY_KINDS, PAPER_TOP1, Confusion, GalleryClip
+from moclip.evaluation.report import GALLERY_KINDS, PAPER_TOP1, GalleryClip
 from moclip.files.folders import join_path
 from moclip.files.local_copies import local_copy
 from moclip.motion.quantise import dequantise
@@ -69,10 +68,6 @@ def summary_sentence(top1: dict[str, float]) -> str:
     )
 
 
-CELL_SIDE, MATRIX_SIDE, MAX_LABELS = 22, 640, 40
-"""Of the confusion matrix: a cell's side in px, its own side without labels in px, and the most classes with labels."""
-
-
 def label_summary_sentence(maps: dict[str, float]) -> str:
     """Return the result in one sentence, for clips with several labels."""
     names = {"zero_shot": "zero-shot CLIP", "still": "the still alone", "mv_tsn": "motion alone", "fusion": "fusion"}
@@ -83,14 +78,18 @@ def label_summary_sentence(maps: dict[str, float]) -> str:
     )
 
 
-def label_section(streams: list[dict[str, Any]], trusted: str, names: list[str]) -> Markup:
-    """Return the part of the page that has the scores, for clips with several labels; a confusion matrix has none."""
+def label_section(streams: list[dict[str, Any]], trusted: str, names: list[str], sources: int) -> Markup:
+    """Return the part of the page that has the scores, for clips with several labels; a confusion matrix has none.
+
+    `sources` is the number of sources of the test clips.
+    """
     classes = label_class_table({stream["name"]: stream for stream in streams})
     shown = {row["name"] for row in classes}
     return Markup(
         template("report_labels.html", breakable=_breakable).render(
             streams=streams,
             trusted=trusted,
+            sources=sources,
             classes=classes,
             has_still=any(stream["name"] == "still" for stream in streams),
             without_clips=[name for name in names if name not in shown],
@@ -99,53 +98,23 @@ def label_section(streams: list[dict[str, Any]], trusted: str, names: list[str])
     )
 
 
-def matrix_drawing(confused: Confusion) -> dict[str, Any]:
-    """Return the confusion matrix as rectangles in px. Cells without clips are left out."""
-    classes = len(confused.names)
-    labelled = classes <= MAX_LABELS
-    side = CELL_SIDE if labelled else MATRIX_SIDE / classes
-    longest = max(map(len, confused.names))
-    left, top = (round(12 + 6.4 * longest), round(16 + 5.2 * longest)) if labelled else (1, 1)  # room for the labels
-    totals = np.maximum(1, confused.counts.sum(axis=1))
-    cells = [
-        {
-            "x": round(left + column * side, 2),
-            "y": round(top + row * side, 2),
-            "count": int(count),
-            "share": round(0.12 + 0.6 * count / totals[row], 3),
-            "title": f"{confused.names[row]} predicted as {confused.names[column]}: {count} of {totals[row]}",
-        }
-        for (row, column), count in np.ndenumerate(confused.counts)
-        if count
-    ]
-    labels = [{"name": name, "at": top + (position + 0.5) * side} for position, name in enumerate(confused.names)]
-    extent = round(classes * side, 2)
-    return {
-        "side": side,
-        "left": left,
-        "top": top,
-        "extent": extent,
-        "width": left + extent + (round(4 * longest) if labelled else 1),
-        "height": top + extent + 1,
-        "labels": labels if labelled else [],
-        "cells": cells,
-    }
-
-
 def gallery(
     chosen: list[GalleryClip],
     predictions: pd.DataFrame,
     inputs: Inputs,
     shares: dict[str, np.ndarray],
-    names: list[str],
-    root: str,
+    links: dict[str, str],
     workers: int,
 ) -> list[dict[str, Any]]:
-    """Return a card for each chosen clip: why it was chosen, its pictures, the three best classes of each stream."""
+    """Return a card for each chosen clip: why it was chosen, its pictures, the three best classes of each stream.
+
+    `links` are those to clips that a browser plays, by id.
+    """
     if not chosen:
         return []
     reader, stills = FieldReader(paths.MV_STORE, inputs.clips.mv_table), inputs.artifacts.clip_image
     index, labels = inputs.clips.index.set_index("id"), inputs.targets(predictions)
+    root, names = inputs.params.dataset.root, inputs.clips.classes
 
     def card(choice: GalleryClip) -> dict[str, Any]:
         row = predictions.iloc[choice.row]
@@ -158,6 +127,7 @@ def gallery(
             pictures = clip_pictures(file, fields, int(frames[len(frames) // 2]), Place.of(clip))
         return {
             "id": row["id"],
+            "link": links.get(row["id"], ""),
             "class": row["class"],
             "kinds": choice.kinds,
             "gain": choice.gain,
@@ -176,33 +146,6 @@ def _top_classes(shares: np.ndarray, labels: set[int], names: list[str]) -> list
         {"name": names[number], "share": float(shares[number]), "right": number in labels}
         for number in np.argsort(-shares, kind="stable")[:3].tolist()
     ]
-
-
-def training_charts(multi_label: bool) -> list[dict[str, Any]]:
-    """Return the charts of both trainings: loss and top-1 of each, with several labels a clip also mAP."""
-    metrics = [("cross-entropy", "loss"), ("top-1", "top1"), *([("mAP", "map")] if multi_label else [])]
-    return [
-        _curve_chart(f"{title}, {what}", folder, metric)
-        for title, folder in (("MV-TSN", paths.TRAIN_MV_LOG), ("fusion head", paths.TRAIN_FUSION_LOG))
-        for what, metric in metrics
-    ]
-
-
-def _curve_chart(title: str, folder: Path, metric: str) -> dict[str, Any]:
-    """Return the curves of train and val over the epochs, as points in an SVG of 320 x 180; of mAP only that of val."""
-    curves = {}
-    for part in ("val",) if metric == "map" else ("train", "val"):
-        path = folder / "plots" / "metrics" / f"{part}_{metric}.tsv"
-        curves[part] = pd.read_csv(path, sep="\t")[f"{part}_{metric}"].to_numpy(float)
-    epochs = len(curves["val"])
-    top = 1.0 if metric in ("top1", "map") else max(curve.max() for curve in curves.values())
-    lines = []
-    for part, curve in curves.items():
-        x = 40 + 272 * np.arange(epochs) / max(1, epochs - 1)
-        y = 155 - 130 * curve / top
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-        lines.append({"name": part, "points": points})
-    return {"title": title, "top": f"{top:.2g}", "epochs": epochs, "lines": lines}
 
 
 def data_facts(counts: dict[str, Any], extracted: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the index alone tells of a data set: all of it for `moclip advise`, the first lines for the stage `index`."""
+"""The first lines of what the index tells of a data set, for the stage `index`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from pipeline.advice.classes import class_findings
-from pipeline.advice.finding import Finding
-from pipeline.advice.splits import split_findings
-from pipeline.advice.videos import video_findings
+from pipeline.advice.from_index import index_findings
 
 MOST_NOTES = 4
-
-
-def index_findings(index: pd.DataFrame, has_lists: bool) -> list[Finding]:
-    """Return the findings that follow from an index, whatever the parameters of later stages are."""
-    return [*split_findings(index, has_lists), *class_findings(index, has_lists), *video_findings(index)]
 
 
 def index_notes(index: pd.DataFrame, has_lists: bool) -> Iterator[str]:

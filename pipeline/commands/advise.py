@@ -53,24 +53,16 @@ def advise(
 
 def _check_all(params: Params) -> tuple[list[Finding], list[NotChecked]]:
     with while_importing():
-        from moclip.data.selection import class_names
-        from pipeline.advice.classes import mirror_findings
         from pipeline.advice.finding import Finding
+        from pipeline.advice.from_index import all_index_findings
         from pipeline.advice.motion import camera_findings, look_alike_findings
-        from pipeline.advice.notes import index_findings
-        from pipeline.advice.videos import length_findings, unusable_findings
         from pipeline.index_file import SEEDED
         from pipeline.inputs import Inputs
 
     inputs = Inputs(params)
     index = inputs.clips.index
     has_lists = not read_json(paths.INDEX_COUNTS, "index")["split_source"].startswith(SEEDED)
-    findings = [
-        *index_findings(index, has_lists),
-        *mirror_findings(class_names(index), params),
-        *length_findings(index, params),
-        *unusable_findings(index),
-    ]
+    findings = all_index_findings(index, has_lists, params)
     not_checked = []
     for about, check in {
         "motion of the camera": lambda: camera_findings(inputs, params),

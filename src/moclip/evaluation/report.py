@@ -50,11 +50,13 @@ class Confusion:
     names : classes of rows and columns.
     counts : (classes, classes), clips of the row's class that were predicted as the column's.
     worst : the most frequent confusions: actual, predicted, number of clips, all clips of the actual class.
+    clips : the numbers of the clips of each cell that has some, by row and column.
     """
 
     names: list[str]
     counts: np.ndarray
     worst: list[tuple[str, str, int, int]]
+    clips: dict[tuple[int, int], list[int]]
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], most: int = 8) -> Confusion:
@@ -62,14 +64,18 @@ def confusion(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], most
     predicted = logits.argmax(axis=1)
     used = np.union1d(labels, predicted)
     counts = np.zeros((len(used), len(used)), np.int64)
-    np.add.at(counts, (np.searchsorted(used, labels), np.searchsorted(used, predicted)), 1)
+    clips: dict[tuple[int, int], list[int]] = {}
+    cells = zip(np.searchsorted(used, labels).tolist(), np.searchsorted(used, predicted).tolist(), strict=True)
+    for number, cell in enumerate(cells):
+        clips.setdefault(cell, []).append(number)
+        counts[cell] += 1
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [(int(row), int(column)) for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)]
     used_names = [names[label] for label in used]
     totals = counts.sum(axis=1)
     worst = [(used_names[a], used_names[b], int(wrong[a, b]), int(totals[a])) for a, b in pairs if wrong[a, b]]
-    return Confusion(used_names, counts, worst)
+    return Confusion(used_names, counts, worst, clips)
 
 
 @dataclass(frozen=True)

@@ -158,13 +158,29 @@ def verdict_sentences(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> 
     commonest class of the training clips. `titles` are the names of the streams. With several labels a clip, `test` is
     of `compare_by_map`.
     """
-    choice, test = verdict["trusted"], verdict["test"]
-    trust = f"The stream to trust most is {titles[choice['stream']]!r}, chosen on {choice['clips']} validation clips."
+    majority, *others = _answers(verdict, "it")
+    return [f"{_trust_sentence(verdict, titles)} {majority}", *others]
+
+
+def verdict_on_page(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return the same verdict with the answer first: whether the trusted stream beats the commonest class; the rest."""
+    majority, *others = _answers(verdict, repr(titles[verdict["trusted"]["stream"]]))
+    return majority, [_trust_sentence(verdict, titles), *others]
+
+
+def _trust_sentence(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    choice = verdict["trusted"]
+    return f"The stream to trust most is {titles[choice['stream']]!r}, chosen on {choice['clips']} validation clips."
+
+
+def _answers(verdict: Mapping[str, Any], trusted: str) -> list[str]:
+    """Return a sentence for each comparison; `trusted` is what the trusted stream is called in the first one."""
+    test = verdict["test"]
     said = {name: [text.format(verdict["commonest_class"]) for text in texts] for name, texts in _SAID.items()}
     if _metric(test) == "map":
         said["majority"] = [text.format("the shares of the classes") for text in _OF_SHARES]
-    majority, *others = (_sentence(test, name, *said[name]) for name in _SAID if name in test)
-    return [f"{trust} {majority}", *others]
+    said["majority"] = [f"{trusted} {text.removeprefix('it ')}" for text in said["majority"]]
+    return [_sentence(test, name, *said[name]) for name in _SAID if name in test]
 
 
 UNBALANCED = 0.05
