@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "crossval": "Show the accuracy that cross-validation expects, per stream and class.",
     "timing": "Measure how long a clip takes from file to class, step by step.",
     "sweep": "Run a grid of parameters with several seeds as DVC experiments, and compare them.",
+    "compare": "Compare two experiments on the test clips that both have.",
     "predict": "Predict the action in clips, with the models that `dvc repro` trained.",
     "timeline": "Find which action happens when in long videos or a live stream.",
     "draw": "Draw clips' motion vectors: arrows, colours, animations.",
@@ -41,7 +42,7 @@ COMMANDS: dict[str, str] = {
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Start here": ("use", "import", "doctor", "advise", "metrics", "predict"),
     "Look at clips and labels": ("draw", "similar", "duplicates", "suspects", "label-next", "prompts"),
-    "Compare and share": ("sweep", "crossval", "timing", "export"),
+    "Compare and share": ("sweep", "compare", "crossval", "timing", "export"),
     "Stages, in the order in which `dvc repro` runs them": tuple(STAGES),
     "The store of motion fields": ("store",),
 }
