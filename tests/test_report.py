@@ -8,19 +8,25 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from moclip.evaluation.report import choose_gallery, class_table, confusion
 from moclip.evaluation.report_pictures import MAX_FRAMES, WIDTH, fade_motion
+from moclip.training.common import BestEpoch
+from pipeline.report_curves import chosen_epoch, trainings
+from pipeline.report_matrix import MOST_LISTED, cell_clips, clip_links
 from tests.conftest import run, set_keys
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -70,7 +76,7 @@ def test_it_opens_without_an_error_or_anything_from_outside(opened: webdriver.Ch
     assert opened.get_log("browser") == []
     loaded = opened.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert all(name.startswith("data:") for name in loaded)
-    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", html.read_text())
+    assert not re.search(r"(?<!<a )(src|href)\s*=\s*[\"'](?!data:)", html.read_text())
     assert "url(" not in html.read_text()
 
 
@@ -148,7 +154,7 @@ def _frame(picture: Image.Image, number: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_fits_a_phone(opened: webdriver.Chrome, dark: bool) -> None:
+def test_it_fits_a_phone(opened: webdriver.Chrome, finished: Path, dark: bool) -> None:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -159,12 +165,148 @@ def test_it_fits_a_phone(opened: webdriver.Chrome, dark: bool) -> None:
         "return [...document.querySelectorAll('#headline, #classes, .clip')].map(e => e.getBoundingClientRect().right)"
     )
     assert max(opened.execute_script(wide)) <= 390, "what matters is seen without scrolling sideways"
+    assert len(shown(opened, "#headline td .interval")) == len(shown(opened, "#headline tbody tr")) == 7
+    sources = json.loads((finished / "metrics/verdict.json").read_text())["test"]["sources"]
+    caption = opened.find_element(By.CSS_SELECTOR, "#headline caption")
+    assert (caption.text, caption.is_displayed()) == (f"12 test clips of {sources} sources", True)
+    clips = [row.find_elements(By.TAG_NAME, "td")[1].text for row in shown(opened, "#classes tbody tr")]
+    assert clips == ["3"] * 4
     ink, paper = opened.execute_script("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
     brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert brightness[0] > brightness[1] + 300 if dark else brightness[1] > brightness[0] + 300
 
 
+def test_the_answer_comes_first_in_a_box_whose_text_says_what_its_colour_says(opened: webdriver.Chrome) -> None:
+    box = opened.find_element(By.ID, "verdict")
+    assert opened.find_element(By.CSS_SELECTOR, "h1 + *") == box
+    marks = {"beats": "✓ ", "cannot-tell": "? Cannot tell", "does-not-beat": "✗ "}
+    (kind,) = set(box.get_attribute("class").split()) - {"verdict"}
+    assert box.text.startswith(marks[kind].split()[0])
+    assert kind.replace("-", " ") in box.text.lower()
+    colours = set()
+    for name in marks:
+        opened.execute_script("arguments[0].className = 'verdict ' + arguments[1]", box, name)
+        colours.add(box.value_of_css_property("border-left-color"))
+    assert len(colours) == 3
+
+
+@pytest.mark.parametrize("key", [None, Keys.ENTER, Keys.SPACE])
+def test_a_cell_of_the_matrix_opens_its_clips(opened: webdriver.Chrome, finished: Path, key: str | None) -> None:
+    predictions = pd.read_parquet(finished / "data/predictions.parquet")
+    said = np.stack(predictions["fusion"].to_list()).argmax(axis=1)
+    names = predictions.drop_duplicates("label").set_index("label")["class"]
+    pictured = {clip.get_attribute("data-id") for clip in shown(opened, "#gallery .clip")}
+    cells = opened.find_elements(By.CSS_SELECTOR, ".matrix g[data-cell]")
+    pairs = set(zip(predictions["label"], said, strict=True))
+    assert len(cells) == len(pairs)
+    dialog, found = opened.find_element(By.ID, "cell"), set()
+    for cell in cells:
+        if key:
+            opened.execute_script("arguments[0].focus()", cell)
+            opened.switch_to.active_element.send_keys(key)
+        else:
+            cell.find_element(By.CLASS_NAME, "count").click()
+        title = dialog.find_element(By.TAG_NAME, "h2").text
+        listed = {item.text for item in dialog.find_elements(By.CSS_SELECTOR, "li")}
+        (label, other) = next(
+            (a, b)
+            for a, b in pairs
+            if title.startswith(f"{names[a]} predicted as {names.get(b, b)}: {len(listed)} clip")
+        )
+        assert listed == set(predictions["id"][(predictions["label"] == label) & (said == other)])
+        shown_cards = {card.get_attribute("data-id") for card in shown(opened, "#cell .clip")}
+        assert shown_cards == listed & pictured
+        found.add((label, other))
+        dialog.find_element(By.CSS_SELECTOR, "header button").click()
+        assert not dialog.is_displayed()
+    assert found == pairs
+
+
+def test_clips_that_a_browser_plays_are_links_to_their_files(opened: webdriver.Chrome, finished: Path) -> None:
+    index = pd.read_parquet(finished / "data/index.parquet").set_index("id")
+    played = set(index.index[(index["codec"] == "h264") & index["path"].str.endswith(".mp4")])
+    assert played
+    links = opened.find_elements(By.CSS_SELECTOR, "#gallery a")
+    shown_ids = {clip.get_attribute("data-id") for clip in shown(opened, "#gallery .clip")}
+    assert {link.text for link in links} == shown_ids & played
+    for link in links:
+        assert link.get_dom_attribute("href") == f"../demo/videos/{link.text}"
+        assert (finished / "data/report" / link.get_dom_attribute("href")).is_file()
+
+
 # ------------------------------------------------------------------------------------------------ what it says
+
+
+def test_it_shows_what_advise_finds_in_the_index(html: Path, finished: Path) -> None:
+    found = json.loads(run("moclip", "advise", "--json", cwd=finished).stdout)["findings"]
+    section = html.read_text().partition("<h2>What the data suffers from")[2].partition("<h2>")[0]
+    of_index = [one for one in found if one["about"] not in ("camera", "look-alikes", "CLIP")]
+    assert section.count("<li>") == len(of_index) > 0
+    text = unescape(section)
+    assert all(one["found"] in text and f"What to do: {one['advice']}" in text for one in of_index)
+
+
+def test_its_curves_mark_the_epoch_that_was_kept(html: Path, finished: Path) -> None:
+    section = html.read_text().partition("<h2>Training")[2].partition("<h2>")[0]
+    for folder, title in (("train_mv", "MV-TSN"), ("train_fusion", "Fusion head")):
+        plots = finished / "metrics" / folder / "plots/metrics"
+        curves = {
+            name: pd.read_csv(plots / f"{name}.tsv", sep="\t")[name].tolist() for name in ("val_top1", "val_loss")
+        }
+        best = min(range(len(curves["val_loss"])), key=lambda n: (-curves["val_top1"][n], curves["val_loss"][n]))
+        top1, epochs = 100 * curves["val_top1"][best], len(curves["val_loss"])
+        text = f"Epoch {best + 1} of {epochs} was chosen, with top-1 {top1:.1f} %"
+        assert text in section.partition(f"<h3>{title}")[2]
+
+
+def test_the_chosen_epoch_is_the_one_that_the_training_keeps() -> None:
+    generator = np.random.default_rng(0)
+    for names in (("val_top1", "val_loss"), ("val_map", "val_top1", "val_loss")):
+        for _ in range(50):
+            curves = {name: generator.integers(0, 4, 8) / 4 for name in names}  # with equal ones
+            kept = BestEpoch(torch.nn.Linear(1, 1))
+            for epoch in range(8):
+                kept.offer({name: float(curve[epoch]) for name, curve in curves.items()} | {"epoch": epoch})
+            assert chosen_epoch(curves) == kept.row["epoch"] + 1
+
+
+def test_a_refit_and_folds_are_said(html: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    once, again, folds = (trainings(False, given)[0]["text"] for given in (None, 1, 5))
+    assert "validation clips." in once
+    assert "then" not in once
+    assert "validation clips. The final network was then trained for" in again
+    assert "means over 5 folds. The final network was then trained for" in folds
+
+
+def test_a_cell_lists_the_pictured_clips_first_and_not_too_many() -> None:
+    labels = np.array([0] * 60 + [1])
+    confused = confusion(np.eye(2)[labels], labels, ["a", "b"])
+    ids = [f"clip{number}" for number in range(61)]
+    found = cell_clips(confused, ids, {"clip0": "x.mp4"}, {59, 60})
+    assert found["names"] == ["a", "b"]
+    assert found["cells"]["0,0"]["count"] == 60
+    assert found["cells"]["0,0"]["clips"][:2] == [["clip59", ""], ["clip0", "x.mp4"]]
+    assert len(found["cells"]["0,0"]["clips"]) == MOST_LISTED
+    assert found["cells"]["1,1"] == {"count": 1, "clips": [["clip60", ""]]}
+
+
+@pytest.mark.parametrize(
+    ("clip", "root", "link"),
+    [
+        ({}, "clips", "../../clips/a%20b.mp4"),
+        ({}, "../clips", "../../../clips/a%20b.mp4"),
+        ({}, "/far/clips", "file:///far/clips/a%20b.mp4"),
+        ({"first": 30, "frames": 15}, "clips", "../../clips/a%20b.mp4#t=1.000,1.500"),
+        ({"path": "c.webm", "codec": "vp9"}, "clips", "../../clips/c.webm"),
+        ({"codec": "mpeg4"}, "clips", None),
+        ({"path": "a.avi"}, "clips", None),
+        ({}, "s3://bucket/clips", None),
+    ],
+)
+def test_links_are_of_files_that_browsers_play(clip: dict[str, Any], root: str, link: str | None) -> None:
+    whole = {"id": "a", "path": "a b.mp4", "codec": "h264", "fps": 30.0, "first": 0, "frames": 60, "video_frames": 60}
+    assert clip_links(pd.DataFrame([whole | clip]), root) == ({} if link is None else {"a": link})
 
 
 def test_its_figures_are_the_metrics(html: Path, finished: Path) -> None:
@@ -198,6 +340,7 @@ def test_confusions_count_actual_and_predicted_classes() -> None:
     assert found.names == ["a", "b", "c", "d"], "c is predicted, e neither occurs nor is"
     assert found.counts.tolist() == [[1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     assert found.worst == [("a", "b", 2, 3), ("b", "c", 1, 2)]
+    assert found.clips == {(0, 0): [0], (0, 1): [1, 2], (1, 1): [3], (1, 2): [4], (3, 3): [5]}
 
 
 def test_class_table_shows_what_each_input_adds() -> None:

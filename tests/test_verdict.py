@@ -21,6 +21,7 @@ from moclip.evaluation.verdict import (
     compare_streams,
     difference_error,
     unbalanced_sentence,
+    verdict_on_page,
     verdict_sentences,
 )
 from moclip.training import linear_probe
@@ -114,6 +115,9 @@ def test_a_fusion_worse_than_the_commonest_class_is_said_to_be() -> None:
         "It does not beat always answering push_up: 33.3 % against 66.7 %, -33.3 points (95 % interval -45.0 to -21.7)"
     )
     assert motion.startswith("Motion adds nothing to the still: 33.3 % against 33.3 %")
+    answer, rest = verdict_on_page(found, STREAM_LABELS)
+    assert answer.startswith("'fusion head' does not beat always answering push_up: 33.3 % against 66.7 %")
+    assert rest == ["The stream to trust most is 'fusion head', chosen on 10 validation clips.", motion, still]
     assert still.startswith("The still adds nothing to motion: 33.3 % against 50.0 %")
 
 
@@ -254,8 +258,9 @@ def test_metrics_predict_and_the_page_say_the_same_verdict(finished: Path) -> No
     page = (finished / "data/report/index.html").read_text()
     for sentence in verdict_sentences(found, STREAM_LABELS):
         assert sentence in printed
-        assert sentence.replace("'", "&#39;") in page
-    assert page.index('id="verdict"') < page.index('id="headline"')
+    answer, rest = verdict_on_page(found, STREAM_LABELS)
+    assert page.index(f"{answer.replace(chr(39), '&#39;')}</p>") < page.index('id="headline"')
+    assert all(sentence.replace("'", "&#39;") in page for sentence in rest)
     clip = next((finished / "data/demo/videos").rglob("*.avi"))
     answer = json.loads(run("moclip", "predict", clip, "--json", cwd=finished).stdout)[0]
     assert answer["trusted"] == trusted
