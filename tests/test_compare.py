@@ -199,7 +199,7 @@ def _other_clips(folder: Path) -> None:
         (_without_index, (), "two: no index.parquet"),
         (_other_clips, (), "one, two: no test clip in common"),
         (None, ("--stream", "zero"), "--stream zero: no such stream\n  one of majority"),
-        (None, ("--stream", "still"), "--stream still: not in both experiments"),
+        (None, ("--stream", "still"), "--stream still: not scored in both experiments"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

@@ -180,7 +180,7 @@ def test_the_answer_comes_first_in_a_box_whose_text_says_what_its_colour_says(op
     box = opened.find_element(By.ID, "verdict")
     assert opened.find_element(By.CSS_SELECTOR, "h1 + *") == box
     marks = {"beats": "✓ ", "cannot-tell": "? Cannot tell", "does-not-beat": "✗ "}
-    (kind,) = set(box.get_attribute("class").split()) - {"verdict"}
+    (kind,) = set(str(box.get_attribute("class")).split()) - {"verdict"}
     assert box.text.startswith(marks[kind].split()[0])
     assert kind.replace("-", " ") in box.text.lower()
     colours = set()

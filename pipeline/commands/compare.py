@@ -85,8 +85,8 @@ def compare(
     if several and csv_file:
         what = "clips with several labels have no one predicted class to write"
         raise MoclipError(what, where=f"--csv {csv_file}", fix="leave out --csv")
-    if stream not in pair.first:
-        raise MoclipError("not in both experiments", where=f"--stream {stream}", fix="name another --stream")
+    if stream not in pair.first or (several and stream in NOT_SCORED):
+        raise MoclipError("not scored in both experiments", where=f"--stream {stream}", fix="name another --stream")
     found, tables = _compare_maps(pair, sources) if several else _compare_answers(pair, sources, stream)
     answer = answer_text(stream, found[stream], "mAP" if several else "top-1")
     counts = {"clips": len(pair.rows), "sources": len(set(sources.tolist()))}
