@@ -103,7 +103,7 @@ def _link(clip: dict[Any, Any], root: str) -> str:
         link = quote(Path(os.path.relpath(file, project / paths.REPORT.parent)).as_posix())
     else:
         link = file.as_uri()
-    if clip["fps"] > 0 and (clip["first"] or clip["frames"] < clip["video_frames"]):
+    if clip["fps"] > 0 and clip["frames"] < clip["video_frames"]:
         start, end = clip["first"] / clip["fps"], (clip["first"] + clip["frames"]) / clip["fps"]
         link += f"#t={start:.3f},{end:.3f}"
     return link

@@ -171,6 +171,10 @@ def test_it_fits_a_phone(opened: webdriver.Chrome, finished: Path, dark: bool) -
     assert (caption.text, caption.is_displayed()) == (f"12 test clips of {sources} sources", True)
     clips = [row.find_elements(By.TAG_NAME, "td")[1].text for row in shown(opened, "#classes tbody tr")]
     assert clips == ["3"] * 4
+    opened.execute_script(
+        "for (const e of document.querySelectorAll('p, li, td, h2, h3, caption, option')) e.append('X'.repeat(300))"
+    )
+    assert opened.execute_script("return document.documentElement.scrollWidth") == 390, "long names wrap or scroll"
     ink, paper = opened.execute_script("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
     brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert brightness[0] > brightness[1] + 300 if dark else brightness[1] > brightness[0] + 300
@@ -298,6 +302,7 @@ def test_a_cell_lists_the_pictured_clips_first_and_not_too_many() -> None:
         ({}, "../clips", "../../../clips/a%20b.mp4"),
         ({}, "/far/clips", "file:///far/clips/a%20b.mp4"),
         ({"first": 30, "frames": 15}, "clips", "../../clips/a%20b.mp4#t=1.000,1.500"),
+        ({"first": 30, "frames": 15, "fps": 0.0}, "clips", "../../clips/a%20b.mp4"),
         ({"path": "c.webm", "codec": "vp9"}, "clips", "../../clips/c.webm"),
         ({"codec": "mpeg4"}, "clips", None),
         ({"path": "a.avi"}, "clips", None),
