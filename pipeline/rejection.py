@@ -23,7 +23,7 @@ from pipeline.logits import read_validation
 from pipeline.verdict import trusted_stream
 
 NEIGHBOUR = 1
-"""The score "distance" is that to the so-manieth nearest training clip."""
+"""Which training clip the score "distance" is to; 1: the nearest."""
 
 MOST_KNOWN = 2048
 """Most training clips whose features are kept for the score "distance"."""
