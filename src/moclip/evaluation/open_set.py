@@ -32,7 +32,7 @@ def negative_energy(logits: np.ndarray) -> np.ndarray:
 
 
 def negative_distance(features: np.ndarray, known: np.ndarray, neighbour: int) -> np.ndarray:
-    """Return minus the Euclidean distance to the nearest of the `known` features, or to the `neighbour`-th nearest (arXiv 2204.06507).
+    """Return minus the Euclidean distance to a nearest of the `known` features: the `neighbour`-th (arXiv 2204.06507).
 
     Both should be of unit length. With fewer known features, the distance is that to the farthest.
     """
