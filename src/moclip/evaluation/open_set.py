@@ -55,6 +55,17 @@ def coverage_threshold(scores: np.ndarray, coverage: float) -> float:
     return float(np.sort(scores)[::-1][max(1, wanted) - 1])
 
 
+def false_alarm_threshold(scores: np.ndarray, clips: int, rate: float) -> float:
+    """Return the lowest threshold that at most the share `rate` of the background's `clips` reach.
+
+    `scores` (n,) are those of the background's clips that would be answered without a threshold, n <= `clips`.
+    """
+    allowed = math.floor(round(rate * clips, 9))
+    if len(scores) <= allowed:
+        return -math.inf
+    return float(np.nextafter(np.sort(scores)[::-1][allowed], math.inf))
+
+
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float | None:
     """Return the share of pairs of a known and an unknown clip in which the known one has the higher score.
 
