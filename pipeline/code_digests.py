@@ -52,6 +52,20 @@ def write_code_digests() -> None:
         write_atomically(paths.CODE, text.encode())
 
 
+def made_by_other_code(stage: str) -> bool:
+    """Return whether the last run of a stage, by dvc.lock, was with other code than the installed one.
+
+    What the stage keeps between runs is then not to be taken again. False outside of projects that `moclip new` made.
+    """
+    if not paths.CODE.exists() or not Path("dvc.lock").exists():
+        return False
+    import yaml
+
+    lock = yaml.load(Path("dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    recorded = lock.get("stages", {}).get(stage, {}).get("params", {}).get(str(paths.CODE), {}).get(stage)
+    return recorded is not None and recorded != code_digests()[stage]
+
+
 def project_dvc_yaml() -> str:
     """Return the text of a new project's dvc.yaml. Its first line names the version of its stages."""
     return f"{_HEADER}{__version__}, stages {_stages_digest()}\n{DVC_TEMPLATE.read_text(encoding='utf-8')}"

@@ -44,6 +44,7 @@ UNWATCHED = {
     "pipeline.run_lock": "prevents a second run at the same time",
     "moclip.workers.time_limit": "how long to wait for a decoder that hangs",
     "pipeline.advice.notes": "what the terminal shows",
+    "pipeline.code_digests": "whether earlier runs had other code; changes no result of this one",
     "pipeline.console.command": "how a command ends",
     "pipeline.console.output": "what the terminal shows",
     "pipeline.console.progress": "what the terminal shows",
