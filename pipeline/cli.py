@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import moclip
+from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
@@ -105,10 +106,14 @@ def use(
     """Write params.yaml from a preset. The one that you edited is kept as params.yaml.bak."""
     from pipeline import params as parameters
     from pipeline import presets
+    from pipeline.code_digests import made_with
     from pipeline.io import write_text
     from pipeline.params_edits import keep_edited
     from pipeline.results import warn_of_demo_clip
 
+    if preset == "demo" and made_with() is not None:
+        what = "the demo renders its clips with code that is not installed"
+        raise MoclipError(what, where="moclip use demo", fix="run it in moclip's repository")
     text = presets.params_text(preset, root, splits, split, clip, manifest)
     if paths.PARAMS.exists():
         keep_edited(paths.PARAMS, force)

@@ -358,7 +358,7 @@ def test_a_stage_run_with_python_m_prints_the_same_errors(tmp_path: Path) -> Non
     done = run("python", "-m", "stages.transcode", cwd=tmp_path, code=1, PYTHONPATH=str(ROOT))
     assert done.stderr == (
         "error: params.yaml: not found\n"
-        "  run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)\n"
+        "  run from the project's root, or make a project: moclip new DIR --clips DIR (the demo's: moclip use demo)\n"
     )
 
 

@@ -11,6 +11,7 @@ import typer
 
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url, join_path
+from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.new import ClipsFolder, Encoder
 from pipeline.console.command import while_importing
@@ -18,6 +19,7 @@ from pipeline.console.output import print_note
 from pipeline.stage import command
 
 if TYPE_CHECKING:
+    from moclip.data.clip_folder import ClipFolder
     from pipeline.new_project import Source
 
 RESULTS = ("dvc.lock", "params.yaml", "metrics", "data/code.json")
@@ -52,7 +54,7 @@ def train(
     if is_for_same_clips(folder, wanted):
         print_note(f"{folder}: a project for these clips; continuing it")
     else:
-        make_project(folder, wanted)
+        _print_time(folder, make_project(folder, wanted))
     run_stages(folder)
     commit(folder, [name for name in RESULTS if (folder / name).exists()], "Results of moclip train")
     with contextlib.chdir(folder):
@@ -81,9 +83,18 @@ def _default_folder(source: str, wanted: Source) -> Path:
     return root.parent / folder
 
 
+def _print_time(folder: Path, clips: ClipFolder) -> None:
+    """Print how long the training takes, which is most of the time unless the clips are long or many."""
+    with while_importing():
+        from pipeline.training_time import rough_time, training_seconds
+
+        params = parameters.load(folder / paths.PARAMS)
+        seconds = training_seconds(params, len(clips.clips), len(clips.classes))
+    print_note(f"MV-TSN's training takes about {rough_time(seconds)} if nothing else runs")
+
+
 def _print_results(folder: Path) -> None:
     """Print the results and the verdict, as `moclip metrics` does, and what to do next. The current folder is it."""
-    from pipeline import params as parameters
     from pipeline.io import read_parquet
     from pipeline.results import print_results
 
