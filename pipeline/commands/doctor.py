@@ -101,7 +101,8 @@ def _check_project(missing: list[str], hub_answers: bool) -> list[Finding]:
     try:
         params = parameters.load(paths.PARAMS)
     except MoclipError as problem:
-        return [Finding("params.yaml", problem.what, PROBLEM, problem.fix or "correct it, or: moclip use demo")]
+        advice = problem.fix or "correct it, or: moclip use demo"
+        return [*_check_version(), Finding("params.yaml", problem.what, PROBLEM, advice)]
     artifacts = [Finding(str(path), "exists" if path.exists() else "not made yet") for path in ARTIFACTS]
     packages = Finding("packages", "those of the pipeline are installed")
     if missing:
