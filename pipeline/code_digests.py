@@ -20,8 +20,10 @@ from pipeline import paths
 TEMPLATES = Path(__file__).parent / "templates"
 """The files that `moclip new` writes into a project."""
 
-DVC_TEMPLATE = TEMPLATES / "dvc.yaml"
-STAGE_CODE = TEMPLATES / "stage_code.json"
+DVC_TEMPLATE = TEMPLATES / "stages.yaml"
+"""A project's dvc.yaml. DVC would take a file of that name in this repository for a pipeline."""
+
+STAGE_CODE = TEMPLATES / "code_of_stages.json"
 """The files of code that each stage depends on, by their paths in the installed packages. `make sync` writes it."""
 
 _HEADER = "# Made with moclip "

@@ -39,8 +39,8 @@ def template_texts(dvc_yaml: str, yaml: YAML) -> dict[Path, str]:
     tree = yaml.load(dvc_yaml)
     data = [path for pattern in DATA_FILES for path in sorted(Path().glob(pattern))]
     return {
-        TEMPLATES / "stage_code.json": json.dumps(_stage_code(tree), indent=1) + "\n",
-        TEMPLATES / "dvc.yaml": _project_dvc_yaml(tree, yaml),
+        TEMPLATES / "code_of_stages.json": json.dumps(_stage_code(tree), indent=1) + "\n",
+        TEMPLATES / "stages.yaml": _project_dvc_yaml(tree, yaml),
         **{TEMPLATES / path: path.read_text(encoding="utf-8") for path in data},
     }
 

@@ -19,11 +19,12 @@ import pytest
 import typer
 
 from pipeline import cli
+from pipeline.dag import STAGES
 from tests.clips import encode, moving_texture
 from tests.conftest import BIN, ROOT, run
 
 HEAVY = {"torch", "pandas", "transformers", "av", "zarr", "matplotlib"}
-COMMANDS = [path.stem for path in sorted((ROOT / "stages").glob("[a-z]*.py"))] + ["use", "metrics"]
+COMMANDS = [*STAGES, "use", "metrics"]
 
 
 def terminal(*command: str | Path, cwd: Path, width: int = 90, **environment: str) -> tuple[int, str]:
