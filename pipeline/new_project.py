@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -170,26 +171,22 @@ def _replace(path: Path, text: str) -> bool:
     return True
 
 
-def commit(folder: Path, names: list[str], message: str) -> bool:
-    """Commit files to a project's git. Where git refuses, such as without a user's name, say so and return False."""
+def commit(folder: Path, names: list[str], message: str) -> None:
+    """Commit files to a project's git, if they changed. Where git refuses, such as without a user's name, say so."""
     try:
         _run(folder, "git", "add", "--", *names)
-        if subprocess.run(["git", "diff", "--cached", "--quiet"], cwd=folder, check=False).returncode == 0:
-            return True
-        _run(folder, "git", "commit", "--quiet", "-m", message)
-        return True
+        if _run(folder, "git", "status", "--porcelain", "--", *names):
+            _run(folder, "git", "commit", "--quiet", "-m", message, "--", *names)
     except MoclipError as problem:
-        if "tell me who you are" in problem.what or "ident" in problem.what:
+        what = problem.what
+        if "tell me who you are" in what or "ident" in what:
             what = "git does not know your name: git config --global user.name NAME, and user.email MAIL"
-        else:
-            what = problem.what
         print_note(f"  not committed, which `dvc exp run` and `dvc metrics diff` need: {what}")
-        print_note(f"  then: cd {folder}; git add {' '.join(names)}; git commit -m start")
-        return False
+        print_note(f"  then: cd {shlex.quote(str(folder))}; git commit -m start")
 
 
-def _run(folder: Path, *command: str) -> None:
-    """Run a command in a folder without output. Raises MoclipError with what it says on stderr if it fails."""
+def _run(folder: Path, *command: str) -> str:
+    """Run a command in a folder. Return what it printed. Raises MoclipError with what it says on stderr if it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -198,6 +195,7 @@ def _run(folder: Path, *command: str) -> None:
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise MoclipError(said or f"exit code {done.returncode}", where=" ".join(map(str, command[:3])))
+    return done.stdout
 
 
 def is_for_same_clips(folder: Path, source: Source) -> bool:

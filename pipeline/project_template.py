@@ -23,7 +23,7 @@ HEADING = """\
 # The pipeline. A stage depends on every file and every key of params.yaml that can change what it writes, and on its
 # own code, by the digest that the stage `code` writes.
 stages:
-  # runs each time, in a second; the others run again only if their own digest has changed
+  # runs each time, in a tenth of a second; the others run again only if their own digest has changed
   code:
     cmd: python -m stages.code
     always_changed: true

@@ -26,7 +26,10 @@ PRINTED_LATER = ("evaluate",)
 def run_stages(folder: Path) -> None:
     """Run the stages that are stale. Raises MoclipError if one fails; its own error is on stderr by then."""
     command = [sys.executable, "-m", "dvc", "repro"]
-    with subprocess.Popen(command, cwd=folder, env=stage_environment(), stdout=subprocess.PIPE, text=True) as process:
+    environment = stage_environment()
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, errors="backslashreplace"
+    ) as process:
         assert process.stdout is not None
         filtered = _Filter()
         try:

@@ -75,12 +75,11 @@ def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
 
 def _default_folder(source: str, wanted: Source) -> Path:
     """Return NAME-moclip in this folder, or beside the folder of the clips if that holds this folder."""
-    name = f"{Path(source).expanduser().resolve().stem if wanted.manifest else Path(source.rstrip('/')).resolve().name}"
-    folder = Path(f"{name}-moclip")
-    root = Path(wanted.root or "")
-    if is_url(wanted.root or "") or not folder.resolve().is_relative_to(root):
+    path, root = Path(source).expanduser().resolve(), str(wanted.root)
+    folder = Path(f"{path.stem if wanted.manifest else path.name}-moclip")
+    if is_url(root) or not folder.resolve().is_relative_to(root):
         return folder
-    return root.parent / folder
+    return Path(root).parent / folder
 
 
 def _print_time(folder: Path, clips: ClipFolder) -> None:
