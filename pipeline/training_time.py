@@ -51,10 +51,10 @@ def _step_seconds(params: Params, batch: int, classes: int) -> float:
 
 
 def rough_time(seconds: float) -> str:
-    """Return a rough time in words: "2 minutes"."""
+    """Return a rough time in words: "about 2 minutes"."""
     minutes = round(seconds / 60)
     if minutes < 1:
-        return "a minute"
+        return "less than a minute"
     if minutes < 90:
-        return f"{minutes} minute{'s' if minutes > 1 else ''}"
-    return f"{round(seconds / 3600)} hours"
+        return f"about {minutes} minute{'s' if minutes > 1 else ''}"
+    return f"about {round(seconds / 3600)} hours"

@@ -232,9 +232,13 @@ def test_where_no_project_can_be_nothing_is_left(clips: Path, home: Path, monkey
 
 
 def test_without_a_name_for_git_the_project_is_made_and_the_rest_is_said(clips: Path, home: Path) -> None:
-    unknown = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.useConfigOnly", "GIT_CONFIG_VALUE_0": "true"}
-    names = {f"GIT_{who}_{what}": "" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    printed = new("p", "--clips", clips, cwd=home, **unknown, **names)
+    unknown: dict[str, Any] = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "user.useConfigOnly",
+        "GIT_CONFIG_VALUE_0": "true",
+        **{f"GIT_{who}_{what}": "" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    printed = new("p", "--clips", clips, cwd=home, **unknown)
     assert "not committed, which `dvc exp run` and `dvc metrics diff` need: git does not know your name" in printed
     assert (home / "p/dvc.yaml").exists()
     run("git", "commit", "-q", "-m", "start", cwd=home / "p")  # what it has added to the index
@@ -319,7 +323,7 @@ To track the changes with git, run:
 
 @pytest.mark.slow
 def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path, clips: Path, home: Path) -> None:
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     places = "import moclip, pipeline, stages; print(moclip.__file__, pipeline.__file__, stages.__file__)"
     found = run_fresh("python", "-c", places, cwd=home, **env).stdout.split()
     assert all(Path(path).is_relative_to(installed) for path in found)
@@ -327,7 +331,7 @@ def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path,
     project = home / "my clips-moclip"
     lines = [line for line in done.stdout.splitlines() if line.startswith("stage ")]
     assert lines == [f"stage {number} of 13: {name}" for number, name in enumerate(STAGES, start=1)]
-    assert re.search(r"^MV-TSN's training takes about \w+ minute", done.stdout, re.MULTILINE)
+    assert re.search(r"^MV-TSN's training takes less than a minute if", done.stdout, re.MULTILINE)
     assert done.stdout.count("test split:") == 1
     assert "dvc" not in done.stdout.lower().replace("moclip", "")
     assert f"the report, for a browser: {project}/data/report/index.html" in done.stdout
@@ -351,7 +355,7 @@ def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path,
 
 def check_sweep(project: Path, installed: Path) -> None:
     """A sweep runs in a copy of the project; its runs are done until the code of a stage changes."""
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     sweep = ("moclip", "sweep", "fusion.lr=1e-3", "--dataset-seeds", "[0]", "--name", "lr")
     assert "1 runs, 0 of them done, 1 to go" in run(*sweep, cwd=project, **env).stdout
     assert "1 runs, 1 of them done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
@@ -366,7 +370,7 @@ def check_sweep(project: Path, installed: Path) -> None:
 def check_second_project(home: Path, clips: Path, first: Path, installed: Path) -> None:
     """Another project with the same moclip is independent of the first."""
     before = run("git", "rev-parse", "HEAD", cwd=first).stdout
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     new("second", "--clips", clips, cwd=home, **env)
     assert ran(run("dvc", "repro", "index", cwd=home / "second", **env).stdout) == ["code", "transcode", "index"]
     assert run("git", "rev-parse", "HEAD", cwd=first).stdout == before
@@ -376,7 +380,7 @@ def check_second_project(home: Path, clips: Path, first: Path, installed: Path) 
 @pytest.fixture
 def extracted(installed: Path, clips: Path, home: Path) -> Path:
     """A project after `extract_mv`."""
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     new("p", "--clips", clips, cwd=home, **env)
     run("dvc", "repro", "extract_mv", cwd=home / "p", **env)
     commit(home / "p")
@@ -385,7 +389,7 @@ def extracted(installed: Path, clips: Path, home: Path) -> Path:
 
 def stale(project: Path, installed: Path) -> set[str]:
     """The stages whose own code DVC takes for changed, after the stage `code` has run."""
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     run_fresh("python", "-m", "stages.code", cwd=project, **env)  # a warm one may have another moclip than this one
     recorded = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
     current = json.loads((project / CODE).read_text())
@@ -405,7 +409,7 @@ def fields(project: Path) -> bytes:
 
 @pytest.mark.slow
 def test_changed_code_runs_the_stages_again_that_use_it(extracted: Path, installed: Path, tmp_path: Path) -> None:
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     assert stale(extracted, installed) == set()
     for file, expected_stages in (
         ("moclip/motion/quantise.py", {"extract_mv", "report"}),
@@ -437,7 +441,7 @@ def test_changed_code_runs_the_stages_again_that_use_it(extracted: Path, install
 
 @pytest.mark.slow
 def test_a_failing_stage_ends_train_with_its_own_message(installed: Path, clips: Path, home: Path) -> None:
-    env = {"PYTHONPATH": str(installed)}
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     root = shutil.copytree(clips, home / "clips")
     for clip in root.rglob("*.avi"):
         clip.write_bytes(b"no video")

@@ -89,7 +89,7 @@ def _print_time(folder: Path, clips: ClipFolder) -> None:
 
         params = parameters.load(folder / paths.PARAMS)
         seconds = training_seconds(params, len(clips.clips), len(clips.classes))
-    print_note(f"MV-TSN's training takes about {rough_time(seconds)} if nothing else runs")
+    print_note(f"MV-TSN's training takes {rough_time(seconds)} if nothing else runs")
 
 
 def _print_results(folder: Path) -> None:
