@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from moclip.errors import MoclipError
-from pipeline.code_digests import code_digests
+from pipeline.code_digests import code_digests, made_by_other_code
 from pipeline.dag import STAGES
 from pipeline.new_project import clip_source, make_project
 from pipeline.repro import _Filter
@@ -271,6 +271,20 @@ def test_the_stage_code_is_of_no_use_in_the_repository() -> None:
     done = run("python", "-m", "stages.code", cwd=ROOT, code=1)
     assert done.stderr == "error: dvc.yaml: `moclip new` did not make this project\n  run: dvc repro\n"
     assert not (ROOT / CODE).exists()
+
+
+def test_what_a_stage_kept_is_of_other_code_if_dvc_lock_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "data").mkdir()
+    lock = {"stages": {name: {"params": {CODE: {name: digest}}} for name, digest in code_digests().items()}}
+    lock["stages"]["clip_image"]["params"][CODE]["clip_image"] = "0" * 16
+    del lock["stages"]["report"]
+    (home / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert not made_by_other_code("clip_image"), "outside of such a project"
+    (home / CODE).write_text("{}")
+    assert [name for name in STAGES if made_by_other_code(name)] == ["clip_image"]
+    (home / "dvc.lock").unlink()
+    assert not made_by_other_code("clip_image"), "nothing has run"
 
 
 def test_train_refuses_a_project_for_other_clips(clips: Path, home: Path) -> None:
