@@ -447,7 +447,7 @@ def read_raw(path: Path) -> dict[str, Any]:
 def missing_file_error(path: Path, otherwise: str = "") -> ParamError:
     """Return the error for a missing params.yaml: how to get one, or what to do `otherwise`."""
     what = "not found"
-    fix = "run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)"
+    fix = "run from the project's root, or make a project: moclip new DIR --clips DIR (the demo's: moclip use demo)"
     if above := project_above():
         what, fix = f"{what}: this is not the project's folder", f"run it there: cd {above}"
     return ParamError(what, where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
