@@ -42,7 +42,7 @@ check: $(READY)  ## lint, formatting, types, generated files, known vulnerabilit
 	python -m pipeline.sync --check
 	python -m tests.audit
 
-sync: $(READY)  ## update files that follow from the code: lists in dvc.yaml, docs/parameters.md, new keys in params.yaml
+sync: $(READY)  ## update files that follow from the code: lists in dvc.yaml, docs/parameters.md, new keys in params.yaml, templates
 	python -m pipeline.sync
 
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'

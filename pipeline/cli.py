@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,17 +12,11 @@ import typer
 from typer.core import TyperGroup
 
 import moclip
+from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
-from pipeline.console.output import (
-    print_note,
-    print_rejection,
-    print_result,
-    print_scores,
-    print_verdict,
-    set_verbosity,
-)
+from pipeline.console.output import print_note, set_verbosity
 from pipeline.dag import COMMANDS, MODULES, SECTIONS, STAGES
 
 if TYPE_CHECKING:
@@ -113,9 +106,14 @@ def use(
     """Write params.yaml from a preset. The one that you edited is kept as params.yaml.bak."""
     from pipeline import params as parameters
     from pipeline import presets
+    from pipeline.code_digests import made_with
     from pipeline.io import write_text
     from pipeline.params_edits import keep_edited
+    from pipeline.results import warn_of_demo_clip
 
+    if preset == "demo" and made_with() is not None:
+        what = "the demo renders its clips with code that is not installed"
+        raise MoclipError(what, where="moclip use demo", fix="run it in moclip's repository")
     text = presets.params_text(preset, root, splits, split, clip, manifest)
     if paths.PARAMS.exists():
         keep_edited(paths.PARAMS, force)
@@ -123,35 +121,18 @@ def use(
     print_note(f"{paths.PARAMS} written from preset {preset!r}; next: dvc repro")
     if parameters.value_at(parameters.read_raw(paths.PARAMS), "clip.model") is False:
         print_note("  clip.model is false: motion alone; to use pictures too, add --clip openai/clip-vit-base-patch32")
-    _warn_of_demo_clip(print_note)
+    warn_of_demo_clip(print_note)
+    if not Path("dvc.yaml").exists():
+        print_note("  this folder has no dvc.yaml: to make a whole project, run: moclip new DIR --clips DIR")
     if above := parameters.project_above():
         print_note(f"  this folder is inside another project, {above}")
 
 
 def metrics() -> None:
     """Print the accuracies and cost of the last run, and the verdict: which stream to trust, and what it beats."""
-    from pipeline.io import read_json
+    from pipeline.results import print_results
 
-    cost = read_json(paths.COST_JSON, "evaluate")["multiply_adds_m"]["video"]
-    streams = {name: read_json(path, "evaluate") for name, path in paths.STREAM_JSON.items()}
-    print_scores({name: scores for name, scores in streams.items() if scores}, cost, print_result)
-    print_verdict(read_json(paths.VERDICT_JSON, "evaluate"), streams["majority"], print)
-    rejected = read_json(paths.REJECT_JSON, "evaluate") if paths.REJECT_JSON.exists() else {}
-    if rejected:  # earlier versions wrote none, and it is empty for clips with several labels
-        print_rejection(rejected, print)
-    if paths.PARAMS.exists():
-        _warn_of_demo_clip(print)
-
-
-def _warn_of_demo_clip(show: Callable[[str], None]) -> None:
-    """Say so if the CLIP in params.yaml only knows the demo's clips, and these are others."""
-    from pipeline import params as parameters
-    from pipeline.demo_clip import demo_clip_warning
-
-    raw = parameters.read_raw(paths.PARAMS)
-    model, models, root = (parameters.value_at(raw, key) for key in ("clip.model", "clip.models", "dataset.root"))
-    if warning := demo_clip_warning(model, models or [], root):
-        show(f"  {warning}")
+    print_results()
 
 
 def _placeholder() -> None:

@@ -21,6 +21,8 @@ import yaml
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
+from pipeline.code_digests import write_code_digests
+from pipeline.repro import stage_environment
 
 SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
 """Files in git that results depend on, beside params.yaml: code, stages, prompts, and which clips DVC tracks."""
@@ -77,9 +79,14 @@ def _results(revision: str, folder: Path) -> FinishedExperiment:
 
 
 def source_changes(revision: str) -> str:
-    """Return the diff of the code and data from a commit. Raises MoclipError if git fails."""
+    """Return the diff of the code and data from a commit. Raises MoclipError if git fails.
+
+    In a project that `moclip new` made, the digests of the installed code stand for the code.
+    """
     from pipeline.provenance import made_with
 
+    if paths.CODE.exists():
+        write_code_digests()
     named = [Path(place) for place in made_with(parameters.load(paths.PARAMS), *FILE_KEYS).values()]
     in_project = [str(path) for path in named if path.exists() and path.resolve().is_relative_to(Path.cwd())]
     command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *SOURCES, *in_project]
@@ -101,10 +108,9 @@ def run_experiment(name: str, values: dict[str, Any], verbose: bool = False) -> 
     for key, value in values.items():
         command += ["--set-param", f"{key}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}"]
     # "src" is relative: the run imports the code of its own copy, not of the workspace, which may be edited
-    python_path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
-    # stages run `python` from the PATH: this Python, even if its environment is not activated
-    programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path, "PATH": programs}
+    own_code = ("src",) if Path("src/moclip").is_dir() else ()
+    python_path = os.pathsep.join(filter(None, (*own_code, os.environ.get("PYTHONPATH"))))
+    environment = stage_environment(PYTHONPATH=python_path)
     output: list[str] = []
     with (
         tempfile.TemporaryFile("w+") as stderr,

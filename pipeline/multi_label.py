@@ -61,7 +61,7 @@ def fit_label_rule(logits: np.ndarray, positives: np.ndarray, calibrated: bool =
     """Choose the rule of a stream on validation clips. Without `calibrated` the temperature is 1 and the shift 0."""
     temperature, shift = fit_platt(logits, positives) if calibrated else (1.0, 0.0)
     thresholds = choose_thresholds(label_probabilities(logits, temperature, shift), positives)
-    return LabelRule(temperature, shift, thresholds.round(6))
+    return LabelRule(temperature, shift, thresholds)
 
 
 def calibrate_head(head: Fusion, streams: Mapping[str, np.ndarray], positives: np.ndarray) -> None:

@@ -361,6 +361,12 @@ class Evaluate(Group):
         le=1,
         description="least share of the validation clips that `moclip predict --reject` must answer",
     )
+    reject_false_alarms: Real = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="below 1, in place of reject_coverage: most of dataset.background's validation clips it may answer",
+    )
 
     @property
     def views(self) -> tuple[int, int]:
@@ -409,6 +415,7 @@ def load(path: Path = Path("params.yaml"), overrides: dict[str, Any] | None = No
     _check_is_project(raw, path)
     model = validate(raw, source=str(path))
     _check_watched(model, source=str(path))
+    _check_false_alarms(model, source=str(path))
     return validate(with_values(raw, overrides), source="option") if overrides else model
 
 
@@ -440,7 +447,7 @@ def read_raw(path: Path) -> dict[str, Any]:
 def missing_file_error(path: Path, otherwise: str = "") -> ParamError:
     """Return the error for a missing params.yaml: how to get one, or what to do `otherwise`."""
     what = "not found"
-    fix = "run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)"
+    fix = "run from the project's root, or make a project: moclip new DIR --clips DIR (the demo's: moclip use demo)"
     if above := project_above():
         what, fix = f"{what}: this is not the project's folder", f"run it there: cd {above}"
     return ParamError(what, where=path, fix=f"{fix}\n  {otherwise}" if otherwise else fix)
@@ -674,6 +681,14 @@ def _check_watched(params: Params, source: str) -> None:
         _check_same_file("clip.files", clip.files, "clip.model", clip.model, source)
     if isinstance(params.tsn.pretrained, str):
         _check_same_file("tsn.files", params.tsn.files, "tsn.pretrained", params.tsn.pretrained, source)
+
+
+def _check_false_alarms(params: Params, source: str) -> None:
+    """Check that there is a class whose clips raise false alarms."""
+    rate = params.evaluate.reject_false_alarms
+    if rate < 1 and params.dataset.background is False:
+        what = f"evaluate.reject_false_alarms = {rate:g}, but no class is the background"
+        raise ParamError(what, where=source, fix="set dataset.background to a class of clips of nothing in particular")
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from moclip.errors import StoreError
-from moclip.evaluation.open_set import LEAST_CLIPS, choose_score, coverage_threshold, separation_of_errors
+from moclip.evaluation.open_set import (
+    LEAST_CLIPS,
+    choose_score,
+    coverage_threshold,
+    false_alarm_threshold,
+    separation_of_errors,
+)
 from moclip.inference.rejection import Rejection, joined_features
 from moclip.models.fusion import Fusion
 from moclip.store.features import Features
@@ -23,7 +29,7 @@ from pipeline.logits import read_validation
 from pipeline.verdict import trusted_stream
 
 NEIGHBOUR = 1
-"""The score "distance" is that to the so-manieth nearest training clip."""
+"""Which training clip the score "distance" is to; 1: the nearest."""
 
 MOST_KNOWN = 2048
 """Most training clips whose features are kept for the score "distance"."""
@@ -73,11 +79,18 @@ def choose_rejection(inputs: Inputs, head: Fusion) -> ChosenRejection:
     actions, settings = labels != background, inputs.params.evaluate
     if not actions.any():
         raise StoreError("all validation clips are of dataset.background", where=paths.VALIDATION)
+    wins = probability.is_background(logits)
     for name, values in scores.items():
-        each[name] = replace(each[name], threshold=coverage_threshold(values[actions], settings.reject_coverage))
+        if settings.reject_false_alarms == 1:
+            threshold = coverage_threshold(values[actions], settings.reject_coverage)
+        else:
+            alarms, clips = values[~actions & ~wins], int((~actions).sum())
+            threshold = false_alarm_threshold(alarms, clips, settings.reject_false_alarms)
+            threshold = max(threshold, float(values.min()))  # if no alarm is one too many
+        each[name] = replace(each[name], threshold=threshold)
     wanted = settings.reject_score
     chosen = each[choose_score(int(actions.sum())) if wanted == "auto" else wanted]
-    answered = (scores[chosen.score] >= chosen.threshold) & ~chosen.is_background(logits)
+    answered = (scores[chosen.score] >= chosen.threshold) & ~wins
     right = logits.argmax(axis=1) == labels
     validation = {
         "clips": len(labels),

@@ -18,6 +18,7 @@ KEYS = (
     "evaluate.crop",
     "evaluate.reject_score",
     "evaluate.reject_coverage",
+    "evaluate.reject_false_alarms",
 )
 """Parameters that the file records. Those of the models are recorded by the models."""
 

@@ -4,6 +4,7 @@
   in its `deps:`, from what the stage imports. The rest is written by hand and stays as it is.
 - params.yaml: new keys with their defaults, and the comments. Values stay as they are.
 - docs/parameters.md: the whole page.
+- pipeline/templates: what `moclip new` writes into a project, except for its README.md and .gitignore.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipeline import paths, presets
 from pipeline.console.command import as_command, run_app
 from pipeline.console.output import print_note
 from pipeline.io import write_text
+from pipeline.project_template import template_texts
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
@@ -42,6 +44,7 @@ UNWATCHED = {
     "pipeline.run_lock": "prevents a second run at the same time",
     "moclip.workers.time_limit": "how long to wait for a decoder that hangs",
     "pipeline.advice.notes": "what the terminal shows",
+    "pipeline.code_digests": "whether earlier runs had other code; changes no result of this one",
     "pipeline.console.command": "how a command ends",
     "pipeline.console.output": "what the terminal shows",
     "pipeline.console.progress": "what the terminal shows",
@@ -60,7 +63,7 @@ def sync(
         bool, typer.Option("--check", help="Write nothing. Exit with 1 and name the files that are out of date.")
     ] = False,
 ) -> None:
-    """Update dvc.yaml, docs/parameters.md and params.yaml from the code.
+    """Update dvc.yaml, docs/parameters.md, params.yaml and pipeline/templates from the code.
 
     In params.yaml, values stay. Missing keys get their defaults, and the comment of each key becomes its description.
     """
@@ -78,8 +81,10 @@ def generated_texts() -> dict[Path, str]:
     """Return the text that each generated file must have."""
     dvc = _yaml().load(DVC_YAML.read_text(encoding="utf-8"))
     keys = {name: declared_keys(name) for name in dvc["stages"]}
+    text = dvc_yaml(dvc, keys)
     return {
-        DVC_YAML: dvc_yaml(dvc, keys),
+        DVC_YAML: text,
+        **template_texts(text, _yaml()),
         PARAMETERS_PAGE: parameters_page({name: keys[name] + inserted_keys(dvc["stages"][name]) for name in keys}),
         paths.PARAMS: params_yaml(),
     }

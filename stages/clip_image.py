@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import StoreError
-from moclip.files.folders import absolute_path, join_path
+from moclip.files.folders import Folder, absolute_path, join_path
 from pipeline import paths
+from pipeline.code_digests import made_by_other_code
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
@@ -69,6 +70,8 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status="ok", reason=""))
         print_note("clip_image: nothing to do, clip.model is false")
         return
+    if made_by_other_code("clip_image"):
+        Folder(paths.encoded_folder(params.store)).clear()
     for one in source.each:
         fetch_configuration(one)
     digests = [files_digest(one) for one in source.each]
@@ -180,8 +183,6 @@ def _keep_encoded(
 
     `digests` are those that the keys of the parts were made with.
     """
-    from moclip.files.folders import Folder
-
     names = [part.name for part in parts]
     for digest, folder in zip(digests, encoded, strict=True):
         if digest is None:  # nothing says whether the encoder is still the same

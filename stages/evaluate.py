@@ -32,6 +32,7 @@ from pipeline.stage import stage
     "evaluate.protocol",
     "evaluate.reject_score",
     "evaluate.reject_coverage",
+    "evaluate.reject_false_alarms",
 )
 def evaluate(params: Params) -> None:
     """Score the test split: zero-shot CLIP, motion alone, the sum of their scores, fusion, and their cost.

@@ -8,6 +8,7 @@ import typer
 
 from moclip.errors import StoreError
 from pipeline import paths
+from pipeline.code_digests import made_by_other_code
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
@@ -60,6 +61,7 @@ def extract_mv(
     root, mv = params.dataset.root, params.mv
     if params.index.transcode:
         root, videos = str(paths.TRANSCODED), videos.assign(path=videos["path"].map(transcoded_name))
+    rebuild = rebuild or made_by_other_code("extract_mv")
     recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard, mv.per)
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
     with show_progress("extract_mv", len(videos)) as advance, connected_cluster(ray) as cluster:

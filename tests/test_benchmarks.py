@@ -54,6 +54,16 @@ def test_the_page_says_where_ours_is_slower_and_what_is_missed() -> None:
 
 
 @pytest.mark.slow
+def test_timelines_are_timed_step_by_step() -> None:
+    rows = [line.split(" | ") for line in bench("timeline", "--quick").splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in rows[1:3]] == [["| 320x240", "none"], ["| 320x240", "tiny"]]
+    for row in rows[1:3]:
+        assert float(row[2]) > 0
+        assert sum(float(share.partition(" %")[0]) for share in row[3:]) == pytest.approx(100, abs=2)
+    assert [row[0] for row in rows[4:]] == ["| 4 s", "| 8 s"]
+
+
+@pytest.mark.slow
 def test_stills_are_compared_with_the_encoder_alone() -> None:
     shown = bench("stills", "--quick")
     rows = [line.split("|") for line in shown.splitlines() if line.startswith("| ")]

@@ -53,7 +53,7 @@ def test_dvc_watches_a_file_once_a_stage_imports_it_through_others(product: Path
     io.write_text(f"{io.read_text()}\n\ndef later() -> None:\n    from pipeline import new_part  # noqa: F401\n")
     (product / "pipeline/of_types.py").write_text('"""New."""\n')
     edit(io, "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    from pipeline import of_types\n")
-    assert "dvc.yaml: out of date" in sync(product, "--check", code=1).stderr
+    assert "dvc.yaml, pipeline/templates/code_of_stages.json: out of date" in sync(product, "--check", code=1).stderr
     assert "pipeline/new_part.py" not in (product / "dvc.yaml").read_text(), "--check writes nothing"
     sync(product)
     for name, stage in stages_of(product).items():
@@ -94,7 +94,12 @@ def test_a_new_parameter_is_a_line_in_the_model_and_a_word_in_the_stage(product:
     sync(product)
     diff = run("git", "diff", "-U0", cwd=product).stdout
     added = [line for line in diff.splitlines() if line.startswith(("+", "-")) and "warmup" not in line]
-    assert [line[6:] for line in added if line.startswith("+++")] == ["docs/parameters.md", "dvc.yaml", "params.yaml"]
+    assert [line[6:] for line in added if line.startswith("+++")] == [
+        "docs/parameters.md",
+        "dvc.yaml",
+        "params.yaml",
+        "pipeline/templates/stages.yaml",
+    ]
     assert [line for line in added if not line.startswith(("+++", "---"))] == []
     assert "fusion.warmup" in stages_of(product)["train_fusion"]["params"]
     assert yaml.safe_load((product / "params.yaml").read_text())["fusion"]["warmup"] == 5

@@ -19,11 +19,12 @@ import pytest
 import typer
 
 from pipeline import cli
+from pipeline.dag import STAGES
 from tests.clips import encode, moving_texture
 from tests.conftest import BIN, ROOT, run
 
 HEAVY = {"torch", "pandas", "transformers", "av", "zarr", "matplotlib"}
-COMMANDS = [path.stem for path in sorted((ROOT / "stages").glob("[a-z]*.py"))] + ["use", "metrics"]
+COMMANDS = [*STAGES, "use", "metrics"]
 
 
 def terminal(*command: str | Path, cwd: Path, width: int = 90, **environment: str) -> tuple[int, str]:
@@ -358,7 +359,7 @@ def test_a_stage_run_with_python_m_prints_the_same_errors(tmp_path: Path) -> Non
     done = run("python", "-m", "stages.transcode", cwd=tmp_path, code=1, PYTHONPATH=str(ROOT))
     assert done.stderr == (
         "error: params.yaml: not found\n"
-        "  run from the project's root, or write one: moclip use demo (or: moclip use folder --root DIR)\n"
+        "  run from the project's root, or make a project: moclip new DIR --clips DIR (the demo's: moclip use demo)\n"
     )
 
 

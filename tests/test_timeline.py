@@ -58,7 +58,7 @@ def test_a_clip_that_fits_into_a_window_has_the_answer_of_predict(
     tmp_path: Path, codec: str, variant: dict[str, Any]
 ) -> None:
     predictor = small_predictor(**variant)
-    path = encode(tmp_path / "a.mp4", moving_texture(19, (64, 80)), codec, b_frames=2 if codec == "libx264" else 0)
+    path = encode(tmp_path / "a.mp4", moving_texture(19, (64, 80)), codec, b_frames=2)
     expected = predictor(path)
     for windows in (Windows(19 / 25, 0.5), Windows(3.0, 0.5)):
         timeline = read_timeline(predictor, path, windows)

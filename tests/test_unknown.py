@@ -24,6 +24,7 @@ from moclip.errors import DatasetError, ModelError
 from moclip.evaluation.open_set import (
     auroc,
     coverage_threshold,
+    false_alarm_threshold,
     false_positive_rate,
     highest_probability,
     negative_distance,
@@ -281,17 +282,26 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     # the threshold: validation clips by the network of the fold that did not see them
     validation = pd.read_parquet(project / "data/validation.parquet")
     assert set(validation["fold"]) == {1, 2}
-    held_out = []
+    held_out, alarms, everything = [], [], []
+    trusted = chosen["stream"]
     for fold in (1, 2):
         mine = validation[validation["fold"] == fold]
         others = [
             features_of(project, f"fold{fold}/views", name) for name in training if name not in mine["id"].to_list()
         ]
-        for name in mine[mine["class"] != background]["id"]:
-            asked = features_of(project, f"fold{fold}/protocol", name)
-            held_out.append(-min(math.dist(asked, other) for other in others))
+        for _, row in mine.iterrows():
+            asked = features_of(project, f"fold{fold}/protocol", str(row["id"]))
+            score = -min(math.dist(asked, other) for other in others)
+            everything.append(score)
+            if row["class"] != background:
+                held_out.append(score)
+            elif row[trusted].argmax() != chosen["background"]:
+                alarms.append(score)
     assert len(held_out) == 12
     assert chosen["threshold"] == pytest.approx(sorted(held_out)[3], abs=1e-3), "9 of 12 reach it"
+    run("moclip", "evaluate", "--evaluate-reject-false-alarms", "0", cwd=project)
+    assert stored(project)[1]["threshold"] == pytest.approx(max([*alarms, min(everything)]), abs=1e-3)
+    run("moclip", "evaluate", cwd=project)
 
     # predict, and a bundle far from the project, say the same
     words = ("predict", f"{CLIPS}/{left}", f"{CLIPS}/{background}", "--reject")
@@ -351,3 +361,25 @@ def test_a_background_that_is_no_class_is_refused_at_once(project: Path) -> None
     refused = run("moclip", "index", cwd=project, code=1).stderr
     assert "dataset.background: no class 'NoAction'" in refused
     assert "the classes are " in refused
+
+
+def test_the_lowest_threshold_with_so_many_false_alarms() -> None:
+    scores = np.array([0.9, 0.2, 0.5, 0.5])
+
+    def alarms(rate: float, clips: int = 4) -> int:
+        return int((scores >= false_alarm_threshold(scores, clips, rate)).sum())
+
+    assert [alarms(rate) for rate in (0.0, 0.24, 0.25, 0.5, 0.75, 0.99)] == [0, 0, 1, 1, 3, 3]
+    assert alarms(0.1, clips=10) == 1, "the other six are answered with the background"
+    assert alarms(0.4, clips=10) == 4
+    for rate in (0.0, 0.25, 0.75):
+        threshold = false_alarm_threshold(scores, 4, rate)
+        assert (scores >= np.nextafter(threshold, -1)).sum() > 4 * rate, "no lower threshold does"
+
+
+def test_false_alarms_need_a_background(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    run("moclip", "use", "folder", "--root", "clips", cwd=tmp_path)
+    set_keys(tmp_path / "params.yaml", {"evaluate.reject_false_alarms": 0.1})
+    refused = run("moclip", "index", cwd=tmp_path, code=1).stderr
+    assert "evaluate.reject_false_alarms = 0.1, but no class is the background" in refused

@@ -13,8 +13,8 @@ import typer
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url
 from moclip.models.encoders.source import EncoderSource
+from pipeline import code_digests, paths
 from pipeline import params as parameters
-from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note, print_result
 from pipeline.console.progress import show_progress
@@ -96,20 +96,32 @@ def _check_project(missing: list[str], hub_answers: bool) -> list[Finding]:
     """Check the project in this folder. `missing` are packages that the pipeline needs."""
     if not paths.PARAMS.exists():
         above = parameters.project_above()
-        advice = f"the project's folder: cd {above}" if above else "for a project here: moclip use demo"
+        advice = f"the project's folder: cd {above}" if above else "for a project: moclip new DIR --clips DIR"
         return [Finding("params.yaml", "not in this folder", OK, advice)]
     try:
         params = parameters.load(paths.PARAMS)
     except MoclipError as problem:
-        return [Finding("params.yaml", problem.what, PROBLEM, problem.fix or "correct it, or: moclip use demo")]
+        advice = problem.fix or "correct it, or: moclip use demo"
+        return [*_check_version(), Finding("params.yaml", problem.what, PROBLEM, advice)]
     artifacts = [Finding(str(path), "exists" if path.exists() else "not made yet") for path in ARTIFACTS]
     packages = Finding("packages", "those of the pipeline are installed")
     if missing:
         what = f"not installed: {', '.join(missing)}"
         packages = Finding("packages", what, PROBLEM, "pip install 'moclip[pipeline]'")
-    valid = Finding("params.yaml", "valid")
+    valid = [Finding("params.yaml", "valid"), *_check_version(), packages]
     clips = [] if "pandas" in missing else [_check_clips(params)]
-    return [valid, packages, *clips, *_check_encoders(params, hub_answers), *_check_dvc_cache(), *artifacts]
+    return [*valid, *clips, *_check_encoders(params, hub_answers), *_check_dvc_cache(), *artifacts]
+
+
+def _check_version() -> list[Finding]:
+    """Check that the stages of a project that `moclip new` made are those of the installed version."""
+    if code_digests.made_with() is None:
+        return []
+    try:
+        code_digests.check_version()
+    except MoclipError as problem:
+        return [Finding("dvc.yaml", problem.what, PROBLEM, problem.fix or "")]
+    return [Finding("dvc.yaml", "the stages of the installed version")]
 
 
 def _check_clips(params: Params) -> Finding:

@@ -127,9 +127,8 @@ def read_manifest(file: Path, root: str) -> Manifest:
         _check_splits(rows, file)
         notes += divided(rows, "group", "group", file) if "group" in rows else []
     notes += divided_videos(rows, file)
-    rows = rows.assign(**{name: "" if name == "split" else own for name in ("split", "group") if name not in rows})
+    rows = pd.DataFrame({"split": "", "group": own} | dict(rows.rename(columns={"label": "class"})))
     weight = ["weight"] if "weight" in rows else []
-    rows = rows.rename(columns={"label": "class"})
     rows = rows[["path", "class", "split", "group", "id", START, END, "video", *weight]]
     manifest = Manifest(str(file), rows, notes)
     if len(manifest.classes) < 2:
@@ -189,17 +188,19 @@ def _without_repeated(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, lis
     for name in [column for column in ("label", "split", "group", "weight") if column in rows]:
         wrong = same[name] != first_of[name].transform("first")
         if wrong.any():
-            first, row = _first_and_other(same, same[wrong].iloc[0])
+            row = same[wrong].iloc[0]
+            first = _first_row(same, row)
             what = f"{{!r}}, but row {first['number']} gives the same {_clip_text(row)}, {first[name]!r}"
             refuse(wrong, same, name, what, "leave one row per clip", file)
-    first, row = _first_and_other(same, same[same.duplicated(CLIP)].iloc[0])
+    row = same[same.duplicated(CLIP)].iloc[0]
+    first = _first_row(same, row)
     note = f"{file}: rows {first['number']} and {row['number']} name the same {_clip_text(row)}: used once"
     return rows[~repeated].reset_index(drop=True), [f"{note}; such rows: {int(repeated.sum())}"]
 
 
-def _first_and_other(same: pd.DataFrame, row: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return the first row of the clip of `row`, and `row`."""
-    return same[(same[CLIP] == row[CLIP]).all(axis=1)].iloc[0], row
+def _first_row(same: pd.DataFrame, row: pd.Series) -> pd.Series:
+    """Return the first row of the clip of `row`."""
+    return same[(same[CLIP] == row[CLIP]).all(axis=1)].iloc[0]
 
 
 def _clip_text(row: pd.Series) -> str:

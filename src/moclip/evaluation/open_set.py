@@ -32,7 +32,7 @@ def negative_energy(logits: np.ndarray) -> np.ndarray:
 
 
 def negative_distance(features: np.ndarray, known: np.ndarray, neighbour: int) -> np.ndarray:
-    """Return minus the Euclidean distance to the so-manieth nearest of the `known` features (arXiv 2204.06507).
+    """Return minus the Euclidean distance to a nearest of the `known` features: the `neighbour`-th (arXiv 2204.06507).
 
     Both should be of unit length. With fewer known features, the distance is that to the farthest.
     """
@@ -53,6 +53,17 @@ def coverage_threshold(scores: np.ndarray, coverage: float) -> float:
     """Return the highest threshold that at least the share `coverage` of the scores reaches."""
     wanted = math.ceil(round(coverage * len(scores), 9))  # rounded, because 0.55 * 100 is more than 55 in floats
     return float(np.sort(scores)[::-1][max(1, wanted) - 1])
+
+
+def false_alarm_threshold(scores: np.ndarray, clips: int, rate: float) -> float:
+    """Return the lowest threshold that at most the share `rate` of the background's `clips` reach.
+
+    `scores` (n,) are those of the background's clips that would be answered without a threshold, n <= `clips`.
+    """
+    allowed = math.floor(round(rate * clips, 9))
+    if len(scores) <= allowed:
+        return -math.inf
+    return float(np.nextafter(np.sort(scores)[::-1][allowed], math.inf))
 
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float | None:
@@ -90,9 +101,9 @@ LEAST_ANSWERS = 5
 def choose_score(clips: int) -> str:
     """Return the score to reject by, for so many validation clips: "distance", or "probability" with too few.
 
-    No validation clip is of an unknown class, so they cannot say which score finds those. How well a score separates
-    right from wrong answers does not say it either: where classes were left out of training (docs/unknown.md), all
-    scores did that about equally well, but only the distance found the unknown clips.
+    No validation clip is of an unknown class, so they cannot say which score finds those, and often hardly any is
+    answered wrongly. So the rule is fixed: where classes were left out of training (docs/unknown.md), the threshold of
+    the distance kept the wanted share of known test clips best, and it found unknown clips about as well as the energy.
     """
     return "distance" if clips >= LEAST_CLIPS else "probability"
 

@@ -31,7 +31,7 @@ class Rejection:
     temperature : that of the stream, for the score "probability".
     background : label of the class that means none of the others; clips for which it wins are unknown. None: no class.
     kinds : kinds of features ("motion", "picture") that the score "distance" compares.
-    neighbour : the distance is that to the so-manieth nearest clip.
+    neighbour : which training clip the distance is to; 1: the nearest.
     known : features of training clips, (m, width) float16, of unit length (`joined_features`); None for other scores.
     """
 

@@ -1,0 +1,109 @@
+"""Digests of the installed code of each stage, for projects that `moclip new` made.
+
+Such a project has no code in it that DVC could watch. Its first stage, `code`, writes a digest per stage, and each
+stage depends on its own. So a new version of moclip runs those stages again whose code it changed. This imports nothing
+heavy, because `code` runs at the beginning of each `dvc repro`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+from moclip.errors import MoclipError
+from moclip.files.atomic import write_atomically
+from moclip.version import __version__
+from pipeline import paths
+
+TEMPLATES = Path(__file__).parent / "templates"
+"""The files that `moclip new` writes into a project."""
+
+DVC_TEMPLATE = TEMPLATES / "stages.yaml"
+"""A project's dvc.yaml. DVC would take a file of that name in this repository for a pipeline."""
+
+STAGE_CODE = TEMPLATES / "code_of_stages.json"
+"""The files of code that each stage depends on, by their paths in the installed packages. `make sync` writes it."""
+
+_HEADER = "# Made with moclip "
+
+
+def code_digests() -> dict[str, str]:
+    """Return 16 hexadecimal digits for each stage that stand for its installed code.
+
+    They depend neither on where the packages are installed nor on the ends of lines.
+    """
+    contents: dict[str, bytes] = {}
+    found = {}
+    for stage, names in json.loads(STAGE_CODE.read_text(encoding="utf-8")).items():
+        digest = hashlib.sha256()
+        for name in names:
+            if name not in contents:
+                contents[name] = _package_file(name).read_bytes().replace(b"\r\n", b"\n")
+            digest.update(f"{name} {len(contents[name])}\n".encode() + contents[name])
+        found[stage] = digest.hexdigest()[:16]
+    return found
+
+
+def write_code_digests() -> None:
+    """Write data/code.json, unless it is current. Raises MoclipError if dvc.yaml has the stages of another version."""
+    check_version()
+    text = json.dumps(code_digests(), indent=2) + "\n"
+    if not paths.CODE.exists() or paths.CODE.read_text(encoding="utf-8") != text:
+        write_atomically(paths.CODE, text.encode())
+
+
+def made_by_other_code(stage: str) -> bool:
+    """Return whether the last run of a stage, by dvc.lock, was with other code than the installed one.
+
+    What the stage keeps between runs is then not to be taken again. False outside of projects that `moclip new` made.
+    """
+    if not paths.CODE.exists() or not Path("dvc.lock").exists():
+        return False
+    import yaml
+
+    lock = yaml.load(Path("dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    recorded = lock.get("stages", {}).get(stage, {}).get("params", {}).get(str(paths.CODE), {}).get(stage)
+    return recorded is not None and recorded != code_digests()[stage]
+
+
+def project_dvc_yaml() -> str:
+    """Return the text of a new project's dvc.yaml. Its first line names the version of its stages."""
+    return f"{_HEADER}{__version__}, stages {_stages_digest()}\n{DVC_TEMPLATE.read_text(encoding='utf-8')}"
+
+
+def made_with(folder: Path = Path()) -> str | None:
+    """Return what the first line of a project's dvc.yaml says it was made with; None if `moclip new` did not."""
+    try:
+        with (folder / "dvc.yaml").open(encoding="utf-8") as file:
+            line = file.readline().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return line.removeprefix(_HEADER) if line.startswith(_HEADER) else None
+
+
+def check_version() -> None:
+    """Raise MoclipError if this project's dvc.yaml has the stages of another version than the installed one."""
+    version = made_with()
+    if version is None:
+        raise MoclipError("`moclip new` did not make this project", where="dvc.yaml", fix="run: dvc repro")
+    if not version.endswith(f" {_stages_digest()}"):
+        what = f"made with moclip {version}; the installed version, {__version__}, has other stages"
+        raise MoclipError(what, where="dvc.yaml", fix="run: moclip new . --update (values in params.yaml stay)")
+
+
+def _stages_digest() -> str:
+    """Return 8 hexadecimal digits that stand for the stages in the template, whatever its comments say."""
+    lines = (line.rstrip() for line in DVC_TEMPLATE.read_text(encoding="utf-8").splitlines())
+    meant = "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+    return hashlib.sha256(meant.encode()).hexdigest()[:8]
+
+
+def _package_file(name: str) -> Path:
+    """Return the path of a file in an installed package: "moclip/motion/field.py"."""
+    package, _, rest = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MoclipError(f"the package {package} is not installed", fix="install moclip again")
+    return Path(spec.submodule_search_locations[0], rest)

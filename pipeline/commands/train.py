@@ -1,0 +1,109 @@
+"""`moclip train`: from a folder of clips to trained models and a report, in one command."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moclip.errors import MoclipError
+from moclip.files.folders import is_url, join_path
+from pipeline import params as parameters
+from pipeline import paths
+from pipeline.commands.new import ClipsFolder, Encoder
+from pipeline.console.command import while_importing
+from pipeline.console.output import print_note
+from pipeline.stage import command
+
+if TYPE_CHECKING:
+    from moclip.data.clip_folder import ClipFolder
+    from pipeline.new_project import Source
+
+RESULTS = ("dvc.lock", "params.yaml", "metrics", "data/code.json")
+"""What is committed after a run, so that `dvc metrics diff` compares with it."""
+
+
+@command()
+def train(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CLIPS", help="Folder of the clips, <folder>/<class>/<clip>; or a table with path and label."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the project.  [NAME-moclip, here]", show_default=False)
+    ] = None,
+    clips: ClipsFolder = None,
+    clip: Encoder = None,
+) -> None:
+    """Train on a folder of clips: make a project, run all stages, and print the results.
+
+    The same command again continues an interrupted run, or takes changed clips into account. `moclip new` makes the
+    project without running it.
+    """
+    with while_importing():
+        from pipeline.new_project import commit, is_for_same_clips, make_project
+        from pipeline.repro import run_stages
+
+    wanted = _wanted(source, clips, clip)
+    folder = out if out is not None else _default_folder(source, wanted)
+    if is_for_same_clips(folder, wanted):
+        print_note(f"{folder}: a project for these clips; continuing it")
+    else:
+        _print_time(folder, make_project(folder, wanted))
+    run_stages(folder)
+    commit(folder, [name for name in RESULTS if (folder / name).exists()], "Results of moclip train")
+    with contextlib.chdir(folder):
+        _print_results(folder)
+
+
+def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
+    """Return what the project is to be made for. Raises DatasetError if `source` is neither a folder nor a table."""
+    from pipeline.new_project import clip_source
+
+    if not is_url(source) and Path(source).expanduser().is_file():
+        return clip_source(clips, source, None, "folder", encoder)
+    if clips is not None:
+        fix = "leave --clips out; it is for a table, whose paths start from that folder"
+        raise MoclipError("CLIPS is the folder of the clips already", where="--clips", fix=fix)
+    return clip_source(source, None, None, "folder", encoder)
+
+
+def _default_folder(source: str, wanted: Source) -> Path:
+    """Return NAME-moclip in this folder, or beside the folder of the clips if that holds this folder."""
+    path, root = Path(source).expanduser().resolve(), str(wanted.root)
+    folder = Path(f"{path.stem if wanted.manifest else path.name}-moclip")
+    if is_url(root) or not folder.resolve().is_relative_to(root):
+        return folder
+    return Path(root).parent / folder
+
+
+def _print_time(folder: Path, clips: ClipFolder) -> None:
+    """Print how long the training takes, which is most of the time unless the clips are long or many."""
+    with while_importing():
+        from pipeline.training_time import rough_time, training_seconds
+
+        params = parameters.load(folder / paths.PARAMS)
+        seconds = training_seconds(params, len(clips.clips), len(clips.classes))
+    print_note(f"MV-TSN's training takes {rough_time(seconds)} if nothing else runs")
+
+
+def _print_results(folder: Path) -> None:
+    """Print the results and the verdict, as `moclip metrics` does, and what to do next. The current folder is it."""
+    from pipeline.io import read_parquet
+    from pipeline.results import print_results
+
+    print_results()
+    index = read_parquet(paths.INDEX, "index")
+    clip = index[(index["status"] == "ok") & (index["split"] == "test")].iloc[0]
+    path = join_path(parameters.load(paths.PARAMS).dataset.root, clip["path"])
+    print_note(f"\nthe report, for a browser: {Path(paths.REPORT).absolute()}")
+    print_note(f"next: cd {shlex.quote(str(folder))}; moclip predict {shlex.quote(path)}")
+
+
+if __name__ == "__main__":
+    train()

@@ -1,0 +1,471 @@
+"""`moclip new` and `moclip train`: a project of one's own, whose stages run from a moclip installed from its wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moclip.errors import MoclipError
+from pipeline.code_digests import code_digests, made_by_other_code
+from pipeline.dag import STAGES
+from pipeline.new_project import clip_source, make_project
+from pipeline.repro import _Filter
+from tests.clips import encode, moving_texture
+from tests.conftest import ROOT, SMALL, commit, run, run_fresh
+from tests.test_dag import ran
+
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pipeline", "stages", "src")
+TEMPLATES = ROOT / "pipeline/templates"
+CODE = "data/code.json"
+
+
+# ------------------------------------------------------------------------------------------------ what is shared
+
+
+def make_clips(root: Path, clips: int = 10) -> Path:
+    """Two classes of small clips, whose textures move to the left or to the right."""
+    for label, dx in (("Left", -3.0), ("Right", 3.0)):
+        (root / label).mkdir(parents=True)
+        for number in range(clips):
+            film = moving_texture(8, (48, 64), (dx, 0.5), seed=number)
+            encode(root / label / f"clip_g{number:02d}_c01.avi", film)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clips(tmp_path_factory.mktemp("own") / "my clips")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this repository."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    pip = ("python", "-m", "pip", "--disable-pip-version-check")
+    run_fresh(*pip, "wheel", ".", "--no-deps", "--no-build-isolation", "-q", "-w", out, cwd=source)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture
+def installed(wheel: Path, tmp_path: Path) -> Path:
+    """A folder in which the wheel is installed, with a preset that trains in a second. A test may change it."""
+    folder = tmp_path / "site"
+    pip = ("python", "-m", "pip", "--disable-pip-version-check")
+    run_fresh(*pip, "install", "-q", "--no-deps", "--target", folder, wheel, cwd=tmp_path)
+    preset = folder / "pipeline/presets/folder.yaml"
+    values = yaml.safe_load(preset.read_text())
+    for key, value in SMALL.items():
+        group, name = key.split(".")
+        values.setdefault(group, {})[name] = value
+    values["tsn"] |= {"min_steps": 0, "stack": 1}
+    preset.write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty folder to work in."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def new(folder: str | Path, *options: str | Path, cwd: Path, code: int = 0, **env: str) -> str:
+    """Run `moclip new`; what it prints."""
+    done = run("moclip", "new", folder, *options, cwd=cwd, code=code, **env)
+    return done.stderr if code else done.stdout
+
+
+def params_of(project: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((project / "params.yaml").read_text()))
+
+
+def stages_in(dvc_yaml: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(dvc_yaml.read_text())["stages"])
+
+
+def in_package(path: str) -> bool:
+    return path.startswith(("src/moclip/", "pipeline/", "stages/"))
+
+
+# ------------------------------------------------------------------------------------------------- its dvc.yaml
+
+
+def test_the_template_differs_from_dvc_yaml_in_the_code_alone() -> None:
+    own, template = stages_in(ROOT / "dvc.yaml"), stages_in(TEMPLATES / "stages.yaml")
+    assert list(template) == ["code", *own]
+    code = template.pop("code")
+    assert code == {"cmd": "python -m stages.code", "always_changed": True, "outs": [{CODE: {"cache": False}}]}
+    for name, stage in template.items():
+        assert stage["params"].pop() == {CODE: [name]}
+        stage["deps"] += [path for path in own[name]["deps"] if in_package(path)]
+        assert sorted(stage.pop("deps")) == sorted(own[name].pop("deps"))
+        assert stage == own[name]
+    plots = [yaml.safe_load(path.read_text())["plots"] for path in (ROOT / "dvc.yaml", TEMPLATES / "stages.yaml")]
+    assert plots[0] == plots[1]
+
+
+def test_the_code_of_each_stage_is_that_of_dvc_yaml() -> None:
+    listed = json.loads((TEMPLATES / "code_of_stages.json").read_text())
+    assert list(listed) == list(STAGES)
+    for name, stage in stages_in(ROOT / "dvc.yaml").items():
+        assert [f"src/{path}" if path.startswith("moclip/") else path for path in listed[name]] == [
+            path for path in stage["deps"] if in_package(path)
+        ]
+        assert f"stages/{name}.py" in listed[name]
+
+
+def test_a_digest_is_of_the_files_that_the_stage_uses() -> None:
+    found = code_digests()
+    assert list(found) == list(STAGES)
+    for name, files in json.loads((TEMPLATES / "code_of_stages.json").read_text()).items():
+        digest = hashlib.sha256()
+        for file in files:
+            content = (ROOT / "src" / file if file.startswith("moclip/") else ROOT / file).read_bytes()
+            digest.update(f"{file} {len(content)}\n".encode() + content)
+        assert found[name] == digest.hexdigest()[:16]
+    assert len(set(found.values())) == len(found)
+
+
+def test_the_template_has_the_files_that_stages_read_from_the_folder() -> None:
+    for file in (path for path in (TEMPLATES / "data").rglob("*") if path.is_file()):
+        assert file.read_text() == (ROOT / file.relative_to(TEMPLATES)).read_text()
+    outs = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for stage in stages_in(ROOT / "dvc.yaml").values()
+        for out in (*stage["outs"], *stage.get("metrics", ()))
+    }
+    read = {path for stage in stages_in(TEMPLATES / "stages.yaml").values() for path in stage.get("deps", ())}
+    for path in {path for path in read if not path.startswith("${")} - outs:
+        assert any(out.startswith(f"{path}/") for out in outs) or (TEMPLATES / path).exists(), path
+
+
+# -------------------------------------------------------------------------------------------------------- new
+
+
+def test_new_makes_a_whole_project_and_commits_it(clips: Path, home: Path) -> None:
+    relative = os.path.relpath(clips, home)
+    printed = new("deep/pro ject", "--clips", relative, cwd=home)
+    assert "a project for 20 clips of 2 classes" in printed
+    project = home / "deep/pro ject"
+    dataset = params_of(project)["dataset"]
+    assert dataset["root"] == dataset["splits"] == str(clips), "absolute: it is not relative to the caller's folder"
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+    assert len(run("git", "log", "--format=%h", cwd=project).stdout.split()) == 1
+    tracked = set(run("git", "-c", "core.quotePath=false", "ls-files", cwd=project).stdout.splitlines())
+    assert tracked >= {"dvc.yaml", "params.yaml", "README.md", ".gitignore", ".dvcignore", CODE, "data/none"}
+    assert (project / "README.md").read_text().startswith("# pro ject\n")
+    assert json.loads((project / CODE).read_text()) == code_digests()
+    status = run("dvc", "status", "--json", cwd=project).stdout
+    assert set(json.loads(status)) == {"code", *STAGES}, "DVC reads dvc.yaml, and nothing has run"
+
+
+def test_each_cached_output_is_ignored_by_git(clips: Path, home: Path) -> None:
+    new("p", "--clips", clips, cwd=home)
+    outs = [out for stage in stages_in(home / "p/dvc.yaml").values() for out in stage["outs"]]
+    cached = [
+        name
+        for out in outs
+        for name, options in (out.items() if isinstance(out, dict) else [(out, {})])
+        if options.get("cache", True)
+    ]
+    assert len(cached) > 10
+    ignored = run("git", "check-ignore", "--no-index", *(f"{name}/x" for name in cached), cwd=home / "p")
+    assert len(ignored.stdout.splitlines()) == len(cached)
+
+
+def test_new_for_a_table_of_clips_with_an_encoder(clips: Path, home: Path) -> None:
+    lines = [f"{path.relative_to(clips)},{path.parent.name}" for path in sorted(clips.rglob("*.avi"))]
+    (home / "table.csv").write_text("\n".join(["path,label", *lines]))
+    (home / "encoder").mkdir()
+    new("p", "--manifest", "table.csv", "--clips", clips, "--clip", "encoder", cwd=home)
+    params = params_of(home / "p")
+    assert params["dataset"]["manifest"] == str(home / "table.csv")
+    assert params["dataset"]["splits"] == "data/none"
+    assert params["clip"]["model"] == params["clip"]["files"] == str(home / "encoder")
+
+
+def test_where_no_project_can_be_nothing_is_left(clips: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "full").mkdir()
+    (home / "full/mine.txt").write_text("mine")
+    (home / "empty").mkdir()
+    (home / "table.csv").write_text("path,label\na.avi,A\n")
+    root = str(clips)
+    for folder, given, expected_text in (
+        ("full", {"clips": root}, "full: exists, and is not empty"),
+        ("p", {}, "which clips?"),
+        ("p", {"clips": "nowhere"}, "nowhere: no such folder\n  --clips takes"),
+        ("p", {"clips": "empty"}, "no clips found"),
+        ("empty", {"clips": str(clips / "Left")}, "no clips found"),
+        ("p", {"clips": root, "preset": "foldr"}, "no such preset"),
+        ("p", {"clips": root, "preset": "demo"}, "make demo"),
+        ("p", {"clips": root, "encoder": "no/such/model"}, "no such folder, and no name of a model"),
+        ("p", {"clips": "."}, "lies in the folder of the clips"),
+        ("p", {"manifest": "table.csv"}, "the paths in the table are relative to: --clips DIR"),
+        ("p", {"manifest": "none.csv", "clips": root}, "no table of clips"),
+    ):
+        names = dict.fromkeys(("clips", "manifest", "splits", "encoder")) | {"preset": "folder"} | given
+        with pytest.raises(MoclipError, match=re.escape(expected_text)):
+            make_project(Path(folder), clip_source(**names))  # type: ignore[arg-type]
+        assert sorted(path.name for path in home.iterdir()) == ["empty", "full", "table.csv"], given
+        assert not list((home / "empty").iterdir())
+    assert (home / "full/mine.txt").read_text() == "mine"
+    assert new("full", "--clips", clips, cwd=home, code=1) == (
+        "error: full: exists, and is not empty\n  name a new folder\n"
+    )
+    assert "`moclip new` did not make a project here" in new("p", "--update", cwd=home, code=1)
+
+
+def test_without_a_name_for_git_the_project_is_made_and_the_rest_is_said(clips: Path, home: Path) -> None:
+    unknown: dict[str, Any] = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "user.useConfigOnly",
+        "GIT_CONFIG_VALUE_0": "true",
+        **{f"GIT_{who}_{what}": "" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    printed = new("p", "--clips", clips, cwd=home, **unknown)
+    assert "not committed, which `dvc exp run` and `dvc metrics diff` need: git does not know your name" in printed
+    assert (home / "p/dvc.yaml").exists()
+    run("git", "commit", "-q", "-m", "start", cwd=home / "p")  # what it has added to the index
+
+
+def test_update_brings_a_project_up_to_the_installed_version(clips: Path, home: Path) -> None:
+    new("p", "--clips", clips, cwd=home)
+    project = home / "p"
+    current = (project / "dvc.yaml").read_text()
+    assert run("python", "-m", "stages.code", cwd=project).stdout == ""
+    (project / "dvc.yaml").write_text(re.sub(r"stages \w+\n", "stages 00000000\n", current, count=1))
+    params = (project / "params.yaml").read_text()
+    without_key = re.sub(r"^  lr: .*\n", "", params.replace("seed: 0 ", "seed: 5 "), flags=re.MULTILINE)
+    (project / "params.yaml").write_text(without_key)
+    done = run("dvc", "repro", cwd=project, code=None)
+    assert done.returncode != 0
+    assert "dvc.yaml: made with moclip" in done.stderr
+    assert "moclip new . --update" in done.stderr
+    assert "moclip new . --update" in run("moclip", "doctor", cwd=project, code=1).stdout
+    printed = new(".", "--update", cwd=project)
+    assert "dvc.yaml written; the old one is dvc.yaml.bak" in printed
+    assert (project / "dvc.yaml").read_text() == current
+    assert params_of(project)["seed"] == 5
+    assert {"lr"} <= params_of(project)["fusion"].keys() & params_of(project)["tsn"].keys()
+    run("python", "-m", "stages.code", cwd=project)
+    assert new(".", "--update", cwd=project) == ".: up to date\n"
+
+
+def test_the_stage_code_is_of_no_use_in_the_repository() -> None:
+    done = run("python", "-m", "stages.code", cwd=ROOT, code=1)
+    assert done.stderr == "error: dvc.yaml: `moclip new` did not make this project\n  run: dvc repro\n"
+    assert not (ROOT / CODE).exists()
+
+
+def test_what_a_stage_kept_is_of_other_code_if_dvc_lock_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "data").mkdir()
+    lock = {"stages": {name: {"params": {CODE: {name: digest}}} for name, digest in code_digests().items()}}
+    lock["stages"]["clip_image"]["params"][CODE]["clip_image"] = "0" * 16
+    del lock["stages"]["report"]
+    (home / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert not made_by_other_code("clip_image"), "outside of such a project"
+    (home / CODE).write_text("{}")
+    assert [name for name in STAGES if made_by_other_code(name)] == ["clip_image"]
+    (home / "dvc.lock").unlink()
+    assert not made_by_other_code("clip_image"), "nothing has run"
+
+
+def test_train_refuses_a_project_for_other_clips(clips: Path, home: Path) -> None:
+    new("p", "--clips", clips, cwd=home)
+    others = make_clips(home / "others", clips=1)
+    done = run("moclip", "train", others, "--out", "p", cwd=home, code=1)
+    assert f'p: a project with dataset.root: "{clips}", not "{others}"' in done.stderr
+    done = run("moclip", "train", clips, "--out", "p", "--clip", "some/model", cwd=home, code=1)
+    assert 'clip.model: false, not "some/model"' in done.stderr
+    assert "leave --clips out" in run("moclip", "train", clips, "--clips", clips, cwd=home, code=1).stderr
+
+
+# ----------------------------------------------------------------------------------- what `train` shows of DVC
+
+
+def test_dvcs_messages_become_a_line_per_stage() -> None:
+    output = """Running stage 'code':
+> python -m stages.code
+
+Stage 'transcode' didn't change, skipping
+Running stage 'index':
+> python -m stages.index
+index: 2 of 2 clips usable
+
+  a table of its own
+Updating lock file 'dvc.lock'
+
+Running stage 'evaluate':
+> python -m stages.evaluate
+the results, printed later
+Updating lock file 'dvc.lock'
+
+To track the changes with git, run:
+
+	git add dvc.lock
+"""
+    shown = list(_Filter().lines(iter(output.splitlines(keepends=True))))
+    assert shown == [
+        "stage 1 of 13: transcode: up to date",
+        "stage 2 of 13: index",
+        "index: 2 of 2 clips usable",
+        "",
+        "  a table of its own",
+        "stage 3 of 13: evaluate",
+    ]
+
+
+# ------------------------------------------------------------------------------------------ an installed moclip
+
+
+@pytest.mark.slow
+def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path, clips: Path, home: Path) -> None:
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    places = "import moclip, pipeline, stages; print(moclip.__file__, pipeline.__file__, stages.__file__)"
+    found = run_fresh("python", "-c", places, cwd=home, **env).stdout.split()
+    assert all(Path(path).is_relative_to(installed) for path in found)
+    done = run("moclip", "train", clips, cwd=home, **env)
+    project = home / "my clips-moclip"
+    lines = [line for line in done.stdout.splitlines() if line.startswith("stage ")]
+    assert lines == [f"stage {number} of 13: {name}" for number, name in enumerate(STAGES, start=1)]
+    assert re.search(r"^MV-TSN's training takes less than a minute if", done.stdout, re.MULTILINE)
+    assert done.stdout.count("test split:") == 1
+    assert "dvc" not in done.stdout.lower().replace("moclip", "")
+    assert f"the report, for a browser: {project}/data/report/index.html" in done.stdout
+    assert (project / "data/report/index.html").exists()
+    assert run("git", "status", "--porcelain", cwd=project).stdout == "", "the results are committed"
+    after = done.stdout.splitlines()[-1].removeprefix("next: ")
+    predicted = run("bash", "-c", after.replace(";", " &&"), cwd=home, **env).stdout
+    assert "which action?" in predicted
+    again = run("moclip", "train", clips, cwd=home, **env)
+    assert re.findall(r"^stage \d+ of 13: (\w+): up to date$", again.stdout, re.MULTILINE) == list(STAGES)
+    assert "continuing it" in again.stdout
+
+    done = run("dvc", "exp", "run", "-S", "fusion.lr=1e-4", cwd=project, **env)
+    assert ran(done.stdout) == ["code", "train_fusion", "evaluate", "report"]
+    assert "fusion.lr" in run("dvc", "params", "diff", cwd=project).stdout
+    assert "metrics/summary.json" in run("dvc", "metrics", "diff", "--all", cwd=project).stdout
+    commit(project)
+    check_sweep(project, installed)
+    check_second_project(home, clips, project, installed)
+
+
+def check_sweep(project: Path, installed: Path) -> None:
+    """A sweep runs in a copy of the project; its runs are done until the code of a stage changes."""
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    sweep = ("moclip", "sweep", "fusion.lr=1e-3", "--dataset-seeds", "[0]", "--name", "lr")
+    assert "1 runs, 0 of them done, 1 to go" in run(*sweep, cwd=project, **env).stdout
+    assert "1 runs, 1 of them done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+    head = installed / "moclip/models/heads/concat.py"
+    code = head.read_text()
+    head.write_text(code + "# edited\n")
+    assert "1 runs, 0 of them done, 1 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+    head.write_text(code)
+    assert "1 runs, 1 of them done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+
+
+def check_second_project(home: Path, clips: Path, first: Path, installed: Path) -> None:
+    """Another project with the same moclip is independent of the first."""
+    before = run("git", "rev-parse", "HEAD", cwd=first).stdout
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    new("second", "--clips", clips, cwd=home, **env)
+    assert ran(run("dvc", "repro", "index", cwd=home / "second", **env).stdout) == ["code", "transcode", "index"]
+    assert run("git", "rev-parse", "HEAD", cwd=first).stdout == before
+    assert (home / "second/data/index.parquet").read_bytes() == (first / "data/index.parquet").read_bytes()
+
+
+@pytest.fixture
+def extracted(installed: Path, clips: Path, home: Path) -> Path:
+    """A project after `extract_mv`."""
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    new("p", "--clips", clips, cwd=home, **env)
+    run("dvc", "repro", "extract_mv", cwd=home / "p", **env)
+    commit(home / "p")
+    return home / "p"
+
+
+def stale(project: Path, installed: Path) -> set[str]:
+    """The stages whose own code DVC takes for changed, after the stage `code` has run."""
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    run_fresh("python", "-m", "stages.code", cwd=project, **env)  # a warm one may have another moclip than this one
+    recorded = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    current = json.loads((project / CODE).read_text())
+    status = json.loads(run("dvc", "status", "--json", cwd=project, **env).stdout)
+    by_dvc = {name for name in status if CODE in json.dumps(status[name]) and name != "code" and name in recorded}
+    changed = {name for name in recorded if name != "code" and recorded[name]["params"][CODE][name] != current[name]}
+    assert by_dvc == changed
+    return {name for name, digest in current.items() if digest != code_digests()[name]}
+
+
+def fields(project: Path) -> bytes:
+    """The bytes of all motion fields."""
+    return b"".join(
+        path.read_bytes() for path in sorted((project / "data/features/mv.zarr/field").rglob("*")) if path.is_file()
+    )
+
+
+@pytest.mark.slow
+def test_changed_code_runs_the_stages_again_that_use_it(extracted: Path, installed: Path, tmp_path: Path) -> None:
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    assert stale(extracted, installed) == set()
+    for file, expected_stages in (
+        ("moclip/motion/quantise.py", {"extract_mv", "report"}),
+        ("moclip/models/heads/concat.py", {"train_fusion", "evaluate", "report"}),
+        ("moclip/templates/report.html", {"report"}),
+        ("pipeline/console/output.py", set()),
+        ("moclip/data/index.py", {"index"}),
+    ):
+        code = (installed / file).read_bytes()
+        (installed / file).write_bytes(code.replace(b"\n", b"\r\n"))
+        assert stale(extracted, installed) == set(), "the ends of lines do not count"
+        (installed / file).write_bytes(code + b"\n")
+        assert stale(extracted, installed) == expected_stages, file
+        (installed / file).write_bytes(code)
+    elsewhere = shutil.copytree(installed, tmp_path / "elsewhere")
+    assert stale(extracted, elsewhere) == set(), "nor does the place"
+
+    before, quantise = fields(extracted), installed / "moclip/motion/quantise.py"
+    commented = quantise.read_text() + "# a comment\n"
+    quantise.write_text(commented)
+    assert ran(run("dvc", "repro", "extract_mv", cwd=extracted, **env).stdout) == ["code", "extract_mv"]
+    assert fields(extracted) == before, "what follows does not run again"
+    quantise.write_text(commented.replace("(LEVELS / clip)", "(LEVELS / clip / 2)", 1))
+    done = run("dvc", "repro", "extract_mv", cwd=extracted, **env)
+    assert ran(done.stdout) == ["code", "extract_mv"]
+    assert fields(extracted) != before, "what the store keeps is not of the earlier code"
+    assert ran(run("dvc", "repro", "extract_mv", cwd=extracted, **env).stdout) == ["code"]
+
+
+@pytest.mark.slow
+def test_a_failing_stage_ends_train_with_its_own_message(installed: Path, clips: Path, home: Path) -> None:
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    root = shutil.copytree(clips, home / "clips")
+    for clip in root.rglob("*.avi"):
+        clip.write_bytes(b"no video")
+    done = run("moclip", "train", "clips", "--out", "p", cwd=home, code=1, **env)
+    assert "stage 2 of 13: index" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        "error: p: the stage index failed; the message is above",
+        "  when it is solved, run the same command again: it continues there",
+    ]
+    shutil.rmtree(root)
+    shutil.copytree(clips, root)
+    assert ran(run("dvc", "repro", "index", cwd=home / "p", **env).stdout) == ["code", "transcode", "index"]
