@@ -91,5 +91,7 @@ class ImageTextEncoder(TextEncoder):
         return self.tokenizer(words, truncation=True, max_length=self.max_tokens, **options)
 
     def save(self, folder: Path) -> None:
+        for key in ("local_files_only", "is_local"):  # how it was loaded, which must not change the bytes
+            self.tokenizer.init_kwargs.pop(key, None)
         for part in (self.model, self.tokenizer, self.processor):
             part.save_pretrained(folder)
