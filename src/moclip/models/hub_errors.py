@@ -30,6 +30,8 @@ def hub_refusal(problem: Exception, request: HubRequest) -> tuple[str, str] | No
     partial = "its download was interrupted, and the hub cannot be reached", "run it again when the hub can be reached"
     unknown = "the hub has no such model, or it is private", f"correct {request.model}, or set HF_TOKEN"
     causes = [problem, problem.__cause__, problem.__context__]
+    if isinstance(problem, errors.HfHubHTTPError):
+        causes = [problem]  # the library may have tried something else before it raised this
     for kind, answer in (
         (errors.GatedRepoError, ("its makers ask for your consent first", "accept its terms on the hub, set HF_TOKEN")),
         (errors.RevisionNotFoundError, ("the hub has no such revision", f"correct {request.revision}")),
@@ -55,7 +57,10 @@ def _http_refusal(problem: BaseException | None) -> tuple[str, str] | None:
     message = (problem.server_message or str(problem)).strip().splitlines()[0]
     return {
         HTTPStatus.UNAUTHORIZED: ("the hub does not accept the token", f"make a new one, then {LOG_IN}"),
-        HTTPStatus.FORBIDDEN: ("the token has no right to this", "use one with write access, of a member"),
+        HTTPStatus.FORBIDDEN: (
+            "the token has no right to this",
+            "use a token with write access, or a repository of your own",
+        ),
         HTTPStatus.CONFLICT: ("somebody else changed it meanwhile", "run it again"),
         HTTPStatus.PRECONDITION_FAILED: ("somebody else changed it meanwhile", "run it again"),
     }.get(status, (f"the hub answers {status}: {message}", "run it again later"))

@@ -68,6 +68,7 @@ def load_checked(
     model, found = AutoModel.from_pretrained(
         source.model,
         revision=source.revision,
+        trust_remote_code=False,  # None would ask on a terminal whether to run the code of a stranger's repository
         weights_only=True,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # `check_weights` refuses them by name

@@ -36,8 +36,12 @@ class ImageTextEncoder(TextEncoder):
         super().__init__(source, device)
         with report_load_errors(source.model):
             model, _ = load_checked(source)
-            self.tokenizer = AutoTokenizer.from_pretrained(source.model, revision=source.revision)
-            self.processor = AutoImageProcessor.from_pretrained(source.model, revision=source.revision)
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                source.model, revision=source.revision, trust_remote_code=False
+            )
+            self.processor = AutoImageProcessor.from_pretrained(
+                source.model, revision=source.revision, trust_remote_code=False
+            )
         self._place(model)
         self.preparer = self._make_preparer()
         self.scale = float(model.logit_scale.exp()) if hasattr(model, "logit_scale") else 1.0
