@@ -135,11 +135,12 @@ def test_a_local_clip_model_cannot_be_left_out_of_a_bundle(folder: Path, tmp_pat
 
 def test_the_card_names_the_encoders_that_the_hub_has(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    assert ModelCard(model_card(config)).data.base_model is None
-    hub = config["clip"] | {"model": "hf-hub:some/clip", "others": [config["clip"] | {"model": "timm:test_resnet"}]}
-    card = ModelCard(model_card(config | {"clip": hub, "licence": "mit"}))
-    assert card.data.base_model == ["some/clip", "timm/test_resnet.r160_in1k"]
-    assert card.data.license == "mit"
+    local = EncoderSource(str(folder / "clip"))
+    assert ModelCard(model_card(config, local)).data.get("base_model") is None
+    several = EncoderSource("hf-hub:some/clip", others=(EncoderSource("timm:test_resnet"), local))
+    card = ModelCard(model_card(config | {"licence": "mit"}, several))
+    assert card.data.get("base_model") == ["some/clip", "timm/test_resnet.r160_in1k"]
+    assert card.data.get("license") == "mit"
 
 
 def test_a_bundle_names_no_path_of_this_machine() -> None:

@@ -74,12 +74,14 @@ def at(hub: Hub | None, home: Path, **more: str) -> dict[str, str]:
 
 
 def load(places: list[tuple[str, str | None]], cwd: Path, environment: dict[str, str]) -> list[str]:
-    return run_fresh(sys.executable, "-c", LOAD, json.dumps(places), cwd=cwd, **environment).stdout.splitlines()
+    return run_fresh(sys.executable, "-c", LOAD, json.dumps(places), cwd=cwd, code=0, **environment).stdout.splitlines()
 
 
 def test_what_is_pushed_answers_like_the_local_bundle(finished: Path, local: Path, hub: Hub, tmp_path: Path) -> None:
     writer = at(hub, tmp_path / "writer", HF_TOKEN=WRITER)
-    pushed = run("moclip", "export", "--push", "me/balls", "--licence", "MIT", "--private", cwd=finished, **writer)
+    pushed = run(
+        "moclip", "export", "--push", "me/balls", "--licence", "MIT", "--private", cwd=finished, code=0, **writer
+    )
     assert pushed.stderr == "", "no progress where there is no terminal"
     found = re.search(r"pushed to me/balls, commit (\w{40})", pushed.stdout)
     assert found
@@ -92,16 +94,16 @@ def test_what_is_pushed_answers_like_the_local_bundle(finished: Path, local: Pat
     assert all((folder / name).read_bytes() == (local / name).read_bytes() for name in same)
 
     card = ModelCard((folder / "README.md").read_text())
-    assert (card.data.license, card.data.library_name, card.data.model_name) == ("mit", "moclip", "balls")
-    assert card.data.metrics == ["accuracy"]
+    assert [card.data.get(key) for key in ("license", "library_name", "model_name")] == ["mit", "moclip", "balls"]
+    assert card.data.get("metrics") == ["accuracy"]
     fusion = json.loads((finished / "metrics/fusion.json").read_text())
-    scores = {one.metric_name: one.metric_value for one in card.data.eval_results or ()}
+    scores = {one.metric_name: one.metric_value for one in card.data.get("eval_results")}
     assert scores["top-1, fusion head"] == fusion["top1"]
     assert 'moclip.load("me/balls")' in card.text
 
     clips = [str(clip) for clip in sorted((finished / "data/demo/videos").rglob("*.avi"))[:2]]
     own = run("moclip", "predict", "--bundle", local, *clips, "--json", cwd=tmp_path)
-    there = run("moclip", "predict", "--bundle", f"me/balls@{commit}", *clips, "--json", cwd=tmp_path, **writer)
+    there = run("moclip", "predict", "--bundle", f"me/balls@{commit}", *clips, "--json", cwd=tmp_path, code=0, **writer)
     assert json.loads(there.stdout) == json.loads(own.stdout)
     asked = len(hub.requests)
     offline = at(hub, tmp_path / "writer", HF_HUB_OFFLINE="1")
@@ -127,7 +129,8 @@ def test_a_push_replaces_an_earlier_bundle_and_nothing_else(local: Path, hub: Hu
         (WRITER, "me/other", False),
         (WRITER, "me/again", True),
     ]
-    done = run_fresh(sys.executable, "-c", PUSH, new, json.dumps(pushes), cwd=tmp_path, **at(hub, tmp_path / "hub"))
+    given = at(hub, tmp_path / "hub")
+    done = run_fresh(sys.executable, "-c", PUSH, new, json.dumps(pushes), cwd=tmp_path, code=0, **given)
     commit, *refused = done.stdout.splitlines()
     names = files_below(hub.folders["me/again", commit])
     assert names == sorted([*files_below(new), "LICENSE"])
@@ -148,7 +151,18 @@ def test_a_push_replaces_an_earlier_bundle_and_nothing_else(local: Path, hub: Hu
 
 def test_a_branch_is_made_and_loaded_by_its_name(finished: Path, hub: Hub, tmp_path: Path) -> None:
     given = at(hub, tmp_path / "hub", HF_TOKEN=WRITER)
-    run("moclip", "export", tmp_path / "own", "--push", "me/branched@v2", "--licence", "other", cwd=finished, **given)
+    run(
+        "moclip",
+        "export",
+        tmp_path / "own",
+        "--push",
+        "me/branched@v2",
+        "--licence",
+        "other",
+        cwd=finished,
+        code=0,
+        **given,
+    )
     assert set(hub.branches["me/branched"]) == {"main", "v2"}
     assert files_below(hub.folders["me/branched", hub.branches["me/branched"]["main"]]) == [".gitattributes"]
     places: list[tuple[str, str | None]] = [("me/branched@v2", None), ("me/branched", "v2"), ("me/branched", None)]

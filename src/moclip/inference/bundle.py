@@ -106,7 +106,7 @@ def save_bundle(
 
             gap = export_onnx(predictor, temporary / ONNX, *examples)
         write_atomically(temporary / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        write_atomically(temporary / CARD, model_card(config).encode())
+        write_atomically(temporary / CARD, model_card(config, encoder.source if encoder else None).encode())
         write_atomically(temporary / EXAMPLE, example_program().encode())
     return gap
 

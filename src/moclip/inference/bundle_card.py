@@ -15,10 +15,10 @@ from moclip.models.hub_files import timm_repository
 TAGS = ("action-recognition", "motion-vectors", "compressed-video", "clip")
 
 
-def model_card(config: Mapping[str, Any]) -> str:
+def model_card(config: Mapping[str, Any], encoder: EncoderSource | None) -> str:
     """Return the model card (the hub's documentation, "Model Cards"): results as metadata, then in words.
 
-    `config` is what config.json holds.
+    `config` is what config.json holds, `encoder` what the encoder was loaded from.
     """
     results = _results(config)
     metadata = ModelCardData(
@@ -28,7 +28,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         pipeline_tag="video-classification",
         tags=list(TAGS),
         metrics=sorted({result.metric_type for result in results}),
-        base_model=_base_model(config["clip"]),
+        base_model=_base_model(encoder),
         eval_results=results,
     )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
@@ -63,16 +63,15 @@ def _results(config: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _base_model(clip: Mapping[str, Any] | None) -> str | list[str] | None:
+def _base_model(encoder: EncoderSource | None) -> str | list[str] | None:
     """Return the hub's ids of the encoders: one, several, or None if the hub has none of them."""
-    if clip is None:
+    if encoder is None:
         return None
-    ids = [hub_id for part in (clip, *clip.get("others", ())) if (hub_id := _hub_id(part))]
+    ids = [hub_id for source in encoder.each if (hub_id := _hub_id(source))]
     return ids[0] if len(ids) == 1 else ids or None
 
 
-def _hub_id(encoder: Mapping[str, Any]) -> str | None:
-    source = EncoderSource(encoder["model"], encoder["weights"])
+def _hub_id(source: EncoderSource) -> str | None:
     if source.is_local:
         return None
     return timm_repository(source.timm_name) if source.timm_name else source.model.removeprefix(OPEN_CLIP)

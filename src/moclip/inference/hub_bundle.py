@@ -51,7 +51,7 @@ def bundle_folder(place: str | Path, revision: str | None = None) -> Path:
             raise ModelError("not an id of the hub", where=place, fix="name it OWNER/NAME, such as me/gym")
         return folder
     if revision and found.revision:
-        raise ModelError("it names a revision twice", where=found, fix="omit one")
+        raise ModelError("it names a revision twice", where=str(found), fix="omit one")
     return _download(HubId(found.name, revision or found.revision))
 
 

@@ -55,7 +55,7 @@ def _http_refusal(problem: BaseException | None) -> tuple[str, str] | None:
         return "the connection to the hub broke off, or there is none", "run it again when the hub can be reached"
     status = problem.response.status_code
     message = (problem.server_message or str(problem)).strip().splitlines()[0]
-    return {
+    known: dict[int, tuple[str, str]] = {
         HTTPStatus.UNAUTHORIZED: ("the hub does not accept the token", f"make a new one, then {LOG_IN}"),
         HTTPStatus.FORBIDDEN: (
             "the token has no right to this",
@@ -63,7 +63,8 @@ def _http_refusal(problem: BaseException | None) -> tuple[str, str] | None:
         ),
         HTTPStatus.CONFLICT: ("somebody else changed it meanwhile", "run it again"),
         HTTPStatus.PRECONDITION_FAILED: ("somebody else changed it meanwhile", "run it again"),
-    }.get(status, (f"the hub answers {status}: {message}", "run it again later"))
+    }
+    return known.get(status, (f"the hub answers {status}: {message}", "run it again later"))
 
 
 @contextmanager
