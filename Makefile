@@ -5,19 +5,24 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation ablation-recipe clean
+.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation ablation-recipe clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## create .venv with the locked packages and this project
+setup: $(READY) link  ## create .venv with the locked packages and this project
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(MAKE) --no-print-directory link
 	@touch $@
+
+# An editable installation alone loses to a folder `moclip` where Python is started: in the parent of a clone of that name.
+link:
+	@$(VENV)/bin/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "moclip-src.pth").write_text("$(CURDIR)/src\n")'
 
 demo: $(READY)  ## render the demo clips, run the whole pipeline on params.yaml, print the results
 	dvc repro

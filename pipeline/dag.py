@@ -36,7 +36,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Predict the action in clips, with the models that `dvc repro` trained.",
     "timeline": "Find which action happens when in long videos or a live stream.",
     "draw": "Draw clips' motion vectors: arrows, colours, animations.",
-    "export": "Write the trained models to one folder that works without DVC.",
+    "export": "Write the trained models to one folder that works without DVC, or upload it to the model hub.",
     "doctor": "Check this machine and this project, and how exactly motion vectors are read here.",
 }
 """The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""

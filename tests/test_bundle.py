@@ -16,11 +16,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 import moclip
 from moclip.data.fusion_data import FusionData
 from moclip.errors import ModelError
 from moclip.inference.bundle import read_bundle_config, save_bundle
+from moclip.inference.bundle_card import model_card
+from moclip.inference.bundle_files import without_machine_paths
 from moclip.inference.onnx_export import export_onnx
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig, HeadInputs, build_head
@@ -128,6 +131,22 @@ def test_a_local_clip_model_cannot_be_left_out_of_a_bundle(folder: Path, tmp_pat
     assert not (tmp_path / "new" / "clip").exists()
     assert "base_model: openai/clip-vit-base-patch32" in (tmp_path / "new" / "README.md").read_text()
     assert read_bundle_config(tmp_path / "new")["clip"]["included"] is False
+
+
+def test_the_card_names_the_encoders_that_the_hub_has(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    local = EncoderSource(str(folder / "clip"))
+    assert ModelCard(model_card(config, local)).data.get("base_model") is None
+    several = EncoderSource("hf-hub:some/clip", others=(EncoderSource("timm:test_resnet"), local))
+    card = ModelCard(model_card(config | {"licence": "mit"}, several))
+    assert card.data.get("base_model") == ["some/clip", "timm/test_resnet.r160_in1k"]
+    assert card.data.get("license") == "mit"
+
+
+def test_a_bundle_names_no_path_of_this_machine() -> None:
+    given = {"root": "/home/ann/sets/clips", "each": ["/clip", 1, None, "data/clip"], "store": "s3://bucket/clips"}
+    expected = {"root": "sets/clips", "each": ["clip", 1, None, "data/clip"], "store": "s3://bucket/clips"}
+    assert without_machine_paths(given) == expected
 
 
 def test_a_damaged_or_absent_bundle_is_named(folder: Path, tmp_path: Path) -> None:

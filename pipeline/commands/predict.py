@@ -15,7 +15,7 @@ from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
-from pipeline.console.progress import show_progress
+from pipeline.console.progress import show_hub_progress, show_progress
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.encoder_source import ENCODER_KEYS, encoder_source
 from pipeline.io import rounded
@@ -26,6 +26,14 @@ from pipeline.stage import command
 if TYPE_CHECKING:
     from moclip.inference.predictor import Prediction, Predictor
 
+BundleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bundle",
+        metavar="DIR|ID",
+        help="What `moclip export` wrote: a folder, or OWNER/NAME of the hub (@REVISION).  [the models of dvc repro]",
+    ),
+]
 
 PREDICT_KEYS = (
     "seed",
@@ -59,9 +67,7 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(help='Choose from these labels, without training: "a, b, c".', show_default=False)
     ] = None,
-    from_bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="A folder written by `moclip export`.  [the models of dvc repro]")
-    ] = None,
+    from_bundle: BundleOption = None,
     reject: Annotated[
         bool, typer.Option("--reject", help='Answer "unknown" for clips that none of the classes fits.')
     ] = False,
@@ -114,24 +120,28 @@ def predict(
         raise VideoError("no clip could be read", fix="see the reasons above")
 
 
-def chosen_predictor(params: Params | None, folder: Path | None, reject: bool = False) -> Predictor:
-    """Load a bundle if a folder is named, else the models that `dvc repro` trained. Raises MoclipError."""
-    if folder:
+def chosen_predictor(params: Params | None, bundle: str | None, reject: bool = False) -> Predictor:
+    """Load a bundle if one is named, else the models that `dvc repro` trained. Raises MoclipError.
+
+    `bundle` is a folder, or an id of the hub, perhaps with a revision: "me/gym@v1".
+    """
+    if bundle:
+        show_hub_progress()
         with while_importing():
             from moclip.inference.bundle import load_bundle
-        return load_bundle(folder)
+        return load_bundle(bundle)
     if params is None:
         raise parameters.missing_file_error(paths.PARAMS, "or name a bundle: --bundle DIR")
     return load_predictor(params, reject)
 
 
-def no_rejection_error(predictor: Predictor, folder: Path | None) -> ModelError:
+def no_rejection_error(predictor: Predictor, bundle: str | None) -> ModelError:
     """Return the error for models that do not say when a clip is unknown."""
     if predictor.fusion.config.multi_label:
         what = "the clips of the training have several labels: one of which no label reaches its threshold has none"
-        return ModelError(what, where=folder or paths.FUSION, fix="omit --reject")
+        return ModelError(what, where=bundle or paths.FUSION, fix="omit --reject")
     what = "it does not say when a clip is unknown: an earlier version exported it"
-    return ModelError(what, where=folder, fix="export it again, or omit --reject")
+    return ModelError(what, where=bundle, fix="export it again, or omit --reject")
 
 
 def load_predictor(params: Params, reject: bool = False) -> Predictor:

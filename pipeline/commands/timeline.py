@@ -13,7 +13,7 @@ import typer
 from moclip.errors import MoclipError, ModelError, VideoError
 from moclip.inference.smoothing import SWITCH_COST, Smooth
 from pipeline import paths
-from pipeline.commands.predict import PREDICT_KEYS, chosen_predictor, no_rejection_error
+from pipeline.commands.predict import PREDICT_KEYS, BundleOption, chosen_predictor, no_rejection_error
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
 from pipeline.params import Params
@@ -58,9 +58,7 @@ def timeline(
         Path | None, typer.Option(help="CSV with start, end, class (and video): measure how well events are found.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is written of each video.")] = Path("timeline"),
-    from_bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="A folder written by `moclip export`.  [the models of dvc repro]")
-    ] = None,
+    from_bundle: BundleOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON on stdout instead of tables; live: JSON lines.")
     ] = False,
@@ -107,13 +105,13 @@ def timeline(
         watch_stream(predictor, request, LiveSource(live, retries, patience, waiting), as_json)
 
 
-def _predictor(params: Params | None, folder: Path | None, reject: bool) -> Predictor:
-    predictor = chosen_predictor(params, folder, reject)
+def _predictor(params: Params | None, bundle: str | None, reject: bool) -> Predictor:
+    predictor = chosen_predictor(params, bundle, reject)
     if predictor.fusion.config.multi_label:
         what = "the clips of the training have several labels: timeline only knows one class at a time"
-        raise ModelError(what, where=folder or paths.FUSION, fix="cut the video, and use `moclip predict`")
+        raise ModelError(what, where=bundle or paths.FUSION, fix="cut the video, and use `moclip predict`")
     if reject and predictor.rejection is None:
-        raise no_rejection_error(predictor, folder)
+        raise no_rejection_error(predictor, bundle)
     return predictor
 
 

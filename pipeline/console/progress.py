@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -36,6 +37,12 @@ def show_progress(label: str, total: int, unit: str = "clip") -> Iterator[Advanc
         lines = _ProgressLines(label, total, unit)
         yield lines.advance
         lines.end()
+
+
+def show_hub_progress() -> None:
+    """Show the bars of the hub's library on a terminal. Call it before anything imports the library."""
+    if sys.stderr.isatty() and not screen.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
 
 
 class _Rate:

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from moclip.inference.predictor import Predictor
 
 
-def load(folder: str | Path, device: str | None = None) -> Predictor:
+def load(folder: str | Path, device: str | None = None, revision: str | None = None) -> Predictor:
     """Load the models that `moclip export` wrote: a function from a clip's path to its `Prediction`.
 
-    On the GPU where there is one and no `device` is named. Raises ModelError (moclip.errors).
+    `folder` is a folder or an id of the model hub, such as "me/gym"; a folder of that name comes first. `revision` is a
+    branch, tag or commit of the hub: with a commit the models never change. What was downloaded once is loaded from the
+    hub's cache, also without network. On the GPU where there is one and no `device` is named.
+
+    Raises ModelError (moclip.errors).
     """
     from moclip.inference.bundle import load_bundle
 
-    return load_bundle(folder, device)
+    return load_bundle(folder, device, revision)

@@ -1,6 +1,7 @@
 """Save and load a bundle: all trained models in one folder, written by `moclip export`, read by `moclip.load`.
 
 README.md                   model card, in the hub's format
+inference.py                a program that classifies clips with it; earlier versions wrote none
 config.json                 classes, prompts, the stream to trust, settings for reading a clip, scores, data, parameters
 mv_tsn.safetensors          the motion network
 fusion.safetensors          the fusion head
@@ -15,18 +16,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
-from huggingface_hub import EvalResult, ModelCardData
 
 from moclip.errors import ModelError
 from moclip.files.atomic import atomic_folder, write_atomically
+from moclip.inference.bundle_card import example_program, model_card
+from moclip.inference.bundle_files import (
+    CARD,
+    CLIP,
+    CONFIG,
+    EXAMPLE,
+    FUSION,
+    MV_TSN,
+    ONNX,
+    REJECTION,
+    TEXT,
+    is_bundle,
+    without_machine_paths,
+)
 from moclip.inference.clip_input import FieldSettings, ViewSettings
+from moclip.inference.hub_bundle import bundle_folder
 from moclip.inference.predictor import Predictor
 from moclip.inference.rejection import load_rejection, save_rejection
 from moclip.models.class_texts import ClassTexts
@@ -44,10 +57,6 @@ FORMAT, ONE_LABEL = 4, 3
 Only models of clips with several labels need format 4: earlier versions would answer with one class.
 """
 
-CONFIG, CARD, CLIP, ONNX = "config.json", "README.md", "clip", "moclip.onnx"
-MV_TSN, FUSION, TEXT = "mv_tsn.safetensors", "fusion.safetensors", "text_features.safetensors"
-REJECTION = "rejection.safetensors"
-
 
 def save_bundle(
     predictor: Predictor,
@@ -62,7 +71,7 @@ def save_bundle(
     ----------
     with_clip : whether the encoder is in the bundle; otherwise it is loaded from its hub later.
     details : goes into config.json and the model card: `name`, `streams` (stream -> title and scores), `verdict`
-        (sentences), `cost`, `data`, `params`.
+        (sentences), `cost`, `data`, `params`, perhaps `licence` and `hub` (the id of its repository).
     examples : fields and stills; with them the ONNX graph is written too, and checked on them.
 
     Returns
@@ -74,7 +83,7 @@ def save_bundle(
     ModelError
         `folder` holds something else, or an encoder in a local folder would be left out.
     """
-    if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError("it exists and is not a bundle", where=folder, fix="name a new folder, or an earlier bundle")
     encoder, texts = predictor.encoder, predictor.texts
     if encoder and not with_clip and encoder.source.is_local:
@@ -97,14 +106,18 @@ def save_bundle(
 
             gap = export_onnx(predictor, temporary / ONNX, *examples)
         write_atomically(temporary / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        write_atomically(temporary / CARD, _model_card(config).encode())
+        write_atomically(temporary / CARD, model_card(config, encoder.source if encoder else None).encode())
+        write_atomically(temporary / EXAMPLE, example_program().encode())
     return gap
 
 
-def load_bundle(folder: str | Path, device: str | torch.device | None = None) -> Predictor:
-    """Load the predictor of a bundle, by default on the GPU if there is one. Raises ModelError."""
-    folder = Path(folder)
-    if not _is_bundle(folder):
+def load_bundle(folder: str | Path, device: str | torch.device | None = None, revision: str | None = None) -> Predictor:
+    """Load the predictor of a bundle, by default on the GPU if there is one.
+
+    `folder` may be an id of the hub, whose `revision` is a branch, tag or commit. Raises ModelError.
+    """
+    folder = bundle_folder(folder, revision)
+    if not is_bundle(folder):
         raise ModelError("no bundle here", where=folder, fix="write one in the project: moclip export DIR")
     config = read_bundle_config(folder)
     device = torch.device(device) if device else pick_device()
@@ -140,9 +153,14 @@ def _make_config(predictor: Predictor, with_clip: bool, with_onnx: bool) -> dict
         **({"multi_label": True} if predictor.fusion.config.multi_label else {}),
         "fields": asdict(predictor.fields),
         "views": asdict(predictor.views),
-        "clip": {**asdict(encoder.source), "included": with_clip} if encoder else None,
+        "clip": {**_recorded_source(encoder.source, with_clip), "included": with_clip} if encoder else None,
         "onnx": ONNX if with_onnx else None,
     }
+
+
+def _recorded_source(source: EncoderSource, included: bool) -> dict[str, Any]:
+    """Return where the encoder came from. It is loaded from there again only if it is not in the bundle."""
+    return dict(without_machine_paths(asdict(source))) if included else asdict(source)
 
 
 def _load_texts(folder: Path, config: Mapping[str, Any]) -> ClassTexts | None:
@@ -183,35 +201,3 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
         what = f"written by moclip {config.get('moclip')}, but this is moclip {__version__}"
         raise ModelError(what, where=path, fix="update moclip")
     return config
-
-
-def _is_bundle(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and (folder / MV_TSN).is_file()
-
-
-def _model_card(config: Mapping[str, Any]) -> str:
-    """Return the model card (the hub's documentation, "Model Cards"): results as metadata, then in words."""
-    clip, data = config["clip"], config["data"]
-    results = [
-        EvalResult(
-            task_type="video-classification",
-            dataset_type=data["name"],
-            dataset_name=data["name"],
-            dataset_split="test",
-            metric_type="mean_average_precision" if "map" in stream else "accuracy",
-            metric_name=f"{'mAP' if 'map' in stream else 'top-1'}, {stream['title']}",
-            metric_value=stream.get("map", stream["top1"]),
-        )
-        for stream in config["streams"].values()
-    ]
-    metadata = ModelCardData(
-        model_name=config["name"],
-        library_name="moclip",
-        pipeline_tag="video-classification",
-        tags=["action-recognition", "motion-vectors", "compressed-video", "clip"],
-        base_model=None if clip is None or EncoderSource(clip["model"], clip["weights"]).is_local else clip["model"],
-        eval_results=results,
-    )
-    template = resources.files("moclip").joinpath("templates/model_card.md").read_text(encoding="utf-8")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(metadata=metadata.to_yaml(), **{"multi_label": False, **config})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from moclip.errors import ModelError
+from moclip.models.hub_errors import HubRequest, hub_refusal
 
 if TYPE_CHECKING:
     from moclip.models.encoders.source import EncoderSource
@@ -21,6 +22,7 @@ MOST_NAMED = 3
 """How many weights an error names."""
 
 FIX = "set clip.model to a local folder in the hub's format, or to a hub id if the hub can be reached"
+REQUEST = HubRequest("clip.model", "clip.revision", FIX)
 
 
 @contextmanager
@@ -39,23 +41,9 @@ def report_load_errors(name: str) -> Iterator[None]:
 
 def _reason(problem: Exception) -> tuple[str, str]:
     """Return the reason in one line, and what to do."""
-    from huggingface_hub import constants, errors
-
-    offline = "it is not in the hub's cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
-    silent = "it is not in the hub's cache, and the hub does not answer", FIX
-    causes = [problem, problem.__cause__, problem.__context__]
-    for kind, answer in (
-        (errors.GatedRepoError, ("its makers ask for your consent first", "accept its terms on the hub, set HF_TOKEN")),
-        (errors.RevisionNotFoundError, ("the hub has no such revision", "correct clip.revision")),
-        (
-            errors.RepositoryNotFoundError,
-            ("the hub has no such model, or it is private", "correct clip.model, or set HF_TOKEN"),
-        ),
-        (errors.OfflineModeIsEnabled, offline),
-        (errors.LocalEntryNotFoundError, offline if constants.HF_HUB_OFFLINE else silent),
-    ):
-        if any(isinstance(cause, kind) for cause in causes):
-            return answer
+    refusal = hub_refusal(problem, REQUEST)
+    if refusal:
+        return refusal
     text = (str(problem).strip() or type(problem).__name__).splitlines()[0]
     if isinstance(problem, SafetensorError):
         return f"its weights file is damaged: {text}", FIX
@@ -80,6 +68,7 @@ def load_checked(
     model, found = AutoModel.from_pretrained(
         source.model,
         revision=source.revision,
+        trust_remote_code=False,  # None would ask on a terminal whether to run the code of a stranger's repository
         weights_only=True,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # `check_weights` refuses them by name

@@ -36,8 +36,12 @@ class ImageTextEncoder(TextEncoder):
         super().__init__(source, device)
         with report_load_errors(source.model):
             model, _ = load_checked(source)
-            self.tokenizer = AutoTokenizer.from_pretrained(source.model, revision=source.revision)
-            self.processor = AutoImageProcessor.from_pretrained(source.model, revision=source.revision)
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                source.model, revision=source.revision, trust_remote_code=False
+            )
+            self.processor = AutoImageProcessor.from_pretrained(
+                source.model, revision=source.revision, trust_remote_code=False
+            )
         self._place(model)
         self.preparer = self._make_preparer()
         self.scale = float(model.logit_scale.exp()) if hasattr(model, "logit_scale") else 1.0
@@ -91,5 +95,7 @@ class ImageTextEncoder(TextEncoder):
         return self.tokenizer(words, truncation=True, max_length=self.max_tokens, **options)
 
     def save(self, folder: Path) -> None:
+        for key in ("local_files_only", "is_local"):  # how it was loaded, which must not change the bytes
+            self.tokenizer.init_kwargs.pop(key, None)
         for part in (self.model, self.tokenizer, self.processor):
             part.save_pretrained(folder)

@@ -30,7 +30,9 @@ class VisionEncoder(Encoder):
         super().__init__(source, device)
         with report_load_errors(source.model):
             model, missing = load_checked(source, optional=POOLER, surplus=HEADS)
-            self.processor = AutoImageProcessor.from_pretrained(source.model, revision=source.revision)
+            self.processor = AutoImageProcessor.from_pretrained(
+                source.model, revision=source.revision, trust_remote_code=False
+            )
             self.preparer = ProcessedPictures(self.processor, ("pixel_values",))
             if any(name.startswith(POOLER) for name in missing):
                 model.pooler = None  # it has random weights
