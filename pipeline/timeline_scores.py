@@ -23,16 +23,15 @@ def score_events(
 
     Annotations of the background class are no action, like stretches without one.
     """
-    actions = [one for one in annotations if one.name != background]
-    only = len(found) == 1
-    actual = [annotations_of(actions, one.video, only) for one in found]
-    named = [annotations_of(annotations, one.video, only) for one in found]
+    named = annotations_of(annotations, [one.video for one in found])
+    actual = [[one for one in mine if one.name != background] for mine in named]
     used = [row for row, mine in enumerate(named) if mine]
     if left_out := len(annotations) - sum(map(len, named)):
         print_error(f"--annotations: {left_out} of {len(annotations)} rows belong to none of these videos")
     if unknown := sorted({one.name for mine in actual for one in mine} - set(found[0].timeline.classes)):
         print_error(f"--annotations: not classes of the models, so never found: {', '.join(unknown)}")
     if not used:
+        file.unlink(missing_ok=True)  # that of an earlier run is not about these videos
         return
     metrics = {}
     for stream in found[0].events:

@@ -18,6 +18,7 @@ from pipeline import params as parameters
 from pipeline.advice.classes import mirror_findings
 from pipeline.advice.finding import Finding
 from pipeline.advice.notes import index_findings, index_notes
+from pipeline.advice.splits import is_copied_across_splits
 from pipeline.advice.videos import length_findings, unusable_findings
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.params import Params
@@ -80,6 +81,23 @@ def fault(column: str, rows: slice | Callable[[pd.DataFrame], pd.Series], value:
         return table
 
     return make
+
+
+def test_spans_of_copies_that_share_frames_are_copies() -> None:
+    table = pd.DataFrame(
+        [
+            ("a.avi@0-2", "a", 0, 50, "train"),
+            ("b.avi@1-3", "a", 25, 50, "test"),  # b.avi is a copy of a.avi
+            ("a.avi@3-4", "a", 75, 25, "val"),
+            ("c.avi", "c", 0, 50, "train"),
+            ("c.avi@1-2", "c", 25, 25, "train"),
+            ("d.avi", "d", 0, 90, "test"),
+        ],
+        columns=["id", "video_md5", "first", "frames", "split"],
+    ).assign(video="x", video_frames=100, md5=list("123456"))
+    assert is_copied_across_splits(table).tolist() == [True, True, False, False, False, False]
+    backwards = table.iloc[::-1]
+    assert is_copied_across_splits(backwards).tolist() == [False, False, False, False, True, True]
 
 
 def of_class(name: str, split: str) -> Callable[[pd.DataFrame], pd.Series]:

@@ -400,8 +400,13 @@ def test_annotations_name_their_video_and_their_faults(tmp_path: Path) -> None:
     assert read_annotations(table)[0] == (0.0, 1.5, "left", "a.mp4")
     table.write_text("start,end,class,video\n1,2,left,x/a.mp4\n2,3,up,b\n3,4,up,\n")
     found = read_annotations(table)
-    assert [one.start for one in annotations_of(found, Path("x/a.mp4"), False)] == [1]
-    assert [one.start for one in annotations_of(found, Path("y/b.avi"), True)] == [2, 3]
+    videos = [Path("x/a.mp4"), Path("y/b.avi")]
+    assert [[one.start for one in mine] for mine in annotations_of(found, videos)] == [[1], [2]]
+    assert [[one.start for one in mine] for mine in annotations_of(found, videos[1:])] == [[2, 3]]
+    with pytest.raises(DatasetError, match=r"fits x/a\.mp4 and z/a\.mp4\n  write the path"):
+        annotations_of([found[0]._replace(video="a.mp4")], [*videos, Path("z/a.mp4")])
+    by_path = [found[0]._replace(video="z/a.mp4")]
+    assert annotations_of(by_path, [Path("x/a.mp4"), Path("z/a.mp4")]) == [[], by_path]
     for row, message in (("2,1,up", "end must come after"), ("a,1,up", "not a number"), ("0,1,", "no class")):
         table.write_text(f"start,end,class\n0,1,left\n{row}\n")
         with pytest.raises(DatasetError, match=f"row 3: .*{message}"):

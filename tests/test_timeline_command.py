@@ -130,6 +130,10 @@ def test_errors_say_what_to_do(finished: Path, folder: Path, tmp_path: Path) -> 
     assert "name videos, or a stream" in error(folder, "--live", "a.ts")
     (tmp_path / "a.csv").write_text("start,end\n")
     assert "no column class" in error(folder, "--annotations", tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("start,end,class\n")
+    assert "a.csv: no rows" in error(folder, "--annotations", tmp_path / "a.csv")
+    said = run("moclip", "timeline", folder, "--out", tmp_path / "a.csv/x", cwd=finished, code=1).stderr
+    assert "a.csv/x: this folder cannot be made: Not a directory\n  name another folder" in said
 
 
 def test_a_bundle_has_the_same_events(finished: Path, folder: Path, tmp_path: Path, written: tuple[Path, Any]) -> None:

@@ -102,6 +102,21 @@ def test_a_file_that_grows_is_read_to_its_end(predictor: Predictor, part: Path, 
     assert notes == [], "nothing is dropped: a file waits"
 
 
+def test_a_file_that_no_longer_grows_is_read_to_its_last_frame(predictor: Predictor, tmp_path: Path) -> None:
+    """With B-frames, the decoder holds the last frames back until it is told that the file has ended."""
+    path = encode(tmp_path / "b.mp4", moving_texture(40, (64, 80)), "libx264", b_frames=2)
+    expected = read_timeline(predictor, path, WINDOWS).events(RULES, "mv_tsn")
+    found, notes = watch(predictor, LiveSource(str(path), timeout=1.0))
+    assert notes == []
+    assert found[-1].end == pytest.approx(expected[-1].end) == pytest.approx(1.6)
+
+
+def test_a_file_that_is_not_there_is_not_waited_for(predictor: Predictor, tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.ts", tmp_path):
+        with pytest.raises(VideoError, match="no such file"):
+            watch(predictor, LiveSource(str(path)))
+
+
 def test_whoever_cannot_keep_up_is_told_what_was_dropped(predictor: Predictor, part: Path) -> None:
     notes: list[str] = []
     with BreakingServer([part.read_bytes() * 8]).running() as url:

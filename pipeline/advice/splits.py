@@ -22,20 +22,30 @@ def split_findings(index: pd.DataFrame, has_lists: bool) -> list[Finding]:
 
 
 def is_copied_across_splits(usable: pd.DataFrame) -> pd.Series:
-    """Return whether each clip (columns md5, split) has an exact copy in another split."""
-    return usable.groupby("md5")["split"].transform("nunique") > 1
+    """Return whether frames of each clip of an index are in another split, too: the same file, or a copy of it."""
+    return usable["split"].groupby(_shared_frames(with_span_columns(usable))).transform("nunique") > 1
+
+
+def _shared_frames(clips: pd.DataFrame) -> pd.Series:
+    """Return the same text for clips that share frames: of the same contents, and overlapping if they are spans."""
+    ordered = clips.sort_values(["video_md5", "first"])
+    ends = ordered["first"] + ordered["frames"]
+    reached = ends.groupby(ordered["video_md5"]).cummax().groupby(ordered["video_md5"]).shift(fill_value=0)
+    run = (ordered["first"] >= reached).groupby(ordered["video_md5"]).cumsum()
+    return (ordered["video_md5"] + " " + run.astype("str")).reindex(clips.index)
 
 
 def _copies_across_splits(usable: pd.DataFrame) -> list[Finding]:
     copies = usable[is_copied_across_splits(usable)]
     if copies.empty:
         return []
+    frames, what = _shared_frames(copies), "frames" if are_cut(copies).any() else "file"
     return [
         Finding(
             "copies",
-            f"the same file in several splits: {_copies_text(copies)}",
+            f"the same {what} in several splits: {_copies_text(copies, frames)}",
             "remove the copies, or give all of them the same source (gNN in the name) or the same list",
-            {"clips": _sets_of_ids(copies)},
+            {"clips": _sets_of_ids(copies, frames)},
         )
     ]
 
@@ -48,21 +58,21 @@ def _copies_across_classes(usable: pd.DataFrame) -> list[Finding]:
     return [
         Finding(
             "copies",
-            f"the same file in several classes: {_copies_text(copies)}",
+            f"the same file in several classes: {_copies_text(copies, copies['md5'])}",
             "keep it in the class that it shows",
-            {"clips": _sets_of_ids(copies)},
+            {"clips": _sets_of_ids(copies, copies["md5"])},
         )
     ]
 
 
-def _copies_text(copies: pd.DataFrame) -> str:
-    """Return "Run/a.avi (train) = Run/b.avi (test), ..."."""
+def _copies_text(copies: pd.DataFrame, same: pd.Series) -> str:
+    """Return "Run/a.avi (train) = Run/b.avi (test), ..."; rows with the same value of `same` are copies."""
     names = copies["id"] + " (" + copies["split"] + ")"
-    return shorten_list(names.groupby(copies["md5"], sort=False).agg(" = ".join))
+    return shorten_list(names.groupby(same, sort=False).agg(" = ".join))
 
 
-def _sets_of_ids(copies: pd.DataFrame) -> list[list[str]]:
-    return copies.groupby("md5", sort=False)["id"].agg(list).to_list()
+def _sets_of_ids(copies: pd.DataFrame, same: pd.Series) -> list[list[str]]:
+    return copies["id"].groupby(same, sort=False).agg(list).to_list()
 
 
 def _names_source(usable: pd.DataFrame) -> pd.Series:

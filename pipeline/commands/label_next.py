@@ -14,7 +14,7 @@ from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
-from pipeline.params import Params
+from pipeline.params import NO_FILE, Params
 from pipeline.stage import command
 
 if TYPE_CHECKING:
@@ -99,7 +99,10 @@ def _pool(inputs: Inputs, pool: str) -> dict[str, str]:
         rows = rows[~are_cut(rows)]
     if rows.empty:
         what = "every clip is in a list: the index has no clips in the split none"
-        fix = "leave clips out of the split lists (dataset.splits), or name a folder of clips: --pool FOLDER"
+        where = "give clips the split none in dataset.manifest"
+        if inputs.params.dataset.manifest == NO_FILE:
+            where = "leave clips out of the split lists (dataset.splits)"
+        fix = f"{where}, or name a folder of clips: --pool FOLDER"
         raise DatasetError(what, where="--pool unlabelled", fix=fix)
     return {str(row.id): join_path(inputs.params.dataset.root, str(row.path)) for row in rows.itertuples()}
 

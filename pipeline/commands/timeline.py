@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -84,6 +85,8 @@ def timeline(
     length, distance = _seconds(window, "--window"), _seconds(every, "--every")
     least, patience = _seconds(min_length, "--min-length", 0.0), _seconds(timeout, "--timeout")
     waiting = _seconds(buffer, "--buffer")
+    if live is None:
+        _make_folder(out)
     predictor = _predictor(params, from_bundle, reject)
     background = background or _background(predictor, params if from_bundle is None else None)
     if not reject:
@@ -154,6 +157,17 @@ def _read_videos(
         score_events(found, actual, request.rules.background, out / "metrics.json", quiet=as_json)
     if not found:
         raise VideoError("no video could be read", fix="see the reasons above")
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder that is written to, before hours are spent. Raises MoclipError where that is impossible."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        what = f"this folder cannot be made: {problem.strerror or problem}"
+        raise MoclipError(what, where=f"--out {out}", fix="name another folder") from None
+    if not os.access(out, os.W_OK):
+        raise MoclipError("this folder cannot be written to", where=f"--out {out}", fix="name another folder")
 
 
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ def read_annotations(path: Path) -> list[Annotation]:
     if missing := [name for name in REQUIRED if name not in names]:
         raise DatasetError(f"no column {', '.join(missing)}", where=path, fix=_FIX)
     numbered = [(number, row) for number, row in enumerate(rows, 2) if any(row.values())]
+    if not numbered:
+        raise DatasetError("no rows", where=path, fix="write a row for each action below the header")
     return [_annotation(row, names, f"{path}: row {number}") for number, row in numbered]
 
 
@@ -60,7 +62,20 @@ def _annotation(row: Mapping[str, str | None], names: Mapping[str, str], where: 
     return Annotation(start, end, values["class"], values.get("video", ""))
 
 
-def annotations_of(annotations: list[Annotation], video: Path, only_video: bool) -> list[Annotation]:
-    """Return those of a video, by its path or the name of its file. Those without a name are the only video's."""
-    mine = {str(video), video.name, video.stem}
-    return [one for one in annotations if one.video in mine or (only_video and not one.video)]
+def annotations_of(annotations: Sequence[Annotation], videos: Sequence[Path]) -> list[list[Annotation]]:
+    """Return those of each video, by its path or else the name of its file. Those without a name are the only video's.
+
+    Raises DatasetError for the name of several videos.
+    """
+    found: list[list[Annotation]] = [[] for _ in videos]
+    for one in annotations:
+        fitting = [number for number, video in enumerate(videos) if one.video == str(video)]
+        fitting = fitting or [number for number, video in enumerate(videos) if one.video in (video.name, video.stem)]
+        if not one.video and len(videos) == 1:
+            fitting = [0]
+        if len(fitting) > 1:
+            names = " and ".join(str(videos[number]) for number in fitting[:2])
+            raise DatasetError(f"video = {one.video!r} fits {names}", fix="write the path of the video in its place")
+        if fitting:
+            found[fitting[0]].append(one)
+    return found

@@ -44,6 +44,6 @@ def clock_time(seconds: float, point: str = ".") -> str:
 
 
 def _cue(event: Event) -> str:
-    """Return the text of a cue. "-->" and "&" and "<" mean something in WebVTT, and nothing is lost without them."""
-    name = event.name.replace("&", "+").replace("<", "(").replace(">", ")")
+    """Return the text of a cue, without what means something in WebVTT: "-->", "&", "<" and line breaks."""
+    name = " ".join(event.name.split()).replace("&", "+").replace("<", "(").replace(">", ")")
     return f"{name} {event.probability:.2f}"

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from moclip.errors import VideoError, as_video_error
@@ -149,13 +150,13 @@ class LiveTimeline:
         clock = _LiveClock()
         failures = 0
         while True:
-            frames_before, reason = self.frames, "the stream ended"
+            frames_before, reason = self.frames, f"the stream ended, or gave no frame for {self.source.timeout:g} s"
             try:
                 yield from self._read_connection(clock)
             except VideoError as problem:
                 reason = problem.what
             failures = 0 if self.frames > frames_before else failures + 1
-            ended = self.source.is_file and self.frames > 0
+            ended = self.source.is_file and (self.frames > 0 or not Path(self.source.url).is_file())
             if ended or failures >= max(1, self.source.retries) or not self.source.retries or self._stop.is_set():
                 if failures and self.frames:
                     self.note(f"{reason}; attempts to connect again: {failures}, the last one failed too")

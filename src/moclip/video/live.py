@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 
 from moclip.errors import VideoError
 from moclip.video.decoding import main_stream
@@ -57,6 +57,8 @@ def open_live(source: LiveSource, transcode: bool) -> Iterator[TimedVideo]:
     """
     try:
         container = _open(source)
+    except ExitError as error:
+        raise VideoError(f"nothing came within {source.timeout:g} s", where=source.url) from error
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"cannot be opened ({error_text(error)})", where=source.url) from error
     with container:
@@ -69,7 +71,7 @@ def _open(source: LiveSource) -> av.container.InputContainer:
     if source.is_device:
         return av.open(source.url, format="v4l2", timeout=waits)
     if source.is_file:
-        if not Path(source.url).exists():
+        if not Path(source.url).is_file():
             raise VideoError("no such file", where=source.url)
         return av.open(f"file:{source.url}", options=OPTIONS | {"follow": "1"}, timeout=waits)
     return av.open(source.url, options=OPTIONS | {"rtsp_transport": "tcp"}, timeout=waits)

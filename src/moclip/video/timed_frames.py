@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) 
     packets = read_packets(container, stream)
     read = reencoded_frames if transcode else decode_frames
     offset = (container.start_time or 0) / av.time_base
-    clock = FrameClock(offset, 1 / rate)
+    clock = FrameClock(offset, 1 / rate, stream.time_base)
     duration = (container.duration or 0) / av.time_base
     frames = _with_times(read(path, stream, packets), clock)
     return TimedVideo(frames, rate, duration, stream.codec_context.name, offset)
@@ -105,14 +106,15 @@ class FrameClock:
     back; the time stamps after it count on from there if the clock was set (a recorder's, or parts joined in a row).
     """
 
-    def __init__(self, start: float, frame_seconds: float) -> None:
-        self.frame_seconds = frame_seconds
+    def __init__(self, start: float, frame_seconds: float, time_base: Fraction | None = None) -> None:
+        self.frame_seconds, self.time_base = frame_seconds, time_base
         self._shift = -start
         self._last: float | None = None
 
     def time_of(self, picture: Any) -> float:
         """Return the time of the next picture (PyAV's), in seconds."""
-        stamp = None if picture.pts is None else float(picture.pts * picture.time_base)
+        unit = picture.time_base or self.time_base  # those that are decoded after a break have none of their own
+        stamp = None if picture.pts is None or unit is None else float(picture.pts * unit)
         time = self._continued() if stamp is None else max(0.0, stamp + self._shift)
         if self._last is not None and not 0 < time - self._last <= LONGEST_GAP:
             if stamp is not None and not -CLOCK_STEP <= time - self._last <= LONGEST_GAP:
