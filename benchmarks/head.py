@@ -142,7 +142,7 @@ def _write_features(size: Size) -> dict[str, int]:
     for folder in (paths.IMAGE_BASELINE, paths.IMAGE_LOGITS, paths.TRANSCODED, paths.MV_STORE, paths.MV_FOLDS):
         folder.mkdir(parents=True)
     write_json(paths.TRANSCODE_COUNTS, {})
-    write_json(paths.INDEX_COUNTS, index_counts(table))
+    write_json(paths.INDEX_COUNTS, index_counts(table) | {"split_source": "official split 1"})
     write_json(paths.EXTRACT_COUNTS, {"exact_by": {}, "frames": 180 * len(table), "not_usable": {}})
     for part in ("train", "val"):
         for what in ("loss", "top1"):

@@ -60,10 +60,11 @@ def evaluate(params: Params) -> None:
 
     inputs = check_consistent(params)
     heads, artifacts = load_heads(inputs), inputs.artifacts
+    weights = read_sum_weights(inputs)
     chosen = None if inputs.multi_label else choose_rejection(inputs, heads.fusion)
     write_rejection(inputs, chosen.rejection if chosen else None)
     rows = inputs.fused_rows("test")
-    ids, weights = list(rows["id"]), read_sum_weights(inputs)
+    ids = list(rows["id"])
     logits = compute_logits(inputs, heads, ids, artifacts.mv_embed, artifacts.image_baseline, weights)
     if inputs.multi_label:
         scores = score_label_streams(inputs, params, rows, logits, stream_rules(inputs, heads.fusion))

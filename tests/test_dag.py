@@ -148,7 +148,7 @@ def test_exp_run_with_another_head_reruns_the_head_and_what_follows(project: Pat
         ("dataset.shots", 2, {*STAGES[5:]}),
         ("mv.clip", 10, {"extract_mv"}),
         ("embed.views", 1, {"embed_mv"}),
-        ("evaluate.protocol", "2x1", {"embed_mv", "embed_image", "evaluate"}),
+        ("evaluate.protocol", "2x1", {"embed_mv", "embed_image", "evaluate", "report"}),
     ],
 )
 def test_a_changed_parameter_reruns_only_the_stages_that_read_it(

@@ -190,8 +190,9 @@ def test_a_head_of_another_motion_network_is_refused(project: Path) -> None:
     still = (project / "data/models/still.safetensors").read_bytes()
     run("moclip", "train_probe", cwd=project)
     run("moclip", "train_fusion", cwd=project)
-    for name, text in refusals(project, "export", "report").items():
-        assert "metrics/fusion.json: it was made from other models" in text, name
+    found = refusals(project, "export", "report")
+    assert "data/models/rejection.safetensors: it was made from another fusion head" in found["export"]
+    assert "metrics/fusion.json: it was made from other models" in found["report"]
         assert "run: dvc repro evaluate" in text
     run("moclip", "predict", CLIP, cwd=project)
     (project / "data/models/still.safetensors").write_bytes(still)
