@@ -193,7 +193,7 @@ def test_a_head_of_another_motion_network_is_refused(project: Path) -> None:
     found = refusals(project, "export", "report")
     assert "data/models/rejection.safetensors: it was made from another fusion head" in found["export"]
     assert "metrics/fusion.json: it was made from other models" in found["report"]
-        assert "run: dvc repro evaluate" in text
+    assert all("run: dvc repro evaluate" in text for text in found.values())
     run("moclip", "predict", CLIP, cwd=project)
     (project / "data/models/still.safetensors").write_bytes(still)
     text = refusals(project, "evaluate")["evaluate"]
