@@ -92,5 +92,5 @@ def print_events(found: VideoTimeline) -> None:
         (clock(event.start, 1), clock(event.end, 1), event.name, f"{event.probability:.2f}") for event in found.chosen
     ]
     length = clock(found.timeline.edges[-1], 1)
-    title = f"{found.video}: {len(rows)} events in {length}, by {STREAM_LABELS[found.stream]}"
+    title = f"{found.video}: {len(rows)} event{'s' * (len(rows) != 1)} in {length}, by {STREAM_LABELS[found.stream]}"
     print_result(title, ("start", "end", "class", "probability"), rows)
