@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +12,25 @@ from moclip.errors import MoclipError, ModelError, VideoError, missing_model
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
+from pipeline.console.output import print_error, print_note
 from pipeline.console.progress import show_hub_progress, show_progress
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.encoder_source import ENCODER_KEYS, encoder_source
 from pipeline.io import rounded
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
+from pipeline.predict_answers import (
+    REJECT_COLUMNS,
+    background_name,
+    csv_text,
+    print_table,
+    rejected,
+    top_classes,
+)
 from pipeline.stage import command
 
 if TYPE_CHECKING:
-    from moclip.inference.predictor import Prediction, Predictor
+    from moclip.inference.predictor import Predictor
 
 BundleOption = Annotated[
     str | None,
@@ -52,9 +58,6 @@ PREDICT_KEYS = (
     "evaluate.crop",
 )
 """The keys that decide how a clip is read for the models, for a command to declare."""
-
-REJECT_COLUMNS = ("unknown", "score")
-"""What --reject adds to a result."""
 
 
 @command(*PREDICT_KEYS)
@@ -101,14 +104,14 @@ def predict(
         # worker processes protect clips from a crash on another one; a single clip is faster without
         answers = predictor.predict(files) if len(files) == 1 else predictor.predict_in_processes(files, workers)
         for path, answer in zip(files, answers, strict=True):
-            results.append({"clip": str(path)} | _top_classes(answer, top) | (_rejected(answer) if reject else {}))
+            results.append({"clip": str(path)} | top_classes(answer, top) | (rejected(answer) if reject else {}))
             advance(1)
     if as_json:
         print(json.dumps(rounded(results), indent=2))  # ASCII, which every terminal can show
     elif as_csv:
-        print(_csv_text(results, REJECT_COLUMNS if reject else ()), end="")
+        print(csv_text(results, REJECT_COLUMNS if reject else ()), end="")
     else:
-        _print_table(results, _background_name(predictor))
+        print_table(results, background_name(predictor))
         if params and not from_bundle:
             warning = demo_clip_warning(params.clip.model, params.clip.models, params.dataset.root)
             if warning:
@@ -189,105 +192,6 @@ def load_predictor(params: Params, reject: bool = False) -> Predictor:
         trusted=trusted_stream(),
         rejection=read_rejection(inputs) if reject else None,
     )
-
-
-def _top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
-    if isinstance(answer, VideoError):
-        return {"error": answer.what}
-    if answer.thresholds:
-        classes = {stream: _labels_and_top(answer, top, stream) for stream in answer.probabilities}
-    else:
-        classes = {
-            stream: [{"class": name, "probability": share} for name, share in answer.top(top, stream)]
-            for stream in answer.probabilities
-        }
-    validated = "mv_tsn" in classes  # not with other labels
-    return classes | ({"trusted": answer.trusted} if validated else {})
-
-
-def _rejected(answer: Prediction | VideoError) -> dict[str, Any]:
-    """Return what --reject adds: whether the clip is unknown, and how well it is known."""
-    return {} if isinstance(answer, VideoError) else {"unknown": answer.unknown, "score": answer.known_score}
-
-
-def _background_name(predictor: Predictor) -> str | None:
-    """Return the class that means none of the others; None without one."""
-    rejection = predictor.rejection
-    return None if rejection is None or rejection.background is None else predictor.classes[rejection.background]
-
-
-def _labels_and_top(answer: Prediction, top: int, stream: str) -> list[dict[str, Any]]:
-    """Return the predicted classes of a stream and its `top` most probable ones, the most probable first."""
-    predicted = {name for name, _ in answer.labels(stream)}
-    return [
-        {"class": name, "probability": share, "predicted": name in predicted}
-        for rank, (name, share) in enumerate(answer.top(len(answer.classes), stream))
-        if rank < top or name in predicted
-    ]
-
-
-def _print_table(results: list[dict[str, Any]], background: str | None = None) -> None:
-    from moclip.inference.predictor import STREAMS
-
-    answered = [result for result in results if "error" not in result]
-    if not answered:
-        return
-    trusted = answered[0].get("trusted")
-    streams = sorted((stream for stream in STREAMS if stream in answered[0]), key=lambda stream: stream != trusted)
-    rows = [
-        (result["clip"] if rank == 0 else "", *(_cell(result, stream, rank, background) for stream in streams))
-        for result in answered
-        for rank in range(max(len(result[stream]) for stream in streams))
-    ]
-    titles = [STREAM_LABELS[stream] + (" (trusted)" if stream == trusted else "") for stream in streams]
-    several = any("predicted" in answered[0][stream][0] for stream in streams)
-    title = "which actions? (*: predicted, at or above the threshold of the class)" if several else "which action?"
-    print_result(title, ("clip", *titles), rows)
-
-
-def _cell(result: dict[str, Any], stream: str, rank: int, background: str | None) -> str:
-    """Return what the table shows: a class and its probability; "unknown" in their place for a rejected clip."""
-    if rank >= len(result[stream]):
-        return ""  # with several labels another stream has more
-    answer = result[stream][rank]
-    if stream != result.get("trusted") or not result.get("unknown"):
-        return f"{answer['class']} {answer['probability']:.2f}{' *' if answer.get('predicted') else ''}"
-    if rank > 0:
-        return ""
-    return f"unknown ({background})" if answer["class"] == background else "unknown"
-
-
-def _csv_text(results: list[dict[str, Any]], more: tuple[str, ...] = ()) -> str:
-    """Return CSV with a row per clip and rank, or one row with the error of a clip.
-
-    Columns: clip, rank, a class and its probability per stream, error, the stream to trust, and `more` of a result.
-    With several labels a clip also whether a class is predicted, per stream; a stream with fewer rows leaves its cells
-    empty.
-    """
-    from moclip.inference.predictor import STREAMS
-
-    text = io.StringIO()
-    several = any("predicted" in one for result in results for one in result.get("fusion", []))
-    parts = ("", "_probability", "_predicted") if several else ("", "_probability")
-    of_streams = [f"{stream}{part}" for stream in STREAMS for part in parts]
-    columns = ["clip", "rank", *of_streams, "error", "trusted", *more]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for result in results:
-        if "error" in result:
-            writer.writerow({"clip": result["clip"], "error": result["error"]})
-            continue
-        for rank in range(max(len(result[stream]) for stream in STREAMS if stream in result)):
-            row: dict[str, Any] = {"clip": result["clip"], "rank": rank + 1, "trusted": result.get("trusted")}
-            row |= {name: json.dumps(rounded(result[name])) for name in more}
-            for stream in STREAMS:
-                if stream in result and rank < len(result[stream]):
-                    answer = result[stream][rank]
-                    row |= {stream: answer["class"], f"{stream}_probability": rounded(answer["probability"])}
-                    if several:
-                        row[f"{stream}_predicted"] = str(answer["predicted"]).lower()
-            writer.writerow(row)
-    return text.getvalue()
 
 
 if __name__ == "__main__":
