@@ -230,7 +230,10 @@ def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub_mo
 
 
 @pytest.mark.parametrize("name", ["./clip", "/nowhere/clip", "~/clip", "data/demo/clip"])
-def test_a_path_that_does_not_exist_is_no_id_of_the_hub(name: str) -> None:
+def test_a_path_that_does_not_exist_is_no_id_of_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # in the repository, the demo's CLIP exists if the demo has run
     with pytest.raises(ModelError, match="no such folder"):
         load_clip(name)
     with pytest.raises(ModelError) as unknown:
