@@ -42,15 +42,16 @@ def reject_metrics(
     """
     rejection = chosen.rejection
     test = scored_clips(inputs, rows, logits[rejection.stream])
+    answered = ~rejection.unknown(test.logits, test.features)
     found: dict[str, Any] = {
         "stream": rejection.stream,
         "score": rejection.score,
         "threshold": rejection.threshold,
         "validation": chosen.validation,
-        "test": _answered(rejection, test),
+        "test": _answered(rejection, test, answered),
     }
     if rejection.background is not None:
-        found["background"] = _background(inputs, rejection, test)
+        found["background"] = _background(inputs, rejection, test, answered)
     if unknown := unknown_clips(inputs, heads, rejection.stream):
         rows, clips = unknown
         found["unknown"] = {
@@ -64,12 +65,14 @@ def reject_metrics(
     return found
 
 
-def _answered(rejection: Rejection, clips: ScoredClips) -> dict[str, Any]:
-    """Return how many clips of other classes than the background there are, and which share is answered and right."""
+def _answered(rejection: Rejection, clips: ScoredClips, answered: np.ndarray) -> dict[str, Any]:
+    """Return how many clips of other classes than the background there are, and which share is answered and right.
+
+    `answered` (n,) says which clips are not rejected.
+    """
     actions = _actions(rejection, clips)
-    unknown = rejection.unknown(clips.logits, clips.features)
     right = clips.logits.argmax(axis=1) == clips.labels
-    answered = actions & ~unknown
+    answered = actions & answered
     return {
         "clips": int(actions.sum()),
         "answered": _share(answered, actions),
@@ -78,9 +81,8 @@ def _answered(rejection: Rejection, clips: ScoredClips) -> dict[str, Any]:
     }
 
 
-def _background(inputs: Inputs, rejection: Rejection, clips: ScoredClips) -> dict[str, Any]:
+def _background(inputs: Inputs, rejection: Rejection, clips: ScoredClips, answered: np.ndarray) -> dict[str, Any]:
     of_it = clips.labels == rejection.background
-    answered = ~rejection.unknown(clips.logits, clips.features)
     return {
         "classes": [inputs.params.dataset.background],
         "clips": int(of_it.sum()),

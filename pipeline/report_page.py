@@ -60,22 +60,18 @@ def is_ucf101(classes: list[str]) -> bool:
 
 def summary_sentence(top1: dict[str, float]) -> str:
     """Return the result in one sentence."""
-    names = {"zero_shot": "zero-shot CLIP", "still": "the still alone", "mv_tsn": "motion alone", "fusion": "fusion"}
-    parts = [f"{names[name]} {100 * top1[name]:.1f} %" for name in standalone_streams(top1)]
-    return (
-        f"Correct on the test split: {', '.join(parts)}; "
-        f"always answering the commonest class {100 * top1['majority']:.1f} %."
-    )
+    return _summary("Correct on the test split", top1, "always answering the commonest class")
 
 
 def label_summary_sentence(maps: dict[str, float]) -> str:
     """Return the result in one sentence, for clips with several labels."""
+    return _summary("Mean average precision on the test split", maps, "the same shares for every clip")
+
+
+def _summary(what: str, scores: dict[str, float], baseline: str) -> str:
     names = {"zero_shot": "zero-shot CLIP", "still": "the still alone", "mv_tsn": "motion alone", "fusion": "fusion"}
-    parts = [f"{names[name]} {100 * maps[name]:.1f} %" for name in standalone_streams(maps)]
-    return (
-        f"Mean average precision on the test split: {', '.join(parts)}; "
-        f"the same shares for every clip {100 * maps['majority']:.1f} %."
-    )
+    parts = [f"{names[name]} {100 * scores[name]:.1f} %" for name in standalone_streams(scores)]
+    return f"{what}: {', '.join(parts)}; {baseline} {100 * scores['majority']:.1f} %."
 
 
 def label_section(streams: list[dict[str, Any]], trusted: str, names: list[str], sources: int) -> Markup:

@@ -38,52 +38,34 @@ def scores_part(
     links: dict[str, str],
 ) -> ScoresPart:
     """Make the part. `streams` are the rows of the table of scores, `links` lead to the clips that a browser plays."""
+    head, shown, params = load_fusion(paths.FUSION), standalone_streams(logits), inputs.params
+    labels, clips, seed = inputs.targets(predictions), params.report.clips, params.seed
     if inputs.multi_label:
-        return _of_several_labels(inputs, predictions, logits, streams, verdict)
-    return _of_one_label(inputs, predictions, logits, streams, links)
-
-
-def _of_several_labels(
-    inputs: Inputs,
-    predictions: pd.DataFrame,
-    logits: Mapping[str, np.ndarray],
-    streams: list[dict[str, Any]],
-    verdict: Mapping[str, Any],
-) -> ScoresPart:
-    rules = head_rules(load_fusion(paths.FUSION))
-    probabilities = {name: rules[name].probabilities(logits[name]) for name in standalone_streams(logits)}
-    params, labels, trusted = inputs.params, inputs.targets(predictions), verdict["trusted"]["stream"]
-    values = {
-        "lead": label_summary_sentence({stream["name"]: stream["map"] for stream in streams}),
-        "label_section": label_section(streams, trusted, inputs.clips.classes, verdict["test"]["sources"]),
-        "cells": None,
-    }
-    return ScoresPart(
-        values, probabilities, choose_label_gallery(probabilities, labels, params.report.clips, params.seed)
-    )
-
-
-def _of_one_label(
-    inputs: Inputs,
-    predictions: pd.DataFrame,
-    logits: Mapping[str, np.ndarray],
-    streams: list[dict[str, Any]],
-    links: dict[str, str],
-) -> ScoresPart:
-    head, names, params = load_fusion(paths.FUSION), inputs.clips.classes, inputs.params
-    labels = predictions["label"].to_numpy()
-    probabilities = {
-        name: class_probabilities(logits[name] / head.temperature(name)) for name in standalone_streams(logits)
-    }
-    chosen = choose_gallery(probabilities, labels, params.report.clips, params.seed)
-    confused = confusion(logits["fusion"], labels, names)
+        rules = head_rules(head)
+        probabilities = {name: rules[name].probabilities(logits[name]) for name in shown}
+        chosen = choose_label_gallery(probabilities, labels, clips, seed)
+        return ScoresPart(_values_of_several_labels(inputs, streams, verdict), probabilities, chosen)
+    probabilities = {name: class_probabilities(logits[name] / head.temperature(name)) for name in shown}
+    chosen = choose_gallery(probabilities, labels, clips, seed)
+    confused = confusion(logits["fusion"], labels, inputs.clips.classes)
     values = {
         "lead": summary_sentence({stream["name"]: stream["top1"] for stream in streams}),
         "label_section": "",
-        "classes": class_table(logits, labels, names),
-        "without_clips": [name for label, name in enumerate(names) if label not in labels],
+        "classes": class_table(logits, labels, inputs.clips.classes),
+        "without_clips": [name for label, name in enumerate(inputs.clips.classes) if label not in labels],
         "matrix": matrix_drawing(confused),
         "cells": cell_clips(confused, list(predictions["id"]), links, {choice.row for choice in chosen}),
         "worst": worst_cells(confused),
     }
     return ScoresPart(values, probabilities, chosen)
+
+
+def _values_of_several_labels(
+    inputs: Inputs, streams: list[dict[str, Any]], verdict: Mapping[str, Any]
+) -> dict[str, Any]:
+    trusted, sources = verdict["trusted"]["stream"], verdict["test"]["sources"]
+    return {
+        "lead": label_summary_sentence({stream["name"]: stream["map"] for stream in streams}),
+        "label_section": label_section(streams, trusted, inputs.clips.classes, sources),
+        "cells": None,
+    }

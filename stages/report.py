@@ -18,6 +18,7 @@ from pipeline.stage import stage
     "dataset.shots",
     "dataset.base_to_new",
     "clip.model",
+    "clip.models",
     "fit.folds",
     "fit.refit",
     "tsn.segments",

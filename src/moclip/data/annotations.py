@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from moclip.data.text_files import ENCODING_FIX, decode_text
+from moclip.data.text_files import read_text_file
 from moclip.errors import DatasetError
 
 REQUIRED = ("start", "end", "class")
@@ -26,13 +26,7 @@ class Annotation(NamedTuple):
 
 def read_annotations(path: Path) -> list[Annotation]:
     """Read a CSV with the columns start, end, class and perhaps video. Raises DatasetError, with the row."""
-    try:
-        content = path.read_bytes()
-    except OSError as problem:
-        raise DatasetError(f"cannot be read: {problem.strerror or problem}", where=path) from None
-    text = decode_text(content)
-    if text is None:
-        raise DatasetError("not text in UTF-8", where=path, fix=ENCODING_FIX)
+    text = read_text_file(path)
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from moclip.data.groups import group_of, hmdb_group_of
 from moclip.data.name_spelling import speller
-from moclip.data.text_files import ENCODING_FIX, decode_text
+from moclip.data.text_files import read_text_file
 from moclip.errors import DatasetError
 from moclip.files.hidden import is_hidden
 
@@ -118,15 +118,7 @@ def _read_hmdb_list(path: Path, class_name: str) -> Iterator[tuple[str, int, str
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number and stripped text of each line that is not blank."""
-    try:
-        content = path.read_bytes()
-    except OSError as problem:
-        raise DatasetError(f"cannot be read: {problem.strerror}", where=path) from None
-    text = decode_text(content)
-    if text is None:
-        what = "not text in UTF-8, nor in UTF-16 with a byte-order mark"
-        raise DatasetError(what, where=path, fix=ENCODING_FIX)
-    for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
+    for number, line in enumerate(re.split("\r\n|\r|\n", read_text_file(path)), start=1):
         if line.strip():
             yield number, line.strip()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
+
+from moclip.errors import DatasetError
 
 ENCODING_FIX = "save it as UTF-8 (in Notepad: Save as, Encoding; elsewhere: iconv -f OLD -t UTF-8)"
 
@@ -13,6 +16,19 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+
+def read_text_file(path: Path) -> str:
+    """Return the text of a file. Raises DatasetError if it cannot be read or is in another encoding."""
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise DatasetError(f"cannot be read: {problem.strerror or problem}", where=path) from None
+    text = decode_text(content)
+    if text is None:
+        what = "not text in UTF-8, nor in UTF-16 with a byte-order mark"
+        raise DatasetError(what, where=path, fix=ENCODING_FIX)
+    return text
 
 
 def decode_text(content: bytes) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,22 +26,25 @@ class ClassScore:
     recall: float | None
     f1: float | None
 
+    @classmethod
+    def of_counts(cls, correct: int, clips: int, predicted: int, **more: Any) -> Self:
+        """Return the score of a class of which `correct` clips were predicted; `more` are fields of a subclass."""
+        return cls(
+            clips=clips,
+            predicted=predicted,
+            precision=correct / predicted if predicted else None,
+            recall=correct / clips if clips else None,
+            f1=2 * correct / (clips + predicted) if clips else None,
+            **more,
+        )
+
 
 def class_scores(predicted: np.ndarray, labels: np.ndarray, classes: int) -> list[ClassScore]:
     """Return the score of each class in label order; `predicted` and `labels` are (n,) int."""
     correct = np.bincount(labels[predicted == labels], minlength=classes).tolist()
     occurring = np.bincount(labels, minlength=classes).tolist()
     chosen = np.bincount(predicted, minlength=classes).tolist()
-    return [
-        ClassScore(
-            clips=clips,
-            predicted=named,
-            precision=right / named if named else None,
-            recall=right / clips if clips else None,
-            f1=2 * right / (clips + named) if clips else None,
-        )
-        for right, clips, named in zip(correct, occurring, chosen, strict=True)
-    ]
+    return [ClassScore.of_counts(*counts) for counts in zip(correct, occurring, chosen, strict=True)]
 
 
 def macro_f1(scores: Sequence[ClassScore]) -> float:

@@ -45,12 +45,10 @@ def label_scores(
     right = (has & named).sum(axis=0).tolist()
     precisions = average_precisions(logits, has)
     return [
-        LabelScore(
-            clips=clips,
-            predicted=predicted,
-            precision=correct / predicted if predicted else None,
-            recall=correct / clips if clips else None,
-            f1=2 * correct / (clips + predicted) if clips else None,
+        LabelScore.of_counts(
+            correct,
+            clips,
+            predicted,
             average_precision=float(precision) if clips else None,
             threshold=float(threshold),
         )

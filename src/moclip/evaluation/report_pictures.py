@@ -17,7 +17,7 @@ from PIL import Image
 
 from moclip.drawing.animation import write_animation
 from moclip.drawing.colours import direction_colours, enlarge, overlay, readable_limit
-from moclip.video.decoding import open_pictures, open_stream
+from moclip.video.decoding import assumed_rate, open_pictures, open_stream
 from moclip.video.frames import each_picture, read_frames
 from moclip.video.geometry import upright_frame
 
@@ -67,7 +67,7 @@ def _pictures_from(
             yield rate, enumerate(frames)
         return
     with open_stream(path) as (_, stream):
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        rate = assumed_rate(stream)
     found = each_picture(path, range(first, first + count, step), seekable, upright_frame)
     yield rate, ((number - first, picture) for number, picture in found)
 

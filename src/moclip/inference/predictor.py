@@ -260,5 +260,6 @@ def _with_rejection(answer: Prediction, rejection: Rejection) -> Prediction:
     """Return a prediction that says whether the clip is unknown."""
     logits = answer.logits[rejection.stream][None]
     features = {kind: values[None] for kind, values in answer.features.items()}
-    unknown, score = rejection.unknown(logits, features)[0], rejection.scores(logits, features)[0]
-    return dataclasses.replace(answer, unknown=bool(unknown), known_score=float(score))
+    scores = rejection.scores(logits, features)
+    unknown = rejection.unknown_by(scores, logits)
+    return dataclasses.replace(answer, unknown=bool(unknown[0]), known_score=float(scores[0]))

@@ -65,8 +65,11 @@ class Rejection:
 
     def unknown(self, logits: np.ndarray, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return whether each clip is unknown, (n,) bool. The arguments are those of `scores`."""
-        below = self.scores(logits, features) < self.threshold
-        return below | self.is_background(logits)
+        return self.unknown_by(self.scores(logits, features), logits)
+
+    def unknown_by(self, scores: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return what `unknown` does, where the `scores` (n,) are known."""
+        return (scores < self.threshold) | self.is_background(logits)
 
     def is_background(self, logits: np.ndarray) -> np.ndarray:
         """Return whether the background class wins, (n,) bool."""

@@ -37,9 +37,18 @@ SKIP_PIXELS = {"skip_loop_filter": "all", "skip_idct": "all"}
 intact pictures and the number of pictures stay the same. For damaged pictures see `DamagedError`."""
 
 
+USUAL_RATE = 25
+"""Frames per second of a file that does not say its own."""
+
+
 def frame_rate(stream: Any) -> float:
     """Return a stream's average frames per second by its container, or 0 if it does not say."""
     return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def assumed_rate(stream: Any) -> Fraction:
+    """Return a stream's average frames per second by its container, or `USUAL_RATE` if it does not say."""
+    return Fraction(stream.average_rate or stream.guessed_rate or USUAL_RATE)
 
 
 @contextmanager
@@ -169,7 +178,7 @@ def open_pictures(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
         first = next(pictures, None)
         if first is None:
             raise VideoError("no picture in it can be decoded", where=path, fix=recheck_fix(path))
-        yield Fraction(stream.average_rate or stream.guessed_rate or 25), map(upright_frame, chain([first], pictures))
+        yield assumed_rate(stream), map(upright_frame, chain([first], pictures))
 
 
 def progressive_pictures(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iterator[Any]:

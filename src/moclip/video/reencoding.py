@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from av.sidedata.sidedata import SideDataContainer
 from moclip.video.decoding import (
     EXPORT_VECTORS,
     I_FRAME,
+    assumed_rate,
     check_vectors_found,
     decode_pictures,
     picture_type,
@@ -58,7 +58,7 @@ def _noted(pictures: Iterable[Any], originals: deque[Any]) -> Iterator[Any]:
 
 def _reencoded(pictures: Iterable[Any], stream: Any) -> Iterator[Any]:
     """Yield the pictures of the transcoded file, one for each picture."""
-    duration = frame_duration(Fraction(stream.average_rate or stream.guessed_rate or 25))
+    duration = frame_duration(assumed_rate(stream))
     encoder: Any = av.CodecContext.create("mpeg4", "w")
     set_encoding(encoder, encoder, duration)
     decoder: Any = av.CodecContext.create("mpeg4", "r")

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import av
 
 from moclip.errors import VideoError
-from moclip.video.decoding import MOTION_CODECS, check_codec, frame_rate, open_stream, read_packets
+from moclip.video.decoding import MOTION_CODECS, USUAL_RATE, check_codec, frame_rate, open_stream, read_packets
 from moclip.video.reencoding import reencoded_frames
 from moclip.video.vector_records import DecodedFrame
 from moclip.video.vectors import decode_frames
 
-USUAL_RATE = 25.0  # frames per second, where a file does not say
 HIGHEST_RATE = 1000.0
 LONGEST_GAP = 3600.0
 """Seconds between two frames; a longer gap is a clock that was set, not a pause."""

@@ -11,6 +11,7 @@ import numpy as np
 from moclip.video.decoding import (
     SIZE_LIMIT,
     SKIP_PIXELS,
+    USUAL_RATE,
     decode_pictures,
     frame_rate,
     open_stream,
@@ -19,8 +20,6 @@ from moclip.video.decoding import (
 
 SECOND = 1_000_000
 """Times are whole microseconds, as the container's start time is."""
-USUAL_RATE = 25.0
-"""Frames per second of a file that does not say its own."""
 
 
 def frame_duration(rate: float) -> float:
