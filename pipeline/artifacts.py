@@ -118,6 +118,11 @@ class Artifacts:
         store = self._checked(Features(paths.IMAGE_LOGITS, "embed_image"))
         return _checked_by_model(store, paths.IMAGE_MODEL, "another image baseline")
 
+    def image_fold(self, number: int) -> Features:
+        """The image baseline's logits of the clips that a fold, from 1, holds out."""
+        self.image_baseline  # noqa: B018  checks the store, of which a fold is another group
+        return Features(paths.IMAGE_LOGITS, "embed_image", f"fold{number}" if self.clips.refits else "")
+
     def _checked(self, store: Features) -> Features:
         """Return a store. Raises StoreError if it was made with other parameters or from other clips."""
         recorded = store.attributes

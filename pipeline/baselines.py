@@ -10,22 +10,20 @@ import torch
 from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion, load_fusion
 from moclip.models.linear_probe import LinearProbe, load_linear_probe
+from moclip.models.weights import read_config
 from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.inputs import Inputs
-from pipeline.provenance import check_digest
+from pipeline.provenance import check_digest, stale_error
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The trained heads on cached features: fusion, the same head on the still alone, the probe on the motion.
-
-    The probe is None among heads of a fold, whose features it was not trained on.
-    """
+    """The trained heads on cached features: fusion, the same head on the still alone, the probe on the motion."""
 
     fusion: Fusion
     still: Fusion
-    motion_probe: LinearProbe | None
+    motion_probe: LinearProbe
 
 
 def load_heads(inputs: Inputs) -> Heads:
@@ -40,6 +38,8 @@ def load_motion_probe(inputs: Inputs) -> LinearProbe:
     model = inputs.artifacts.mv_embed.attributes["model"]  # first, because it names an earlier stage if it is stale
     recorded = inputs.artifacts.check_model(paths.MOTION_PROBE, "train_probe")
     check_digest(model, recorded["mv_tsn"], "another MV-TSN", paths.MOTION_PROBE, "train_probe")
+    if "strength" not in read_config(paths.MOTION_PROBE, "train_probe"):
+        raise stale_error("it has no strength: an earlier version made it", paths.MOTION_PROBE, "train_probe")
     return load_linear_probe(paths.MOTION_PROBE)
 
 

@@ -128,6 +128,34 @@ def embed_network(
     )
 
 
+@dataclass(frozen=True)
+class EmbeddedBaseline:
+    """What an image baseline gave for the clips, in finished parts; `group` as in `EmbeddedNetwork`."""
+
+    group: str
+    clips: list[str]
+    parts: ResumableParts
+    protocol: list[str]
+
+    def write_logits(self, store: Path, classes: int, attributes: Mapping[str, Any]) -> None:
+        """Write `logits` into a feature store."""
+        layouts = {"logits": ArrayLayout((classes,), "<f4", ("class",))}
+        pieces = ({"logits": arrays["logits"]} for arrays in self.parts.arrays(self.protocol))
+        write_group_in_pieces(store / self.group, self.clips, layouts, pieces, attributes)
+
+
+def embed_image_baseline(
+    params: Params, file: Path, group: str, reader: FieldReader, clips: pd.DataFrame, ray: str | None
+) -> EmbeddedBaseline:
+    """Run an image baseline on `clips` under the test protocol."""
+    stage = f"embed_image_{group}" if group else "embed_image"
+    clips = clips[COLUMNS]
+    task = embedding_task(params, file, stage, reader, [clips])
+    protocol = protocol_parts(clips)
+    parts = embed_parts(stage, task, protocol, ray)
+    return EmbeddedBaseline(group, list(clips["id"]), parts, [part.name for part in protocol])
+
+
 def protocol_parts(clips: pd.DataFrame) -> list[EncodingPart]:
     """Return all clips under the test protocol, in parts."""
     return [EncodingPart(f"protocol-{n:06d}", clips.iloc[rows]) for n, rows in enumerate(part_slices(len(clips)))]

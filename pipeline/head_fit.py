@@ -20,6 +20,7 @@ from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
 from moclip.models.linear_probe import LinearProbe
 from moclip.training.common import Log, Row, best_of_folds, mean_rows
 from moclip.training.fusion import FusionRecipe, train_fusion_head
+from moclip.training.linear_probe import train_linear_probe
 from moclip.training.validation_choice import choose_settings
 from pipeline import paths
 from pipeline.baselines import Heads, without_motion
@@ -27,6 +28,7 @@ from pipeline.clip_tables import Fold
 from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.logits import compute_logits
+from pipeline.probe_data import labelled_fold
 from pipeline.seeding import seed_everything
 from pipeline.training_log import live_log, loss_errors_name_clips
 from pipeline.training_recipe import recipe_from
@@ -73,7 +75,9 @@ def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
         still.append(
             _fit_on_fold(inputs, number, fold, without_motion, _progress_only(f"train_fusion, still alone{part}"))
         )
-        heads = Heads(fused[-1].head, still[-1].head, None if refits else motion_probe)
+        heads = Heads(
+            fused[-1].head, still[-1].head, _fold_probe(inputs, number, fold, motion_probe) if refits else motion_probe
+        )
         rows = inputs.fold_rows(fold)[1]
         held_out.append(rows.assign(fold=number))
         logits.append(compute_logits(inputs, heads, list(rows["id"]), inputs.fold_features(number)[0]))
@@ -92,6 +96,12 @@ def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
         best_of_folds([fitted.rows for fitted in fused]),
         float(np.mean(found)) if found else None,
     )
+
+
+def _fold_probe(inputs: Inputs, number: int, fold: Fold, final: LinearProbe) -> LinearProbe:
+    """Train a probe without the clips that a fold holds out, with the strength of the final one."""
+    train, _ = labelled_fold(inputs, number, fold)
+    return train_linear_probe(train, len(inputs.clips.classes), final.strength)
 
 
 def _log_curves(label: str) -> OpenLog:

@@ -35,9 +35,8 @@ def compute_logits(
 ) -> dict[str, np.ndarray]:
     """Return the logits of each stream, (clips, classes) float32, with MV-TSN's features and logits in `mv_embed`.
 
-    "mv_image" is only there with the image baseline's store, and "motion_probe" only with the probe; "still" only with
-    an encoder, "zero_shot" and "score_sum" only with one that encodes texts. `weights` are those of "score_sum", which
-    is not there with several labels a clip.
+    "mv_image" is only there with the image baseline's store, "still" only with an encoder, "zero_shot" and "score_sum"
+    only with one that encodes texts. `weights` are those of "score_sum", which is not there with several labels a clip.
     """
     texts = inputs.text_features()
     motion, stills = mv_embed.rows("features", ids), inputs.still_features(ids)
@@ -50,7 +49,7 @@ def compute_logits(
         **({} if zero_shot is None else {"zero_shot": zero_shot}),
         **({"still": still_logits(heads.still, stills)} if inputs.artifacts.clip_image else {}),
         **({"mv_image": image_baseline.rows("logits", ids)} if image_baseline else {}),
-        **({"motion_probe": heads.motion_probe.logits(motion)} if heads.motion_probe else {}),
+        "motion_probe": heads.motion_probe.logits(motion),
         "mv_tsn": mv_tsn,
         **({} if zero_shot is None or inputs.multi_label else {"score_sum": score_sum(zero_shot, mv_tsn, weights)}),
         "fusion": fused,

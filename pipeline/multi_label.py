@@ -10,7 +10,6 @@ import numpy as np
 
 from moclip.errors import DatasetError
 from moclip.evaluation.multi_label import (
-    NO_CHOICE,
     choose_thresholds,
     fit_platt,
     label_calibration_error,
@@ -18,7 +17,6 @@ from moclip.evaluation.multi_label import (
     label_set_scores,
     threshold_scores,
 )
-from pipeline import paths
 from pipeline.console.label_scores import stream_titles
 from pipeline.console.output import STREAM_LABELS
 
@@ -43,15 +41,11 @@ def refuse_command(inputs: Inputs, command: str, why: str) -> None:
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How logits become probabilities, sigmoid((logits - shift) / temperature), and these answers: by `thresholds`.
-
-    fitted : whether it was chosen on validation clips.
-    """
+    """How logits become probabilities, sigmoid((logits - shift) / temperature), and these answers: by `thresholds`."""
 
     temperature: float
     shift: float
     thresholds: np.ndarray
-    fitted: bool = True
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return label_probabilities(logits, self.temperature, self.shift)
@@ -87,19 +81,15 @@ def head_rules(head: Fusion) -> dict[str, LabelRule]:
 def stream_rules(inputs: Inputs, head: Fusion) -> dict[str, LabelRule]:
     """Return the rule of every stream: those that the head keeps, and the image baseline's.
 
-    `train_fusion` does not know the image baseline, so its rule is chosen here, on the same validation clips. For a
-    baseline that was trained again on train and val no clip is left: its probabilities are not calibrated, and its
-    thresholds are `NO_CHOICE`.
+    `train_fusion` does not know the image baseline, so its rule is chosen here, on the same validation clips.
     """
+    from pipeline.calibration import held_out_image_logits
     from pipeline.logits import read_validation
 
-    unfitted = LabelRule(1.0, 0.0, np.full(len(inputs.clips.classes), NO_CHOICE), fitted=False)
-    rules = dict.fromkeys(paths.STREAM_JSON, unfitted) | head_rules(head)
-    image = inputs.artifacts.image_baseline
-    if image and not inputs.clips.refits:
+    rules = head_rules(head)
+    if inputs.artifacts.image_baseline:
         validation = read_validation(inputs)
-        logits = image.rows("logits", list(validation["id"]))
-        rules["mv_image"] = fit_label_rule(logits, inputs.targets(validation))
+        rules["mv_image"] = fit_label_rule(held_out_image_logits(inputs, validation), inputs.targets(validation))
     return rules
 
 
@@ -120,7 +110,7 @@ def label_stream_scores(
         rule = rules[name]
         probabilities = rule.probabilities(values)
         scores[name] |= threshold_scores(values, probabilities, positives, rule.thresholds, classes)
-        if rule.fitted and name != "majority":
+        if name != "majority":
             scores[name] |= {
                 "temperature": rule.temperature,
                 "shift": rule.shift,

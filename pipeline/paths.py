@@ -58,6 +58,11 @@ def fold_model(number: int) -> Path:
     return MV_FOLDS / f"mv_tsn_{number}.safetensors"
 
 
+def image_fold_model(number: int) -> Path:
+    """Return the path of the image baseline that was trained without the clips of a fold, from 1."""
+    return IMAGE_BASELINE / f"fold_{number}.safetensors"
+
+
 def encoded_folder(store: str | bool) -> str:
     """Return the path or URL of the folder for what each encoder made of the clips. It is kept for the next run."""
     return f"{store}/encoded" if store else str(ENCODED.absolute())

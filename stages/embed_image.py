@@ -18,6 +18,8 @@ from pipeline.stage import stage
     "dataset.base_to_new",
     "baselines.image",
     "embed.batch",
+    "fit.folds",
+    "fit.refit",
     "evaluate.protocol",
     "evaluate.crop",
 )
@@ -25,8 +27,9 @@ def embed_image(params: Params, ray: RayAddress = None) -> None:
     """Run the image baseline on every clip and store its logits.
 
     Resumes a killed run. Writes data/baselines/image_logits with `logits` (clips, classes) of every clip under
-    evaluate.protocol. If `store` is a URL, they go there and image_logits is a link. If baselines.image is false, the
-    folder has only unused.txt.
+    evaluate.protocol. With fit.refit or fit.folds, the groups `fold1`, `fold2`, ... have those of the clips held out,
+    by the networks that did not see them. If `store` is a URL, they go there and image_logits is a link. If
+    baselines.image is false, the folder has only unused.txt.
     """
     if params.baselines.image is False:
         write_unused(paths.IMAGE_LOGITS, "baselines.image is false")
@@ -38,9 +41,8 @@ def embed_image(params: Params, ray: RayAddress = None) -> None:
 def _embed(params: Params, ray: str | None) -> None:
     with while_importing():
         from moclip.files.links import folder_to_fill
-        from moclip.store.features import ArrayLayout, write_group_in_pieces
         from moclip.video.clip_files import file_md5
-        from pipeline.embedding import COLUMNS, embed_parts, embedding_task, protocol_parts
+        from pipeline.embedding import embed_image_baseline
         from pipeline.inputs import Inputs
         from pipeline.provenance import clips_digest, made_with
         from pipeline.seeding import seed_everything
@@ -48,20 +50,23 @@ def _embed(params: Params, ray: str | None) -> None:
     seed_everything(params.seed)
     inputs = Inputs(params)
     inputs.artifacts.check_model(paths.IMAGE_MODEL, "train_image")
-    clips = inputs.motion_rows()[COLUMNS]
-    task = embedding_task(params, paths.IMAGE_MODEL, "embed_image", inputs.artifacts.field_reader(), [clips])
-    parts = protocol_parts(clips)
-    folder = embed_parts("embed_image", task, parts, ray)
+    clips = inputs.motion_rows()
+    reader = inputs.artifacts.field_reader()
+    embedded = [embed_image_baseline(params, paths.IMAGE_MODEL, "", reader, clips, ray)]
+    for number, fold in enumerate(inputs.clips.folds() if inputs.clips.refits else [], start=1):
+        held_out = clips[clips["id"].isin(fold.held_out)]
+        file = paths.image_fold_model(number)
+        embedded.append(embed_image_baseline(params, file, f"fold{number}", reader, held_out, ray))
     attributes = {
         "made_with": made_with(params, "baselines.image", "evaluate.protocol", "evaluate.crop"),
         "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.IMAGE_MODEL),
     }
-    layouts = {"logits": ArrayLayout((len(inputs.clips.classes),), "<f4", ("class",))}
-    pieces = ({"logits": arrays["logits"]} for arrays in folder.arrays([part.name for part in parts]))
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
-        write_group_in_pieces(store, list(clips["id"]), layouts, pieces, attributes)
-    folder.remove()
+        for network in embedded:
+            network.write_logits(store, len(inputs.clips.classes), attributes)
+    for network in embedded:
+        network.parts.remove()
     print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
 
 

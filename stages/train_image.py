@@ -16,8 +16,8 @@ def train_image(params: Params) -> None:
     """Train the baseline: an image classifier on RGB pictures of the motion fields.
 
     Trains like MV-TSN, but on one picture per clip and epoch. Starts from ImageNet weights if tsn.pretrained is hub. A
-    killed run resumes from its last checkpoint. Writes data/baselines/image with `model.safetensors` and `curves`, or
-    with only unused.txt if baselines.image is false.
+    killed run resumes from its last checkpoint. Writes data/baselines/image with `model.safetensors` and `curves`, and
+    with fit.refit or fit.folds the network of each fold; with only unused.txt if baselines.image is false.
     """
     backbone = params.baselines.image
     if backbone is False:
@@ -48,7 +48,10 @@ def _train(params: Params, backbone: str) -> None:
     with atomic_folder(paths.IMAGE_BASELINE) as folder:
         fit = NetworkFit("train_image", inputs, config, pretrained, 1, world, folder / "curves")
         fitted = fit.run()
-        fitted.network.save(folder / paths.IMAGE_MODEL.name, fit.record("baselines.image", *FIELD_KEYS))
+        record = fit.record("baselines.image", *FIELD_KEYS)
+        fitted.network.save(folder / paths.IMAGE_MODEL.name, record)
+        for number, network in enumerate(fitted.folds, start=1):
+            network.save(folder / paths.image_fold_model(number).name, record)
     fit.remove_checkpoints()  # not before the model is saved
     print_note(f"train_image: best epoch {fitted.best['epoch'] + 1:.0f}, {chosen_by(fitted.best)}")
 

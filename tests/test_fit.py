@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 
 from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.data.sampling import neighbours, segment_frames
+from moclip.evaluation.calibration import fit_temperature
 from moclip.models.mv_tsn import MvTsn, load_mv_tsn
 from moclip.models.weights import read_config
 from moclip.store.reader import FieldReader
+from moclip.training.linear_probe import LabelledFeatures, train_linear_probe
 from tests.conftest import ROOT, run
 
 INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip": "auto", "mv.per": "second"}
@@ -42,7 +45,7 @@ def in_project(project: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_project: Path) -> None:
-    settings = {"fit.folds": 2, **INPUT}
+    settings = {"fit.folds": 2, "baselines.image": "test_resnet", **INPUT}
     done = run(
         "dvc",
         "exp",
@@ -57,6 +60,8 @@ def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_pr
     validation = pd.read_parquet("data/validation.parquet")
     assert sorted(validation["id"]) == sorted(fitted["id"])
     _check_held_out_logits(validation)
+    _check_held_out_probe(validation)
+    _check_held_out_image_baseline(validation)
     _check_predict_reads_as_the_pipeline(in_project)
     run("python", "-c", EXPORT, "export", "bundle", "--onnx", cwd=in_project)
     found = json.loads(run("moclip", "crossval", "--json", cwd=in_project).stdout)
@@ -102,6 +107,37 @@ def _check_held_out_logits(validation: pd.DataFrame) -> None:
     sources = validation["id"].str.extract(r"(\w+)/.*_(g\d+)_").agg("/".join, axis=1)
     assert set(chosen) == {0, 1}
     assert (pd.Series(chosen).groupby(sources).nunique() == 1).all(), "a source is held out as a whole"
+
+
+def _check_held_out_probe(validation: pd.DataFrame) -> None:
+    """The probe's logits of clips held out are those of a probe on the features of the others, by the same network."""
+    strength = read_config(Path("data/models/motion_probe.safetensors"), "")["strength"]
+    labels = validation.set_index("id")["label"]
+    for number, rows in validation.groupby("fold"):
+        held_out, others = (
+            zarr.open_group(f"data/features/mv_embed.zarr/fold{number}/{name}") for name in ("protocol", "views")
+        )
+        assert sorted(held_out["id"][:]) == sorted(rows["id"])
+        train = LabelledFeatures(others["features"][:].mean(axis=1), labels[list(others["id"][:])].to_numpy().copy())
+        probe = train_linear_probe(train, validation["label"].nunique(), strength)
+        features = dict(zip(held_out["id"][:], held_out["features"][:], strict=True))
+        logits = probe.logits(np.stack([features[name] for name in rows["id"]]))
+        np.testing.assert_allclose(np.stack(list(rows["motion_probe"])), logits, atol=1e-3)
+
+
+def _check_held_out_image_baseline(validation: pd.DataFrame) -> None:
+    """Its temperature comes from the logits of clips held out, by networks that did not see them."""
+    store = zarr.open_group("data/baselines/image_logits")
+    final = dict(zip(store["id"][:], store["logits"][:], strict=True))
+    logits: dict[str, np.ndarray] = {}
+    for number, rows in validation.groupby("fold"):
+        part = store[f"fold{number}"]
+        assert sorted(part["id"][:]) == sorted(rows["id"])
+        logits |= dict(zip(part["id"][:], part["logits"][:], strict=True))
+    found = np.stack([logits[name] for name in validation["id"]])
+    assert not np.allclose(found, np.stack([final[name] for name in validation["id"]])), "another network"
+    scores = json.loads(Path("metrics/mv_image.json").read_text())
+    assert scores["temperature"] == pytest.approx(fit_temperature(found, validation["label"].to_numpy()), abs=1e-4)
 
 
 def _plain_logits(model: MvTsn, reader: FieldReader, name: str) -> np.ndarray:

@@ -296,7 +296,7 @@ def test_the_probe_learns_each_label_by_itself() -> None:
     labels = (rng.random((300, 3)) < 0.4).astype(np.float32)
     features = (labels @ rng.normal(size=(3, 8)) + 0.3 * rng.normal(size=(300, 8))).astype(np.float32)
     train, val = (LabelledFeatures(features[part], labels[part]) for part in (slice(200), slice(200, None)))
-    probe, found = choose_linear_probe(train, val, 3)
+    (probe,), found = choose_linear_probe([(train, val)], 3)
     assert found.map == pytest.approx(mean_average_precision(probe.logits(val.features), val.labels))
     assert found.map is not None
     assert found.map > 0.95
@@ -424,8 +424,8 @@ def test_clips_with_several_labels_from_the_manifest_to_a_bundle(
     assert metrics_of(project, "fusion")["map"] > chance + 0.2
     assert metrics_of(project, "score_sum") == {}
     probe = metrics_of(project, "motion_probe")
-    assert {row["threshold"] for row in probe["per_class"].values()} == {0.5}, "no clip is left to choose it on"
-    assert "temperature" not in probe
+    assert len({row["threshold"] for row in probe["per_class"].values()}) > 1, "chosen on the clips held out"
+    assert probe["temperature"] != 1
 
     fusion = load_weights(project / "data/models/fusion.safetensors", "train_fusion")[1]
     thresholds = fusion["label_thresholds"]["fusion"]

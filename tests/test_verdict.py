@@ -25,7 +25,7 @@ from moclip.evaluation.verdict import (
     verdict_sentences,
 )
 from moclip.training import linear_probe
-from moclip.training.linear_probe import STRENGTHS, LabelledFeatures, choose_linear_probe
+from moclip.training.linear_probe import STRENGTHS, LabelledFeatures, choose_linear_probe, train_linear_probe
 from pipeline.console.output import STREAM_LABELS
 from tests.conftest import run
 
@@ -187,7 +187,8 @@ def clouds(count: int, spread: float, seed: int) -> LabelledFeatures:
 
 def test_the_probe_minimises_the_loss_that_it_says() -> None:
     train = clouds(300, 0.7, 0)
-    probe, score = choose_linear_probe(train, clouds(100, 0.7, 1), 3)
+    (probe,), score = choose_linear_probe([(train, clouds(100, 0.7, 1))], 3)
+    assert probe.strength == score.strength
     centred = train.features - train.features.mean(axis=0)
     scale = np.sqrt((centred**2).sum(axis=1).mean())
 
@@ -210,24 +211,40 @@ def test_the_probe_minimises_the_loss_that_it_says() -> None:
 
 def test_the_probe_takes_the_strength_that_is_best_on_the_validation_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     few, val = clouds(30, 0.5, 0), clouds(300, 0.5, 1)
-    _, best = choose_linear_probe(few, val, 3)
+    _, best = choose_linear_probe([(few, val)], 3)
     alone = []
     for strength in STRENGTHS:
         monkeypatch.setattr(linear_probe, "STRENGTHS", (strength,))
-        alone.append(choose_linear_probe(few, val, 3)[1].top1)
+        alone.append(choose_linear_probe([(few, val)], 3)[1].top1)
     monkeypatch.undo()
     assert best.top1 == pytest.approx(max(alone), abs=0.005)
     assert min(alone) < max(alone) - 0.05
     noise = LabelledFeatures(np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32), np.arange(60) % 3)
     none = LabelledFeatures(np.zeros((9, 40), np.float32), np.arange(9) % 3)
-    _, score = choose_linear_probe(noise, none, 3)
+    _, score = choose_linear_probe([(noise, none)], 3)
     assert score.strength == STRENGTHS[0], "of equal ones the strongest regularisation"
-    probe, score = choose_linear_probe(clouds(300, 0.2, 0), clouds(99, 0.2, 1), 4)
+    (probe,), score = choose_linear_probe([(clouds(300, 0.2, 0), clouds(99, 0.2, 1))], 4)
     assert score.top1 > 0.98
     test = clouds(200, 0.2, 2)
     predicted = probe.logits(test.features).argmax(axis=1)
     assert (predicted == test.labels).mean() > 0.95
     assert 3 not in predicted, "a class without clips"
+
+
+def test_the_strength_is_chosen_on_the_held_out_clips_of_all_folds() -> None:
+    folds = [(clouds(30, 0.5, 2 * n), clouds(200, 0.5, 2 * n + 1)) for n in range(3)]
+    probes, best = choose_linear_probe(folds, 3)
+    right = [
+        probe.logits(val.features).argmax(axis=1) == val.labels for probe, (_, val) in zip(probes, folds, strict=True)
+    ]
+    assert best.top1 == pytest.approx(np.concatenate(right).mean())
+    for strength in STRENGTHS:
+        again = [train_linear_probe(train, 3, strength) for train, _ in folds]
+        right = [
+            probe.logits(val.features).argmax(axis=1) == val.labels
+            for probe, (_, val) in zip(again, folds, strict=True)
+        ]
+        assert np.concatenate(right).mean() < best.top1 + 0.005
 
 
 # -------------------------------------------------------------------------------------------------- the commands

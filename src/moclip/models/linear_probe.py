@@ -15,10 +15,11 @@ from moclip.models.weights import PROVENANCE, load_weights, save_weights
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """`weight` (classes, width) and `bias` (classes,), float32."""
+    """`weight` (classes, width) and `bias` (classes,), float32; `strength` of the regularisation in its training."""
 
     weight: np.ndarray
     bias: np.ndarray
+    strength: float
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Compute logits (n, classes) float32 of features (n, width)."""
@@ -27,10 +28,10 @@ class LinearProbe:
     def save(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write the weights, and what the probe was trained with."""
         tensors = {"weight": torch.from_numpy(self.weight), "bias": torch.from_numpy(self.bias)}
-        save_weights(path, tensors, {"kind": "linear_probe", PROVENANCE: provenance})
+        save_weights(path, tensors, {"kind": "linear_probe", "strength": self.strength, PROVENANCE: provenance})
 
 
 def load_linear_probe(path: Path) -> LinearProbe:
     """Load a trained probe. Raises ModelError."""
-    tensors, _ = load_weights(path, "train_probe")
-    return LinearProbe(tensors["weight"].numpy(), tensors["bias"].numpy())
+    tensors, config = load_weights(path, "train_probe")
+    return LinearProbe(tensors["weight"].numpy(), tensors["bias"].numpy(), config["strength"])

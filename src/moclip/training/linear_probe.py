@@ -51,16 +51,21 @@ class ProbeScore:
         return self.top1 if self.map is None else self.map, -self.loss
 
 
-def choose_linear_probe(train: LabelledFeatures, val: LabelledFeatures, classes: int) -> tuple[LinearProbe, ProbeScore]:
-    """Train a probe with each of the `STRENGTHS`, and return the one with the highest top-1 on `val`.
+def choose_linear_probe(
+    folds: Sequence[tuple[LabelledFeatures, LabelledFeatures]], classes: int
+) -> tuple[list[LinearProbe], ProbeScore]:
+    """Train a probe with each of the `STRENGTHS` in each fold, and return those of the best strength, one per fold.
 
-    With several labels a clip it is that with the highest mean average precision. Of equal ones it is that with the
+    A fold is the clips to train on and those held out. The best strength has the highest top-1 on the held-out clips of
+    all folds together, with several labels a clip the highest mean average precision. Of equal ones it is that with the
     lowest loss, then the strongest regularisation.
     """
-    found = [
-        (probe, _score(probe, val, strength))
-        for strength, probe in zip(STRENGTHS, _train_path(train, classes, STRENGTHS), strict=True)
-    ]
+    paths = [_train_path(train, classes, STRENGTHS) for train, _ in folds]
+    labels = np.concatenate([held_out.labels for _, held_out in folds])
+    found = []
+    for strength, probes in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
+        logits = [probe.logits(held_out.features) for probe, (_, held_out) in zip(probes, folds, strict=True)]
+        found.append((list(probes), _score(np.concatenate(logits), labels, strength)))
     return max(found, key=lambda one: one[1].rank)
 
 
@@ -88,7 +93,7 @@ def _train_path(train: LabelledFeatures, classes: int, strengths: Sequence[float
     for strength in strengths:
         weight, bias = _minimise(inputs, labels, clip_weights, weight, bias, strength)
         own = (weight / scale).numpy()
-        probes.append(LinearProbe(own.astype(np.float32), (bias.numpy() - own @ mean).astype(np.float32)))
+        probes.append(LinearProbe(own.astype(np.float32), (bias.numpy() - own @ mean).astype(np.float32), strength))
     return probes
 
 
@@ -109,9 +114,7 @@ def _minimise(
     return weight.detach(), bias.detach()
 
 
-def _score(probe: LinearProbe, val: LabelledFeatures, strength: float) -> ProbeScore:
-    logits, labels = torch.from_numpy(probe.logits(val.features)), torch.from_numpy(val.labels)
-    top1, loss = hits(logits, labels).double().mean().item(), mean_loss(logits, labels).item()
-    return ProbeScore(
-        strength, top1, loss, mean_average_precision(logits.numpy(), val.labels) if labels.ndim == 2 else None
-    )
+def _score(logits: np.ndarray, labels: np.ndarray, strength: float) -> ProbeScore:
+    scores, wanted = torch.from_numpy(logits), torch.from_numpy(labels)
+    top1, loss = hits(scores, wanted).double().mean().item(), mean_loss(scores, wanted).item()
+    return ProbeScore(strength, top1, loss, mean_average_precision(logits, labels) if labels.ndim == 2 else None)
