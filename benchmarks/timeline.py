@@ -23,7 +23,7 @@ from benchmarks.comparison import peak_memory
 from benchmarks.predict import CLASSES, models
 from moclip.drawing.thumbnails import Thumbnails
 from moclip.inference.predictor import Predictor
-from moclip.inference.timeline import read_timeline, score_serially
+from moclip.inference.timeline import observe_timeline, score_serially
 from moclip.inference.windows import Windows
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
@@ -70,9 +70,8 @@ def read_alone(path: Path) -> None:
     """Read a video as `moclip timeline` does, with few segments so that it takes less time; for `peak_memory`."""
     predictor = folder_models(with_clip=False, quick=True)
     predictor = dataclasses.replace(predictor, views=dataclasses.replace(predictor.views, segments=2))
-    seen = Thumbnails()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak while the networks were made
-    read_timeline(predictor, path, Windows(2.0, 2.0), lambda frame: seen.see(frame.time, frame.frame.picture))
+    observe_timeline(predictor, path, Windows(2.0, 2.0), Thumbnails())
 
 
 def main() -> None:

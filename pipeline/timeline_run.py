@@ -10,9 +10,10 @@ from moclip.drawing.thumbnails import Thumbnails
 from moclip.errors import MoclipError, VideoError, as_video_error
 from moclip.inference.events import EventRules
 from moclip.inference.predictor import Predictor
-from moclip.inference.timeline import read_timeline
+from moclip.inference.timeline import observe_timeline
 from moclip.inference.windows import Windows
-from moclip.video.timed_frames import TimedFrame, header_seconds
+from moclip.video.timed_frames import header_seconds
+from moclip.workers.processes import SingleWorker, WorkerDiedError
 from pipeline.console.output import STREAM_LABELS, print_result
 from pipeline.console.progress import Advance, show_progress
 from pipeline.timeline_files import VideoTimeline
@@ -49,32 +50,46 @@ def read_videos(
     predictor: Predictor, request: Request, files: Sequence[Path]
 ) -> Iterator[tuple[Path, VideoTimeline | VideoError]]:
     """Yield each video with its timeline, or the reason why there is none. Shows progress in seconds of video."""
-    seconds = [int(header_seconds(path)) for path in files]
+    with SingleWorker() as worker:
+        seconds = [_whole_seconds(worker, path) for path in files]
+        yield from _read_in_worker(predictor, request, files, seconds, worker)
+
+
+def _whole_seconds(worker: SingleWorker, path: Path) -> int:
+    try:
+        return int(worker.run(header_seconds, path))
+    except WorkerDiedError:
+        return 0
+
+
+def _read_in_worker(
+    predictor: Predictor, request: Request, files: Sequence[Path], seconds: Sequence[int], worker: SingleWorker
+) -> Iterator[tuple[Path, VideoTimeline | VideoError]]:
     with show_progress("timeline", sum(seconds), "second") as advance:
         for path, length in zip(files, seconds, strict=True):
-            watch = _Watch(advance, length)
+            counter = _SecondCounter(advance, length)
             result: VideoTimeline | VideoError
             try:
-                timeline = read_timeline(predictor, path, request.windows, watch.see)
+                timeline, thumbnails = observe_timeline(
+                    predictor, path, request.windows, Thumbnails(), worker, counter.reach
+                )
                 events = {stream: timeline.events(request.rules, stream) for stream in timeline.probabilities}
-                result = VideoTimeline(path, timeline, events, request.stream, watch.thumbnails.kept)
+                result = VideoTimeline(path, timeline, events, request.stream, thumbnails.kept)
             except Exception as problem:  # one bad video must not stop the others
                 result = as_video_error(problem, path)
-            watch.finish()
+            counter.finish()
             yield path, result
 
 
-class _Watch:
-    """Sees every frame: keeps thumbnails, and counts whole seconds for the progress."""
+class _SecondCounter:
+    """Counts whole seconds of a video for the progress."""
 
     def __init__(self, advance: Advance, seconds: int) -> None:
         self.advance, self.seconds = advance, seconds
-        self.thumbnails = Thumbnails()
         self._done = 0
 
-    def see(self, frame: TimedFrame) -> None:
-        self.thumbnails.see(frame.time, frame.frame.picture)
-        self._advance_to(min(int(frame.time), self.seconds))
+    def reach(self, time: float) -> None:
+        self._advance_to(min(int(time), self.seconds))
 
     def finish(self) -> None:
         """Count what the header announced and the video does not have."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from moclip.data import probing
 from moclip.inference import prepare_stills
 from moclip.inference.clip_input import ClipJob, read_or_reason
+from moclip.inference.sample_decoding import decode_samples
 from moclip.motion import extract_workers
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
 from moclip.video.probe import VideoInfo
@@ -124,3 +125,13 @@ def read_input_or_die(job: ClipJob) -> Any:
         with time_limit():
             die() if job.path.name == "die.avi" else hang()
     return read_or_reason(job)
+
+
+# -------------------------------------------------------------------------------------------------- timelines
+
+
+def samples_or_die(path: Path, settings: Any, observer: Any) -> Any:
+    for number, item in enumerate(decode_samples(path, settings, observer)):
+        if number == 5 and path.stem in ("die", "hang"):
+            die() if path.stem == "die" else hang()
+        yield item

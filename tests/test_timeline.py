@@ -21,16 +21,23 @@ from moclip.data.annotations import annotations_of, read_annotations
 from moclip.data.sampling import segment_frames
 from moclip.drawing import thumbnails
 from moclip.errors import DatasetError, VideoError
+from moclip.inference import timeline as timeline_module
 from moclip.inference.event_files import events_csv, events_srt, events_vtt
 from moclip.inference.events import Event, EventRules, find_events
 from moclip.inference.label_stream import LabelStream
 from moclip.inference.predictor import Predictor
 from moclip.inference.read_ahead import ReadAhead
 from moclip.inference.rejection import Rejection
+from moclip.inference.sample_decoding import NoObserver, Span, samples_of
 from moclip.inference.smoothing import Smoothing, median_scores, smoothed_labels, viterbi_labels
-from moclip.inference.timeline import Span, read_timeline, samples_of, score_serially
+from moclip.inference.timeline import read_timeline, sample_settings, score_serially
 from moclip.inference.windows import GridCursor, Windows, window_grid
 from moclip.video.timed_frames import FrameClock, open_timed
+from moclip.workers.processes import DECODER_DIED, SingleWorker
+from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
+from pipeline.timeline_files import VideoTimeline
+from pipeline.timeline_run import Request, read_videos
+from tests import dying
 from tests.clips import encode, moving_texture, with_clock_set_back, with_zeros
 from tests.conftest import ROOT
 from tests.timelines import CLASSES, plain_window, small_predictor
@@ -121,14 +128,14 @@ def cut_packets(path: Path, target: Path, first: int, count: int) -> Path:
 def test_what_windows_share_is_read_once(predictor: Predictor, film: np.ndarray, tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", film)
     with open_timed(path) as video:
-        samples = list(samples_of(predictor, video, Windows(1.6, 0.1), path, Span(), lambda frame: None))
+        samples = list(samples_of(video, sample_settings(predictor, Windows(1.6, 0.1)), path, Span(), NoObserver()))
     for kind in ("motion", "still"):
         times = [sample.time for sample in samples if sample.kind == kind]
         assert len(times) == len(set(times)) <= 125
         places = [place for sample in samples if sample.kind == kind for place in sample.places]
         assert places == sorted(set(places))
     with open_timed(path) as video:
-        apart = list(samples_of(predictor, video, Windows(0.4, 2.0), path, Span(), lambda frame: None))
+        apart = list(samples_of(video, sample_settings(predictor, Windows(0.4, 2.0)), path, Span(), NoObserver()))
     assert {round(sample.time % 2.0, 2) for sample in apart if sample.kind == "motion"} == {0.04, 0.12, 0.24, 0.32}
 
 
@@ -252,22 +259,55 @@ def test_a_video_that_cannot_be_used_says_why(predictor: Predictor, tmp_path: Pa
             read_timeline(predictor, tmp_path / name, Windows(1.0, 0.5))
 
 
+def test_a_decoder_that_crashes_or_hangs_costs_its_video_alone(
+    predictor: Predictor, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [encode(tmp_path / f"{name}.mp4", film, "libx264") for name in ("die", "a", "hang", "b")]
+    monkeypatch.setattr(timeline_module, "decode_samples", dying.samples_or_die)
+    monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
+    request = Request(Windows(1.6, 0.4), EventRules(), "fusion")
+    found = dict(read_videos(predictor, request, videos))
+    reasons = {path.stem: one.what for path, one in found.items() if isinstance(one, VideoError)}
+    assert reasons == {"die": DECODER_DIED, "hang": "its decoder gave nothing for 2 s"}
+    expected = read_timeline(predictor, videos[1], request.windows)
+    for name in (1, 3):
+        one = found[videos[name]]
+        assert isinstance(one, VideoTimeline)
+        np.testing.assert_allclose(one.timeline.probabilities["fusion"], expected.probabilities["fusion"], atol=1e-6)
+        assert [thumbnail.time for thumbnail in one.thumbnails] == pytest.approx(np.arange(0, 5, 0.52), abs=0.1)
+
+
+def test_a_worker_that_streams_is_ended_with_its_reader(
+    predictor: Predictor, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = encode(tmp_path / "hang.mp4", film, "libx264")
+    monkeypatch.setattr(timeline_module, "decode_samples", dying.samples_or_die)
+    settings = sample_settings(predictor, Windows(1.6, 0.4))
+    begun = time.monotonic()
+    with SingleWorker() as worker:
+        items = worker.stream(dying.samples_or_die, video, settings, NoObserver())
+        with ReadAhead(items, 3, interrupt=worker.interrupt) as reader:
+            assert next(reader.batches(1))
+        assert worker.run(abs, -3) == 3, "the next job gets a new process"
+    assert time.monotonic() - begun < 60, "not the time limit of a decoder"
+
+
 MEASURE = """
 import re, sys
 from pathlib import Path
 from moclip.drawing.thumbnails import Thumbnails
-from moclip.inference.timeline import read_timeline
+from moclip.inference.timeline import observe_timeline
 from moclip.inference.windows import Windows
 from tests.timelines import small_predictor
 
 def mebibytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
-model, windows, seen = small_predictor(), Windows(2.0, 2.0), Thumbnails()
-read_timeline(model, sys.argv[1], windows)
+model, windows = small_predictor(), Windows(2.0, 2.0)
+observe_timeline(model, sys.argv[1], windows, Thumbnails())
 before = mebibytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-found = read_timeline(model, sys.argv[2], windows, lambda frame: seen.see(frame.time, frame.frame.picture))
+found, _ = observe_timeline(model, sys.argv[2], windows, Thumbnails())
 print(len(found.unknown), mebibytes("VmHWM") - before)
 """
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moclip.errors import VideoError, as_video_error
 from moclip.inference.events import Event, EventBuilder, EventRules
@@ -15,11 +15,11 @@ from moclip.inference.frame_samples import MOTION, Sample
 from moclip.inference.label_stream import LabelledWindow, LabelStream
 from moclip.inference.predictor import Predictor
 from moclip.inference.read_ahead import ReadAhead
-from moclip.inference.timeline import SAMPLES_AT_ONCE, Span, samples_of
+from moclip.inference.sample_decoding import Span, samples_of
+from moclip.inference.timeline import SAMPLES_AT_ONCE, sample_settings
 from moclip.inference.window_scores import Scores, WindowScorer, sampling_grids
 from moclip.inference.windows import Windows
 from moclip.video.live import LiveSource, open_live
-from moclip.video.timed_frames import TimedFrame
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before an attempt to connect again; it doubles
 DROPS_PER_NOTE = 10.0  # seconds
@@ -174,9 +174,9 @@ class LiveTimeline:
         try:
             with open_live(self.source, self.predictor.fields.transcode) as video:
                 rate = video.rate
-                for sample in samples_of(
-                    self.predictor, video, self.windows, self.source.url, span, self._watch(clock)
-                ):
+                settings = sample_settings(self.predictor, self.windows)
+                clock.connect()
+                for sample in samples_of(video, settings, self.source.url, span, _FrameCounter(self, clock)):
                     if not begun:
                         begun = True
                         yield Started(clock.start)
@@ -191,14 +191,16 @@ class LiveTimeline:
         if problem:
             raise problem
 
-    def _watch(self, clock: _LiveClock) -> Callable[[TimedFrame], None]:
-        clock.connect()
 
-        def see(frame: TimedFrame) -> None:
-            clock.see()
-            self.frames += 1
+class _FrameCounter:
+    """Counts the frames of all connections."""
 
-        return see
+    def __init__(self, timeline: LiveTimeline, clock: _LiveClock) -> None:
+        self.timeline, self.clock = timeline, clock
+
+    def see(self, time: float, picture: Any) -> None:
+        self.clock.see()
+        self.timeline.frames += 1
 
 
 class _LiveClock:

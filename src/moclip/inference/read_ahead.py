@@ -14,11 +14,18 @@ class ReadAhead(Generic[Item]):
     """At most `limit` items of an iterator that runs in a thread of its own: FFmpeg releases the interpreter's lock.
 
     Where nobody takes the items, the iterator waits. With `drop` it goes on, and the oldest item is lost of which
-    `drop` returns that it may be. It is called in the thread.
+    `drop` returns that it may be. It is called in the thread. `interrupt` is called where the thread shall end before
+    its items do: it may end what the thread waits for.
     """
 
-    def __init__(self, items: Iterable[Item], limit: int, drop: Callable[[Item], bool] | None = None) -> None:
-        self.limit, self.drop = limit, drop
+    def __init__(
+        self,
+        items: Iterable[Item],
+        limit: int,
+        drop: Callable[[Item], bool] | None = None,
+        interrupt: Callable[[], object] | None = None,
+    ) -> None:
+        self.limit, self.drop, self.interrupt = limit, drop, interrupt
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
@@ -32,6 +39,8 @@ class ReadAhead(Generic[Item]):
     def __exit__(self, *_: object) -> None:
         """End the thread: what it reads from may be closed after this, not before."""
         self.stop()
+        if self.interrupt and not self._ended:
+            self.interrupt()
         self._thread.join()
 
     def batches(self, most: int) -> Iterator[list[Item]]:

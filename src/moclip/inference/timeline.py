@@ -15,14 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
+from moclip.errors import VideoError
 from moclip.inference.events import Event, EventRules, find_events
-from moclip.inference.frame_samples import Sample, Sampling, read_samples
+from moclip.inference.frame_samples import Sample
 from moclip.inference.predictor import Predictor, Step
 from moclip.inference.read_ahead import ReadAhead
+from moclip.inference.sample_decoding import (
+    Finished,
+    NoObserver,
+    Observer,
+    Opened,
+    SampleSettings,
+    Span,
+    decode_samples,
+    samples_of,
+)
 from moclip.inference.window_scores import Scores, WindowScorer, sampling_grids
 from moclip.inference.windows import SMALLEST, Windows
-from moclip.motion.quantise import saturation
-from moclip.video.timed_frames import TimedFrame, TimedVideo, open_timed
+from moclip.video.timed_frames import open_timed
+from moclip.workers.processes import SingleWorker, WorkerDiedError
 
 SAMPLES_AT_ONCE = 32
 SAMPLES_AHEAD = 32
@@ -66,13 +77,12 @@ class Timeline:
         return find_events(probabilities, self.unknown, self.edges, self.classes, rules)
 
 
-Watch = Callable[[TimedFrame], object]
+Progress = Callable[[float], object]
+"""Is told how far a video is scored, in seconds after its first frame."""
 
 
-def read_timeline(
-    predictor: Predictor, path: str | Path, windows: Windows, watch: Watch = lambda frame: None
-) -> Timeline:
-    """Score the windows of a video, decoding it once in a thread; `watch` is called there with every frame.
+def read_timeline(predictor: Predictor, path: str | Path, windows: Windows) -> Timeline:
+    """Score the windows of a video, decoding it once in a thread.
 
     Memory does not grow with the video's length, except for the scores. A video that is not longer than a window is
     read again as one window, and has the answer of `Predictor`. A damaged video is used as far as it decodes. Windows
@@ -83,19 +93,61 @@ def read_timeline(
     VideoError
         It cannot be read: see `open_timed`.
     """
-    scorer, span = WindowScorer(predictor, windows), Span()
+    return observe_timeline(predictor, path, windows, NoObserver())[0]
+
+
+def observe_timeline(
+    predictor: Predictor,
+    path: str | Path,
+    windows: Windows,
+    observer: Observer,
+    worker: SingleWorker | None = None,
+    progress: Progress = lambda time: None,
+) -> tuple[Timeline, Observer]:
+    """Do what `read_timeline` does. Also return the observer, which has seen every frame.
+
+    With `worker` the video is decoded in its process: a decoder that crashes or hangs then raises VideoError. The
+    observer is copied there and back.
+    """
+    scorer, settings = WindowScorer(predictor, windows), sample_settings(predictor, windows)
     found: list[Scores] = []
-    with open_timed(path, predictor.fields.transcode) as video:
-        samples = samples_of(predictor, video, windows, path, span, watch)
-        with ReadAhead(samples, SAMPLES_AHEAD) as reader:
-            for batch in reader.batches(SAMPLES_AT_ONCE):
-                found += scorer.add(batch)
-    duration = span.duration(video.rate)
+    facts: Opened | None = None
+    finished: Finished[Observer] | None = None
+    items = _decoded(path, settings, observer, worker)
+    with ReadAhead(items, SAMPLES_AHEAD, interrupt=worker.interrupt if worker else None) as reader:
+        for batch in reader.batches(SAMPLES_AT_ONCE):
+            samples = [item for item in batch if isinstance(item, Sample)]
+            found += scorer.add(samples)
+            facts = next((item for item in batch if isinstance(item, Opened)), facts)
+            finished = next((item for item in batch if isinstance(item, Finished)), finished)
+            if samples:
+                progress(samples[-1].time)
+    assert facts is not None
+    assert finished is not None
+    duration = finished.span.duration(facts.rate)
     whole = Windows(duration, duration)
     if duration <= windows.length + SMALLEST and windows != whole:
-        return read_timeline(predictor, path, whole)
+        return observe_timeline(predictor, path, whole, observer, worker)[0], finished.observer
     found += scorer.finish(duration)
-    return _gathered(predictor, video, windows, span, found)
+    return _gathered(predictor, facts, windows, finished.span, found), finished.observer
+
+
+def sample_settings(predictor: Predictor, windows: Windows) -> SampleSettings:
+    """Return what windows take from a video, as the predictor's models need it."""
+    motion, stills = sampling_grids(predictor, windows)
+    return SampleSettings(motion, stills, predictor.fields, predictor.views.stack)
+
+
+def _decoded(
+    path: str | Path, settings: SampleSettings, observer: Observer, worker: SingleWorker | None
+) -> Iterator[Opened | Sample | Finished[Observer]]:
+    if worker is None:
+        yield from decode_samples(path, settings, observer)
+        return
+    try:
+        yield from worker.stream(decode_samples, path, settings, observer)
+    except WorkerDiedError as reason:
+        raise VideoError(str(reason), where=path) from None
 
 
 def score_serially(predictor: Predictor, path: Path, windows: Windows, step: Step = nullcontext) -> Iterator[Scores]:
@@ -103,7 +155,7 @@ def score_serially(predictor: Predictor, path: Path, windows: Windows, step: Ste
     scorer = WindowScorer(predictor, windows, step)
     span = Span()
     with open_timed(path, predictor.fields.transcode) as video:
-        samples = samples_of(predictor, video, windows, path, span, lambda frame: None)
+        samples = samples_of(video, sample_settings(predictor, windows), path, span, NoObserver())
         while batch := _timed_batch(samples, step):
             yield from scorer.add(batch)
     yield from scorer.finish(span.duration(video.rate))
@@ -114,52 +166,16 @@ def _timed_batch(samples: Iterator[Sample], step: Step) -> list[Sample]:
         return list(islice(samples, SAMPLES_AT_ONCE))
 
 
-@dataclass
-class Span:
-    """Times of the first and of the last frame so far, in seconds."""
-
-    first: float | None = None
-    last: float = 0.0
-
-    def note(self, time: float) -> None:
-        self.first = time if self.first is None else self.first
-        self.last = time
-
-    def duration(self, rate: float) -> float:
-        """Return seconds from the first frame to the end of the last one."""
-        return 0.0 if self.first is None else self.last - self.first + 1 / rate
-
-
-def samples_of(
-    predictor: Predictor, video: TimedVideo, windows: Windows, where: str | Path, span: Span, watch: Watch
-) -> Iterator[Sample]:
-    """Yield the samples of an open video; note its times in `span`."""
-    fields = predictor.fields
-    limit = saturation(video.rate, fields.clip, fields.per, where)
-    stack = predictor.views.stack
-    motion, stills = sampling_grids(predictor, windows)
-
-    def noted() -> Iterator[TimedFrame]:
-        for frame in video.frames:
-            span.note(frame.time)
-            watch(frame)
-            yield frame
-
-    return read_samples(noted(), Sampling(motion, stills, fields, limit, stack, 1 / video.rate))
-
-
-def _gathered(
-    predictor: Predictor, video: TimedVideo, windows: Windows, span: Span, found: Sequence[Scores]
-) -> Timeline:
+def _gathered(predictor: Predictor, facts: Opened, windows: Windows, span: Span, found: Sequence[Scores]) -> Timeline:
     probabilities = {
         stream: np.concatenate([scores.probabilities[stream] for scores in found]) for stream in found[0].probabilities
     }
     return Timeline(
         start=span.first or 0.0,
-        duration=span.duration(video.rate),
-        rate=video.rate,
-        codec=video.codec,
-        offset=video.offset,
+        duration=span.duration(facts.rate),
+        rate=facts.rate,
+        codec=facts.codec,
+        offset=facts.offset,
         classes=predictor.classes,
         trusted=predictor.trusted if predictor.trusted in probabilities else "zero_shot",
         windows=windows,

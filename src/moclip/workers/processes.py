@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
-from moclip.workers.time_limit import set_time_limit, time_limit_seconds
+from moclip.workers.time_limit import set_time_limit, time_limit, time_limit_seconds
 
 DECODER_DIED = "its decoder died"
 DECODER_HUNG = "its decoder gave nothing for {seconds:g} s"
@@ -158,6 +158,30 @@ class SingleWorker:
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """Return what `work(*args)` returns, or raise what it raises. Raises WorkerDiedError if the process ends."""
+        self._send((work, args, False))
+        return self._receive()[1]
+
+    def stream(self, work: Callable[..., Iterator[Result]], *args: Any) -> Iterator[Result]:
+        """Yield what the iterator `work(*args)` yields, or raise what it raises. The process waits for who takes it.
+
+        Each item must come within the decoders' time limit. Raises WorkerDiedError if the process ends.
+        """
+        self._send((work, args, True))
+        answer, item = self._receive()
+        try:
+            while answer == _ITEM:
+                yield item
+                answer, item = self._receive()
+        finally:
+            if answer == _ITEM:  # what is on its way is for nobody
+                self.__exit__()
+
+    def interrupt(self) -> None:
+        """End the process, whatever it does. Another thread that waits for its answer gets WorkerDiedError."""
+        if self._connection is not None:
+            self._process.kill()
+
+    def _send(self, request: tuple[Any, ...]) -> None:
         if self._connection is None:
             context = _process_context()
             self._connection, worker_end = context.Pipe()
@@ -165,16 +189,30 @@ class SingleWorker:
             self._process.start()
             worker_end.close()
         try:
-            self._connection.send((work, args))
-            succeeded, result = self._connection.recv()
+            self._connection.send(request)
+        except ConnectionError:
+            raise self._died() from None
+
+    def _receive(self) -> tuple[str, Any]:
+        assert self._connection is not None
+        try:
+            answer, result = self._connection.recv()
         except (EOFError, ConnectionError):
-            self._connection.close()
-            self._connection = None
-            self._process.join()
-            raise WorkerDiedError(_death_reason(self._process.exitcode)) from None
-        if not succeeded:
+            raise self._died() from None
+        if answer == _FAILED:
             raise result
-        return result
+        return answer, result
+
+    def _died(self) -> WorkerDiedError:
+        assert self._connection is not None
+        self._connection.close()
+        self._connection = None
+        self._process.join()
+        return WorkerDiedError(_death_reason(self._process.exitcode))
+
+
+_ITEM, _DONE, _FAILED = "item", "done", "failed"
+"""What an answer of a SingleWorker's process is."""
 
 
 def _serve(connection: Connection, seconds: float, environment: dict[str, str]) -> None:
@@ -182,14 +220,27 @@ def _serve(connection: Connection, seconds: float, environment: dict[str, str]) 
     _start_worker(seconds, environment)
     while True:
         try:
-            work, args = connection.recv()
+            work, args, streams = connection.recv()
         except EOFError:
             return
         try:
-            answer = True, work(*args)
-        except Exception as error:  # `SingleWorker.run` raises it
-            answer = False, error
+            result = work(*args)
+            if streams:
+                _send_items(connection, result)
+                result = None
+            answer = _DONE, result
+        except Exception as error:  # `SingleWorker` raises it
+            answer = _FAILED, error
         connection.send(answer)
+
+
+def _send_items(connection: Connection, items: Iterator[Any]) -> None:
+    while True:
+        with time_limit():
+            item = next(items, _DONE)
+        if item is _DONE:
+            return
+        connection.send((_ITEM, item))
 
 
 def _death_reason(exit_code: int | None) -> str:
