@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from moclip.inference.sample_decoding import NoObserver, Span, samples_of
 from moclip.inference.smoothing import Smoothing, median_scores, smoothed_labels, viterbi_labels
 from moclip.inference.timeline import read_timeline, sample_settings, score_serially
 from moclip.inference.windows import GridCursor, Windows, window_grid
-from moclip.video.timed_frames import FrameClock, open_timed
+from moclip.video.timed_frames import open_timed
+from moclip.video.times import FrameClock, read_times
 from moclip.workers.processes import DECODER_DIED, SingleWorker
 from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
 from pipeline.timeline_files import VideoTimeline
@@ -40,6 +42,7 @@ from pipeline.timeline_run import Request, read_videos
 from tests import dying
 from tests.clips import encode, moving_texture, with_clock_set_back, with_zeros
 from tests.conftest import ROOT
+from tests.test_spans import KINDS, clip_of_kind
 from tests.timelines import CLASSES, plain_window, small_predictor
 
 # ------------------------------------------------------------------------------------- the same as for clips
@@ -184,23 +187,17 @@ def test_the_stretches_of_the_windows_cover_the_video(length: float, every: floa
 # --------------------------------------------------------------------------------------------- odd videos
 
 
-class Stamped:
-    """A picture of which only the time counts."""
-
-    def __init__(self, pts: int | None) -> None:
-        self.pts, self.time_base = pts, 0.1
-
-
 def test_times_always_go_forward() -> None:
     def times(*stamps: int | None) -> list[float]:
-        clock = FrameClock(10.0, 0.1)
-        return [round(clock.time_of(Stamped(pts)), 3) for pts in stamps]
+        clock = FrameClock(10_000_000, 10)
+        return [round(clock.time_of(pts, Fraction(1, 10)) / 1e6, 3) for pts in stamps]
 
     assert times(100, 101, 102, 105) == [0, 0.1, 0.2, 0.5]
     assert times(103, None, None, 106) == [0.3, 0.4, 0.5, 0.6]
     assert times(None, None) == [0, 0.1]
     assert times(100, 150, 100, 101, 103) == [0, 5, 5.1, 5.2, 5.4], "a clock that was set back counts on"
-    assert times(100, 102, 102, 103, 104) == [0, 0.2, 0.3, 0.4, 0.5], "two of the same time do not move the rest"
+    assert times(100, 102, 102, 103, 104) == [0, 0.2, 0.2, 0.3, 0.4]
+    assert times(100, 105, 103, 104, 106) == [0, 0.5, 0.6, 0.7, 0.8], "frames out of order do not set the clock"
     assert times(100, 10**9, 10**9 + 1) == [0, 0.1, 0.2], "nor is a clock that was set forward a pause"
 
 
@@ -210,6 +207,14 @@ def test_a_recorder_whose_clock_was_set_back_keeps_its_length(predictor: Predict
     assert timeline.duration == pytest.approx(120 / 25, abs=0.1)
     assert timeline.start == 0, "a transport stream begins at any time"
     assert not timeline.unknown.any()
+
+
+@pytest.mark.parametrize("kind", ["clock set back", *KINDS])
+def test_timelines_and_spans_have_the_same_times(kind: str, tmp_path: Path) -> None:
+    path = clip_of_kind(kind, tmp_path)
+    with open_timed(path) as video:
+        times = [frame.time for frame in video.frames]
+    np.testing.assert_array_equal(times, read_times(path) / 1e6)
 
 
 def test_nothing_is_told_of_a_pause(predictor: Predictor, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from moclip.errors import VideoError
 from moclip.video.decoding import frame_rate, open_stream
+from moclip.video.times import HIGHEST_RATE
 
 LEVELS = 127  # int8 levels on either side of zero
 PER = ("frame", "second")
 REFERENCE_RATE = 30.0  # frames per second of a clip whose fields are the same by frame and by second
-HIGHEST_RATE = 1000.0
 
 
 def clip_of(path: str | Path, clip: float, per: str) -> float:

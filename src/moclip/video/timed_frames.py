@@ -12,16 +12,11 @@ from typing import Any, NamedTuple
 import av
 
 from moclip.errors import VideoError
-from moclip.video.decoding import MOTION_CODECS, USUAL_RATE, check_codec, frame_rate, open_stream, read_packets
+from moclip.video.decoding import MOTION_CODECS, check_codec, frame_rate, open_stream, read_packets
 from moclip.video.reencoding import reencoded_frames
+from moclip.video.times import SECOND, FrameClock, usable_rate
 from moclip.video.vector_records import DecodedFrame
 from moclip.video.vectors import decode_frames
-
-HIGHEST_RATE = 1000.0
-LONGEST_GAP = 3600.0
-"""Seconds between two frames; a longer gap is a clock that was set, not a pause."""
-CLOCK_STEP = 1.0
-"""Seconds by which times must go back to count as a clock that was set, not as frames out of order."""
 
 
 class TimedFrame(NamedTuple):
@@ -36,7 +31,7 @@ class TimedVideo:
     """An open video.
 
     frames : each frame that decodes, in display order.
-    rate : frames per second; `USUAL_RATE` where the file does not say.
+    rate : frames per second; the usual rate where the file does not say.
     duration : in seconds, by the file's header; 0 where it does not say.
     codec : FFmpeg's name.
     offset : the time stamp, in seconds, at which the file starts.
@@ -67,15 +62,13 @@ def open_timed(path: str | Path, transcode: bool = False) -> Iterator[TimedVideo
 
 def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) -> TimedVideo:
     """Decode an open stream; see `open_timed`."""
-    rate = frame_rate(stream)
-    if not 0 < rate <= HIGHEST_RATE:
-        rate = USUAL_RATE
+    rate = usable_rate(frame_rate(stream))
     packets = read_packets(container, stream)
     read = reencoded_frames if transcode else decode_frames
     offset = (container.start_time or 0) / av.time_base
-    clock = FrameClock(offset, 1 / rate, stream.time_base)
+    clock = FrameClock(container.start_time, rate)
     duration = (container.duration or 0) / av.time_base
-    frames = _with_times(read(path, stream, packets), clock)
+    frames = _with_times(read(path, stream, packets), clock, stream.time_base)
     return TimedVideo(frames, rate, duration, stream.codec_context.name, offset)
 
 
@@ -93,34 +86,8 @@ def has_vectors(stream: Any) -> bool:
     return stream.codec_context.name in MOTION_CODECS
 
 
-def _with_times(frames: Iterable[DecodedFrame], clock: FrameClock) -> Iterator[TimedFrame]:
+def _with_times(frames: Iterable[DecodedFrame], clock: FrameClock, time_base: Fraction) -> Iterator[TimedFrame]:
     for frame in frames:
-        yield TimedFrame(clock.time_of(frame.picture), frame)
-
-
-class FrameClock:
-    """The times of frames: their time stamps, counted from `start`. They always go forward.
-
-    A frame without a time stamp follows the one before it after `frame_seconds`. So does one whose time stamp goes
-    back; the time stamps after it count on from there if the clock was set (a recorder's, or parts joined in a row).
-    """
-
-    def __init__(self, start: float, frame_seconds: float, time_base: Fraction | None = None) -> None:
-        self.frame_seconds, self.time_base = frame_seconds, time_base
-        self._shift = -start
-        self._last: float | None = None
-
-    def time_of(self, picture: Any) -> float:
-        """Return the time of the next picture (PyAV's), in seconds."""
-        unit = picture.time_base or self.time_base  # those that are decoded after a break have none of their own
-        stamp = None if picture.pts is None or unit is None else float(picture.pts * unit)
-        time = self._continued() if stamp is None else max(0.0, stamp + self._shift)
-        if self._last is not None and not 0 < time - self._last <= LONGEST_GAP:
-            if stamp is not None and not -CLOCK_STEP <= time - self._last <= LONGEST_GAP:
-                self._shift += self._continued() - time
-            time = self._continued()
-        self._last = time
-        return time
-
-    def _continued(self) -> float:
-        return 0.0 if self._last is None else self._last + self.frame_seconds
+        picture = frame.picture
+        unit = picture.time_base or time_base  # pictures that are decoded after a break have none of their own
+        yield TimedFrame(round(clock.time_of(picture.pts, unit)) / SECOND, frame)

@@ -19,38 +19,78 @@ from moclip.video.decoding import (
 )
 
 SECOND = 1_000_000
-"""Times are whole microseconds, as the container's start time is."""
+"""Times are microseconds, as the container's start time is."""
+
+HIGHEST_RATE = 1000.0
+"""Frames per second; a file that says more does not know."""
+LONGEST_GAP = 3600 * SECOND
+"""Between two frames; a longer gap is a clock that was set, not a pause."""
+CLOCK_STEP = SECOND
+"""By which times must go back to count as a clock that was set, not as frames out of order."""
+
+
+def usable_rate(rate: float) -> float:
+    """Return frames per second, `USUAL_RATE` where the file does not say."""
+    return rate if 0 < rate <= HIGHEST_RATE else USUAL_RATE
 
 
 def frame_duration(rate: float) -> float:
     """Return how long a picture is shown, in microseconds, at `rate` frames per second; 0 stands for unknown."""
-    return SECOND / (rate or USUAL_RATE)
+    return SECOND / usable_rate(rate)
 
 
-def shown_times(stamps: Iterable[int | None], time_base: Fraction, start: int | None, rate: float) -> np.ndarray:
-    """Return the time of each picture in microseconds: (pictures,) int64, never decreasing, from 0.
+class FrameClock:
+    """Gives each picture its time in microseconds from its time stamp. Times never go back.
 
     Time 0 is the container's start time, which players show as 0 and from which `ffmpeg -ss` counts. The container may
     start with sound, before its first picture. A picture without a time stamp is shown 1 / `rate` seconds after the one
-    before it, and so is one whose time stamp is more than half of that earlier than the time of the one before it: a
-    recorder set its clock back.
+    before it, and so is one whose time stamp is more than half of that earlier than the time of the one before it. If
+    the clock was set (`CLOCK_STEP`, `LONGEST_GAP`: a recorder's, or parts joined in a row), the time stamps after it
+    count on from there.
 
     Parameters
     ----------
-    stamps : the pictures' time stamps (pts) in units of `time_base` seconds, in the order in which they are shown.
     start : the container's start time in microseconds. None: 0.
     rate : frames per second. 0: unknown.
     """
-    duration = frame_duration(rate)
+
+    def __init__(self, start: int | None, rate: float) -> None:
+        self._duration = frame_duration(rate)
+        self._shift = float(-(start or 0))
+        self._last = -self._duration
+        self._begun = False
+
+    def time_of(self, stamp: int | None, time_base: Fraction | None) -> float:
+        """Return the time of the next picture; `stamp` is its time stamp (pts) in units of `time_base` seconds."""
+        continued = self._last + self._duration
+        if stamp is None or time_base is None:
+            time = continued
+        else:
+            time = max(0.0, _microseconds(stamp, time_base) + self._shift)
+            ahead = time - self._last
+            if self._begun and not -CLOCK_STEP <= ahead <= LONGEST_GAP:
+                self._shift += continued - time
+                time = continued
+            elif 2 * ahead < -self._duration:
+                time = continued
+        self._last = max(time, self._last)
+        self._begun = True
+        return self._last
+
+
+def _microseconds(stamp: int, time_base: Fraction) -> int:
+    """Round as FFmpeg rounds the start time: the first picture of a container that starts with it has time 0."""
     ticks, unit = 2 * time_base.numerator * SECOND, 2 * time_base.denominator
-    times: list[float] = []
-    before = -duration
-    for stamp in stamps:
-        # rounded as FFmpeg rounds the start time: the first picture of a container that starts with it has time 0
-        time = None if stamp is None else (stamp * ticks + time_base.denominator) // unit - (start or 0)
-        is_behind = time is None or 2 * (before - time) > duration
-        before = before + duration if time is None or is_behind else max(time, before)
-        times.append(before)
+    return (stamp * ticks + time_base.denominator) // unit
+
+
+def shown_times(stamps: Iterable[int | None], time_base: Fraction, start: int | None, rate: float) -> np.ndarray:
+    """Return the time of each picture by a `FrameClock`, in microseconds: (pictures,) int64, never decreasing, from 0.
+
+    `stamps` are the pictures' time stamps in the order in which they are shown.
+    """
+    clock = FrameClock(start, rate)
+    times = [clock.time_of(stamp, time_base) for stamp in stamps]
     return np.maximum(np.rint(np.array(times, np.float64)), 0).astype(np.int64)
 
 
