@@ -33,9 +33,11 @@ from moclip.video.probe import probe
 
 FRAMES, CLIPS = 8, 10  # frames that the others see; real clips of H.264
 CLASSES = tuple(f"class {number}" for number in range(101))
-OURS, ZERO_SHOT, X_CLIP = "ours", "zero-shot CLIP, 8 frames", "X-CLIP base/32, 8 frames"
+OURS, FAST = "ours", "ours, onnxruntime"
+ZERO_SHOT, X_CLIP = "zero-shot CLIP, 8 frames", "X-CLIP base/32, 8 frames"
 SETUP = {
     OURS: "`Predictor`: EfficientNet-B0 at 224 px on 32 segments, ViT-B/32 on one frame, the head; untrained weights",
+    FAST: "the same with runtime onnxruntime, which runs MV-TSN",
     ZERO_SHOT: "`transformers` CLIP ViT-B/32, random weights; PyAV decodes up to the last of 8 frames, features' mean",
     X_CLIP: "`transformers` XCLIPModel with the configuration of base-patch32, random weights: cost only; the text "
     "side, also its video-conditioned prompts, is not counted",
@@ -56,6 +58,7 @@ def measure(part: Part) -> None:
     clips = [str(path) for path in paths]
     part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([probe(path).frames for path in paths]))}
     makers: dict[str, Callable[[], Answer]] = {OURS: functools.partial(models, part.quick)}
+    makers[FAST] = functools.partial(fast_models, part.quick)
     if part.quick:
         part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
     else:
@@ -88,6 +91,8 @@ def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence
     for name in runs:
         if name != OURS:
             part.add_ratio("a clip to its label", turns, OURS, name, "ms a clip")
+        if name not in (OURS, FAST):
+            part.add_ratio("a clip to its label, onnxruntime", turns, FAST, name, "ms a clip")
 
 
 def label_next(answer: Answer, clips: Iterator[str]) -> None:
@@ -134,6 +139,10 @@ def models(tiny: bool = False) -> Predictor:
         fields=FieldSettings(False, (240, 320), 8, 20.0, False),
         views=ViewSettings(2 if tiny else 32, 1, 0.875, 1, "middle", 0),
     )
+
+
+def fast_models(tiny: bool = False) -> Predictor:
+    return models(tiny).with_runtime("onnxruntime")
 
 
 def write_clip(folder: str, tiny: bool) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -514,3 +515,50 @@ def test_picking_while_decoding_is_what_the_store_s_readers_do(types: str, b_vec
     picked, length = pick_motion(zip(moves, range(len(types)), strict=True), wanted.tolist(), lambda frame: frame)
     assert length == len(types)
     assert picked == ({int(number): int(target[number]) for number in wanted} if any(moves) else {})
+
+
+# ------------------------------------------------------------------------------------------------ onnxruntime
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crops", [1, 5])
+def test_onnxruntime_gives_the_answers_of_pytorch(predictor: Predictor, crops: int) -> None:
+    torch.manual_seed(1)
+    network = MvTsn(MvTsnConfig("test_resnet", predictor.classes, 32, 0.5, channels=4, moments=2)).eval()
+    predictor = dataclasses.replace(
+        predictor,
+        mv_tsn=sharpened(network),
+        fusion=ConcatFusion(FusionConfig(network.width, 32, 16, len(predictor.classes), 0.5)).eval(),
+        views=dataclasses.replace(predictor.views, crops=crops, stack=2),
+    )
+    fast = predictor.with_runtime("onnxruntime")
+    rng = np.random.default_rng(0)
+    for fields in (1, 3, 20):
+        levels = rng.integers(-127, 128, (fields, 4, 30, 40), np.int8)
+        with torch.inference_mode():
+            expected, found = (one.encode_fields(levels) for one in (predictor, fast))
+        assert expected.std() > 0.01
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert fast.with_runtime("torch").motion_features is None
+
+
+def test_the_runtime_is_an_option_of_predict_and_timeline(finished: Path, tmp_path: Path) -> None:
+    clip = next((finished / "data/demo/videos").rglob("*_g01_c01.avi"))
+    usual, fast = (answers(clip, *words, cwd=finished) for words in ((), ("--runtime", "onnxruntime")))
+    for stream in ("fusion", "mv_tsn"):
+        expected = {one["class"]: one["probability"] for one in usual[0][stream]}
+        assert {one["class"]: one["probability"] for one in fast[0][stream]} == pytest.approx(expected, abs=1e-3)
+    words = ("moclip", "timeline", clip, "--window", "0.5", "--runtime", "onnxruntime", "--json", "--out", tmp_path)
+    assert json.loads(run(*words, cwd=finished).stdout)
+
+
+@pytest.mark.parametrize(
+    ("missing", "runtime", "reason"),
+    [("onnxruntime", "onnxruntime", "the package onnxruntime is not installed"), ("", "jax", "no such runtime: jax")],
+)
+def test_a_runtime_that_is_not_there_is_named(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, missing: str, runtime: str, reason: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ModelError, match=reason):
+        predictor.with_runtime(runtime)

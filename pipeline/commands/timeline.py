@@ -14,7 +14,13 @@ import typer
 from moclip.errors import MoclipError, ModelError, VideoError
 from moclip.inference.smoothing import SWITCH_COST, Smooth
 from pipeline import paths
-from pipeline.commands.predict import PREDICT_KEYS, BundleOption, chosen_predictor, no_rejection_error
+from pipeline.commands.predict import (
+    PREDICT_KEYS,
+    BundleOption,
+    RuntimeOption,
+    chosen_predictor,
+    no_rejection_error,
+)
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_error, print_note
 from pipeline.params import Params
@@ -60,6 +66,7 @@ def timeline(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for what is written of each video.")] = Path("timeline"),
     from_bundle: BundleOption = None,
+    runtime: RuntimeOption = "torch",
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON on stdout instead of tables; live: JSON lines.")
     ] = False,
@@ -87,7 +94,7 @@ def timeline(
     waiting = _seconds(buffer, "--buffer")
     if live is None:
         _make_folder(out)
-    predictor = _predictor(params, from_bundle, reject)
+    predictor = _predictor(params, from_bundle, reject, runtime)
     background = background or _background(predictor, params if from_bundle is None else None)
     if not reject:
         predictor = dataclasses.replace(predictor, rejection=None)
@@ -108,8 +115,8 @@ def timeline(
         watch_stream(predictor, request, LiveSource(live, retries, patience, waiting), as_json)
 
 
-def _predictor(params: Params | None, bundle: str | None, reject: bool) -> Predictor:
-    predictor = chosen_predictor(params, bundle, reject)
+def _predictor(params: Params | None, bundle: str | None, reject: bool, runtime: str) -> Predictor:
+    predictor = chosen_predictor(params, bundle, reject, runtime)
     if predictor.fusion.config.multi_label:
         what = "the clips of the training have several labels: timeline only knows one class at a time"
         raise ModelError(what, where=bundle or paths.FUSION, fix="cut the video, and use `moclip predict`")

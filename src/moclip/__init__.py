@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from moclip.inference.predictor import Predictor
 
 
-def load(folder: str | Path, device: str | None = None, revision: str | None = None) -> Predictor:
+def load(
+    folder: str | Path, device: str | None = None, revision: str | None = None, runtime: str = "torch"
+) -> Predictor:
     """Load the models that `moclip export` wrote: a function from a clip's path to its `Prediction`.
 
     `folder` is a folder or an id of the model hub, such as "me/gym"; a folder of that name comes first. `revision` is a
     branch, tag or commit of the hub: with a commit the models never change. What was downloaded once is loaded from the
-    hub's cache, also without network. On the GPU where there is one and no `device` is named.
+    hub's cache, also without network. On the GPU where there is one and no `device` is named. `runtime` "onnxruntime"
+    (extra `onnx`) halves MV-TSN's time on a CPU, and takes some seconds more to load.
 
     Raises ModelError (moclip.errors).
     """
     from moclip.inference.bundle import load_bundle
 
-    return load_bundle(folder, device, revision)
+    return load_bundle(folder, device, revision).with_runtime(runtime)

@@ -9,10 +9,7 @@ enlarges them. The stills are CLIP's features of pictures, of unit length.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +20,8 @@ from moclip.data.crops import crop_and_resize, protocol_crops
 from moclip.errors import ModelError
 from moclip.files.atomic import atomic_file
 from moclip.inference.predictor import Predictor
+from moclip.models.onnx_graph import TOLERANCE, import_onnxruntime, write_graph
 
-TOLERANCE = 1e-4
-OPSET = 18
 INPUTS, LOGITS = ("fields", "stills"), ("fusion", "mv_tsn")
 OUTPUTS = (*LOGITS, *(f"{stream}_probabilities" for stream in LOGITS))
 
@@ -64,15 +60,11 @@ def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np
         The packages of the extra "onnx" are missing, or an output differs by more than `TOLERANCE` (absolute +
         relative).
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter needs it
-    except ImportError as problem:
-        raise ModelError(f"the package {problem.name} is not installed", fix="pip install 'moclip[onnx]'") from None
+    onnxruntime = import_onnxruntime()
     inputs = torch.from_numpy(fields), torch.from_numpy(stills)
     networks = copy.deepcopy(ExportedNetworks(predictor, (fields.shape[-2], fields.shape[-1]))).cpu().eval()
     with atomic_file(path) as temporary:
-        _write_graph(networks, inputs, temporary)
+        write_graph(networks, inputs, INPUTS, OUTPUTS, temporary)
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         found = session.run(list(OUTPUTS), dict(zip(INPUTS, (fields, stills), strict=True)))
         with torch.inference_mode():
@@ -82,22 +74,3 @@ def export_onnx(predictor: Predictor, path: Path, fields: np.ndarray, stills: np
             what = f"onnxruntime's outputs differ from PyTorch's by up to {gap:.1e}"
             raise ModelError(what, where=path, fix="export without --onnx")
     return gap
-
-
-def _write_graph(networks: ExportedNetworks, inputs: tuple[Tensor, Tensor], path: Path) -> None:
-    clips = torch.export.Dim("clips")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints a lot
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            networks,
-            inputs,
-            path,
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes={name: {0: clips} for name in INPUTS},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            optimize=False,  # takes most of the time; a runtime optimises the graph when it loads it
-        )
