@@ -28,6 +28,8 @@ from moclip.inference.bundle import load_bundle, save_bundle
 from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
 from moclip.models.class_texts import ClassTexts, phrase, text_features
+from moclip.models.encoders.registry import load_encoder
+from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.heads.text import TextFusion
@@ -55,6 +57,7 @@ from tests.conftest import run, set_keys
 from tests.test_terminal import HEAVY, imported
 from tests.test_training import sharpened
 from tests.tiny_clip import load_clip, tiny_clip
+from tests.tiny_encoders import tiny_encoder
 
 
 def answers(*words: str | Path, cwd: Path, code: int = 0) -> list[dict[str, Any]]:
@@ -540,6 +543,22 @@ def test_onnxruntime_gives_the_answers_of_pytorch(predictor: Predictor, crops: i
         assert expected.std() > 0.01
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert fast.with_runtime("torch").motion_features is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["clip", "siglip", "dinov2", "siglip2"])
+def test_onnxruntime_encodes_pictures_as_pytorch_does(
+    predictor: Predictor, tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load_encoder(EncoderSource(str(tiny_encoder(tmp_path, family))))
+    slow = dataclasses.replace(predictor, encoder=encoder)
+    fast = slow.with_runtime("onnxruntime")
+    stays = "stays on PyTorch: " in caplog.text
+    assert stays == (fast.picture_features is None) == (family == "siglip2")
+    rng = np.random.default_rng(0)
+    for count in (1, 3):
+        pictures = [rng.integers(256, size=(50 + count, 70, 3)).astype(np.uint8) for _ in range(count)]
+        np.testing.assert_allclose(fast.encode_stills(pictures), slow.encode_stills(pictures), atol=1e-5)
 
 
 def test_the_runtime_is_an_option_of_predict_and_timeline(finished: Path, tmp_path: Path) -> None:

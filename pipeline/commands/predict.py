@@ -43,7 +43,7 @@ BundleOption = Annotated[
 
 RuntimeOption = Annotated[
     Literal["torch", "onnxruntime"],
-    typer.Option(help="What computes MV-TSN: onnxruntime takes about half the time on a CPU, and seconds to start."),
+    typer.Option(help="What runs the networks: onnxruntime takes half the time on a CPU, and ten seconds to start."),
 ]
 
 PREDICT_KEYS = (

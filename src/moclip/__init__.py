@@ -23,7 +23,7 @@ def load(
     `folder` is a folder or an id of the model hub, such as "me/gym"; a folder of that name comes first. `revision` is a
     branch, tag or commit of the hub: with a commit the models never change. What was downloaded once is loaded from the
     hub's cache, also without network. On the GPU where there is one and no `device` is named. `runtime` "onnxruntime"
-    (extra `onnx`) halves MV-TSN's time on a CPU, and takes some seconds more to load.
+    (extra `onnx`) halves the networks' time on a CPU, and takes about ten seconds more to load.
 
     Raises ModelError (moclip.errors).
     """

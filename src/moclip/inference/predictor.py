@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +33,11 @@ from moclip.models.class_texts import ClassTexts, text_features
 from moclip.models.encoders.base import Encoder, TextEncoder
 from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import MvTsn
-from moclip.models.onnx_graph import OnnxFeatures
+from moclip.models.onnx_graph import OnnxFeatures, OnnxPictures, import_onnxruntime
 from moclip.store.features import to_unit_length
 from moclip.workers.processes import run_jobs_in_order
+
+logger = logging.getLogger(__name__)
 
 STEPS = ("decode", "mv_tsn", "clip", "fusion")
 """The steps of a prediction: `read` does the first, `classify` the others."""
@@ -100,7 +103,8 @@ class Predictor:
     own_classes : False where the classes are not those of the training but given as text (see `with_labels`).
     trusted : the stream to trust, one of `STREAMS`.
     rejection : when a clip is of none of the classes; None where that is not known.
-    motion_features : computes MV-TSN's features of fields in PyTorch's place: see `with_runtime`.
+    motion_features, picture_features : compute the features of fields and of pictures in PyTorch's place: see
+        `with_runtime`.
     """
 
     mv_tsn: MvTsn
@@ -114,6 +118,7 @@ class Predictor:
     trusted: str = "fusion"
     rejection: Rejection | None = None
     motion_features: Callable[[torch.Tensor], torch.Tensor] | None = None
+    picture_features: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -186,19 +191,21 @@ class Predictor:
         return dataclasses.replace(self, classes=classes, texts=texts, own_classes=False, rejection=None)
 
     def with_runtime(self, runtime: str) -> Predictor:
-        """Return a predictor whose MV-TSN runs on "torch" or "onnxruntime".
+        """Return a predictor whose MV-TSN and encoder run on "torch" or "onnxruntime".
 
-        onnxruntime takes about half the time on a CPU, gives the same features to 1e-4, and some seconds to start.
-        Raises ModelError for another runtime, on a GPU, or where onnxruntime is not installed.
+        onnxruntime takes about half the time on a CPU, and gives the same features to 1e-4. It takes some seconds to
+        start. An encoder that cannot be converted, or has another precision than float32, stays on PyTorch; the log
+        says so. Raises ModelError for another runtime, on a GPU, or where onnxruntime is not installed.
         """
         if runtime == "torch":
-            return dataclasses.replace(self, motion_features=None)
+            return dataclasses.replace(self, motion_features=None, picture_features=None)
         if runtime != "onnxruntime":
             raise ModelError(f"no such runtime: {runtime}", fix="use torch or onnxruntime")
         if self.device.type != "cpu":
             what = f"onnxruntime runs MV-TSN on the CPU, but the models are on {self.device.type}"
             raise ModelError(what, fix="use the runtime torch, or load the models on the cpu")
-        return dataclasses.replace(self, motion_features=OnnxFeatures(self.mv_tsn))
+        pictures = None if self.encoder is None else _converted(self.encoder)
+        return dataclasses.replace(self, motion_features=OnnxFeatures(self.mv_tsn), picture_features=pictures)
 
     def read(self, path: str | Path) -> ClipInput:
         """Read the models' input from a clip, decoding it once. Raises VideoError."""
@@ -224,7 +231,8 @@ class Predictor:
         """Compute the features (K, width) of pictures, of unit length; one 0 without an encoder."""
         if self.encoder is None:
             return no_stills(1)[0]
-        return to_unit_length(self.encoder.encode_images(stills))
+        encode = self.picture_features or self.encoder.encode_images
+        return to_unit_length(encode(stills))
 
     @functools.cached_property
     def _thresholds(self) -> dict[str, np.ndarray]:
@@ -273,6 +281,20 @@ class Predictor:
             .numpy()
             for name, values in logits.items()
         }
+
+
+def _converted(encoder: Encoder) -> OnnxPictures | None:
+    """Return the encoder on onnxruntime; None where it cannot be converted."""
+    import_onnxruntime()  # raises ModelError
+    if encoder.dtype != torch.float32:
+        logger.warning("the encoder %s stays on PyTorch: it has the precision %s", encoder.source.model, encoder.dtype)
+        return None
+    try:
+        return OnnxPictures(encoder)
+    except Exception as problem:  # the exporter raises many kinds
+        reason = str(problem).strip().partition("\n")[0]
+        logger.warning("the encoder %s stays on PyTorch: %s", encoder.source.model, reason)
+        return None
 
 
 def _with_rejection(answer: Prediction, rejection: Rejection) -> Prediction:

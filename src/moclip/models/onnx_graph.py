@@ -1,4 +1,4 @@
-"""Write networks as ONNX graphs, and run MV-TSN's with onnxruntime, which is about twice as fast on a CPU."""
+"""Write networks as ONNX graphs, and run the backbones with onnxruntime, which is about twice as fast on a CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from moclip.errors import ModelError
+from moclip.models.encoders.base import Encoder
 from moclip.models.mv_tsn import MvTsn
 
 OPSET = 18
@@ -68,6 +71,25 @@ class _Features(nn.Module):
         return self.network.features(fields)
 
 
+def _session(network: nn.Module, example: tuple[Tensor, ...], names: Sequence[str]) -> Any:
+    """Return a session that runs a network on as many threads as PyTorch uses."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only: it warns of constants that it does not fold
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.onnx")
+        write_graph(network.eval(), example, names, ["features"], path)
+        return onnxruntime.InferenceSession(path.read_bytes(), options, ["CPUExecutionProvider"])
+
+
+def _check_equal(expected: Tensor, found: Tensor, what: str) -> None:
+    if not torch.allclose(expected, found, rtol=TOLERANCE, atol=TOLERANCE):
+        gap = float((expected - found).abs().max())
+        what = f"onnxruntime's features of {what} differ from PyTorch's by up to {gap:.1e}"
+        raise ModelError(what, fix="use the runtime torch")
+
+
 class OnnxFeatures:
     """Computes `MvTsn.features` with onnxruntime on the CPU. Making one takes some seconds.
 
@@ -75,22 +97,12 @@ class OnnxFeatures:
     """
 
     def __init__(self, network: MvTsn) -> None:
-        onnxruntime = import_onnxruntime()
         frozen, config = network.frozen().cpu(), network.config
         generator = torch.Generator().manual_seed(0)
         example = torch.rand(FIELDS_AT_ONCE, config.channels, config.size, config.size, generator=generator) * 2 - 1
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "graph.onnx")
-            write_graph(_Features(frozen).eval(), (example,), ["fields"], ["features"], path)
-            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, ["CPUExecutionProvider"])
+        self._session = _session(_Features(frozen), (example,), ["fields"])
         with torch.inference_mode():
-            expected, found = frozen.features(example), self(example)
-        if not torch.allclose(expected, found, rtol=TOLERANCE, atol=TOLERANCE):
-            gap = float((expected - found).abs().max())
-            what = f"onnxruntime's features of {config.backbone} differ from PyTorch's by up to {gap:.1e}"
-            raise ModelError(what, fix="use the runtime torch")
+            _check_equal(frozen.features(example), self(example), config.backbone)
 
     def __call__(self, fields: Tensor) -> Tensor:
         """Compute features (n, width) of fields (n, C, H, W) in [-1, 1], float32."""
@@ -99,3 +111,39 @@ class OnnxFeatures:
             for part in fields.split(FIELDS_AT_ONCE)
         ]
         return torch.cat(parts)
+
+
+class _PictureFeatures(nn.Module):
+    def __init__(self, encoder: Encoder, name: str) -> None:
+        super().__init__()
+        self.network = encoder.model
+        self.encoder, self.name = encoder, name
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.encoder.picture_features({self.name: pictures})
+
+
+class OnnxPictures:
+    """Does what `Encoder.encode_images` does, with onnxruntime on the CPU. Making one takes some seconds.
+
+    Raises ModelError where the packages of the extra "onnx" are missing, or its features are not those of PyTorch. Not
+    every family of encoders can be exported; PyTorch raises errors of its own for those.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._preparer = encoder.preparer
+        rng = np.random.default_rng(0)
+        pictures = [rng.integers(256, size=(64, 80, 3)).astype(np.uint8) for _ in range(2)]
+        prepared = self._preparer(pictures)
+        if len(prepared) > 1:
+            raise ModelError(f"its image tower takes {', '.join(prepared)}", where=encoder.source.model)
+        ((self._name, values),) = prepared.items()
+        self._session = _session(_PictureFeatures(encoder, self._name), (values,), [self._name])
+        expected = torch.from_numpy(encoder.encode_prepared(prepared))
+        for count in (2, 1):
+            _check_equal(expected[:count], torch.from_numpy(self(pictures[:count])), encoder.source.model)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Compute the features (n, width) float32 of RGB pictures, each (h, w, 3) uint8, not normalised."""
+        prepared = self._preparer(images)[self._name]
+        return np.asarray(self._session.run(["features"], {self._name: prepared.contiguous().numpy()})[0], np.float32)
