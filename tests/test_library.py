@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -368,6 +370,27 @@ def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
     assert not torch.allclose(model["backbone.conv_head.weight"], fresh["backbone.conv_head.weight"])
     again = MvTsn(config, str(weights)).state_dict()
     torch.testing.assert_close(again["backbone.conv_head.weight"], model["backbone.conv_head.weight"])
+
+
+def test_weights_of_another_network_are_refused_and_its_own_are_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    own = timm.create_model("test_resnet")
+    save_file({name: value.contiguous() for name, value in own.state_dict().items()}, tmp_path / "whole.safetensors")
+    rest = {name: value.contiguous() for name, value in own.state_dict().items() if not name.startswith("layer4.")}
+    save_file(rest, tmp_path / "rest.safetensors")
+    torch.manual_seed(0)
+    unused = torch.rand(3), MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 64, 0.5)), torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.rand(3).equal(unused[0])
+    loaded = MvTsn(MvTsnConfig("test_resnet", ("a", "b"), 64, 0.5), str(tmp_path / "whole.safetensors"))
+    assert torch.rand(3).equal(unused[2]), "the check draws no random numbers"
+    assert loaded.backbone.state_dict()["layer4.0.conv1.weight"].equal(own.state_dict()["layer4.0.conv1.weight"])
+    for backbone, file, reason in (
+        ("test_resnet", "rest", r"3 of the weights are not in the file: layer4\.0\.conv1\.weight"),
+        ("test_efficientnet", "whole", "cannot load the weights: they are of another network"),
+    ):
+        with pytest.raises(ModelError, match=reason):
+            MvTsn(MvTsnConfig(backbone, ("a", "b"), 64, 0.5), str(tmp_path / f"{file}.safetensors"))
 
 
 @pytest.mark.parametrize(

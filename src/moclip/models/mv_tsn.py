@@ -207,21 +207,47 @@ def _remove_stem_stride(backbone: nn.Module, name: str) -> None:
         stem.stride = (1, 1)
 
 
+PRETRAINED_FIX = "set tsn.pretrained to false, hub (if the hub can be reached) or a file with this model's weights"
+
+
 def _create_backbone(name: str, pretrained: bool | str, channels: int) -> nn.Module:
     if name not in timm.list_models():
         raise unknown_model(name, name)
     options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "pretrained": bool(pretrained)}
-    if pretrained and pretrained != "hub":
+    is_file = bool(pretrained) and pretrained != "hub"
+    if is_file:
         check_weights_file(Path(str(pretrained)), "see tsn.pretrained")
         options["pretrained_cfg_overlay"] = {"file": str(pretrained)}
+    before = torch.get_rng_state()
     try:
-        return timm.create_model(name, **options)
+        backbone: nn.Module = timm.create_model(name, **options)
     except (OSError, RuntimeError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        if "loading state_dict" in reason:  # the names and sizes follow in many lines
+            reason = "they are of another network"
         raise ModelError(
-            f"cannot load the weights: {str(problem).strip().splitlines()[0]}",
+            f"cannot load the weights: {reason}",
             where=f"{name} from {pretrained}",
-            fix="set tsn.pretrained to false, hub (if the hub can be reached) or a file with this model's weights",
+            fix=PRETRAINED_FIX,
         ) from None
+    if is_file:
+        _check_loaded(backbone, before, options | {"model_name": name, "pretrained": False}, str(pretrained))
+    return backbone
+
+
+def _check_loaded(backbone: nn.Module, before: Tensor, options: dict[str, Any], file: str) -> None:
+    """Raise ModelError if a weight is still as it was drawn: timm skips what a file lacks, and renames what it holds.
+
+    `before` is the state of the random numbers before the network was made; it is made once more with them.
+    """
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    drawn = dict(timm.create_model(**options).named_parameters())
+    torch.set_rng_state(after)
+    missing = [name for name, weight in backbone.named_parameters() if weight.ndim > 1 and weight.equal(drawn[name])]
+    if missing:
+        what = f"{len(missing)} of the weights are not in the file: {', '.join(missing[:3])}"
+        raise ModelError(what, where=f"{options['model_name']} from {file}", fix=PRETRAINED_FIX)
 
 
 def _feature_width(backbone: nn.Module) -> int:
