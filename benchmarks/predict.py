@@ -8,6 +8,7 @@ Models have random weights: this compares what they cost, not how good their ans
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import tempfile
@@ -33,11 +34,12 @@ from moclip.video.probe import probe
 
 FRAMES, CLIPS = 8, 10  # frames that the others see; real clips of H.264
 CLASSES = tuple(f"class {number}" for number in range(101))
-OURS, FAST = "ours", "ours, onnxruntime"
+OURS, FAST, LITE = "ours", "ours, onnxruntime", "ours, preset folder, onnxruntime"
 ZERO_SHOT, X_CLIP = "zero-shot CLIP, 8 frames", "X-CLIP base/32, 8 frames"
 SETUP = {
     OURS: "`Predictor`: EfficientNet-B0 at 224 px on 32 segments, ViT-B/32 on one frame, the head; untrained weights",
-    FAST: "the same with runtime onnxruntime, which runs MV-TSN",
+    FAST: "the same with the runtime onnxruntime",
+    LITE: "the same with MV-TSN as in the preset `folder`: 64 px, 8 segments of 3 fields",
     ZERO_SHOT: "`transformers` CLIP ViT-B/32, random weights; PyAV decodes up to the last of 8 frames, features' mean",
     X_CLIP: "`transformers` XCLIPModel with the configuration of base-patch32, random weights: cost only; the text "
     "side, also its video-conditioned prompts, is not counted",
@@ -58,7 +60,7 @@ def measure(part: Part) -> None:
     clips = [str(path) for path in paths]
     part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([probe(path).frames for path in paths]))}
     makers: dict[str, Callable[[], Answer]] = {OURS: functools.partial(models, part.quick)}
-    makers[FAST] = functools.partial(fast_models, part.quick)
+    makers |= {FAST: functools.partial(fast_models, part.quick), LITE: functools.partial(lite_models, part.quick)}
     if part.quick:
         part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
     else:
@@ -68,7 +70,7 @@ def measure(part: Part) -> None:
     if not part.quick:
         part.facts["cost"] = costs()
         gmacs = {name: cost["multiply_adds"] / 1e9 for name, cost in part.facts["cost"].items()}
-        held = {name: peak_memory(hold, maker, clips[0]) for name, maker in makers.items()}
+        held = {name: peak_memory(hold, makers[name], clips[0]) for name in (OURS, ZERO_SHOT, X_CLIP)}
         idle = peak_memory(hold, nothing, clips[0])
         for name in (ZERO_SHOT, X_CLIP):
             part.add_figure("multiply-adds a clip", "G", gmacs[OURS], gmacs[name], who=(OURS, name), less=True)
@@ -89,10 +91,10 @@ def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence
             value = 1e3 * float(np.percentile(seconds, share))
             part.add_figure(f"{name}: {share}th percentile", "ms a clip", value, rounds=turns.rounds)
     for name in runs:
-        if name != OURS:
+        if name not in (OURS, FAST, LITE):
             part.add_ratio("a clip to its label", turns, OURS, name, "ms a clip")
-        if name not in (OURS, FAST):
-            part.add_ratio("a clip to its label, onnxruntime", turns, FAST, name, "ms a clip")
+            part.add_ratio("a clip to its label", turns, FAST, name, "ms a clip")
+            part.add_ratio("a clip to its label", turns, LITE, name, "ms a clip")
 
 
 def label_next(answer: Answer, clips: Iterator[str]) -> None:
@@ -143,6 +145,27 @@ def models(tiny: bool = False) -> Predictor:
 
 def fast_models(tiny: bool = False) -> Predictor:
     return models(tiny).with_runtime("onnxruntime")
+
+
+def folder_models(with_clip: bool, quick: bool) -> Predictor:
+    """Return untrained models of the preset `folder`: MV-TSN at 64 px, 8 segments of 3 fields."""
+    base = models(quick)
+    torch.manual_seed(0)
+    config = MvTsnConfig("mobilenetv4_conv_small_050", CLASSES, 64, 0.2, channels=6, moments=3)
+    network = MvTsn(config).eval()
+    picture = base.encoder.width if with_clip and base.encoder else 1
+    return dataclasses.replace(
+        base,
+        mv_tsn=network,
+        fusion=ConcatFusion(FusionConfig(network.width, picture, 128, len(CLASSES), 0.5)).eval(),
+        encoder=base.encoder if with_clip else None,
+        texts=base.texts if with_clip else None,
+        views=dataclasses.replace(base.views, segments=8, stack=3, stills=int(with_clip)),
+    )
+
+
+def lite_models(tiny: bool = False) -> Predictor:
+    return folder_models(True, tiny).with_runtime("onnxruntime")
 
 
 def write_clip(folder: str, tiny: bool) -> None:

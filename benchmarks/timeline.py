@@ -20,35 +20,15 @@ import torch
 
 from benchmarks.common import describe_processor, make_clips, repeat_clip
 from benchmarks.comparison import peak_memory
-from benchmarks.predict import CLASSES, models
+from benchmarks.predict import folder_models
 from moclip.drawing.thumbnails import Thumbnails
 from moclip.inference.predictor import Predictor
 from moclip.inference.timeline import observe_timeline, score_serially
 from moclip.inference.windows import Windows
-from moclip.models.fusion import FusionConfig
-from moclip.models.heads.concat import ConcatFusion
-from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 
 SIZES = ((240, 320), (1080, 1920))
 WINDOWS = Windows(2.0, 0.5)
 STEPS = {"decode": "decode, fields", "mv_tsn": "MV-TSN", "clip": "CLIP", "fusion": "heads"}
-
-
-def folder_models(with_clip: bool, quick: bool) -> Predictor:
-    """Return untrained models of the preset `folder`: MV-TSN at 64 px, 8 segments of 3 fields."""
-    base = models(quick)
-    torch.manual_seed(0)
-    config = MvTsnConfig("mobilenetv4_conv_small_050", CLASSES, 64, 0.2, channels=6, moments=3)
-    network = MvTsn(config).eval()
-    picture = base.encoder.width if with_clip and base.encoder else 1
-    return dataclasses.replace(
-        base,
-        mv_tsn=network,
-        fusion=ConcatFusion(FusionConfig(network.width, picture, 128, len(CLASSES), 0.5)).eval(),
-        encoder=base.encoder if with_clip else None,
-        texts=base.texts if with_clip else None,
-        views=dataclasses.replace(base.views, segments=8, stack=3, stills=int(with_clip)),
-    )
 
 
 def time_steps(predictor: Predictor, path: Path) -> dict[str, float]:
