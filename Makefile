@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth gpu-check ablation ablation-recipe clean
+.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth bench-gpu gpu-check ablation ablation-recipe clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -99,6 +99,9 @@ bench-predict: $(READY)  ## compare a prediction with zero-shot CLIP and X-CLIP 
 
 bench-growth: $(READY)  ## time the commands on 100 to 10,000 clips (8 min; prints only)
 	python -m benchmarks.growth
+
+bench-gpu: $(READY)  ## measure training and encoding on the GPU, beside the bare networks (3 min; on the CPU if there is none)
+	python -m benchmarks.gpu
 
 gpu-check: $(READY)  ## run the demo on the GPU in every precision and compare it with the CPU (5 min; does nothing without a GPU)
 	python -m tests.gpu_check
