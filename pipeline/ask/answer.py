@@ -18,7 +18,7 @@ FOLDER = Path("ask")
 By = Annotated[
     Literal["picture", "motion", "both"] | None,
     typer.Option(
-        help="picture: mean of the stills; motion: MV-TSN's features; both: side by side.  [both, where both exist]",
+        help="picture: mean of the stills; motion: MV-TSN's features; both: side by side.  [default: what exists]",
         show_default=False,
     ),
 ]

@@ -33,7 +33,7 @@ class NotChecked:
 @command("tsn.segments", "tsn.flip", "evaluate.protocol", "clip.model")
 def advise(
     params: Params,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Tell what the data set suffers from, and which key of params.yaml to set or what else to do.
 

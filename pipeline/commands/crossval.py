@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @command("dataset.shots", "dataset.base_to_new", "fit.folds", "fit.refit")
 def crossval(
-    params: Params, as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of tables.")] = False
+    params: Params, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False
 ) -> None:
     """Show the accuracy that cross-validation expects: mean and spread over the folds, in all and per class.
 

@@ -39,7 +39,7 @@ ARTIFACTS = (
 
 @command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Check this machine and this project, and how exactly motion vectors are read here.
 

@@ -35,14 +35,19 @@ def draw(
     out: Annotated[Path, typer.Option(help="Folder for the drawings.")] = Path("drawings"),
     over: Annotated[
         bool | None,
-        typer.Option("--over/--alone", help="Draw over the dimmed frame, or without it.  [over; components: alone]"),
+        typer.Option(
+            "--over/--alone", help="Draw over the dimmed frame, or without it.  [default: over; of components: alone]"
+        ),
     ] = None,
     stabilise: Annotated[
         bool, typer.Option("--stabilise", help="Subtract each frame's median motion: the camera's.")
     ] = False,
     limit: Annotated[
         float | None,
-        typer.Option(help="px per frame at full strength.  [95th percentile of what is drawn]", show_default=False),
+        typer.Option(
+            help="Motion at full strength, in px per frame.  [default: 95th percentile of what is drawn]",
+            show_default=False,
+        ),
     ] = None,
     frames: Annotated[str, typer.Option(metavar="A:B", help="Draw frames A to B - 1, counted from 0.")] = ":",
     workers: Workers = cpu_count(),

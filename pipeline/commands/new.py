@@ -17,7 +17,7 @@ ClipsFolder = Annotated[
     typer.Option("--clips", help="Folder of the clips: <folder>/<class>/<clip>, or that the table's paths start from."),
 ]
 Encoder = Annotated[
-    str | None, typer.Option("--clip", help="Encoder of pictures: hub id, local folder or timm:NAME.  [none]")
+    str | None, typer.Option("--clip", help="Encoder of pictures: hub id, local folder or timm:NAME.  [default: none]")
 ]
 
 

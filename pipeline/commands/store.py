@@ -9,6 +9,7 @@ import typer
 from moclip.errors import StoreError
 from pipeline import paths
 from pipeline.console.command import as_command
+from pipeline.console.help import ListingGroup, SectionedCommand
 from pipeline.console.output import print_note, print_result
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
+    cls=ListingGroup,
     help="Show what the store of motion fields holds, and check it.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -142,4 +144,4 @@ def _check_project_folder() -> None:
 
 
 for subcommand in (info, verify, show):
-    app.command(subcommand.__name__)(as_command(subcommand))
+    app.command(subcommand.__name__, cls=SectionedCommand)(as_command(subcommand))

@@ -55,14 +55,17 @@ def sweep(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also run with these changed: 'KEY=VALUE KEY=VALUE ...' or 'NAME: KEY=VALUE ...'. Repeatable.",
+            help="Also run with these changed: 'KEY=VALUE KEY=VALUE ...' or 'NAME: KEY=VALUE ...'. "
+            "Can be given several times.",
             show_default=False,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Folder of the results in metrics/sweeps.  [from the keys]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder of the results in metrics/sweeps.  [default: from the keys]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results of all sweeps.")] = paths.METRICS / "sweeps",
-    show: Annotated[bool, typer.Option("--show", help="Show the output of the runs.")] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show what the runs print.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and run none.")] = False,
 ) -> None:
     """Run a grid of parameters with several seeds as DVC experiments, and compare them.
 
