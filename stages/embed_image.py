@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.io import write_unused
 from pipeline.options import RayAddress
 from pipeline.params import Params
@@ -62,7 +62,7 @@ def _embed(params: Params, ray: str | None) -> None:
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
         write_group_in_pieces(store, list(clips["id"]), layouts, pieces, attributes)
     folder.remove()
-    print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
+    print_note(f"embed_image: {counted(len(clips), 'clip')}, {params.evaluate.protocol} views of each")
 
 
 if __name__ == "__main__":

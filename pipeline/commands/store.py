@@ -40,7 +40,7 @@ def info() -> None:
         ("", "value"),
         [
             ("videos" if _span_rows(reader.table) is not None else "clips", len(ok)),
-            ("not usable", len(reader.table) - len(ok)),
+            ("not usable", f"{len(reader.table) - len(ok):,}"),
             ("frames", f"{frames:,}"),
             ("shards", f"{ok['shard'].nunique()} of {reader.shard_frames} frames"),
             ("files", len(files)),
