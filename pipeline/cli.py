@@ -90,7 +90,8 @@ def use(
     ],
     root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of videos: <root>/<class>/<clip>.")] = None,
     splits: Annotated[
-        str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a seeded split.")
+        str | None,
+        typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a random split by the seed."),
     ] = None,
     manifest: Annotated[
         str | None, typer.Option(help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label.")

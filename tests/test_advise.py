@@ -314,10 +314,8 @@ def advice(project: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def test_what_needs_later_stages_says_which_to_run(indexed: Path) -> None:
     printed = run("moclip", "advise", "--quiet", cwd=indexed).stdout
-    assert (
-        "\nnot checked: motion of the camera: not found; run: dvc repro (or: python -m stages.extract_mv)\n" in printed
-    )
-    assert printed.endswith("no feature store here; run: python -m stages.clip_image\n")
+    assert "\nnot checked: motion of the camera: not found; run: dvc repro (or: moclip extract_mv)\n" in printed
+    assert printed.endswith("no feature store here; run: moclip clip_image\n")
     assert "classes: few clips in 2 of 2 classes: pan (" in printed
     assert "\n  add clips, or leave such classes out: " in printed
 

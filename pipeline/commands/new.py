@@ -28,7 +28,9 @@ def new(
     manifest: Annotated[
         str | None, typer.Option(help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label.")
     ] = None,
-    splits: Annotated[str | None, typer.Option(help="Folder of split lists. Without it: a seeded split.")] = None,
+    splits: Annotated[
+        str | None, typer.Option(help="Folder of split lists. Without it: a random split by the seed.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="Preset of `moclip use`: folder, hmdb51 or ucf101.")] = "folder",
     clip: Encoder = None,
     update: Annotated[

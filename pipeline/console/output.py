@@ -162,9 +162,13 @@ def print_verdict(
     """Print the verdict in words, after a warning if the classes are unbalanced; `majority` is that stream's scores."""
     from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences  # imports numpy
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for sentence in (*unbalanced_sentence(majority), *verdict_sentences(verdict, STREAM_LABELS)):
-        show(textwrap.fill(sentence, width) if width else sentence)
+        show(_wrapped(sentence))
+
+
+def _wrapped(sentence: str) -> str:
+    """Return a sentence in lines of the terminal's width; as one line where stdout is no terminal."""
+    return textwrap.fill(sentence, shutil.get_terminal_size().columns) if sys.stdout.isatty() else sentence
 
 
 def print_rejection(found: Mapping[str, Any], show: Callable[[str], None] = print_note) -> None:
@@ -179,7 +183,7 @@ def print_rejection(found: Mapping[str, Any], show: Callable[[str], None] = prin
     for name in ("background", "unknown"):
         if other := found.get(name):
             sentence += f", and {_percent(other['answered'])} of the {other['clips']} of {', '.join(other['classes'])}"
-    show(sentence)
+    show(_wrapped(sentence))
 
 
 def _percent(share: float | None) -> str:
@@ -193,7 +197,7 @@ def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
         for name, score in streams.items()
         if "temperature" in score
     ]
-    print_note(f"calibration error, before and after the temperature: {'; '.join(errors)}")
+    print_note(_wrapped(f"calibration error, before and after the temperature: {'; '.join(errors)}"))
 
 
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:
