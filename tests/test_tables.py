@@ -53,6 +53,15 @@ def test_a_path_stands_whole_above_its_row() -> None:
     assert lines[-3:] == [path, "  1.5", "   20"]
 
 
+def test_a_rank_stands_in_front_of_its_path_and_class_names_are_whole() -> None:
+    columns = ("rank", "clip", "class", "split", "score", "neighbours", "prediction", "suggested")
+    row = ("1", PATHS[3] * 2, "GreenBallApproaching", "train", "0.5", "0.5", "0.5", "BlueBallApproaching")
+    *_, label, first, second = table_lines("title", columns, [row], Console(width=80))
+    assert label == f"1  {PATHS[3] * 2}"
+    assert first.split() == [*row[2:7]]
+    assert second.split() == [row[7]], "of the same clip, on the next line"
+
+
 def test_rows_that_continue_below_begin_with_all_their_settings() -> None:
     columns, rows = TABLES["settings"]
     lines = table_lines("title", columns, rows, Console(width=80), repeated=2)

@@ -14,7 +14,7 @@ from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.label_scores import CLASS_SHARES, NOT_SCORED
-from pipeline.console.output import STREAM_LABELS, counted, print_lines, print_note, print_result
+from pipeline.console.output import STREAM_LABELS, counted, print_lines, print_note, print_result, wrapped
 from pipeline.io import write_text
 from pipeline.stage import command
 
@@ -104,7 +104,7 @@ def compare(
             print_note(f"{table.title}\n")
         if shown["rows"] and shown["more"]:
             print_note(f"and {shown['more']} more: --count, --page or --csv\n")
-    print_lines(answer, sys.stdout)
+    print_lines(wrapped(answer), sys.stdout)
     if csv_file:
         write_text(csv_file, _clip_table(pair, sources).to_csv(index=False, lineterminator="\n"))
         print_note(f"compare: {csv_file}, {counted(len(pair.rows), 'row')}")

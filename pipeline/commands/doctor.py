@@ -16,7 +16,7 @@ from moclip.models.encoders.source import EncoderSource
 from pipeline import code_digests, paths
 from pipeline import params as parameters
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note, print_result
+from pipeline.console.output import counted, print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 from pipeline.encoder_source import encoder_source
@@ -54,7 +54,7 @@ def doctor(
         for part, found in findings.items():
             _print_findings(part, found)
     states = [finding.state for found in findings.values() for finding in found]
-    counts = f"{states.count(PROBLEM)} problem(s), {states.count(WARNING)} warning(s)"
+    counts = f"{counted(states.count(PROBLEM), 'problem')}, {counted(states.count(WARNING), 'warning')}"
     if PROBLEM in states:
         raise MoclipError(counts, fix="see above what to do about each")
     if not as_json:

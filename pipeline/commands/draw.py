@@ -11,7 +11,7 @@ import typer
 from moclip.drawing.styles import Form, Style
 from moclip.errors import MoclipError, VideoError
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_error, print_note
+from pipeline.console.output import counted, print_error, print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.stage import command
@@ -78,7 +78,9 @@ def draw(
     results.sort(key=lambda result: order[result[0]])
     for _, result in results:
         if not isinstance(result, VideoError):
-            print_note(f"draw: {result.path}, {result.frames} frames, {result.limit:g} px a frame at full strength")
+            print_note(
+                f"draw: {result.path}, {counted(result.frames, 'frame')}, {result.limit:g} px a frame at full strength"
+            )
     failed = [(file, result) for (file, *_), result in results if isinstance(result, VideoError)]
     for file, problem in failed:
         print_error(f"{file}: {problem.what}")

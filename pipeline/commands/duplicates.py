@@ -60,7 +60,7 @@ def duplicates(
     ]
     pairs.sort(key=lambda row: (not _is_leak(row), row["kind"] != "same file", -row["motion"], row["clip"]))
     leaks = sum(map(_is_leak, pairs))
-    title = f"{len(pairs)} pairs of copies among {len(compared)} clips, {leaks} of them across splits"
+    title = f"{counted(len(pairs), 'pair')} of copies among {counted(len(compared), 'clip')}, {leaks:,} across splits"
     show_rows("duplicates", title, COLUMNS, pairs, csv_file)
     note_left_out("duplicates", inputs, compared["id"])
     text = f"Pairs across splits come first. The motion of re-encoded copies has a cosine of {least:g} or more."

@@ -15,7 +15,7 @@ import typer
 from moclip.errors import DatasetError, MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note, print_result
+from pipeline.console.output import counted, print_note, print_result
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import command
 
@@ -60,7 +60,8 @@ def prompts(
         return
     source = "class names" if phrases_file == NO_FILE else phrases_file
     title = (
-        f"{len(rows)} texts of {len(classes)} classes: {source}, in {len(templates)} templates of {params.clip.prompts}"
+        f"{counted(len(rows), 'text')} of {counted(len(classes), 'class', 'classes')}: {source}, "
+        f"in {counted(len(templates), 'template')} of {params.clip.prompts}"
     )
     if show:
         print_result(title, ("class", "text"), rows)

@@ -10,7 +10,7 @@ from moclip.errors import StoreError
 from pipeline import paths
 from pipeline.console.command import as_command
 from pipeline.console.help import ListingGroup, SectionedCommand
-from pipeline.console.output import print_note, print_result
+from pipeline.console.output import counted, print_note, print_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def verify() -> None:
     problems = verify_store(paths.MV_STORE, paths.MV_TABLE)
     if problems:
         raise StoreError(
-            f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
+            "\n  ".join([f"{counted(len(problems), 'damaged clip')}", *problems]),
             where=paths.MV_STORE,
             fix="extract it again: moclip extract_mv --rebuild",
         )

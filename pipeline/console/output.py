@@ -163,12 +163,15 @@ def print_verdict(
     from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences  # imports numpy
 
     for sentence in (*unbalanced_sentence(majority), *verdict_sentences(verdict, STREAM_LABELS)):
-        show(_wrapped(sentence))
+        show(wrapped(sentence))
 
 
-def _wrapped(sentence: str) -> str:
-    """Return a sentence in lines of the terminal's width; as one line where stdout is no terminal."""
-    return textwrap.fill(sentence, shutil.get_terminal_size().columns) if sys.stdout.isatty() else sentence
+def wrapped(sentence: str, indent: str = "") -> str:
+    """Return a sentence in lines of the terminal's width, with `indent` before all but the first; else as it is."""
+    if not sys.stdout.isatty():
+        return sentence
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(sentence, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def print_rejection(found: Mapping[str, Any], show: Callable[[str], None] = print_note) -> None:
@@ -183,7 +186,7 @@ def print_rejection(found: Mapping[str, Any], show: Callable[[str], None] = prin
     for name in ("background", "unknown"):
         if other := found.get(name):
             sentence += f", and {_percent(other['answered'])} of the {other['clips']} of {', '.join(other['classes'])}"
-    show(_wrapped(sentence))
+    show(wrapped(sentence))
 
 
 def _percent(share: float | None) -> str:
@@ -197,7 +200,7 @@ def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
         for name, score in streams.items()
         if "temperature" in score
     ]
-    print_note(_wrapped(f"calibration error, before and after the temperature: {'; '.join(errors)}"))
+    print_note(wrapped(f"calibration error, before and after the temperature: {'; '.join(errors)}"))
 
 
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:

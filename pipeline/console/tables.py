@@ -17,6 +17,9 @@ NUMBER = re.compile(r"-?|[-+]?\d[\d.,]*([-x±][\d.,]+)?( ?%| M)?")
 LEAST_WIDTH = 16
 """Columns of longer texts are not narrower than this, in characters; shorter texts are not wrapped."""
 
+MOST_WHOLE = 24
+"""Words up to this length, such as most class names, are not broken."""
+
 SPACE = 2
 """Spaces between two columns, and in front of the cells below a label."""
 
@@ -32,17 +35,17 @@ def table_lines(
     """Return the lines of a table with headers that fits the width of `console`.
 
     Where it is too wide, long texts and the headers of numbers are wrapped. If the first cells have long words, such as
-    paths, they stand on lines of their own. Columns for which there is no room follow below, with the first `repeated`
-    columns again. `styles` maps the text of a cell to the name of one of rich's styles.
+    paths, or those after a rank, they stand on lines of their own. Columns for which there is no room follow below,
+    with the first `repeated` columns again. `styles` maps the text of a cell to the name of one of rich's styles.
     """
     from rich.text import Text
 
     cells = [[str(cell) for cell in row] for row in rows]
     all_columns = [_column(name, [row[number] for row in cells]) for number, name in enumerate(columns)]
     parts: list[RenderableType] = [Text(title, "bold")]
-    first, *others = all_columns
-    if others and _needed(all_columns) > console.width and first.longest_word() > console.width // 3:
-        parts += _below_labels(first, others, console.width, styles)
+    labels, others = _labels(all_columns)
+    if others and _needed(all_columns) > console.width and labels.longest_word() > console.width // 3:
+        parts += _below_labels(labels, others, console.width, styles)
     else:
         for block in _blocks(all_columns[:repeated], all_columns[repeated:], console.width):
             parts += [*([""] if len(parts) > 1 else []), _table(block, _fitted(block, console.width), styles)]
@@ -65,10 +68,11 @@ class _Column:
         return max(map(_width, (self.name, *self.cells)))
 
     def least(self) -> int:
-        """Return the smallest width: of whole numbers and whole words of the header, or `LEAST_WIDTH` for texts."""
+        """Return the smallest width: of whole numbers and words, or `LEAST_WIDTH` for texts."""
         header = max(map(_width, re.split(r" |(?<=-)", self.name)))  # textwrap also breaks after a hyphen
         cell = max(map(_width, self.cells), default=0)
-        return max(1, header, cell if self.numbers else min(cell, LEAST_WIDTH))
+        words = min(self.longest_word(), MOST_WHOLE)
+        return max(1, header, cell if self.numbers else min(cell, max(LEAST_WIDTH, words)))
 
     def longest_word(self) -> int:
         return max((_width(word) for cell in self.cells for word in cell.split()), default=0)
@@ -76,6 +80,15 @@ class _Column:
 
 def _column(name: str, cells: list[str]) -> _Column:
     return _Column(name, cells, all(NUMBER.fullmatch(cell) for cell in cells))
+
+
+def _labels(columns: list[_Column]) -> tuple[_Column, list[_Column]]:
+    """Return the column that tells what a row is about, which is the first two after a rank; and the other columns."""
+    first, *others = columns
+    if not (others and first.numbers) or others[0].numbers:
+        return first, others
+    ranked = [f"{rank}  {cell}" for rank, cell in zip(first.cells, others[0].cells, strict=True)]
+    return _Column(f"{first.name}  {others[0].name}", ranked, numbers=False), others[1:]
 
 
 def _width(text: str) -> int:
@@ -132,19 +145,25 @@ def _table(
 def _below_labels(
     labels: _Column, columns: list[_Column], width: int, styles: Mapping[str, str] | None
 ) -> list[RenderableType]:
-    """Return rows whose first cell stands on a line above the others; there is no line for an empty one."""
+    """Return rows that begin with a line for their label, unless it is empty, and go on with a line per block."""
     from rich.padding import Padding
     from rich.text import Text
 
-    parts: list[RenderableType] = []
-    for block in _blocks([], columns, width - SPACE):
-        widths = _fitted(block, width - SPACE)
-        parts += [*([""] if parts else []), Text(labels.name)]
-        heads = [_Column(column.name, [], column.numbers) for column in block]
-        parts.append(Padding(_table(heads, widths, styles), (0, 0, 0, SPACE)))
-        for number, label in enumerate(labels.cells):
-            if label:
-                parts.append(Text(label, overflow="fold"))
+    blocks = list(_blocks([], columns, width - SPACE))
+    widths = [_fitted(block, width - SPACE) for block in blocks]
+    heads = [[_Column(one.name, [one.name], one.numbers) for one in block] for block in blocks]
+    parts: list[RenderableType] = [Text(labels.name, "bold")]
+    bold = {column.name: "bold" for column in columns}
+    parts += [Padding(_rows(head, at, bold), (0, 0, 0, SPACE)) for head, at in zip(heads, widths, strict=True)]
+    parts.append("-" * max(sum(at) + SPACE * len(at) for at in widths))
+    for number, label in enumerate(labels.cells):
+        if label:
+            parts.append(Text(label, overflow="fold"))
+        for block, at in zip(blocks, widths, strict=True):
             row = [_Column(column.name, [column.cells[number]], column.numbers) for column in block]
-            parts.append(Padding(_table(row, widths, styles, header=False), (0, 0, 0, SPACE)))
+            parts.append(Padding(_rows(row, at, styles), (0, 0, 0, SPACE)))
     return parts
+
+
+def _rows(columns: Sequence[_Column], widths: Sequence[int], styles: Mapping[str, str] | None) -> RenderableType:
+    return _table(columns, widths, styles, header=False)
