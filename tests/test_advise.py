@@ -193,7 +193,7 @@ def of_class(name: str, split: str) -> Callable[[pd.DataFrame], pd.Series]:
             "320 to 1280 px wide, most often 320 (120 of 160 clips): vectors are of blocks of 8 or 16 px",
             "index.transcode: mpeg4",
         ),
-        (fault("frames", slice(7, 8), 2), "length", "fewer frames than tsn.segments = 3: 1 clips: dip/", "lower"),
+        (fault("frames", slice(7, 8), 2), "length", "fewer frames than tsn.segments = 3: 1 clip: dip/", "lower"),
         (
             fault("frames", slice(0, 30), 7),
             "length",

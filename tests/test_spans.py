@@ -282,7 +282,7 @@ def test_spans_that_cannot_be_used_have_a_reason_and_the_others_go_on(tmp_path: 
         "named in the manifest, but there is no such file",
         "",
     ]  # fmt: skip
-    assert told[-1] == "1 clips end after their video: used up to its end: 010"
+    assert told[-1] == "1 clip ends after its video: used up to its end: 010"
     assert index["frames"].iloc[-1] == FRAMES + 1 - 50
 
 

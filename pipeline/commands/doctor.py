@@ -137,10 +137,10 @@ def _check_clips(params: Params) -> Finding:
         key = "dataset.root" if params.dataset.manifest == NO_FILE else "dataset.manifest"
         return Finding(key, f"{problem.where}: {problem.what}", PROBLEM, problem.fix or "")
     if manifest:
-        clips = f"{len(folder.clips)} clips in {len(folder.classes)} classes"
+        clips = f"{counted(len(folder.clips), 'clip')} in {counted(len(folder.classes), 'class', 'classes')}"
         return Finding("dataset.manifest", f"{manifest.file}: {clips}", OK, "; ".join(manifest.notes))
     advice = "; ".join(list_notes(root, folder, None))
-    return Finding("dataset.root", f"{root}: {len(folder.clips)} clips", WARNING if advice else OK, advice)
+    return Finding("dataset.root", f"{root}: {counted(len(folder.clips), 'clip')}", WARNING if advice else OK, advice)
 
 
 def _missing_folder(key: str, folder: Path, advice: str) -> Finding:
