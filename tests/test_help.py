@@ -11,9 +11,13 @@ import typer
 from pipeline import cli
 from pipeline.console.help import ADVANCED
 from pipeline.dag import COMMANDS, STAGES
+from pipeline.options import key_argument
+from pipeline.params import all_keys
 
 LISTED = (*STAGES, *COMMANDS, "use", "metrics", "store")
 NAMES = [*((name,) for name in LISTED), *(("store", name) for name in ("info", "show", "verify"))]
+
+KEYS = {key_argument(key) for key in all_keys()}
 
 
 @functools.cache
@@ -54,8 +58,8 @@ def test_the_help_of_every_command_describes_its_own_options_before_those_of_par
         assert not re.search(r"<(int|str|float|path|list)|x>=|<=x", text), f"{names}: words of Python"
         own, title, advanced = text.partition(f"\n{ADVANCED}:\n")
         parameters = [one for one in command_of(*names).params if one.param_type_name == "option"]
-        of_keys = [one for one in parameters if one.rich_help_panel == ADVANCED]
-        assert bool(of_keys) == bool(title), names
+        of_keys = [one for one in parameters if one.name in KEYS]
+        assert bool(of_keys) == bool(title), f"{names}: {ADVANCED} is for keys of params.yaml"
         for parameter in parameters:
             option, place = parameter.opts[-1], advanced if parameter in of_keys else own
             assert re.search(rf"(?<!\S){option}\b", place), f"{names}: {option} is missing or in the wrong section"

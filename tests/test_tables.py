@@ -28,6 +28,10 @@ TABLES: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {
         [("0.001", hidden, *SCORES, "73.3") for hidden in ("64", "128")],
     ),
     "sentences": (("", "state", "found", "what to do"), [(WORDS, "ok", WORDS * 2, ""), ("x", "warning", "y", WORDS)]),
+    "scores": (
+        ("", "views", "top-1", "mean class", "95 % interval", "top-5", "M multiply-adds"),
+        [(name, "8x1 + 1 frame", "1.000", "0.500", "0.000-1.000", "0.9", "73.3") for name in STREAM_LABELS.values()],
+    ),
     "nothing": (("clip", "class"), []),
 }
 
