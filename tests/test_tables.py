@@ -44,6 +44,7 @@ def test_a_table_fits_any_terminal_and_keeps_its_values(
     for width in (60, 80, 200):
         lines = table_lines("title", columns, rows, Console(width=width, color_system=None))
         assert max(map(cell_len, lines)) <= width
+        assert not any(line.endswith("top-") for line in lines), "a short header is broken"
         for value in {value for row in rows for value in row if len(value) <= 13}:
             assert any(re.search(rf"(^|  ){re.escape(value)}(  |$)", line) for line in lines), f"{value} is wrapped"
     whole = table_lines("title", columns, rows, Console(width=1 << 16))

@@ -69,7 +69,7 @@ class _Column:
 
     def least(self) -> int:
         """Return the smallest width: of whole numbers and words, or `LEAST_WIDTH` for texts."""
-        header = max(map(_width, re.split(r" |(?<=-)", self.name)))  # textwrap also breaks after a hyphen
+        header = max(map(_width, re.split(r" |(?<=\w{8}-)", self.name)))  # textwrap also breaks after a hyphen
         cell = max(map(_width, self.cells), default=0)
         words = min(self.longest_word(), MOST_WHOLE)
         return max(1, header, cell if self.numbers else min(cell, max(LEAST_WIDTH, words)))
