@@ -91,14 +91,18 @@ def use(
     root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of videos: <root>/<class>/<clip>.")] = None,
     splits: Annotated[
         str | None,
-        typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a random split by the seed."),
+        typer.Option(
+            metavar="DIR", help="Folder of split lists (trainlist01.txt ...). Without it: a random split by the seed."
+        ),
     ] = None,
     manifest: Annotated[
-        str | None, typer.Option(help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label.")
+        str | None,
+        typer.Option(metavar="FILE", help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label."),
     ] = None,
     split: Annotated[int | None, typer.Option(help="Number of the official split, from 1.")] = None,
     clip: Annotated[
-        str | None, typer.Option(help="Encoder of pictures: hub id, local folder or timm:NAME; false: none.")
+        str | None,
+        typer.Option(metavar="NAME", help="Encoder of pictures: hub id, local folder or timm:NAME; false: none."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace params.yaml even if you edited it.")] = False,
 ) -> None:
