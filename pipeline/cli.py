@@ -6,16 +6,16 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import moclip
 from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.commands.store import app as store_app
 from pipeline.console.command import as_command, run_app, run_guarded
+from pipeline.console.help import ListingGroup, SectionedCommand
 from pipeline.console.output import print_note, set_verbosity
 from pipeline.dag import COMMANDS, MODULES, SECTIONS, STAGES
 
@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 PRESETS = sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.yaml"))
 
 
-class GroupedCommands(TyperGroup):
-    """The commands of `moclip`, which its help lists in sections, each with a whole sentence."""
+class GroupedCommands(ListingGroup):
+    """The commands of `moclip`."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name, (self.commands[name].help or "").partition("\n")[0]) for name in names])
+    def sections(self) -> dict[str, tuple[str, ...]]:
+        return SECTIONS
 
 
 def main() -> None:
@@ -49,8 +47,8 @@ def build_app(named: str | None) -> typer.Typer:
             _load_command(name).add_to(app)
         else:
             app.command(name, help=summary)(_placeholder)
-    app.command()(as_command(use))
-    app.command()(as_command(metrics))
+    app.command(cls=SectionedCommand)(as_command(use))
+    app.command(cls=SectionedCommand)(as_command(metrics))
     app.add_typer(store_app, name="store")
     return app
 
@@ -90,20 +88,28 @@ def use(
             autocompletion=lambda incomplete: [name for name in PRESETS if name.startswith(incomplete)],
         ),
     ],
-    root: Annotated[str | None, typer.Option(help="Folder of videos: <root>/<class>/<clip>.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of videos: <root>/<class>/<clip>.")] = None,
     splits: Annotated[
-        str | None, typer.Option(help="Folder of split lists (trainlist01.txt ...). Without it: a seeded split.")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Folder of split lists (trainlist01.txt ...). Without it: a random split by the seed."
+        ),
     ] = None,
     manifest: Annotated[
-        str | None, typer.Option(help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label.")
+        str | None,
+        typer.Option(metavar="FILE", help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label."),
     ] = None,
-    split: Annotated[int | None, typer.Option(help="Which official split.")] = None,
+    split: Annotated[int | None, typer.Option(help="Number of the official split, from 1.")] = None,
     clip: Annotated[
-        str | None, typer.Option(help="Encoder of pictures: hub id, local folder or timm:NAME; false: none.")
+        str | None,
+        typer.Option(metavar="NAME", help="Encoder of pictures: hub id, local folder or timm:NAME; false: none."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace params.yaml even if you edited it.")] = False,
 ) -> None:
-    """Write params.yaml from a preset. The one that you edited is kept as params.yaml.bak."""
+    """Write params.yaml from a preset; your edited one is kept.
+
+    It is kept as params.yaml.bak. At a terminal you are asked first; elsewhere this needs --force.
+    """
     from pipeline import params as parameters
     from pipeline import presets
     from pipeline.code_digests import made_with
@@ -129,7 +135,11 @@ def use(
 
 
 def metrics() -> None:
-    """Print the accuracies and cost of the last run, and the verdict: which stream to trust, and what it beats."""
+    """Print the results of the last run, and which stream to trust.
+
+    The table has the accuracy and the cost of each stream on the test clips. The verdict below it says which stream to
+    trust, and whether it beats always answering the commonest class.
+    """
     from pipeline.results import print_results
 
     print_results()

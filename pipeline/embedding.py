@@ -166,7 +166,7 @@ def embed_parts(stage: str, task: ViewsTask, parts: list[EncodingPart], ray: str
     folder = ResumableParts(task.parts_folder, task.key)
     finished = folder.start()
     unfinished = [part for part in parts if part.name not in finished]
-    with show_progress(stage, sum(len(part.rows) for part in parts)) as advance:
+    with show_progress(stage.replace("_fold", ", fold "), sum(len(part.rows) for part in parts)) as advance:
         advance(sum(len(part.rows) for part in parts if part.name in finished))
         with connected_cluster(ray) as cluster:
             encode_parts(ViewsWorker, task, unfinished, cluster, advance)

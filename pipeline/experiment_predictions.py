@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from moclip.errors import MoclipError
 from pipeline import paths
+from pipeline.console.output import counted
 from pipeline.provenance import shorten_list
 
 if TYPE_CHECKING:
@@ -149,8 +150,12 @@ def _tested(experiment: Experiment) -> pd.DataFrame:
 
 def _left_out(only_first: pd.Index, only_second: pd.Index, changed: pd.Index) -> list[str]:
     found = {
-        "test clips only in the first": only_first,
-        "test clips only in the second": only_second,
-        "test clips with other contents or another label": changed,
+        "only in the first": only_first,
+        "only in the second": only_second,
+        "with other contents or another label": changed,
     }
-    return [f"{len(ids)} {what}, not compared: {shorten_list(ids)}" for what, ids in found.items() if len(ids)]
+    return [
+        f"{counted(len(ids), 'test clip')} {what}, not compared: {shorten_list(ids)}"
+        for what, ids in found.items()
+        if len(ids)
+    ]

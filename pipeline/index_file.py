@@ -27,7 +27,7 @@ INDEX_KEYS = (
 )
 """Parameters that the index records. It does not record where clips and lists are, but which they are."""
 
-SEEDED = "seeded by group"
+SEEDED = "random split, clips of one source together"
 """How `split_source` in metrics/counts/index.json begins if neither lists nor a manifest give the splits."""
 
 LEFT_OUT_KEY = "dataset.unknown"

@@ -55,7 +55,7 @@ class Inputs:
         rows = self.clips.rows(*splits).merge(stored, on="id", how="inner", suffixes=("", "_read"))
         if len(changed := rows.loc[rows["video_md5"] != rows.pop("md5_read"), "id"]):
             what = f"{shorten_list(changed)} changed since the motion vectors were read"
-            fix = "run: dvc repro extract_mv (or: python -m stages.extract_mv)"
+            fix = "run: dvc repro extract_mv (or: moclip extract_mv)"
             raise StoreError(what, where=paths.MV_STORE, fix=fix)
         if rows.empty:
             what = f"no clip of {' or '.join(splits) or 'any split'} has motion vectors"

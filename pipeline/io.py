@@ -78,4 +78,4 @@ def read_json(path: Path, stage: str) -> dict[str, Any]:
 def _missing_file(path: Path, stage: str) -> MoclipError:
     """Return the error for a missing artifact. Raises ParamError if this is not a project's folder at all."""
     parameters.check_project_folder()
-    return MoclipError("not found", where=path, fix=f"run: dvc repro (or: python -m stages.{stage})")
+    return MoclipError("not found", where=path, fix=f"run: dvc repro (or: moclip {stage})")

@@ -25,7 +25,7 @@ from moclip.training.mv_recipe import MvTsnRecipe
 from moclip.training.mv_tsn import train_mv_tsn
 from pipeline import paths
 from pipeline.clip_tables import Fold
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import write_unused
@@ -142,7 +142,7 @@ def describe_clips(inputs: Inputs) -> str:
     if (folds := inputs.params.fit.folds) and inputs.clips.refits:
         return f"{len(inputs.motion_rows('train', 'val'))} clips in {folds} folds, then all"
     train, val = (len(inputs.motion_rows(split)) for split in ("train", "val"))
-    return f"{train} clips, {val} to choose the epoch on{', then all' if inputs.clips.refits else ''}"
+    return f"{counted(train, 'clip')}, {val:,} to choose the epoch on{', then all' if inputs.clips.refits else ''}"
 
 
 def save_folds(networks: list[MvTsn], record: Mapping[str, Any]) -> None:

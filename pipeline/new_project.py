@@ -23,7 +23,7 @@ from moclip.files.folders import is_url
 from pipeline import code_digests, paths, presets
 from pipeline import params as parameters
 from pipeline.clip_source import find_clips
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.io import write_text
 
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
@@ -89,7 +89,8 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
         _run(folder, "git", "init", "--quiet")
         _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
         write_text(folder / ".dvc" / "config", DVC_CONFIG)
-    print_note(f"{folder}: a project for {len(clips.clips)} clips of {len(clips.classes)} classes")
+    count, classes = counted(len(clips.clips), "clip"), counted(len(clips.classes), "class", "classes")
+    print_note(f"{folder}: a project for {count} of {classes}")
     commit(folder, ["."], "Project made by moclip new")
     return clips
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import params as parameters
+from pipeline.console.help import ADVANCED
 
 if TYPE_CHECKING:
     from moclip.workers.cluster import Cluster
@@ -56,24 +58,45 @@ def key_argument(key: str) -> str:
     return key.replace(".", "__")
 
 
-def key_option(key: str, current: Any) -> inspect.Parameter:
-    """Return the option that overrides a key of params.yaml: `--fusion-lr`. `current` is the key's value there."""
-    description, allowed = parameters.describe(key)
-    in_file = "missing in params.yaml" if current is None else f"params.yaml: {value_text(current)}"
+def key_option(key: str, in_file: dict[str, Any]) -> inspect.Parameter:
+    """Return the option that overrides a key of params.yaml: `--fusion-lr`. `in_file` is what the file holds."""
+    _, allowed = parameters.describe(key)
     option = typer.Option(
         f"--{key.replace('.', '-').replace('_', '-')}",
-        help=f"{description + '; ' if description else ''}{allowed}  [{in_file}]",
+        help=f"{_key_help(key)}  [{_value_now(key, in_file)}]",
         show_default=False,
-        metavar=key.rsplit(".", 1)[-1].upper(),
+        metavar="VALUE",
+        rich_help_panel=ADVANCED,
         autocompletion=lambda incomplete: [word for word in _choices(allowed) if word.startswith(incomplete)],
     )
     annotation = Annotated[str | None, option]
     return inspect.Parameter(key_argument(key), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def _key_help(key: str) -> str:
+    """Return sentences on a key: what it is, and which values it allows."""
+    description, allowed = parameters.describe(key)
+    starts_with_value = re.match(r"\S+:", description)  # "mpeg4: ..." keeps its spelling
+    sentence = f"{description if starts_with_value else description[:1].upper() + description[1:]}."
+    return sentence if allowed == "text" else f"{sentence} Allowed: {allowed}."
+
+
+def _value_now(key: str, in_file: dict[str, Any]) -> str:
+    """Return the value that holds without the option: that of params.yaml, the default where there is no such file."""
+    value = parameters.value_at(in_file, key)
+    if value is not None:
+        return f"params.yaml: {value_text(value)}"
+    if in_file:
+        return "missing in params.yaml"
+    default = parameters.default_of(key)
+    return "set in params.yaml" if default is None else f"default: {value_text(default)}"
+
+
 def value_text(value: Any) -> str:
-    """Return a value as `--help` and tables show it: `false`, not `False`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Return a value as params.yaml has it: `false`, not `False`; a list for a tuple."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _choices(allowed: str) -> list[str]:

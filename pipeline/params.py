@@ -77,7 +77,7 @@ class Dataset(Group):
     )
     shots: Literal[False] | Annotated[Whole, Field(ge=1, le=1000)] = Field(
         default=False,
-        description="few-shot: clips per class in train and in val; larger sets contain smaller ones; false: all clips",
+        description="clips per class in train and val, few-shot; larger sets contain smaller ones; false: all clips",
     )
     seeds: list[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] = Field(
         default=[0, 1, 2], min_length=1, description="seeds that `moclip sweep` repeats each run with"
@@ -189,15 +189,18 @@ class LrMult(Group):
 
     head: Real = Field(default=1, ge=0, le=100, description="learning-rate multiplier of the classifier")
     stem: Real = Field(
-        default=0.1, ge=0, le=100, description="the same for the input BatchNorm and the first convolution"
+        default=0.1,
+        ge=0,
+        le=100,
+        description="learning-rate multiplier of the input BatchNorm and the first convolution",
     )
-    rest: Real = Field(default=0.01, ge=0, le=100, description="the same for the rest of the backbone")
+    rest: Real = Field(default=0.01, ge=0, le=100, description="learning-rate multiplier of the rest of the backbone")
 
 
 class Tsn(Group):
     """MV-TSN, the network on motion vectors."""
 
-    backbone: Text = Field(default="efficientnet_b0", description="timm model name")
+    backbone: Text = Field(default="efficientnet_b0", description="name of a timm model")
     pretrained: Literal[False, "hub"] | Text = Field(
         default="hub",
         description="ImageNet weights to start from",
@@ -287,7 +290,8 @@ class Fit(Group):
         description="choose epochs by cross-validation over so many folds of train and val; false: on val alone",
     )
     refit: Flag = Field(
-        default=False, description="then train again, on train and val together; always so with folds, never with shots"
+        default=False,
+        description="with the epoch chosen, train again on train and val together; always with folds, never with shots",
     )
 
 
@@ -337,7 +341,7 @@ class Baselines(Group):
 
     image: Literal[False] | Text = Field(
         default="resnet18",
-        description="timm model trained on RGB pictures of the fields, one per clip, with the tsn settings",
+        description="network of timm to train on RGB pictures of the fields, one per clip, with the tsn settings",
         json_schema_extra={"allowed": "false | a timm model, such as resnet18"},
     )
 
@@ -636,7 +640,8 @@ def _words(node: dict[str, Any]) -> str:
     if kind == "array":
         if "prefixItems" in node:
             return f"[height, width], each {_words(node['prefixItems'][0])}"
-        return f"a list, each {_words(node['items'])}"
+        each = _words(node["items"])
+        return "a list of texts" if each == "text" else f"a list, each {each}"
     name = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}[str(kind)]
     if "minimum" in node and "maximum" in node:
         return f"{name} from {node['minimum']} to {node['maximum']}"

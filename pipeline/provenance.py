@@ -104,7 +104,7 @@ def check_digest(current: str, recorded: str | None, other: str, where: str | Pa
 
 def stale_error(what: str, where: str | Path, stage: str) -> StoreError:
     """Return the error for a stale artifact, which `stage` makes again."""
-    return StoreError(what, where=where, fix=f"run: dvc repro {stage} (or: python -m stages.{stage})")
+    return StoreError(what, where=where, fix=f"run: dvc repro {stage} (or: moclip {stage})")
 
 
 def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
@@ -133,7 +133,7 @@ def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
         raise MoclipError(
             f"{shorten_list(changed)} changed since the index was written",
             where=root,
-            fix="run: dvc repro (or first: index)",
+            fix="run: dvc repro (or first: moclip index)",
         )
 
 

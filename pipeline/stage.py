@@ -24,6 +24,7 @@ from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import as_command, run_app
+from pipeline.console.help import SectionedCommand
 from pipeline.options import key_argument, key_option
 from pipeline.run_lock import run_lock
 
@@ -69,10 +70,12 @@ class Command:
 
     def add_to(self, app: typer.Typer) -> None:
         name = self.name if self.locked else self.name.replace("_", "-")
-        app.command(name, help=inspect.getdoc(self.function))(as_command(self._with_key_options()))
+        app.command(name, cls=SectionedCommand, help=inspect.getdoc(self.function))(
+            as_command(self._with_key_options())
+        )
 
     def _with_key_options(self) -> Function:
-        """Return the function that Typer calls: it takes an option for each key, then the function's own options."""
+        """Return the function that Typer calls: it takes the function's own options, then one for each key."""
         own = dict(inspect.signature(self.function, eval_str=True).parameters)
         params = own.pop("params", None)
 
@@ -86,7 +89,10 @@ class Command:
                 self.function(**options)
 
         in_file = _params_for_help() if self.keys else {}
-        signature = [key_option(key, parameters.value_at(in_file, key)) for key in self.keys] + list(own.values())
+        signature = [
+            *own.values(),
+            *(key_option(key, in_file) for key in sorted(self.keys, key=parameters.all_keys().index)),
+        ]
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in signature]
         )
@@ -101,7 +107,7 @@ def _load_params(overrides: dict[str, Any], optional: bool) -> parameters.Params
 
 
 def _params_for_help() -> dict[str, Any]:
-    """Return what params.yaml holds, for `--help`. It is checked when the command runs, not here."""
+    """Return what params.yaml holds, for `--help`; nothing without one. It is checked when the command runs."""
     try:
         return parameters.read_raw(paths.PARAMS)
     except MoclipError:

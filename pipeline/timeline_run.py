@@ -14,7 +14,7 @@ from moclip.inference.timeline import observe_timeline
 from moclip.inference.windows import Windows
 from moclip.video.timed_frames import header_seconds
 from moclip.workers.processes import SingleWorker, WorkerDiedError
-from pipeline.console.output import STREAM_LABELS, print_result
+from pipeline.console.output import STREAM_LABELS, counted, print_result
 from pipeline.console.progress import Advance, show_progress
 from pipeline.timeline_files import VideoTimeline
 from pipeline.timeline_page import clock
@@ -107,5 +107,5 @@ def print_events(found: VideoTimeline) -> None:
         (clock(event.start, 1), clock(event.end, 1), event.name, f"{event.probability:.2f}") for event in found.chosen
     ]
     length = clock(found.timeline.edges[-1], 1)
-    title = f"{found.video}: {len(rows)} event{'s' * (len(rows) != 1)} in {length}, by {STREAM_LABELS[found.stream]}"
+    title = f"{found.video}: {counted(len(rows), 'event')} in {length}, by {STREAM_LABELS[found.stream]}"
     print_result(title, ("start", "end", "class", "probability"), rows)

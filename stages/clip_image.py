@@ -11,7 +11,7 @@ from moclip.files.folders import Folder, absolute_path, join_path
 from pipeline import paths
 from pipeline.code_digests import made_by_other_code
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.console.progress import show_progress
 from pipeline.encoder_source import ENCODER_KEYS, PICTURE_KEYS, encoder_source, unused_reason
 from pipeline.io import write_parquet, write_unused
@@ -143,7 +143,8 @@ def _write_features(
     status = ["failed" if reason else "ok" for reason in reasons]
     write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status=status, reason=reasons))
     print_note(
-        f"clip_image: {len(ids)} clips x {params.clip.frames} frames, {shape[-1]} features; {len(skipped)} not readable"
+        f"clip_image: {counted(len(ids), 'clip')}, {counted(params.clip.frames, 'frame')} of each, "
+        f"{shape[-1]:,} features; {len(skipped):,} could not be read"
     )
     for name, reason in skipped.items():
         print_note(f"  not usable: {name}: {reason}")

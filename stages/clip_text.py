@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.encoder_source import ENCODER_KEYS, TEXT_KEYS, encoder_source, unused_reason
 from pipeline.io import write_unused
 from pipeline.params import NO_FILE, Params
@@ -61,8 +61,8 @@ def clip_text(params: Params) -> None:
         params.store or None,
     )
     print_note(
-        f"clip_text: {len(classes)} classes x {len(templates)} prompts, {features.shape[1]} features, "
-        f"from {source.model}"
+        f"clip_text: {counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each, "
+        f"{features.shape[1]:,} features, by {source.model}"
     )
 
 

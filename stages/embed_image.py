@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.io import write_unused
 from pipeline.options import RayAddress
 from pipeline.params import Params
@@ -67,7 +67,7 @@ def _embed(params: Params, ray: str | None) -> None:
             network.write_logits(store, len(inputs.clips.classes), attributes)
     for network in embedded:
         network.parts.remove()
-    print_note(f"embed_image: {len(clips)} clips under {params.evaluate.protocol}")
+    print_note(f"embed_image: {counted(len(clips), 'clip')}, {params.evaluate.protocol} views of each")
 
 
 if __name__ == "__main__":

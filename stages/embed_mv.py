@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.options import RayAddress
 from pipeline.params import Params
 from pipeline.stage import stage
@@ -66,7 +66,10 @@ def embed_mv(params: Params, ray: RayAddress = None) -> None:
             network.write(store, attributes)
     for network in embedded:
         network.parts.remove()
-    print_note(f"embed_mv: {len(clips)} clips under {params.evaluate.protocol}, {params.embed.views} views of train")
+    print_note(
+        f"embed_mv: {counted(len(clips), 'clip')}, {params.evaluate.protocol} views of each; "
+        f"{counted(params.embed.views, 'augmented view')} of each training clip"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from moclip.errors import StoreError
 from pipeline import paths
 from pipeline.code_digests import made_by_other_code
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_failures, print_note
+from pipeline.console.output import counted, print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.options import RayAddress, Workers, connected_cluster, cpu_count
@@ -70,11 +70,11 @@ def extract_mv(
         )
     counts = _counts(index, clips, table)
     write_json(paths.EXTRACT_COUNTS, counts)
-    backends = ", ".join(f"{count} by {name}" for name, count in counts["exact_by"].items())
-    of_videos = f" of {len(videos)} videos" if len(videos) < len(clips) else ""
+    backends = ", ".join(f"{count:,} by {name}" for name, count in counts["exact_by"].items())
+    of_videos = f" of {counted(len(videos), 'video')}" if len(videos) < len(clips) else ""
     print_note(
-        f"extract_mv: {counts['extracted']} of {counts['indexed']} clips{of_videos} ({backends}), "
-        f"{counts['frames']} frames in {counts['shards']} shards"
+        f"extract_mv: {counts['extracted']:,} of {counted(counts['indexed'], 'clip')}{of_videos} read ({backends}), "
+        f"{counted(counts['frames'], 'frame')} in {counted(counts['shards'], 'shard')}"
     )
     print_failures(table)
     if not counts["extracted"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.console.output import STREAM_LABELS, counted, print_note
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.options import Workers, cpu_count
@@ -83,7 +83,9 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         facts=data_facts(counts, extracted),
     )
     write_text(paths.REPORT, text)
-    print_note(f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {len(scores.chosen)} clips in the gallery")
+    print_note(
+        f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {counted(len(scores.chosen), 'clip')} in the gallery"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.console.output import STREAM_LABELS, counted, print_note
 from pipeline.encoder_source import PICTURE_KEYS
 from pipeline.params import Params
 from pipeline.stage import stage
@@ -92,9 +92,9 @@ def train_fusion(params: Params) -> None:
         sum(weight.numel() for weight in head.parameters()),
         inputs.fused_rows(*inputs.clips.final_splits),
     )
-    settings = "" if fitted.top1 is None else f"; {_settings_text(head)}: val top-1 {fitted.top1:.4f}"
+    settings = "" if fitted.top1 is None else f"; {_settings_text(head)}: val top-1 {fitted.top1:.3f}"
     print_note(
-        f"train_fusion: {parameters:,} parameters, {len(clips)} clips; "
+        f"train_fusion: {parameters:,} parameters, {counted(len(clips), 'clip')}; "
         f"best epoch {fitted.best['epoch'] + 1:.0f}, {chosen_by(fitted.best)}{settings}; "
         f"stream to trust: {STREAM_LABELS[choice['stream']]}"
     )
@@ -105,13 +105,15 @@ def _print_temperatures(
     temperatures: Mapping[str, float], logits: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> None:
     print_note(
-        "train_fusion: temperatures: " + ", ".join(f"{name} {value:.3g}" for name, value in temperatures.items())
+        "train_fusion: temperatures, which make probabilities of the logits: "
+        + ", ".join(f"{STREAM_LABELS[name]} {value:.3g}" for name, value in temperatures.items())
     )
     if labels.ndim == 2:
         return
     if perfect := [name for name, values in logits.items() if (values.argmax(axis=1) == labels).all()]:
         print_note(
-            f"train_fusion: all {len(labels)} validation clips are correct by {', '.join(perfect)}: "
+            f"train_fusion: all {len(labels):,} validation clips are correct by "
+            f"{', '.join(STREAM_LABELS[name] for name in perfect)}: "
             "only their number limits that temperature"
         )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def train_mv(
     params: Params,
     checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="Least time between two checkpoints; 0: one after each epoch.")
+        float, typer.Option(min=0, help="Least time between two checkpoints, in seconds; 0: one after each epoch.")
     ] = CHECKPOINT_SECONDS,
 ) -> None:
     """Train MV-TSN on the motion vectors.

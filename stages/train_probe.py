@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.params import Params
 from pipeline.stage import stage
 
@@ -30,8 +30,8 @@ def train_probe(params: Params) -> None:
     probe = train_linear_probe(train, classes, score.strength) if clips.refits else probes[0]
     record = artifacts.model_record("evaluate.protocol", "evaluate.crop")
     probe.save(paths.MOTION_PROBE, record | {"mv_tsn": artifacts.mv_embed.attributes["model"]})
-    reached = f"val top-1 {score.top1:.4f}" if score.map is None else f"val mAP {score.map:.4f}"
-    print_note(f"train_probe: {len(train.labels)} clips; strength {score.strength:g}, {reached}")
+    reached = f"val top-1 {score.top1:.3f}" if score.map is None else f"val mAP {score.map:.3f}"
+    print_note(f"train_probe: {counted(len(train.labels), 'clip')}; regularisation {score.strength:g}, {reached}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_failures, print_note
+from pipeline.console.output import counted, print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json, write_unused
 from pipeline.options import Workers, cpu_count
@@ -41,7 +41,7 @@ def transcode(params: Params, workers: Workers = cpu_count()) -> None:
         paths.TRANSCODE_COUNTS,
         {"clips": len(clips), "encoded": encoded, "failed": tally(reasons["reason"])},
     )
-    print_note(f"transcode: {encoded} of {len(clips)} clips re-encoded")
+    print_note(f"transcode: {encoded:,} of {counted(len(clips), 'clip')} re-encoded")
     print_failures(reasons)
 
 

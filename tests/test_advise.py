@@ -193,7 +193,7 @@ def of_class(name: str, split: str) -> Callable[[pd.DataFrame], pd.Series]:
             "320 to 1280 px wide, most often 320 (120 of 160 clips): vectors are of blocks of 8 or 16 px",
             "index.transcode: mpeg4",
         ),
-        (fault("frames", slice(7, 8), 2), "length", "fewer frames than tsn.segments = 3: 1 clips: dip/", "lower"),
+        (fault("frames", slice(7, 8), 2), "length", "fewer frames than tsn.segments = 3: 1 clip: dip/", "lower"),
         (
             fault("frames", slice(0, 30), 7),
             "length",
@@ -314,10 +314,8 @@ def advice(project: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def test_what_needs_later_stages_says_which_to_run(indexed: Path) -> None:
     printed = run("moclip", "advise", "--quiet", cwd=indexed).stdout
-    assert (
-        "\nnot checked: motion of the camera: not found; run: dvc repro (or: python -m stages.extract_mv)\n" in printed
-    )
-    assert printed.endswith("no feature store here; run: python -m stages.clip_image\n")
+    assert "\nnot checked: motion of the camera: not found; run: dvc repro (or: moclip extract_mv)\n" in printed
+    assert printed.endswith("no feature store here; run: moclip clip_image\n")
     assert "classes: few clips in 2 of 2 classes: pan (" in printed
     assert "\n  add clips, or leave such classes out: " in printed
 

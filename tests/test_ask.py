@@ -295,7 +295,7 @@ def test_copies_across_splits_come_first(with_copies: tuple[Path, str, str]) -> 
     assert (same[0]["picture"], same[0]["motion"]) == ("1.0", "1.0")
     assert len({frozenset((row["clip"], row["copy"])) for row in rows}) == len(rows), "each pair once"
     assert f"{len(rows)} pairs of copies" in out
-    assert re.search(r"1 of \d+ clips are left out, without features: 1 x ", out), "the broken clip is counted"
+    assert re.search(r"1 of \d+ clips left out, without features: 1 x ", out), "the broken clip is counted"
 
 
 def test_a_wrong_label_is_the_first_suspect(project: Path) -> None:
@@ -374,7 +374,7 @@ def test_the_next_clips_to_annotate_are_read_like_predictions(project: Path) -> 
     done = run("moclip", "label-next", "3", "--page", "ask/page.html", cwd=project)
     rows = rows_of(project / "ask/label-next.csv")
     assert len(rows) == 3
-    assert "1 of 5 clips are left out, they cannot be read" in done.stdout
+    assert "1 of 5 clips left out, not readable" in done.stdout
     answers = json.loads(run("moclip", "predict", videos / "unlabelled", "--top", "1", "--json", cwd=project).stdout)
     best = {Path(one["clip"]).name: one[one["trusted"]][0] for one in answers if "trusted" in one}
     for row in rows:

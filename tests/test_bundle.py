@@ -91,7 +91,7 @@ def test_the_model_card_has_the_scores_and_the_data(folder: Path, finished: Path
     scores = {one["name"]: one["value"] for one in model["results"][0]["metrics"]}
     fusion = json.loads((finished / "metrics/fusion.json").read_text())
     assert scores["top-1, fusion head"] == fusion["top1"]
-    assert f"| {fusion['top1']:.4f} |" in text
+    assert f"| {fusion['top1']:.3f} |" in text
     assert fusion["fingerprint"] in text
     config = json.loads((folder / "config.json").read_text())
     assert config["data"]["splits"] == {"test": 12, "train": 16, "val": 8}

@@ -136,12 +136,12 @@ def test_folders_are_compared_on_their_common_clips(tmp_path: Path) -> None:
     done = run("moclip", "compare", "one", "two", *options, cwd=tmp_path)
     assert "A: one; B: two; 53 test clips of 27 sources in both" in done.stdout
     assert f"6 test clips only in the second, not compared: {index['id'][54]}" in done.stdout
-    assert f"1 test clips with other contents or another label, not compared: {index['id'][6]}" in done.stdout
+    assert f"1 test clip with other contents or another label, not compared: {index['id'][6]}" in done.stdout
     right = np.array([17, 18, 18])  # of jump, run, walk; jump/…6 is left out
     top1 = 100 * (right[1] + right[2]) / 53, 100 * 52 / 53
     assert f"fusion head: top-1 {top1[0]:.1f} % in A, {top1[1]:.1f} % in B" in done.stdout
     assert "B is better than A" in done.stdout
-    assert "right in A, wrong in B, fusion head: 1 clips" in done.stdout
+    assert "right in A, wrong in B, fusion head: 1 clip" in done.stdout
     assert "right in B, wrong in A, fusion head: 17 clips" in done.stdout
     assert "and 15 more: --count, --page or --csv" in done.stdout
     table = pd.read_csv(tmp_path / "clips.csv")

@@ -85,7 +85,7 @@ def test_a_valid_project_has_no_problems(hub: str, tmp_path: Path) -> None:
         "data/features/mv.zarr ok not made yet",
     ):
         assert wanted in printed
-    assert done.stdout.splitlines()[-1].startswith("0 problem(s), ")
+    assert done.stdout.splitlines()[-1].startswith("0 problems, ")
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_problems_are_json_with_exit_code_1(tmp_path: Path) -> None:
     encoders = {"clip.model": "openai/nothing", "clip.models": ["a/b"], "clip.files": "data/none"}
     set_keys(tmp_path / "params.yaml", encoders)
     done = run("moclip", "doctor", "--json", "-q", cwd=tmp_path, code=1)
-    assert done.stderr.startswith("error: 3 problem(s), ")
+    assert done.stderr.startswith("error: 3 problems, ")
     project = {one["what"]: one for one in json.loads(done.stdout)["project"]}
     states = {what: one["state"] for what, one in project.items()}
     assert (states["dataset.root"], states["clip.model"], states["DVC cache"]) == (PROBLEM, PROBLEM, WARNING)
@@ -113,7 +113,7 @@ def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
         done = run("moclip", "doctor", "--json", cwd=tmp_path, code=None)
         return {one["what"]: one for one in json.loads(done.stdout)["project"]}["dataset.root"]
 
-    assert (root()["found"], root()["state"]) == ("videos: 1 clips", WARNING)
+    assert (root()["found"], root()["state"]) == ("videos: 1 clip", WARNING)
     assert "UCF-101/b/v.avi: not read" in root()["advice"]
     shutil.rmtree(tmp_path / "videos/a")
     assert root()["state"] == PROBLEM

@@ -251,7 +251,7 @@ def test_mean_and_max_over_time(tmp_path: Path) -> None:
 def test_strength_is_up_to_the_limit_and_the_output_names_it(moving: Path) -> None:
     words = ("clips/right.avi", "--style", "hsv", "--alone", "--as", "png", "--frames", "4:5")
     printed = drawn(*words, "--limit", "6", "--out", "six", cwd=moving)
-    assert " 1 frames, 6 px a frame" in printed
+    assert " 1 frame, 6 px a frame" in printed
     six = image(moving / "six/clips/right.avi.hsv/0004_P.png")
     assert colour(six)[0] == pytest.approx(255 * 3 / 6, abs=6)
     drawn(*words, "--limit", "3", "--out", "three", cwd=moving)

@@ -315,7 +315,7 @@ def test_damaged_features_are_named_with_the_stage_to_run(project: Path, inputs:
         folder = project / f"data/features/{name}.zarr/{array}"
         for damage in (_flip, Path.unlink):
             damage(next(path for path in sorted(folder.rglob("*")) if path.name != "zarr.json" and path.is_file()))
-            with pytest.raises(StoreError, match=rf"{name}\.zarr.* is damaged(?s:.*)python -m stages\.{stage}"):
+            with pytest.raises(StoreError, match=rf"{name}\.zarr.* is damaged(?s:.*)moclip {stage}"):
                 inputs().final_data()
             shutil.rmtree(project / "data/features")
             shutil.copytree(project / "kept", project / "data/features")

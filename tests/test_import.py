@@ -83,7 +83,7 @@ def test_rows_of_untrimmed_videos_are_spans_with_all_their_digits(tmp_path: Path
     lines, printed = imported(tmp_path, "net.json")
     assert lines[1:] == ["v_x.mp4,Hop,train,x,x_0,1234.56789,2000"]
     assert "rows are spans of whole videos, from start to end" in printed
-    assert "left out, as their end is not after their start: 1 rows" in printed
+    assert "left out, as their end is not after their start: 1 row" in printed
     kinetics = "label,youtube_id,time_start,time_end\nrun,a,10,20.5\nhop,a,10.25,20\nhop,a,10.5,20\n"
     rows = read_foreign_list(written(tmp_path, kinetics, "k.csv"))
     assert rows["id"].tolist() == ["a_000010_20.5", "a_10.25_000020", "a_10.5_000020"]

@@ -371,14 +371,14 @@ def check_sweep(project: Path, installed: Path) -> None:
     """A sweep runs in a copy of the project; its runs are done until the code of a stage changes."""
     env: dict[str, Any] = {"PYTHONPATH": str(installed)}
     sweep = ("moclip", "sweep", "fusion.lr=1e-3", "--dataset-seeds", "[0]", "--name", "lr")
-    assert "1 runs, 0 of them done, 1 to go" in run(*sweep, cwd=project, **env).stdout
-    assert "1 runs, 1 of them done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+    assert "1 run, 0 done, 1 to go" in run(*sweep, cwd=project, **env).stdout
+    assert "1 run, 1 done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
     head = installed / "moclip/models/heads/concat.py"
     code = head.read_text()
     head.write_text(code + "# edited\n")
-    assert "1 runs, 0 of them done, 1 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+    assert "1 run, 0 done, 1 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
     head.write_text(code)
-    assert "1 runs, 1 of them done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+    assert "1 run, 1 done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
 
 
 def check_second_project(home: Path, clips: Path, first: Path, installed: Path) -> None:

@@ -30,7 +30,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = params.replace("phrases: data/none", "phrases: phrases.json")
     (folder / "params.yaml").write_text(params.replace("prompts: data/prompts.json", "prompts: templates.json"))
     without = run("moclip", "prompts", cwd=folder, code=1).stderr
-    assert without == "error: data/index.parquet: not found\n  run: dvc repro (or: python -m stages.index)\n"
+    assert without == "error: data/index.parquet: not found\n  run: dvc repro (or: moclip index)\n"
     run("moclip", "index", cwd=folder)
     return folder
 

@@ -282,7 +282,7 @@ def test_spans_that_cannot_be_used_have_a_reason_and_the_others_go_on(tmp_path: 
         "named in the manifest, but there is no such file",
         "",
     ]  # fmt: skip
-    assert told[-1] == "1 clips end after their video: used up to its end: 010"
+    assert told[-1] == "1 clip ends after its video: used up to its end: 010"
     assert index["frames"].iloc[-1] == FRAMES + 1 - 50
 
 
@@ -585,7 +585,7 @@ def check_whole_file_commands(project: Path, rows: pd.DataFrame) -> None:
     said = run("moclip", "timing", cwd=project, code=1).stderr
     assert "all test clips are spans of longer videos, and only whole files can be timed" in said
     asked = run("moclip", "label-next", "1", cwd=project, code=1)
-    assert "label-next: 1 clips are left out: they are spans of longer videos" in asked.stdout
+    assert "label-next: 1 clip left out: spans of longer videos" in asked.stdout
     assert "it was made from other clips" in asked.stderr or "than the index has now" in asked.stderr
 
 

@@ -93,7 +93,7 @@ def test_after_other_labels_or_splits_nothing_trained_is_used(
     run("moclip", "index", cwd=project)
     for name, text in refusals(project, *SCORING, "embed_mv", "train_fusion").items():
         assert f"data/models/mv_tsn.safetensors: it was trained on {expected_text} than the index has now" in text, name
-        assert "run: dvc repro train_mv (or: python -m stages.train_mv)" in text
+        assert "run: dvc repro train_mv (or: moclip train_mv)" in text
 
 
 def run_as_told(project: Path, command: str) -> list[str]:
@@ -256,7 +256,7 @@ def test_a_prediction_needs_models_and_text_features_alone(project: Path, tmp_pa
     run("moclip", "predict", clip, "--clip-frames", "2", cwd=project, code=1)
     text = project / "data/features/clip_text.zarr"
     shutil.rmtree(text)
-    assert "run: python -m stages.clip_text" in run("moclip", "predict", clip, cwd=project, code=1).stderr
+    assert "run: moclip clip_text" in run("moclip", "predict", clip, cwd=project, code=1).stderr
 
 
 def test_a_model_that_does_not_say_what_it_learnt_from_is_refused(project: Path) -> None:
@@ -291,7 +291,7 @@ def test_edited_lists_and_seeds_are_noticed_before_the_index_is_made_again(proje
     for command in (("moclip", "evaluate"), ("moclip", "train_fusion"), ("moclip", "predict", "data/demo/videos")):
         printed = run(*command, cwd=project, code=1).stderr
         assert "data/index.parquet: it was made from other split lists" in printed
-        assert "python -m stages.index" in printed
+        assert "moclip index" in printed
     path.write_text(content)
     set_keys(project / "params.yaml", {"seed": 3})
     assert "it was made with seed: 0, and params.yaml says 3" in run("moclip", "evaluate", cwd=project, code=1).stderr

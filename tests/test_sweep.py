@@ -20,7 +20,7 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
     run("dvc", "exp", "run", "--queue", "-S", "fusion.epochs=4", cwd=project)  # waits, and is no result
     sweep = ("moclip", "sweep", "--dataset-seeds", "[0]", "--name", "epochs")
     done = run(*sweep, "fusion.epochs=2,4", cwd=project)
-    assert "2 runs, 1 of them done, 1 to go" in done.stdout
+    assert "2 runs, 1 done, 1 to go" in done.stdout
     assert run("git", "status", "--porcelain", "--untracked-files=no", cwd=project).stdout == "", "the workspace stays"
     folder = project / "metrics/sweeps/epochs"
     rows = json.loads((folder / "table.json").read_text())["rows"]
@@ -39,18 +39,18 @@ def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) 
     }
     assert [row["streams"]["fusion"]["top1"] for row in rows] == [[top1[2]], [top1[4]]]
     again = run(*sweep, "fusion.epochs=4", cwd=project)
-    assert "1 runs, 1 of them done, 0 to go" in again.stdout
+    assert "1 run, 1 done, 0 to go" in again.stdout
     check_variants(project, rows)
     stage = project / "stages/train_fusion.py"
     code = stage.read_text()
     stage.write_text(code + "# edited since\n")
-    assert "1 runs, 0 of them done, 1 to go" in run(*sweep, "fusion.epochs=4", "--dry", cwd=project).stdout
+    assert "1 run, 0 done, 1 to go" in run(*sweep, "fusion.epochs=4", "--dry", cwd=project).stdout
     edited = run(*sweep, "fusion.epochs=5", cwd=project)
-    assert "1 runs, 0 of them done, 1 to go" in edited.stdout
-    assert "1 runs, 1 of them done, 0 to go" in run(*sweep, "fusion.epochs=5", "--dry", cwd=project).stdout
+    assert "1 run, 0 done, 1 to go" in edited.stdout
+    assert "1 run, 1 done, 0 to go" in run(*sweep, "fusion.epochs=5", "--dry", cwd=project).stdout
     stage.write_text(code)
     reverted = run(*sweep, "fusion.epochs=4,5", "--dry", cwd=project)
-    assert "2 runs, 1 of them done, 1 to go" in reverted.stdout, "5 ran with other code"
+    assert "2 runs, 1 done, 1 to go" in reverted.stdout, "5 ran with other code"
     kept = json.loads((folder / "table.json").read_text())["rows"]
     assert sorted(row["values"]["fusion.epochs"] for row in kept) == [2, 4, 5], "sweeps of one name add up"
 
@@ -59,7 +59,7 @@ def check_variants(project: Path, rows: list[dict]) -> None:
     """Variants run one at a time beside the unchanged parameters; `rows` are of 2 and 4 epochs of the fusion head."""
     variants = ("--variant", "fusion.epochs=2", "--variant", "four: fusion.epochs=4 fusion.lr=0.01")
     done = run("moclip", "sweep", *variants, "--dataset-seeds", "[0]", "--name", "variants", cwd=project)
-    assert "3 runs, 2 of them done, 1 to go" in done.stdout, "0.01 is the learning rate of params.yaml"
+    assert "3 runs, 2 done, 1 to go" in done.stdout, "0.01 is the learning rate of params.yaml"
     folder = project / "metrics/sweeps/variants"
     unchanged, two, four = json.loads((folder / "table.json").read_text())["rows"]
     assert [row["variant"] for row in (unchanged, two, four)] == ["unchanged", "fusion.epochs=2", "four"]
@@ -130,7 +130,7 @@ def test_variants_are_single_changes_of_each_combination(finished: Path) -> None
 
 def test_a_dry_sweep_lists_its_runs(finished: Path) -> None:
     done = run("moclip", "sweep", "fusion.lr=1e-3,1e-4", "tsn.lr_steps=[1],[1, 2]", "--dry", cwd=finished)
-    assert "12 runs, 0 of them done, 12 to go" in done.stdout
+    assert "12 runs, 0 done, 12 to go" in done.stdout
     assert "fusion.lr=0.0001 tsn.lr_steps=[1, 2] seed=2" in done.stdout
     assert not (finished / "metrics/sweeps").exists()
 
@@ -145,7 +145,7 @@ def test_a_sweep_of_a_project_within_a_git_repository_finds_its_experiments(proj
     set_keys(inner / "params.yaml", {"fusion.lr": 0.02})
     run("dvc", "exp", "save", cwd=inner)
     done = run("moclip", "sweep", "fusion.lr=0.02,0.03", "--dataset-seeds", "[0]", "--dry", cwd=inner)
-    assert "2 runs, 1 of them done, 1 to go" in done.stdout
+    assert "2 runs, 1 done, 1 to go" in done.stdout
 
 
 @pytest.mark.slow

@@ -277,8 +277,8 @@ def test_piped_progress_comes_in_few_whole_lines(tmp_path: Path) -> None:
     done = run(*program(tmp_path, lines), cwd=tmp_path)
     assert done.stdout == ""
     first, *_, last = done.stderr.splitlines()
-    assert re.fullmatch(r"extract_mv: 90\d/1000 clips, (\d|10)\.\d/s, \d+ s left", first)
-    assert re.fullmatch(r"extract_mv: 915/1000 clips, [12] s", last)
+    assert re.fullmatch(r"extract_mv: 90\d/1,000 clips, (\d|10)\.\d/s, \d+ s left", first)
+    assert re.fullmatch(r"extract_mv: 915/1,000 clips, [12] s", last)
     assert len(done.stderr.splitlines()) <= 4
 
 

@@ -287,7 +287,7 @@ def test_the_index_describes_the_transcoded_clips(tmp_path: Path) -> None:
     def index() -> pd.DataFrame:
         return build_index(root, folder, None, 0.3, 0.3, 0, transcoded=tmp_path / "out").set_index("id")
 
-    with pytest.raises(DatasetError, match=r"not all transcoded\n.*python -m stages\.transcode"):
+    with pytest.raises(DatasetError, match=r"not all transcoded\n.*moclip transcode"):
         index()
     transcode_clips(root, folder.clips, tmp_path / "out", 2)
     table = index()

@@ -227,7 +227,7 @@ def test_reject_adds_two_fields_and_says_unknown_below_the_threshold(finished: P
     assert found["test"]["right_of_answered"] == pytest.approx(np.mean(np.array(right)[answered]), abs=1e-4)
     printed = run("moclip", "metrics", cwd=finished).stdout
     assert (
-        "with --reject: cannot tell with 8 validation clips which to reject; with the lowest probability, it "
+        "moclip predict --reject: cannot tell with 8 validation clips which to reject; with the lowest probability, it "
         in printed
     )
     assert f"answers {100 * found['test']['answered']:.0f} % of the 12 test clips" in printed

@@ -12,6 +12,7 @@ from moclip.data.selection import tally, usable_clips
 from moclip.data.spans import REASONS as SPAN_REASONS
 from moclip.video.decoding import B_VECTOR_CODECS
 from pipeline.advice.finding import Finding, has_key, share_text
+from pipeline.console.output import counted
 from pipeline.params import Params
 from pipeline.provenance import shorten_list
 
@@ -68,7 +69,9 @@ def _short_clips(usable: pd.DataFrame, params: Params) -> Iterator[Finding]:
     segments, (test_segments, _) = params.tsn.segments, params.evaluate.views
     frames = usable["frames"]
     if len(short := usable[frames < segments]):
-        what = f"fewer frames than tsn.segments = {segments}: {len(short)} clips: {shorten_list(short['id'])}"
+        what = (
+            f"fewer frames than tsn.segments = {segments}: {counted(len(short), 'clip')}: {shorten_list(short['id'])}"
+        )
         yield Finding("length", what, "remove them, or lower tsn.segments", {"clips": short["id"].to_list()})
     short_share = (frames < test_segments).mean()
     if short_share >= RARE:
@@ -121,7 +124,7 @@ def _frame_rates(usable: pd.DataFrame) -> Iterator[Finding]:
 def _codecs(usable: pd.DataFrame) -> Iterator[Finding]:
     codecs = usable["codec"] + np.where(usable["has_b"], " with B-frames", "")
     if len(_common(codecs)) > 1:
-        tallied = shorten_list(f"{codec} ({count} clips)" for codec, count in codecs.value_counts().items())
+        tallied = shorten_list(f"{codec} ({counted(count, 'clip')})" for codec, count in codecs.value_counts().items())
         found = f"{tallied}: which vectors a frame has depends on the encoder{_giveaway(usable, codecs)}"
         yield Finding("codecs", found, TRANSCODE, {"clips": tally(codecs)})
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.console.output import print_note, print_result
+from pipeline.console.output import counted, print_note, print_result
 from pipeline.io import rounded, write_text
 
 FOLDER = Path("ask")
@@ -18,7 +18,7 @@ FOLDER = Path("ask")
 By = Annotated[
     Literal["picture", "motion", "both"] | None,
     typer.Option(
-        help="picture: mean of the stills; motion: MV-TSN's features; both: side by side.  [both, where both exist]",
+        help="picture: mean of the stills; motion: MV-TSN's features; both: side by side.  [default: what exists]",
         show_default=False,
     ),
 ]
@@ -47,7 +47,7 @@ def show_rows(command: str, title: str, columns: Sequence[str], rows: Sequence[R
     writer.writeheader()
     writer.writerows(rounded({name: row[name] for name in columns}) for row in rows)
     write_text(file, content.getvalue())
-    print_note(f"{command}: {file}, {len(rows)} rows")
+    print_note(f"{command}: {file}, {counted(len(rows), 'row')}")
 
 
 def value_text(value: Any) -> str:

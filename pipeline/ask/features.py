@@ -18,7 +18,7 @@ from moclip.errors import DatasetError, MoclipError, StoreError
 from moclip.store.features import Features, to_unit_length
 from moclip.store.neighbours import FeatureRows, open_array
 from pipeline import paths
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.inputs import Inputs
 from pipeline.io import read_parquet
 from pipeline.provenance import shorten_list
@@ -101,8 +101,8 @@ def note_left_out(command: str, inputs: Inputs, ids: Iterable[str]) -> None:
     tables += [inputs.clips.mv_table] if paths.MV_TABLE.exists() else []
     unread = {row.id: row.reason for table in tables for row in table.itertuples() if row.status != "ok"}
     reasons = pd.Series([str(row.reason or unread.get(row.id, "no features")) for row in left.itertuples()])
-    counted = shorten_list(f"{count} x {reason}" for reason, count in reasons.value_counts().items())
-    print_note(f"{command}: {len(left)} of {len(index)} clips are left out, without features: {counted}")
+    why = shorten_list(f"{count} x {reason}" for reason, count in reasons.value_counts().items())
+    print_note(f"{command}: {len(left):,} of {counted(len(index), 'clip')} left out, without features: {why}")
 
 
 def find_clip(inputs: Inputs, clip: str, compared: Compared) -> int | Path:

@@ -21,7 +21,7 @@ from moclip.video.vectors import vector_windows
 from pipeline import paths
 from pipeline.ask.answer import value_text
 from pipeline.clip_pages import Place, clip_pictures, draw_cards, no_pictures, template
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
 
@@ -57,7 +57,7 @@ def show_page(
     content = page_text(title, text, sections, inputs, workers, command)
     write_text(file, content)
     cards = sum(len(section.cards) for section in sections)
-    print_note(f"{command}: {file}, {len(content) / 1e6:.1f} MB, {cards} clips")
+    print_note(f"{command}: {file}, {len(content) / 1e6:.1f} MB, {counted(cards, 'clip')}")
 
 
 def page_text(

@@ -12,7 +12,7 @@ import typer
 from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_lines
+from pipeline.console.output import print_lines, wrapped
 from pipeline.demo_clip import find_demo_clip
 from pipeline.io import read_json, rounded
 from pipeline.params import Params
@@ -33,7 +33,7 @@ class NotChecked:
 @command("tsn.segments", "tsn.flip", "evaluate.protocol", "clip.model")
 def advise(
     params: Params,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Tell what the data set suffers from, and which key of params.yaml to set or what else to do.
 
@@ -46,9 +46,10 @@ def advise(
         content: dict[str, list[Any]] = {"findings": findings, "not_checked": not_checked}
         print(json.dumps(rounded({name: [asdict(one) for one in ones] for name, ones in content.items()}), indent=2))
         return
-    lines = [f"{finding.about}: {finding.found}\n  {finding.advice}" for finding in findings]
+    lines = [line for one in findings for line in (f"{one.about}: {one.found}", f"  {one.advice}")]
     lines += [f"not checked: {one.about}: {one.reason}" for one in not_checked]
-    print_lines("\n".join(lines if findings else ["nothing found", *lines]), sys.stdout)
+    lines = [wrapped(line, indent="  ") for line in (lines if findings else ["nothing found", *lines])]
+    print_lines("\n".join(lines), sys.stdout)
 
 
 def _check_all(params: Params) -> tuple[list[Finding], list[NotChecked]]:

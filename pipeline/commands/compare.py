@@ -14,7 +14,7 @@ from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.label_scores import CLASS_SHARES, NOT_SCORED
-from pipeline.console.output import STREAM_LABELS, print_lines, print_note, print_result
+from pipeline.console.output import STREAM_LABELS, counted, print_lines, print_note, print_result, wrapped
 from pipeline.io import write_text
 from pipeline.stage import command
 
@@ -90,7 +90,10 @@ def compare(
     found, tables = _compare_maps(pair, sources) if several else _compare_answers(pair, sources, stream)
     answer = answer_text(stream, found[stream], "mAP" if several else "top-1")
     counts = {"clips": len(pair.rows), "sources": len(set(sources.tolist()))}
-    print_note(f"A: {first}; B: {second}; {counts['clips']} test clips of {counts['sources']} sources in both")
+    print_note(
+        f"A: {first}; B: {second}; {counted(counts['clips'], 'test clip')} of "
+        f"{counted(counts['sources'], 'source')} in both"
+    )
     for note in pair.notes:
         print_note(note)
     for table in tables:
@@ -101,10 +104,10 @@ def compare(
             print_note(f"{table.title}\n")
         if shown["rows"] and shown["more"]:
             print_note(f"and {shown['more']} more: --count, --page or --csv\n")
-    print_lines(answer, sys.stdout)
+    print_lines(wrapped(answer), sys.stdout)
     if csv_file:
         write_text(csv_file, _clip_table(pair, sources).to_csv(index=False, lineterminator="\n"))
-        print_note(f"compare: {csv_file}, {len(pair.rows)} rows")
+        print_note(f"compare: {csv_file}, {counted(len(pair.rows), 'row')}")
     if page:
         _write_page(page, (first, second), (answer, found[stream].better), tables, counts | {"notes": pair.notes})
 
@@ -138,7 +141,9 @@ def _compare_answers(
         ("right in B, wrong in A", two & ~one, said[0], "A"),
     ):
         lines = list(zip(pair.rows["id"][rows], actual[rows], wrong[stream][rows], strict=True))
-        tables.append(Table(f"{title}, {named}: {len(lines)} clips", ("clip", "class", f"{side} says"), lines, True))
+        tables.append(
+            Table(f"{title}, {named}: {counted(len(lines), 'clip')}", ("clip", "class", f"{side} says"), lines, True)
+        )
     return streams, tables
 
 

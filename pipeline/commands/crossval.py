@@ -10,7 +10,7 @@ import typer
 from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_result
+from pipeline.console.output import STREAM_LABELS, counted, print_result
 from pipeline.io import rounded
 from pipeline.params import Params
 from pipeline.stage import command
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @command("dataset.shots", "dataset.base_to_new", "fit.folds", "fit.refit")
 def crossval(
-    params: Params, as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of tables.")] = False
+    params: Params, as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False
 ) -> None:
     """Show the accuracy that cross-validation expects: mean and spread over the folds, in all and per class.
 
@@ -45,10 +45,12 @@ def crossval(
         return
     folds, clips = table["fold"].nunique(), len(table)
     rows = [
-        (STREAM_LABELS[name], f"{of['top1']['mean']:.4f}", f"{of['top1']['sd']:.4f}", f"{of['mean_class']['mean']:.4f}")
+        (STREAM_LABELS[name], f"{of['top1']['mean']:.3f}", f"{of['top1']['sd']:.3f}", f"{of['mean_class']['mean']:.3f}")
         for name, of in found["streams"].items()
     ]
-    print_result(f"{clips} clips in {folds} folds", ("stream", "top-1, mean", "sd of folds", "mean class"), rows)
+    print_result(
+        f"{counted(clips, 'clip')} in {folds} folds", ("stream", "top-1, mean", "sd of folds", "mean class"), rows
+    )
     streams = [name for name in ("still", "mv_tsn", "fusion") if name in found["streams"]]
     by_class = [
         (name, of["clips"], *(f"{of[stream]['mean']:.2f} ± {of[stream]['sd']:.2f}" for stream in streams))

@@ -16,7 +16,7 @@ from moclip.models.encoders.source import EncoderSource
 from pipeline import code_digests, paths
 from pipeline import params as parameters
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note, print_result
+from pipeline.console.output import counted, print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 from pipeline.encoder_source import encoder_source
@@ -39,7 +39,7 @@ ARTIFACTS = (
 
 @command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Check this machine and this project, and how exactly motion vectors are read here.
 
@@ -54,7 +54,7 @@ def doctor(
         for part, found in findings.items():
             _print_findings(part, found)
     states = [finding.state for found in findings.values() for finding in found]
-    counts = f"{states.count(PROBLEM)} problem(s), {states.count(WARNING)} warning(s)"
+    counts = f"{counted(states.count(PROBLEM), 'problem')}, {counted(states.count(WARNING), 'warning')}"
     if PROBLEM in states:
         raise MoclipError(counts, fix="see above what to do about each")
     if not as_json:
@@ -137,10 +137,10 @@ def _check_clips(params: Params) -> Finding:
         key = "dataset.root" if params.dataset.manifest == NO_FILE else "dataset.manifest"
         return Finding(key, f"{problem.where}: {problem.what}", PROBLEM, problem.fix or "")
     if manifest:
-        clips = f"{len(folder.clips)} clips in {len(folder.classes)} classes"
+        clips = f"{counted(len(folder.clips), 'clip')} in {counted(len(folder.classes), 'class', 'classes')}"
         return Finding("dataset.manifest", f"{manifest.file}: {clips}", OK, "; ".join(manifest.notes))
     advice = "; ".join(list_notes(root, folder, None))
-    return Finding("dataset.root", f"{root}: {len(folder.clips)} clips", WARNING if advice else OK, advice)
+    return Finding("dataset.root", f"{root}: {counted(len(folder.clips), 'clip')}", WARNING if advice else OK, advice)
 
 
 def _missing_folder(key: str, folder: Path, advice: str) -> Finding:

@@ -11,7 +11,7 @@ import typer
 from moclip.drawing.styles import Form, Style
 from moclip.errors import MoclipError, VideoError
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_error, print_note
+from pipeline.console.output import counted, print_error, print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.stage import command
@@ -35,14 +35,19 @@ def draw(
     out: Annotated[Path, typer.Option(help="Folder for the drawings.")] = Path("drawings"),
     over: Annotated[
         bool | None,
-        typer.Option("--over/--alone", help="Draw over the dimmed frame, or without it.  [over; components: alone]"),
+        typer.Option(
+            "--over/--alone", help="Draw over the dimmed frame, or without it.  [default: over; of components: alone]"
+        ),
     ] = None,
     stabilise: Annotated[
         bool, typer.Option("--stabilise", help="Subtract each frame's median motion: the camera's.")
     ] = False,
     limit: Annotated[
         float | None,
-        typer.Option(help="px per frame at full strength.  [95th percentile of what is drawn]", show_default=False),
+        typer.Option(
+            help="Motion at full strength, in px per frame.  [default: 95th percentile of what is drawn]",
+            show_default=False,
+        ),
     ] = None,
     frames: Annotated[str, typer.Option(metavar="A:B", help="Draw frames A to B - 1, counted from 0.")] = ":",
     workers: Workers = cpu_count(),
@@ -73,7 +78,9 @@ def draw(
     results.sort(key=lambda result: order[result[0]])
     for _, result in results:
         if not isinstance(result, VideoError):
-            print_note(f"draw: {result.path}, {result.frames} frames, {result.limit:g} px a frame at full strength")
+            print_note(
+                f"draw: {result.path}, {counted(result.frames, 'frame')}, {result.limit:g} px a frame at full strength"
+            )
     failed = [(file, result) for (file, *_), result in results if isinstance(result, VideoError)]
     for file, problem in failed:
         print_error(f"{file}: {problem.what}")

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.ask.answer import FOLDER, CsvFile, Page, Row, show_rows
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -60,7 +60,7 @@ def duplicates(
     ]
     pairs.sort(key=lambda row: (not _is_leak(row), row["kind"] != "same file", -row["motion"], row["clip"]))
     leaks = sum(map(_is_leak, pairs))
-    title = f"{len(pairs)} pairs of copies among {len(compared)} clips, {leaks} of them across splits"
+    title = f"{counted(len(pairs), 'pair')} of copies among {counted(len(compared), 'clip')}, {leaks:,} across splits"
     show_rows("duplicates", title, COLUMNS, pairs, csv_file)
     note_left_out("duplicates", inputs, compared["id"])
     text = f"Pairs across splits come first. The motion of re-encoded copies has a cosine of {least:g} or more."
@@ -109,7 +109,9 @@ def _note_incomparable(clips: pd.DataFrame, looks: list[np.ndarray], motion: np.
         (plain, "with a frame that is plain or cannot be read"),
     ):
         if names := [name for name, is_so in zip(clips["id"], np.asarray(which).tolist(), strict=True) if is_so]:
-            print_note(f"duplicates: compared by their bytes alone: {len(names)} clips {why}: {shorten_list(names)}")
+            print_note(
+                f"duplicates: compared by their bytes alone: {counted(len(names), 'clip')} {why}: {shorten_list(names)}"
+            )
 
 
 def _pair(one: dict[Any, Any], other: dict[Any, Any], kind: str, picture: float, motion: float) -> Row:

@@ -48,7 +48,7 @@ def export(
     licence: Annotated[
         str | None,
         typer.Option(
-            "--licence", "--license", help="Licence of the models: mit, cc-by-4.0, other, ...", show_default=False
+            "--licence", "--license", help="Licence of the models, such as mit, cc-by-4.0 or other.", show_default=False
         ),
     ] = None,
     push: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from moclip.errors import DatasetError, MoclipError
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.io import write_text
 from pipeline.stage import command
 
@@ -64,12 +64,13 @@ def import_lists(
     table = table[~empty]
     write_text(out, table.to_csv(index=False, lineterminator="\n"))
     print_note(
-        f"{out}: {len(table)} clips, {table['label'].nunique()} classes; next: moclip use folder --manifest {out}"
+        f"{out}: {counted(len(table), 'clip')}, {counted(table['label'].nunique(), 'class', 'classes')}; "
+        f"next: moclip use folder --manifest {out}"
     )
     if "start" in table:
         print_note("  rows are spans of whole videos, from start to end; for Kinetics' trimmed files: --trimmed")
     if empty.any():
-        print_note(f"  left out, as their end is not after their start: {int(empty.sum())} rows")
+        print_note(f"  left out, as their end is not after their start: {counted(int(empty.sum()), 'row')}")
     if "split" in table and not (table["split"] == "test").any():
         print_note("  no clip has the split test: with --test-on-val, those of val get it")
 

@@ -11,7 +11,7 @@ from moclip.errors import DatasetError, VideoError
 from pipeline.ask.answer import FOLDER, By, CsvFile, Page, Row, show_rows
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import counted, print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.params import NO_FILE, Params
@@ -59,7 +59,7 @@ def label_next(
     answers = _predict(params, list(names.values()), workers)
     read = {name: answer for name, answer in zip(names, answers, strict=True) if not isinstance(answer, VideoError)}
     if failed := [str(answer.what) for answer in answers if isinstance(answer, VideoError)]:
-        print_note(f"label-next: {len(failed)} of {len(names)} clips are left out, they cannot be read: {failed[0]}")
+        print_note(f"label-next: {len(failed):,} of {counted(len(names), 'clip')} left out, not readable: {failed[0]}")
     if not read:
         raise VideoError(f"none of {len(names)} clips could be read", where=pool, fix="see: moclip predict")
     ids, predictions = list(read), list(read.values())
@@ -95,7 +95,7 @@ def _pool(inputs: Inputs, pool: str) -> dict[str, str]:
     readable = (index["status"] == "ok") | ((index["label"] == -1) & (index["status"] == "failed"))
     rows = index[(index["split"] == "none") & readable]
     if cut := int(are_cut(rows).sum()):
-        print_note(f"label-next: {cut} clips are left out: they are spans of longer videos, and whole files are read")
+        print_note(f"label-next: {counted(cut, 'clip')} left out: spans of longer videos, and whole files are read")
         rows = rows[~are_cut(rows)]
     if rows.empty:
         what = "every clip is in a list: the index has no clips in the split none"

@@ -14,10 +14,17 @@ from pipeline.stage import command
 
 ClipsFolder = Annotated[
     str | None,
-    typer.Option("--clips", help="Folder of the clips: <folder>/<class>/<clip>, or that the table's paths start from."),
+    typer.Option(
+        "--clips",
+        metavar="DIR",
+        help="Folder of the clips: <folder>/<class>/<clip>; with a table, the folder that its paths start from.",
+    ),
 ]
 Encoder = Annotated[
-    str | None, typer.Option("--clip", help="Encoder of pictures: hub id, local folder or timm:NAME.  [none]")
+    str | None,
+    typer.Option(
+        "--clip", metavar="NAME", help="Encoder of pictures: hub id, local folder or timm:NAME.  [default: none]"
+    ),
 ]
 
 
@@ -26,10 +33,15 @@ def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the project: a new one, or an empty one.")],
     clips: ClipsFolder = None,
     manifest: Annotated[
-        str | None, typer.Option(help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label.")
+        str | None,
+        typer.Option(metavar="FILE", help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label."),
     ] = None,
-    splits: Annotated[str | None, typer.Option(help="Folder of split lists. Without it: a seeded split.")] = None,
-    preset: Annotated[str, typer.Option(help="Preset of `moclip use`: folder, hmdb51 or ucf101.")] = "folder",
+    splits: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of split lists. Without it: a random split by the seed.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Preset of `moclip use`: folder, hmdb51 or ucf101.")
+    ] = "folder",
     clip: Encoder = None,
     update: Annotated[
         bool, typer.Option("--update", help="Bring the project in DIR up to the installed version of moclip.")

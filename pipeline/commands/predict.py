@@ -37,7 +37,8 @@ BundleOption = Annotated[
     typer.Option(
         "--bundle",
         metavar="DIR|ID",
-        help="What `moclip export` wrote: a folder, or OWNER/NAME of the hub (@REVISION).  [the models of dvc repro]",
+        help="What `moclip export` wrote: a folder, or OWNER/NAME of the hub (@REVISION).  "
+        "[default: the models of dvc repro]",
     ),
 ]
 
@@ -71,7 +72,7 @@ def predict(
     clips: Annotated[
         list[Path], typer.Argument(help="Clips, folders of clips, or patterns in quotes.", show_default=False)
     ],
-    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes to show.")] = 3,
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes of each stream to show.")] = 3,
     labels: Annotated[
         str | None, typer.Option(help='Choose from these labels, without training: "a, b, c".', show_default=False)
     ] = None,
@@ -79,8 +80,8 @@ def predict(
     reject: Annotated[
         bool, typer.Option("--reject", help='Answer "unknown" for clips that none of the classes fits.')
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row per clip and rank.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a row per clip and rank.")] = False,
     runtime: RuntimeOption = "torch",
     workers: Workers = cpu_count(),
 ) -> None:

@@ -15,7 +15,7 @@ import typer
 from moclip.errors import DatasetError, MoclipError
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note, print_result
+from pipeline.console.output import counted, print_note, print_result
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import command
 
@@ -24,11 +24,14 @@ from pipeline.stage import command
 def prompts(
     params: Params,
     only: Annotated[
-        list[str] | None, typer.Option("--class", metavar="NAME", help="Only this class. Can be given several times.")
+        list[str] | None,
+        typer.Option("--class", metavar="NAME", help="Show only this class. Can be given several times."),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Every text, not only the first one of each class.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout: a row per text.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show every text, not only the first one of each class.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a row per text.")] = False,
 ) -> None:
     """Show the texts that stand for each class in the text encoder: its phrases, each in every template.
 
@@ -57,7 +60,8 @@ def prompts(
         return
     source = "class names" if phrases_file == NO_FILE else phrases_file
     title = (
-        f"{len(rows)} texts of {len(classes)} classes: {source}, in {len(templates)} templates of {params.clip.prompts}"
+        f"{counted(len(rows), 'text')} of {counted(len(classes), 'class', 'classes')}: {source}, "
+        f"in {counted(len(templates), 'template')} of {params.clip.prompts}"
     )
     if show:
         print_result(title, ("class", "text"), rows)

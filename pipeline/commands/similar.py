@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def similar(
     params: Params,
     clip: Annotated[str, typer.Argument(help="An id of the index, or the path of a video file.", show_default=False)],
-    count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many clips to show.")] = 10,
+    count: Annotated[int, typer.Option("--count", "-n", "-k", min=1, help="How many clips to show.")] = 10,
     by: By = None,
     csv_file: CsvFile = FOLDER / "similar.csv",
     page: Page = None,

@@ -9,7 +9,8 @@ import typer
 from moclip.errors import StoreError
 from pipeline import paths
 from pipeline.console.command import as_command
-from pipeline.console.output import print_note, print_result
+from pipeline.console.help import ListingGroup, SectionedCommand
+from pipeline.console.output import counted, print_note, print_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
+    cls=ListingGroup,
     help="Show what the store of motion fields holds, and check it.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -38,7 +40,7 @@ def info() -> None:
         ("", "value"),
         [
             ("videos" if _span_rows(reader.table) is not None else "clips", len(ok)),
-            ("not usable", len(reader.table) - len(ok)),
+            ("not usable", f"{len(reader.table) - len(ok):,}"),
             ("frames", f"{frames:,}"),
             ("shards", f"{ok['shard'].nunique()} of {reader.shard_frames} frames"),
             ("files", len(files)),
@@ -60,7 +62,7 @@ def verify() -> None:
     problems = verify_store(paths.MV_STORE, paths.MV_TABLE)
     if problems:
         raise StoreError(
-            f"{len(problems)} clips are damaged\n  " + "\n  ".join(problems),
+            "\n  ".join([f"{counted(len(problems), 'damaged clip')}", *problems]),
             where=paths.MV_STORE,
             fix="extract it again: moclip extract_mv --rebuild",
         )
@@ -142,4 +144,4 @@ def _check_project_folder() -> None:
 
 
 for subcommand in (info, verify, show):
-    app.command(subcommand.__name__)(as_command(subcommand))
+    app.command(subcommand.__name__, cls=SectionedCommand)(as_command(subcommand))

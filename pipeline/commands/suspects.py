@@ -8,7 +8,7 @@ import typer
 
 from pipeline.ask.answer import FOLDER, By, CsvFile, Page, Row, show_rows
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, print_note
+from pipeline.console.output import STREAM_LABELS, counted, print_note
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
 from pipeline.stage import command
@@ -70,15 +70,15 @@ def suspects(
     show_rows("suspects", title, COLUMNS, rows, csv_file)
     if predicted.any():
         by_stream = f"by the stream to trust, {STREAM_LABELS[stream]}"
-        print_note(f"suspects: {predicted.sum()} clips have a held-out prediction, {by_stream}")
+        print_note(f"suspects: {counted(int(predicted.sum()), 'clip')} with a held-out prediction, {by_stream}")
     if not predicted.all():
         trained = int((~evidence.held_out).sum())
         print_note(
-            f"suspects: {(~predicted).sum()} clips have none, and {trained} are compared by features that were trained "
-            "with their label; for better scores set fit.folds and run: dvc repro"
+            f"suspects: {counted(int((~predicted).sum()), 'clip')} without one; {counted(trained, 'clip')} compared by "
+            "features that were trained with their label; for better scores set fit.folds and run: dvc repro"
         )
     if unknown := int((~np.isfinite(scores)).sum()):
-        print_note(f"suspects: {unknown} clips are not scored: no clip of another source has their label")
+        print_note(f"suspects: {counted(unknown, 'clip')} not scored: no clip of another source has such a label")
     note_left_out("suspects", inputs, clips["id"])
     sections = [Section("", [Card(row["clip"], facts(row, COLUMNS[2:])) for row in rows])]
     text = "Score: from 0, all agree with the label, to 1. Suggested: the class that the others say."

@@ -15,7 +15,7 @@ import typer
 from moclip.errors import MoclipError
 from pipeline import experiments, paths
 from pipeline import params as parameters
-from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
+from pipeline.console.output import STREAM_LABELS, counted, print_error, print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import read_json, rounded, write_json, write_text
 from pipeline.options import value_text
@@ -55,14 +55,17 @@ def sweep(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also run with these changed: 'KEY=VALUE KEY=VALUE ...' or 'NAME: KEY=VALUE ...'. Repeatable.",
+            help="Also run with these changed: 'KEY=VALUE KEY=VALUE ...' or 'NAME: KEY=VALUE ...'. "
+            "Can be given several times.",
             show_default=False,
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Folder of the results in metrics/sweeps.  [from the keys]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder of the results in metrics/sweeps.  [default: from the keys]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results of all sweeps.")] = paths.METRICS / "sweeps",
-    show: Annotated[bool, typer.Option("--show", help="Show the output of the runs.")] = False,
-    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show what the runs print.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and run none.")] = False,
 ) -> None:
     """Run a grid of parameters with several seeds as DVC experiments, and compare them.
 
@@ -84,7 +87,7 @@ def sweep(
     different = {identity: run.values for run, identity in zip(wanted, identities, strict=True)}
     missing = [values for identity, values in different.items() if identity not in done]
     count = len(different)
-    print_note(f"sweep {label}: {count} runs, {count - len(missing)} of them done, {len(missing)} to go")
+    print_note(f"sweep {label}: {counted(count, 'run')}, {count - len(missing)} done, {len(missing)} to go")
     if dry:
         for values in missing:
             print_note("  " + " ".join(f"{key}={value}" for key, value in values.items()))
@@ -336,6 +339,7 @@ def _print_tables(
             )
             for start, row in zip(starts, rows, strict=True)
         ],
+        repeated=len(names),
     )
     for metric, split in (("map", "test"), ("val_map", "validation")):
         shown = [
@@ -349,6 +353,7 @@ def _print_tables(
                     (*start, *(_score_text(row["streams"].get(stream), metric) for stream in shown))
                     for start, row in zip(starts, rows, strict=True)
                 ],
+                repeated=len(names),
             )
     validated = [s for s in streams if any("val_top1_mean" in row["streams"].get(s, {}) for row in rows)]
     if validated:
@@ -359,6 +364,7 @@ def _print_tables(
                 (*start, *(_score_text(row["streams"].get(stream), "val_top1") for stream in validated))
                 for start, row in zip(starts, rows, strict=True)
             ],
+            repeated=len(names),
         )
     if any(row.get("verdict") for row in rows):
         print_result(
@@ -368,6 +374,7 @@ def _print_tables(
                 (*start, *(_counts_text(row.get("verdict", {}).get(one, {})) for one in ("trusted", *COMPARISONS)))
                 for start, row in zip(starts, rows, strict=True)
             ],
+            repeated=len(names),
         )
 
 

@@ -39,10 +39,10 @@ def timeline(
     videos: Annotated[
         list[Path] | None, typer.Argument(help="Videos, folders of videos, or patterns in quotes.", show_default=False)
     ] = None,
-    window: Annotated[str, typer.Option(help="Length of a window: 2, 2s, 500ms, 1m.")] = "2s",
-    every: Annotated[str, typer.Option(help="Time from one window to the next.")] = "0.5s",
+    window: Annotated[str, typer.Option(metavar="TIME", help="Length of a window: 2, 2s, 500ms, 1m.")] = "2s",
+    every: Annotated[str, typer.Option(metavar="TIME", help="Time from one window to the next.")] = "0.5s",
     stream: Annotated[
-        Stream | None, typer.Option(help="Whose events: fusion, mv_tsn, zero_shot.  [the stream to trust]")
+        Stream | None, typer.Option(help="The stream whose events are shown.  [default: the stream to trust]")
     ] = None,
     smooth: Annotated[
         Smooth, typer.Option(help="How windows are smoothed: viterbi, a median over about a window's length, or none.")
@@ -50,13 +50,13 @@ def timeline(
     switch_cost: Annotated[
         float, typer.Option(min=0.0, help="Viterbi: what a change of the class costs, in nats; more: fewer events.")
     ] = SWITCH_COST,
-    min_length: Annotated[str, typer.Option(help="Leave out events shorter than this.")] = "0s",
+    min_length: Annotated[str, typer.Option(metavar="TIME", help="Leave out events shorter than this.")] = "0s",
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave out events of a lower mean probability.")
     ] = 0.0,
     background: Annotated[
         str | None,
-        typer.Option(help="The class that stands for no action: it has no events.  [dataset.background]"),
+        typer.Option(help="The class that stands for no action: it has no events.  [default: dataset.background]"),
     ] = None,
     reject: Annotated[
         bool, typer.Option("--reject", help="Leave out what none of the classes fits, as `moclip predict --reject`.")
@@ -68,16 +68,17 @@ def timeline(
     from_bundle: BundleOption = None,
     runtime: RuntimeOption = "torch",
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON on stdout instead of tables; live: JSON lines.")
+        bool, typer.Option("--json", help="Print JSON instead of tables; live: a line of JSON per event.")
     ] = False,
     live: Annotated[
         str | None,
         typer.Option(help="Watch a stream instead: rtsp://, http://, /dev/video0, a file that grows.", metavar="URL"),
     ] = None,
     retries: Annotated[int, typer.Option(min=0, help="Live: attempts to connect again after a break.")] = 5,
-    timeout: Annotated[str, typer.Option(help="Live: how long without a frame is a break.")] = "10s",
+    timeout: Annotated[str, typer.Option(metavar="TIME", help="Live: how long without a frame is a break.")] = "10s",
     buffer: Annotated[
-        str, typer.Option(help="Live: how much may wait for the networks before the oldest is dropped.")
+        str,
+        typer.Option(metavar="TIME", help="Live: how much may wait for the networks before the oldest is dropped."),
     ] = "30s",
 ) -> None:
     """Find which action happens when in long videos, with the models that `dvc repro` trained.

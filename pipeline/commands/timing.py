@@ -18,7 +18,7 @@ from moclip.files.folders import join_path
 from pipeline import paths
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_result
+from pipeline.console.output import counted, print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.params import Params
@@ -103,7 +103,8 @@ def _measure(params: Params, chosen: pd.DataFrame, files: list[Path]) -> None:
         },
     )
     print_result(
-        f"ms per clip, {len(files)} clips of {chosen['frames'].mean():.0f} frames, {torch.get_num_threads()} threads",
+        f"ms per clip, {counted(len(files), 'clip')} of {chosen['frames'].mean():.0f} frames, "
+        f"{counted(torch.get_num_threads(), 'thread')}",
         ("", "median", "90 % are below"),
         [(name.replace("_", " "), f"{ms['median']:.1f}", f"{ms['p90']:.1f}") for name, ms in milliseconds.items()],
     )

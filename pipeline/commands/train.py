@@ -35,7 +35,8 @@ def train(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the project.  [NAME-moclip, here]", show_default=False)
+        Path | None,
+        typer.Option("--out", help="Folder of the project.  [default: NAME-moclip, here]", show_default=False),
     ] = None,
     clips: ClipsFolder = None,
     clip: Encoder = None,

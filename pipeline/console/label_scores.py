@@ -27,10 +27,10 @@ def label_score_rows(
         (
             stream_titles(titles, score)[name],
             score["protocol"],
-            f"{score['map']:.4f}",
-            f"{score['map_low']:.4f}-{score['map_high']:.4f}",
-            f"{score['macro_f1']:.4f}",
-            f"{score['top1']:.4f}",
+            f"{score['map']:.3f}",
+            f"{score['map_low']:.3f}-{score['map_high']:.3f}",
+            f"{score['macro_f1']:.3f}",
+            f"{score['top1']:.3f}",
             f"{cost[name]:,.1f}",
         )
         for name, score in streams.items()

@@ -7,7 +7,6 @@ tables report on a stage's work, and --quiet silences them.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from pipeline.console.label_scores import COLUMNS, label_score_rows
+from pipeline.console.tables import table_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +71,11 @@ def print_lines(text: str, stream: TextIO) -> None:
         stream.flush()
 
 
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """Return a number with its noun: "1 clip", "1,234 clips". `nouns` is the plural, with an s if it is left out."""
+    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table about a stage's work on stdout, unless --quiet is given."""
     if not screen.quiet:
@@ -78,40 +83,29 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 
 def print_result(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], styles: Mapping[str, str] | None = None
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    styles: Mapping[str, str] | None = None,
+    repeated: int = 1,
 ) -> None:
     """Print a table on stdout, with headers, and with columns of numbers aligned right.
 
-    It fits the width of the terminal. If stdout is not a terminal, it is as wide as needed and has no colours. `styles`
-    maps the text of a cell to the name of one of rich's styles.
+    It fits the width of the terminal (`table_lines`). If stdout is not a terminal, it is as wide as needed and has no
+    colours. `styles` maps the text of a cell to the name of one of rich's styles.
     """
-    from rich.box import Box  # rich takes longer to import than `moclip --help` to run
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.console import Console  # rich takes longer to import than `moclip --help` to run
 
-    cells = [[str(cell) for cell in row] for row in rows]
-    rule_below_headers = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
-    table = Table(box=rule_below_headers, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        right = all(_NUMBER.fullmatch(row[number]) for row in cells)
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell, (styles or {}).get(cell, "")) for cell in row))  # Text: [brackets] are not markup
     terminal = sys.stdout.isatty()
     console = Console(
         color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
         force_terminal=terminal,
         width=None if terminal else _NO_WIDTH,
     )
-    with console.capture() as captured:
-        console.print(Text(title, "bold"), soft_wrap=True)
-        console.print(table)
-    print_lines("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n", sys.stdout)
+    print_lines("\n".join(table_lines(title, columns, rows, console, styles, repeated)) + "\n", sys.stdout)
 
 
 _NO_WIDTH = 1 << 16  # characters: nothing is cut or wrapped
-_NUMBER = re.compile(r"-?|[-+]?\d[\d.,]*([-x±][\d.,]+)?( ?%)?")  # also a range, "8x1", "0.91±0.02", or an empty cell
 
 STREAM_LABELS = {
     "majority": "commonest class",
@@ -126,29 +120,35 @@ STREAM_LABELS = {
 """The names of the streams in tables, plots and the report."""
 
 
+FEW_CLASSES = 10
+"""Up to this many classes top-5 tells little: half of them or more are among the five."""
+
+
 def print_scores(
     streams: dict[str, dict[str, Any]], cost: dict[str, float], show: Callable[..., None] = print_table
 ) -> None:
     """Print the accuracies of the streams on the test split, and the multiply-adds of a video in millions.
 
-    With several labels a clip they are the mean average precisions.
+    Top-5 is shown for more than `FEW_CLASSES` classes. With several labels a clip the scores are the mean average
+    precisions.
     """
     first = next(iter(streams.values()))
     skipped = sum(first["skipped"].values())
-    title = f"test split: {first['n']} clips scored, {skipped} left out"
+    title = f"test split: {counted(first['n'], 'clip')} scored, {skipped:,} left out"
     if "map" in first:
         show(title, COLUMNS, label_score_rows(streams, cost, STREAM_LABELS))
         return
+    top5 = len(first["per_class"]) > FEW_CLASSES
     show(
         title,
-        ("", "views", "top-1", "mean class", "95 % interval", "top-5", "M multiply-adds"),
+        ("", "views", "top-1", "mean class", "95 % interval", *(["top-5"] if top5 else []), "M multiply-adds"),
         [
             (
                 STREAM_LABELS[name],
                 score["protocol"],
-                *(f"{score[key]:.4f}" for key in ("top1", "mean_class_accuracy")),
-                f"{score['top1_low']:.4f}-{score['top1_high']:.4f}",
-                f"{score['top5']:.4f}",
+                *(f"{score[key]:.3f}" for key in ("top1", "mean_class_accuracy")),
+                f"{score['top1_low']:.3f}-{score['top1_high']:.3f}",
+                *([f"{score['top5']:.3f}"] if top5 else []),
                 f"{cost[name]:,.1f}",
             )
             for name, score in streams.items()
@@ -162,23 +162,31 @@ def print_verdict(
     """Print the verdict in words, after a warning if the classes are unbalanced; `majority` is that stream's scores."""
     from moclip.evaluation.verdict import unbalanced_sentence, verdict_sentences  # imports numpy
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for sentence in (*unbalanced_sentence(majority), *verdict_sentences(verdict, STREAM_LABELS)):
-        show(textwrap.fill(sentence, width) if width else sentence)
+        show(wrapped(sentence))
+
+
+def wrapped(sentence: str, indent: str = "") -> str:
+    """Return a sentence in lines of the terminal's width, with `indent` before all but the first; else as it is."""
+    if not sys.stdout.isatty():
+        return sentence
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(sentence, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def print_rejection(found: Mapping[str, Any], show: Callable[[str], None] = print_note) -> None:
     """Print what `moclip predict --reject` does to the test clips; `found` is what metrics/reject.json holds."""
-    test, clips, sentence = found["test"], found["validation"]["clips"], "with --reject: "
+    test, clips, sentence = found["test"], found["validation"]["clips"], "moclip predict --reject: "
     if not found["validation"]["enough"]:
-        sentence += f"cannot tell with {clips} validation clips which to reject; with the lowest {found['score']}, it "
-    sentence += f"answers {_percent(test['answered'])} of the {test['clips']} test clips"
+        sentence += f"cannot tell with {counted(clips, 'validation clip')} which to reject; "
+        sentence += f"with the lowest {found['score']}, it "
+    sentence += f"answers {_percent(test['answered'])} of the {counted(test['clips'], 'test clip')}"
     if test["right_of_answered"] is not None:
         sentence += f", {_percent(test['right_of_answered'])} of them right"
     for name in ("background", "unknown"):
         if other := found.get(name):
             sentence += f", and {_percent(other['answered'])} of the {other['clips']} of {', '.join(other['classes'])}"
-    show(sentence)
+    show(wrapped(sentence))
 
 
 def _percent(share: float | None) -> str:
@@ -188,11 +196,11 @@ def _percent(share: float | None) -> str:
 def print_calibration(streams: dict[str, dict[str, Any]]) -> None:
     """Print the calibration error of each stream, before and after its logits are divided by its temperature."""
     errors = [
-        f"{STREAM_LABELS[name]} {score['calibration_error']:.4f} -> {score['calibration_error_after']:.4f}"
+        f"{STREAM_LABELS[name]} {score['calibration_error']:.3f} -> {score['calibration_error_after']:.3f}"
         for name, score in streams.items()
         if "temperature" in score
     ]
-    print_note(f"calibration error: {'; '.join(errors)}")
+    print_note(wrapped(f"calibration error, before and after the temperature: {'; '.join(errors)}"))
 
 
 def print_failures(rows: pd.DataFrame, most: int = 10) -> None:
@@ -201,4 +209,4 @@ def print_failures(rows: pd.DataFrame, most: int = 10) -> None:
     for row in failed.head(most).itertuples():
         print_note(f"  not usable: {row.id}: {row.reason}")
     if len(failed) > most:
-        print_note(f"  ... and {len(failed) - most} more")
+        print_note(f"  ... and {len(failed) - most:,} more")

@@ -99,6 +99,17 @@ def _progress_bar(label: str, total: int, unit: str) -> Iterator[Advance]:
             screen.bar = None
 
 
+def _rate_text(per_second: float) -> str:
+    return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{60 * per_second:.1f}/min"
+
+
+def _time_text(seconds: float) -> str:
+    """Return a time with the unit that suits it: "15 s", "6 min", "2.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class _ProgressLines:
     """Progress as few whole lines, for a log file."""
 
@@ -112,12 +123,12 @@ class _ProgressLines:
         if time.monotonic() - self.printed_at >= LINE_INTERVAL and self.rate.done < self.total:
             self.printed_at = time.monotonic()
             rate = self.rate.per_second()
-            left = f"{(self.total - self.rate.done) / rate:.0f} s left" if rate else "time left unknown"
-            self._print(f"{rate:.1f}/s, {left}")
+            left = (self.total - self.rate.done) / rate if rate else None
+            self._print("time left unknown" if left is None else f"{_rate_text(rate)}, {_time_text(left)} left")
 
     def end(self) -> None:
         if self.rate.seconds() >= SHORT_WORK:
-            self._print(f"{self.rate.seconds():.0f} s")
+            self._print(_time_text(self.rate.seconds()))
 
     def _print(self, text: str) -> None:
-        print_lines(f"{self.label}: {self.rate.done}/{self.total} {self.unit}s, {text}", sys.stderr)
+        print_lines(f"{self.label}: {self.rate.done:,}/{self.total:,} {self.unit}s, {text}", sys.stderr)

@@ -60,4 +60,4 @@ class ModelError(MoclipError):
 
 def missing_model(path: Path, stage: str) -> ModelError:
     """Return the error for weights that do not exist yet and that `stage` trains."""
-    return ModelError("no such model", where=path, fix=f"run: python -m stages.{stage}")
+    return ModelError("no such model", where=path, fix=f"run: moclip {stage}")

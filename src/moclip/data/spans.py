@@ -168,4 +168,5 @@ def too_late_notes(clips: pd.DataFrame) -> list[str]:
     if clips.empty:
         return []
     names = join_first_lines(clips["id"], 3).replace("\n  ", ", ")
-    return [f"{len(clips)} clips end after their video: used up to its end: {names}"]
+    count = "1 clip ends after its" if len(clips) == 1 else f"{len(clips):,} clips end after their"
+    return [f"{count} video: used up to its end: {names}"]

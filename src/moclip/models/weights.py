@@ -55,4 +55,4 @@ def _report_read_errors(path: Path, stage: str) -> Iterator[None]:
         raise missing_model(path, stage) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as problem:
         what = f"not a model file of this pipeline: {problem}"
-        raise ModelError(what, where=path, fix=f"run: python -m stages.{stage}") from None
+        raise ModelError(what, where=path, fix=f"run: moclip {stage}") from None

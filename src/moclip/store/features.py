@@ -153,7 +153,7 @@ class Features:
             self._group = zarr.open_group((folder / group if group else folder).zarr_store(), mode="r")
             self.ids = [str(name) for name in self._group["id"][:]]
         except (FileNotFoundError, KeyError):
-            raise StoreError("no feature store here", where=self.path, fix=f"run: python -m stages.{stage}") from None
+            raise StoreError("no feature store here", where=self.path, fix=f"run: moclip {stage}") from None
         self.attributes: dict[str, Any] = dict(self._group.attrs)
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._loaded: dict[str, np.ndarray] = {}
@@ -178,10 +178,10 @@ class Features:
             raise StoreError(
                 f"no feature of {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
                 where=self.path,
-                fix=f"run: python -m stages.{self.stage}",
+                fix=f"run: moclip {self.stage}",
             )
         return self.array(name)[[self._row[id_] for id_ in ids]]
 
     def _damaged(self, name: str, reason: str) -> StoreError:
-        fix = f"remove it and run: python -m stages.{self.stage}"
+        fix = f"remove it and run: moclip {self.stage}"
         return StoreError(f"array {name!r} is damaged: {reason}", where=self.path, fix=fix)

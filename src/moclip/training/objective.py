@@ -79,5 +79,5 @@ def scores(logits: Tensor, labels: Tensor, split: str) -> dict[str, float]:
 
 
 def chosen_by(row: dict[str, float]) -> str:
-    """Return what an epoch was chosen by, in words: "val top-1 0.8125"."""
-    return f"val mAP {row['val_map']:.4f}" if "val_map" in row else f"val top-1 {row['val_top1']:.4f}"
+    """Return what an epoch was chosen by, in words: "val top-1 0.812"."""
+    return f"val mAP {row['val_map']:.3f}" if "val_map" in row else f"val top-1 {row['val_top1']:.3f}"

@@ -20,7 +20,7 @@ from moclip.workers.processes import run_jobs
 from moclip.workers.time_limit import time_limit
 
 _FAILURES_FILE = "failed.json"
-_TRANSCODE_FIX = "run: dvc repro transcode (or: python -m stages.transcode)"
+_TRANSCODE_FIX = "run: dvc repro transcode (or: moclip transcode)"
 
 
 @dataclass(frozen=True)
