@@ -18,11 +18,12 @@ from typing import Any
 import yaml
 
 from moclip.data.clip_folder import ClipFolder
+from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.errors import DatasetError, MoclipError
 from moclip.files.folders import is_url
 from pipeline import code_digests, paths, presets
 from pipeline import params as parameters
-from pipeline.clip_source import find_clips
+from pipeline.clip_source import check_folder, find_clips
 from pipeline.console.output import print_note
 from pipeline.io import write_text
 
@@ -84,14 +85,27 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
     with _new_folder(folder):
         text = source.params_text(folder)
         params = parameters.validate(yaml.safe_load(text), source="moclip new")
-        clips, _ = find_clips(params.dataset)
+        clips, manifest = find_clips(params.dataset)
+        if manifest is None:
+            check_folder(params.dataset.root, clips)
         _write_files(folder, text)
         _run(folder, "git", "init", "--quiet")
         _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
         write_text(folder / ".dvc" / "config", DVC_CONFIG)
     print_note(f"{folder}: a project for {len(clips.clips)} clips of {len(clips.classes)} classes")
+    for note in [*layout_notes(clips), *folder_problems(clips)]:
+        print_note(f"  {note}")
     commit(folder, ["."], "Project made by moclip new")
     return clips
+
+
+def check_clips(folder: Path) -> None:
+    """Raise MoclipError if a project's clips cannot be found, or the stages would fail on them at once."""
+    with contextlib.chdir(folder):
+        dataset = parameters.load(paths.PARAMS).dataset
+        clips, manifest = find_clips(dataset)
+    if manifest is None:
+        check_folder(dataset.root, clips)
 
 
 def check_outside(folder: Path, source: Source) -> None:

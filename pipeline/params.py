@@ -62,6 +62,9 @@ class Dataset(Group):
         description=f"table of clips with the columns path and label; {NO_FILE}: the clips in dataset.root",
         json_schema_extra={"allowed": f"{NO_FILE} | a .csv, .parquet or .jsonl file"},
     )
+    follow_links: Flag = Field(
+        default=False, description="true: also read links that lead out of the root; links within it are always read"
+    )
     split: Whole = Field(
         default=1, ge=1, le=9, description="which official split: trainlist0<k>.txt and testlist0<k>.txt"
     )

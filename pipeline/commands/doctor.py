@@ -139,7 +139,7 @@ def _check_clips(params: Params) -> Finding:
     if manifest:
         clips = f"{len(folder.clips)} clips in {len(folder.classes)} classes"
         return Finding("dataset.manifest", f"{manifest.file}: {clips}", OK, "; ".join(manifest.notes))
-    advice = "; ".join(list_notes(root, folder, None))
+    advice = "; ".join(list_notes(folder, None))
     return Finding("dataset.root", f"{root}: {len(folder.clips)} clips", WARNING if advice else OK, advice)
 
 

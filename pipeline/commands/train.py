@@ -46,12 +46,13 @@ def train(
     project without running it.
     """
     with while_importing():
-        from pipeline.new_project import commit, is_for_same_clips, make_project
+        from pipeline.new_project import check_clips, commit, is_for_same_clips, make_project
         from pipeline.repro import run_stages
 
     wanted = _wanted(source, clips, clip)
     folder = out if out is not None else _default_folder(source, wanted)
     if is_for_same_clips(folder, wanted):
+        check_clips(folder)
         print_note(f"{folder}: a project for these clips; continuing it")
     else:
         _print_time(folder, make_project(folder, wanted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from moclip.data.clip_folder import ClipFolder, printable_name
 from moclip.data.list_differences import class_notes, clip_notes
@@ -98,6 +99,6 @@ def match_classes(folder: ClipFolder, splits: Splits) -> tuple[dict[str, str], l
     return class_of, classes
 
 
-def require_two_classes(classes: Sequence[str], fix: str) -> None:
+def require_two_classes(classes: Sequence[str], fix: str, root: str | Path | None = None) -> None:
     if len(classes) < 2:
-        raise DatasetError(f"only one class ({', '.join(classes)}): training needs at least two", fix=fix)
+        raise DatasetError(f"only one class ({', '.join(classes)}): training needs at least two", where=root, fix=fix)

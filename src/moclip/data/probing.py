@@ -26,6 +26,7 @@ class ProbeJob:
 
     transcode_failure : the reason why the clip could not be transcoded, if there is one.
     in_manifest : a manifest names the clip, so its file may be missing.
+    follow_links : the clip's file may be a link that leads out of the root.
     spans : starts and ends of clips that are spans of this file, int64 (n, 2) in microseconds. None: it is one clip.
     """
 
@@ -35,6 +36,7 @@ class ProbeJob:
     transcode_failure: str | None
     in_manifest: bool = False
     spans: np.ndarray | None = None
+    follow_links: bool = False
 
     @property
     def is_transcoded(self) -> bool:
@@ -58,7 +60,8 @@ def probe_clip(job: ProbeJob) -> dict[str, object]:
             raise VideoError("its name is not UTF-8", fix="rename it")
         if job.in_manifest and not file_exists(join_path(job.root, job.clip)):
             return _unread_row(job) | unusable_columns("missing", "named in the manifest, but there is no such file")
-        check_inside(job.root, job.clip)
+        if not job.follow_links:
+            check_inside(job.root, job.clip)
         times = None
         if job.is_transcoded:
             with local_copy(join_path(job.root, job.clip)) as source, time_limit():
