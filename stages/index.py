@@ -139,7 +139,9 @@ def _print_summary(table: pd.DataFrame, counts: dict) -> None:
             f"  {counts['ignored_files']} other files ignored, {counts['hidden_files']} of them hidden or a system's"
         )
     print_failures(table)
-    if transcoding := int(table["reason"].str.contains("exports no motion vectors").sum()):
+    from moclip.video.messages import NO_VECTORS
+
+    if transcoding := int(table["reason"].str.contains(NO_VECTORS).sum()):
         print_note(f"  set index.transcode: mpeg4 to use {transcoding} of these (iPhones record HEVC by default)")
     for row in table[table["damage"] != ""].drop_duplicates("path").itertuples():
         print_note(f"  damaged, used as far as it decodes: {row.id}: {row.damage}")

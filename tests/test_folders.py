@@ -328,7 +328,8 @@ def test_each_class_that_lacks_clips_has_a_line() -> None:
     table = index_like(A="rrvt", B="rvtn", C="r", D="xx", E="rrrrrvx", F="rt")
     lines = class_shortages(table, {"test": 0.3, "val": 0.2})
     assert lines == [
-        "class C: 1 usable clip of 1 source, none to choose epochs on and none to test on; at least 4 sources are needed",
+        "class C: 1 usable clip of 1 source, none to choose epochs on and none to test on; at least 4 sources are "
+        "needed",
         "class D: no usable clip among its 2",
         "class E: 6 usable clips of 6 sources, none to test on",
         "class F: 2 usable clips of 2 sources, none to choose epochs on; at least 4 sources are needed",

@@ -14,6 +14,7 @@ from moclip.errors import MoclipError, VideoError
 from moclip.files.folders import file_exists, join_path
 from moclip.files.local_copies import check_inside, local_copy
 from moclip.video.clip_files import file_md5
+from moclip.video.messages import NO_VECTORS
 from moclip.video.probe import VideoInfo, probe, probe_frames
 from moclip.video.times import read_times
 from moclip.video.transcoded_folder import check_transcoded, transcoded_path
@@ -94,7 +95,7 @@ def _probe_file(file: Path, job: ProbeJob, times: np.ndarray | None) -> dict[str
         with time_limit():
             info, cuts = (probe(file), {}) if job.spans is None else _probe_spans(file, job.spans, times)
     except VideoError as problem:
-        return row | unusable_columns("failed", problem.what)
+        return row | unusable_columns("failed", _reason(problem))
     found = asdict(info)
     return (
         row
@@ -113,6 +114,13 @@ def _probe_file(file: Path, job: ProbeJob, times: np.ndarray | None) -> dict[str
             "seekable": found["seekable"] and not job.is_transcoded,
         }
         | cuts
+    )
+
+
+def _reason(problem: VideoError) -> str:
+    """Return why a file cannot be used; where a key makes it usable, with the key."""
+    return (
+        f"{problem.what}; to use it, set index.transcode: mpeg4" if problem.what.endswith(NO_VECTORS) else problem.what
     )
 
 
