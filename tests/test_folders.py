@@ -12,7 +12,9 @@ import pytest
 from moclip.data.class_shortages import MOST_CLASSES, class_shortages
 from moclip.data.clip_folder import ClipFolder, scan_folder
 from moclip.data.groups import group_of, hold_out, sources_needed
+from moclip.data.list_matching import match_lists
 from moclip.data.list_notes import folder_problems, layout_notes
+from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
 from moclip.files.walk import walk_files
 from tests.clips import encode, moving_texture
@@ -205,6 +207,33 @@ def test_index_takes_nested_folders_and_those_of_splits(tmp_path: Path) -> None:
     set_keys(tmp_path / "params.yaml", {"dataset.splits": str(lists)})
     refused = run("moclip", "index", cwd=tmp_path, code=1).stderr
     assert f"dataset.splits = {lists} has split lists, and dataset.root has folders of splits: test, train" in refused
+
+
+@pytest.mark.parametrize(
+    "lines", [["UCF-101/A/1.avi", "UCF-101/B/1.avi"], ["A/1.avi,1", "B/1.avi,2"], ["A/x.avi", "B/x.avi"]]
+)
+def test_lists_of_other_clips_are_refused_with_a_name_of_each(tmp_path: Path, lines: list[str]) -> None:
+    folder = scan_folder(touched(tmp_path / "v", "A/1.avi", "B/1.avi"))
+    for part, line in zip(("train", "test"), lines, strict=True):
+        (tmp_path / f"{part}list01.txt").write_text(f"{line}\n")
+    splits = read_splits(tmp_path, 1)
+    assert splits is not None
+    with pytest.raises(DatasetError) as refused:
+        match_lists(folder, splits)
+    assert f"none of the 2 listed clips is there: the lists name {lines[0]}, and the folder holds A/1.avi" in str(
+        refused.value
+    )
+
+
+def test_lists_of_nested_folders(tmp_path: Path) -> None:
+    folder = scan_folder(touched(tmp_path / "v", "A/p/1.avi", "B/p/1.avi", "A/q/1.avi", "B/q/1.avi"))
+    (tmp_path / "trainlist01.txt").write_bytes("\ufeffA\\p\\1.avi \r\n\r\nB/p/1\r\n".encode())
+    (tmp_path / "testlist01.txt").write_text("A/q/1.avi\nB/q/1.avi\n")
+    splits = read_splits(tmp_path, 1)
+    assert splits is not None
+    matched = match_lists(folder, splits)
+    assert matched.parts == {"A/p/1.avi": "train", "B/p/1.avi": "train", "A/q/1.avi": "test", "B/q/1.avi": "test"}
+    assert matched.classes == ["A", "B"]
 
 
 # -------------------------------------------------------------------------------------------------------------- links
