@@ -49,9 +49,17 @@ class Source:
 
 
 def clip_source(
-    clips: str | None, manifest: str | None, splits: str | None, preset: str, encoder: str | None
+    clips: str | None,
+    manifest: str | None,
+    splits: str | None,
+    preset: str,
+    encoder: str | None,
+    clips_option: str = "--clips",
 ) -> Source:
-    """Return a `Source` for paths relative to the current folder. Raises MoclipError if one does not exist."""
+    """Return a `Source` for paths relative to the current folder. Raises MoclipError if one does not exist.
+
+    `clips_option` is how the command line names `clips`.
+    """
     if clips is None and manifest is None:
         fix = "add --clips DIR, the folder with one folder per class, or --manifest FILE"
         raise DatasetError("which clips?", where="moclip new", fix=fix)
@@ -62,7 +70,7 @@ def clip_source(
     if manifest is not None:
         manifest = str(Path(manifest).expanduser().resolve())
         clips = clips if clips is not None else str(Path(manifest).parent)
-    root, splits = _absolute_folder(clips, "--clips"), _absolute_folder(splits, "--splits")
+    root, splits = _absolute_folder(clips, clips_option), _absolute_folder(splits, "--splits")
     return Source(root, manifest, splits, preset, encoder)
 
 

@@ -64,14 +64,18 @@ def train(
 
 def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
     """Return what the project is to be made for. Raises DatasetError if `source` is neither a folder nor a table."""
+    from moclip.data.clip_folder import is_video
     from pipeline.new_project import clip_source
 
     if not is_url(source) and Path(source).expanduser().is_file():
+        if is_video(source):
+            fix = "name the folder that holds a folder of clips for each class"
+            raise MoclipError("one clip, not a folder of clips", where=source, fix=fix)
         return clip_source(clips, source, None, "folder", encoder)
     if clips is not None:
         fix = "leave --clips out; it is for a table, whose paths start from that folder"
         raise MoclipError("CLIPS is the folder of the clips already", where="--clips", fix=fix)
-    return clip_source(source, None, None, "folder", encoder)
+    return clip_source(source, None, None, "folder", encoder, "CLIPS")
 
 
 def _default_folder(source: str, wanted: Source) -> Path:
