@@ -20,6 +20,8 @@ from moclip.data.probing import unusable_columns
 from moclip.data.selection import class_names, few_shot
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
+from moclip.video.clip_files import find_clips
+from moclip.video.transcoded_folder import transcode_clips
 from tests.clips import encode, moving_texture
 from tests.conftest import commit, run, set_keys
 
@@ -457,6 +459,11 @@ def test_files_of_every_usual_container_are_clips(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         written = path.with_suffix(".avi" if suffix == ".divx" else suffix)
         encode(written, moving_texture(6, (144, 176)), codec).rename(path)
+    root = tmp_path / "videos"
+    assert sorted(path.relative_to(root).as_posix() for path in find_clips([root])) == scan_folder(root).clips
+    assert transcode_clips(root, scan_folder(root).clips, tmp_path / "transcoded") == {}
+    made = run("moclip", "new", "project", "--clips", root, cwd=tmp_path).stdout
+    assert f"a project for {len(codecs)} clips of 2 classes" in made
     run("moclip", "use", "folder", "--root", "videos", cwd=tmp_path)
     run("moclip", "index", "--dataset-test-fraction", "0.4", "--dataset-val-fraction", "0.4", cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "data/index.parquet")

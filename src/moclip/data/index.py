@@ -232,7 +232,8 @@ def _check_splits(table: pd.DataFrame, root: str | Path, fractions: Mapping[str,
             candidates = ok[ok["split"].isin(("train", "val"))]
             why, advice = _explain_no_held_out(split, fractions[split], candidates) if split in fractions else ("", [])
             reasons = join_first_lines(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
-            fix = "\n  ".join([*advice, *class_shortages(table, fractions), *([reasons] if reasons else [])])
+            shortages = class_shortages(table, fractions) if len(ok) else []
+            fix = "\n  ".join([*advice, *shortages, *([reasons] if reasons else [])])
             what = f"no usable clip {PURPOSES[split]} among {len(table)} clips{why}"
             raise DatasetError(what, where=root, fix=fix or None)
 
