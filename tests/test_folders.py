@@ -15,6 +15,7 @@ from moclip.data.groups import group_of, hold_out, sources_needed
 from moclip.data.list_matching import match_lists
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.data.split_lists import read_splits
+from moclip.data.unknown_classes import check_background
 from moclip.errors import DatasetError
 from moclip.files.walk import walk_files
 from tests.clips import encode, moving_texture
@@ -388,6 +389,14 @@ def test_the_sources_that_are_needed_are_the_fewest_that_can_be_held_out(fractio
     needed = sources_needed(dict(zip("ab", fractions, strict=False)))
     assert can_hold_out(needed)
     assert not can_hold_out(needed - 1)
+
+
+def test_a_class_that_is_not_there_is_named_with_a_similar_one() -> None:
+    classes = [f"class {number:03d}" for number in range(200)] + ["Run"]
+    with pytest.raises(DatasetError, match=r"no class 'run'\n  did you mean Run\? the classes are .*019, ... \(201 in"):
+        check_background(classes, "run")
+    with pytest.raises(DatasetError, match=r"no class 'x'\n  the classes are A, B$"):
+        check_background(["A", "B"], "x")
 
 
 def test_index_names_the_classes_that_are_too_small(tmp_path: Path) -> None:
