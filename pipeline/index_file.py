@@ -83,5 +83,5 @@ def _check_same_clips(table: pd.DataFrame, root: Path) -> None:
     sample = listed.iloc[np.linspace(0, len(listed) - 1, min(MAX_LOOKED_UP, len(listed))).astype(int)]
     if any(is_url(path) or (root / str(path)).exists() for path in sample):
         return
-    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in root.glob("*/*")):
+    if any(path.suffix.lower() in VIDEO_SUFFIXES for path in root.glob("*/**/*")):
         raise stale_error(f"it is of other clips than those in dataset.root, {root}", paths.INDEX, "index")

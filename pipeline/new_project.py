@@ -18,11 +18,12 @@ from typing import Any
 import yaml
 
 from moclip.data.clip_folder import ClipFolder
+from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.errors import DatasetError, MoclipError
 from moclip.files.folders import is_url
 from pipeline import code_digests, paths, presets
 from pipeline import params as parameters
-from pipeline.clip_source import find_clips
+from pipeline.clip_source import check_folder, find_clips
 from pipeline.console.output import counted, print_note
 from pipeline.io import write_text
 
@@ -48,9 +49,17 @@ class Source:
 
 
 def clip_source(
-    clips: str | None, manifest: str | None, splits: str | None, preset: str, encoder: str | None
+    clips: str | None,
+    manifest: str | None,
+    splits: str | None,
+    preset: str,
+    encoder: str | None,
+    clips_option: str = "--clips",
 ) -> Source:
-    """Return a `Source` for paths relative to the current folder. Raises MoclipError if one does not exist."""
+    """Return a `Source` for paths relative to the current folder. Raises MoclipError if one does not exist.
+
+    `clips_option` is how the command line names `clips`.
+    """
     if clips is None and manifest is None:
         fix = "add --clips DIR, the folder with one folder per class, or --manifest FILE"
         raise DatasetError("which clips?", where="moclip new", fix=fix)
@@ -61,7 +70,7 @@ def clip_source(
     if manifest is not None:
         manifest = str(Path(manifest).expanduser().resolve())
         clips = clips if clips is not None else str(Path(manifest).parent)
-    root, splits = _absolute_folder(clips, "--clips"), _absolute_folder(splits, "--splits")
+    root, splits = _absolute_folder(clips, clips_option), _absolute_folder(splits, "--splits")
     return Source(root, manifest, splits, preset, encoder)
 
 
@@ -84,15 +93,28 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
     with _new_folder(folder):
         text = source.params_text(folder)
         params = parameters.validate(yaml.safe_load(text), source="moclip new")
-        clips, _ = find_clips(params.dataset)
+        clips, manifest = find_clips(params.dataset)
+        if manifest is None:
+            check_folder(params.dataset.root, clips)
         _write_files(folder, text)
         _run(folder, "git", "init", "--quiet")
         _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
         write_text(folder / ".dvc" / "config", DVC_CONFIG)
     count, classes = counted(len(clips.clips), "clip"), counted(len(clips.classes), "class", "classes")
     print_note(f"{folder}: a project for {count} of {classes}")
+    for note in [*layout_notes(clips), *folder_problems(clips)]:
+        print_note(f"  {note}")
     commit(folder, ["."], "Project made by moclip new")
     return clips
+
+
+def check_clips(folder: Path) -> None:
+    """Raise MoclipError if a project's clips cannot be found, or the stages would fail on them at once."""
+    with contextlib.chdir(folder):
+        dataset = parameters.load(paths.PARAMS).dataset
+        clips, manifest = find_clips(dataset)
+    if manifest is None:
+        check_folder(dataset.root, clips)
 
 
 def check_outside(folder: Path, source: Source) -> None:

@@ -62,6 +62,9 @@ class Dataset(Group):
         description=f"table of clips with the columns path and label; {NO_FILE}: the clips in dataset.root",
         json_schema_extra={"allowed": f"{NO_FILE} | a .csv, .parquet or .jsonl file"},
     )
+    follow_links: Flag = Field(
+        default=False, description="true: also read links that lead out of the root; links within it are always read"
+    )
     split: Whole = Field(
         default=1, ge=1, le=9, description="which official split: trainlist0<k>.txt and testlist0<k>.txt"
     )
@@ -436,16 +439,29 @@ def with_values(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_raw(path: Path) -> dict[str, Any]:
-    """Read params.yaml as a tree, unchecked. Raises ParamError if it is missing or not a YAML mapping."""
+    """Read params.yaml as a tree, unchecked. Raises ParamError if it is missing, no file, or not a YAML mapping."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing_file_error(path) from None
+    except IsADirectoryError:
+        raise ParamError("a folder, not a file", where=path, fix="move it away, then: moclip use") from None
+    except UnicodeDecodeError:
+        fix = "save it as UTF-8, or write a new one: moclip use"
+        raise ParamError("not text in UTF-8", where=path, fix=fix) from None
     except yaml.YAMLError as error:
-        raise ParamError(f"not valid YAML: {' '.join(str(error).split())}", where=path) from None
+        raise _yaml_error(error, path) from None
     if not isinstance(raw, dict):
         raise ParamError("holds no groups of parameters", where=path, fix="write a new one: moclip use demo")
     return raw
+
+
+def _yaml_error(error: yaml.YAMLError, path: Path) -> ParamError:
+    """Return what is wrong with a YAML file, in which line."""
+    problem, mark = getattr(error, "problem", None) or str(error), getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}" if mark else ""
+    fix = "indent with spaces, not with tabs" if "'\\t'" in problem else "correct it; `git diff` shows your edits"
+    return ParamError(f"not valid YAML{where}: {' '.join(problem.split())}", where=path, fix=fix)
 
 
 def missing_file_error(path: Path, otherwise: str = "") -> ParamError:

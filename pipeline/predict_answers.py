@@ -21,7 +21,7 @@ REJECT_COLUMNS = ("unknown", "score")
 def top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
     """Return what is told of a clip: the `top` classes of each stream and the stream to trust, or the error."""
     if isinstance(answer, VideoError):
-        return {"error": answer.what}
+        return {"error": answer.what, "fix": answer.fix}
     if answer.thresholds:
         classes = {stream: _labels_and_top(answer, top, stream) for stream in answer.probabilities}
     else:

@@ -16,6 +16,7 @@ from pipeline.stage import stage
 if TYPE_CHECKING:
     import pandas as pd
 
+    from moclip.data.clip_folder import ClipFolder
     from moclip.data.manifest import Manifest
     from moclip.data.split_lists import Splits
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     "dataset.root",
     "dataset.splits",
     "dataset.manifest",
+    "dataset.follow_links",
     "dataset.split",
     "dataset.val_fraction",
     "dataset.test_fraction",
@@ -36,17 +38,19 @@ if TYPE_CHECKING:
 def index(params: Params, workers: Workers = cpu_count()) -> None:
     """Find the clips, their classes and splits, and probe each file.
 
-    Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt), or a manifest, a
-    table with a row per clip. A clip may be a span of a longer video, which is probed once. Where neither gives the
-    splits, it splits by group with the seed. With dataset.group: lookalike, clips whose middle frames look alike are
-    one group. A broken or unsupported file keeps a row with the reason. Classes in dataset.unknown get no label: their
-    test clips are in the split unknown, the others in none. Hidden files and folders, and those of the system
-    (__MACOSX, @eaDir), are left out and counted. If index.transcode is set, rows describe the transcoded files, which
-    motion is read from. Writes data/index.parquet and metrics/counts/index.json.
+    Reads <root>/<class>/<clip> and the official lists (trainlist01.txt, testlist01.txt, classInd.txt), or
+    <root>/train/<class>/<clip> and so on, or a manifest, a table with a row per clip. A clip may be a span of a
+    longer video, which is probed once. Where none of them gives the splits, it splits by group with the seed. With
+    dataset.group: lookalike, clips whose middle frames look alike are one group. A broken or unsupported file keeps a
+    row with the reason. Classes in dataset.unknown get no label: their test clips are in the split unknown, the others
+    in none. Hidden files and folders, and those of the system (__MACOSX, @eaDir), are left out and counted, and links
+    out of the root unless dataset.follow_links is true. If index.transcode is set, rows describe the transcoded files,
+    which motion is read from. Writes data/index.parquet and metrics/counts/index.json.
     """
     with while_importing():
-        from moclip.data.index import build_index
-        from moclip.data.list_notes import list_notes
+        from moclip.data.class_shortages import class_shortages
+        from moclip.data.index import build_index, held_out_fractions
+        from moclip.data.list_notes import layout_notes, list_notes
         from moclip.data.selection import class_names, index_counts
         from moclip.data.unknown_classes import check_background, leave_out
         from moclip.files.local_copies import local_text_files
@@ -57,8 +61,8 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     dataset = params.dataset
     root = dataset.root
     folder, manifest = find_clips(dataset)
-    splits = _read_lists(dataset, manifest)
-    for note in manifest.notes if manifest else list_notes(root, folder, splits):
+    splits = _read_lists(dataset, folder, manifest)
+    for note in manifest.notes if manifest else [*layout_notes(folder), *list_notes(folder, splits)]:
         print_note(f"  {note}")
     found: list[str] = []
     compared = (len(manifest.rows) if manifest else len(folder.clips)) if dataset.group == "lookalike" else 0
@@ -76,6 +80,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
             join_scenes=dataset.group == "lookalike",
             manifest=manifest,
             tell=found.append,
+            follow_links=dataset.follow_links,
         )
     for note in found:
         print_note(f"  {note}")
@@ -87,20 +92,25 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     split_source = f"official split {dataset.split}" if splits else f"{SEEDED}, seed {params.seed}"
     if manifest and manifest.has_splits:
         split_source = "the manifest's column split"
+    if folder.splits:
+        split_source = f"the folders {', '.join(folder.splits)}"
     counts["split_source"] = split_source
     with local_text_files(dataset.splits) as lists:
         write_index(table, params, lists)
     write_json(paths.INDEX_COUNTS, counts)
     _print_summary(table, counts)
+    held_out = held_out_fractions(folder, splits, manifest, dataset.val_fraction, dataset.test_fraction)
+    for note in class_shortages(table, held_out):
+        print_note(f"  {note}")
     for note in index_notes(table, has_lists=not split_source.startswith(SEEDED)):
         print_note(f"  {note}")
 
 
-def _read_lists(dataset: Dataset, manifest: Manifest | None) -> Splits | None:
+def _read_lists(dataset: Dataset, folder: ClipFolder, manifest: Manifest | None) -> Splits | None:
     """Return the split lists; None if there are none, and the folder of the clips was named in their place."""
     from moclip.data.split_lists import read_splits
     from moclip.files.local_copies import local_text_files
-    from pipeline.clip_source import lists_and_manifest_error, no_lists_error
+    from pipeline.clip_source import lists_and_manifest_error, lists_and_split_folders_error, no_lists_error
 
     if dataset.splits == NO_FILE:
         return None
@@ -108,6 +118,8 @@ def _read_lists(dataset: Dataset, manifest: Manifest | None) -> Splits | None:
         splits = read_splits(lists, dataset.split)
     if splits and manifest:
         raise lists_and_manifest_error(dataset)
+    if splits and folder.splits:
+        raise lists_and_split_folders_error(dataset, folder)
     if not (splits or manifest) and dataset.splits != dataset.root:
         raise no_lists_error(dataset)
     return splits
@@ -127,7 +139,9 @@ def _print_summary(table: pd.DataFrame, counts: dict) -> None:
             f"  {counts['ignored_files']} other files ignored, {counts['hidden_files']} of them hidden or a system's"
         )
     print_failures(table)
-    if transcoding := int(table["reason"].str.contains("exports no motion vectors").sum()):
+    from moclip.video.messages import NO_VECTORS
+
+    if transcoding := int(table["reason"].str.contains(NO_VECTORS).sum()):
         print_note(f"  set index.transcode: mpeg4 to use {transcoding} of these (iPhones record HEVC by default)")
     for row in table[table["damage"] != ""].drop_duplicates("path").itertuples():
         print_note(f"  damaged, used as far as it decodes: {row.id}: {row.damage}")

@@ -12,7 +12,7 @@ from pipeline.params import Params
 from pipeline.stage import stage
 
 
-@stage("dataset.root", "dataset.manifest", "index.transcode")
+@stage("dataset.root", "dataset.manifest", "dataset.follow_links", "index.transcode")
 def transcode(params: Params, workers: Workers = cpu_count()) -> None:
     """Re-encode every clip to MPEG-4 Part 2, if index.transcode is set.
 

@@ -264,7 +264,7 @@ def judged(mutants: Sequence[Mutant], root: Path, project: Path) -> Findings:
                 found.without_reason.append(mutant.id)
             if _is_whole(mutant, fields):
                 found.lost.append(f"{mutant.id}: {reason}")
-        elif mutant.kind in NO_CLIPS or (mutant.kind, mutant.done) == ("link", "to a clip outside"):
+        elif mutant.kind in NO_CLIPS:
             found.let_in.append(mutant.id)
         else:
             stored, types = reader.read_video(mutant.id), reader.frame_types(mutant.id)
@@ -301,7 +301,7 @@ def _outcome(id: str, index: pd.DataFrame, table: pd.DataFrame) -> tuple[str, st
 
 def _is_whole(mutant: Mutant, fields: Fields | None) -> bool:
     """Return whether a plain loop reads everything from a file that an intact clip has."""
-    if mutant.kind == "no permission" or (mutant.kind, mutant.done) == ("link", "to a clip outside"):
+    if mutant.kind == "no permission":
         return False
     if mutant.source is None or fields is None:
         return mutant.kind in ("tiny picture", "wide picture") and fields is not None and bool(fields.fields.any())

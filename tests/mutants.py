@@ -106,7 +106,8 @@ def write_mutants(sources: Sequence[Path], root: Path, count: int, seed: int) ->
 
 def is_clip(root: Path, mutant: Mutant) -> bool:
     """Whether the index owes it a row; other files are counted as ignored."""
-    return mutant.suffix in VIDEO_SUFFIXES and (root / mutant.id).is_file()
+    leads_out = (mutant.kind, mutant.done) == ("link", "to a clip outside")
+    return mutant.suffix in VIDEO_SUFFIXES and (root / mutant.id).is_file() and not leads_out
 
 
 @functools.cache

@@ -265,8 +265,8 @@ def test_index_prints_a_few_findings_and_names_the_command() -> None:
     for column, value in changes.items():
         table.loc[changed, column] = value
     notes = list(index_notes(table, True))
-    assert [note.partition(":")[0] for note in notes[:4]] == ["classes", "classes", "test clips", "motion vectors"]
-    assert notes[4:] == ["what to do about these and 3 more: moclip advise"]
+    assert [note.partition(":")[0] for note in notes[:4]] == ["test clips", "motion vectors", "frame rates", "codecs"]
+    assert notes[4:] == ["what to do about these and 1 more: moclip advise"]
 
 
 def test_mirror_images_are_told_only_where_clips_are_mirrored() -> None:

@@ -411,6 +411,7 @@ def test_a_broken_clip_is_named_and_the_others_are_drawn(moving: Path, tmp_path:
     assert len(errors) == 2
     assert any("bad.mp4: not a video file" in line for line in errors)
     assert any("hevc.mp4: codec hevc exports no motion vectors" in line for line in errors)
+    assert f"\n  re-encode it: ffmpeg -i {tmp_path}/hevc.mp4 -c:v mpeg4" in done.stderr
     none = run(
         "moclip", "draw", tmp_path / "bad.mp4", tmp_path / "hevc.mp4", "--out", tmp_path / "no", cwd=tmp_path, code=1
     )

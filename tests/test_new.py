@@ -295,6 +295,11 @@ def test_train_refuses_a_project_for_other_clips(clips: Path, home: Path) -> Non
     done = run("moclip", "train", clips, "--out", "p", "--clip", "some/model", cwd=home, code=1)
     assert 'clip.model: false, not "some/model"' in done.stderr
     assert "leave --clips out" in run("moclip", "train", clips, "--clips", clips, cwd=home, code=1).stderr
+    clip = next(clips.rglob("*.avi"))
+    refused = run("moclip", "train", clip, cwd=home, code=1).stderr
+    assert f"{clip}: one clip, not a folder of clips\n  name the folder" in refused
+    refused = run("moclip", "new", "one", "--clips", clips.parent, cwd=home, code=1).stderr
+    assert "which holds the folders" in refused
 
 
 # ----------------------------------------------------------------------------------- what `train` shows of DVC

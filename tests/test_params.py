@@ -72,6 +72,32 @@ def test_1e_4_is_read_as_a_float(raw: dict[str, Any]) -> None:
     assert params.validate(params.with_values(raw, {"fusion.lr": "1e-4"}), "").fusion.lr == 1e-4
 
 
+@pytest.mark.parametrize(
+    ("content", "expected_text"),
+    [
+        (b"seed: 0\ndataset:\n\troot: x\n", "not valid YAML in line 3: .*\n  indent with spaces, not with tabs"),
+        (b"seed: 0\nmv: [1\n", "not valid YAML in line 3: expected ',' or ']'.*\n  correct it; `git diff` shows"),
+        ("seed: 0\n".encode("utf-16"), "not text in UTF-8\n  save it as UTF-8"),
+        (b"", "holds no groups of parameters\n  write a new one"),
+        (None, "a folder, not a file\n  move it away"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_what_to_do(
+    tmp_path: Path, content: bytes | None, expected_text: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ParamError, match=f"params.yaml: {expected_text}"):
+        params.load(path)
+
+
+def test_line_ends_and_the_byte_order_mark_of_windows_are_read(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert params.read_raw(path) == params.read_raw(ROOT / "params.yaml")
+
+
 @pytest.mark.parametrize("blank", ["", " "])
 def test_a_text_of_blanks_is_refused(raw: dict[str, Any], blank: str) -> None:
     with pytest.raises(ParamError, match=r"clip\.model = "):

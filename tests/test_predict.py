@@ -231,8 +231,12 @@ def test_an_unreadable_clip_is_reported_and_the_others_answered_side_by_side(
     finished: Path, tmp_path: Path, said: dict[str, dict[str, Any]]
 ) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
-    done = run("moclip", "predict", "data/demo/videos/**/*_g01_c01.avi", tmp_path / "bad.mp4", cwd=finished)
+    hevc = [encode(tmp_path / f"IMG {n}.MOV", moving_texture(4, (64, 80)), "libx265") for n in (1, 2)]
+    done = run("moclip", "predict", "data/demo/videos/**/*_g01_c01.avi", tmp_path / "bad.mp4", *hevc, cwd=finished)
     assert "bad.mp4: not a video file" in done.stderr
+    assert "IMG 2.MOV: codec hevc exports no motion vectors\n" in done.stderr
+    assert f"\n  re-encode it: ffmpeg -i '{hevc[0]}' -c:v mpeg4 -q:v 1" in done.stderr
+    assert done.stderr.count("ffmpeg") == 1, "once for all clips of one reason"
     clips = sorted((finished / "data/demo/videos").rglob("*_g01_c01.avi"))
     assert len(clips) > 2
     for path in clips:
@@ -314,6 +318,18 @@ def test_equally_probable_classes_are_in_the_order_of_their_logits() -> None:
     logits = np.array([1000.0, 1000.001, 0.0], np.float32)
     answer = Prediction(("a", "b", "c"), {"fusion": np.array([0.5, 0.5, 0.0])}, {"fusion": logits})
     assert answer.top(2) == [("b", 0.5), ("a", 0.5)]
+
+
+def test_a_stream_that_is_not_there_is_named_with_those_that_are() -> None:
+    answer = Prediction(("a", "b"), {"fusion": np.array([0.9, 0.1])}, {"fusion": np.array([2.0, 1.0])})
+    with pytest.raises(
+        ModelError, match="no stream 'zero_shot' in this prediction; there are fusion\n  it needs an enc"
+    ):
+        answer.top(1, "zero_shot")
+    with pytest.raises(ModelError, match=r"no stream 'mv_tsn' .*; there are fusion\n  .* not labels given as text"):
+        answer.labels("mv_tsn")
+    with pytest.raises(ModelError, match=r"no stream 'Fusion' .*\n  the streams are fusion, mv_tsn, zero_shot"):
+        answer.top(stream="Fusion")
 
 
 def test_own_class_names_as_labels_give_the_zero_shot_answer(predictor: Predictor, clip: Path) -> None:

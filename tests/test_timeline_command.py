@@ -16,7 +16,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.clips import encode
+from tests.clips import encode, moving_texture
 from tests.conftest import run
 from tests.test_predict import answers
 from tests.test_report import browser  # noqa: F401  a fixture
@@ -124,6 +124,8 @@ def test_errors_say_what_to_do(finished: Path, folder: Path, tmp_path: Path) -> 
         return run("moclip", "timeline", *words, "--out", tmp_path, cwd=finished, code=code).stderr
 
     assert "no video could be read" in error(folder / "broken.mp4")
+    encode(tmp_path / "hevc.mov", moving_texture(4, (64, 80)), "libx265")
+    assert f"\n  re-encode it: ffmpeg -i {tmp_path}/hevc.mov -c:v mpeg4" in error(tmp_path / "hevc.mov")
     assert "--window: '2 weeks' is not a length of time" in error(folder, "--window", "2 weeks")
     assert "'Nothing' is not a class of the models" in error(folder, "--background", "Nothing")
     assert "name videos, or a stream" in error()

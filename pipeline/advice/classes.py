@@ -62,6 +62,11 @@ def _missing_classes(counts: pd.DataFrame, has_lists: bool) -> list[Finding]:
     ]
 
 
+def tells_missing_classes(finding: Finding) -> bool:
+    """Return whether a finding is on classes without a clip in a split."""
+    return finding.about == "classes" and "split" in finding.figures
+
+
 def _small_classes(counts: pd.DataFrame) -> list[Finding]:
     small = counts[(counts > 0).all(axis=1) & ((counts["train"] < FEW_TRAIN) | (counts["test"] < FEW_TEST))]
     if small.empty:

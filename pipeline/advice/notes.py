@@ -6,14 +6,18 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from pipeline.advice.classes import tells_missing_classes
 from pipeline.advice.from_index import index_findings
 
 MOST_NOTES = 4
 
 
 def index_notes(index: pd.DataFrame, has_lists: bool) -> Iterator[str]:
-    """Yield the first few of these findings, a line each, and how to see what to do."""
-    findings = index_findings(index, has_lists)
+    """Yield the first few of these findings, a line each, and how to see what to do.
+
+    Classes without clips in a split are left out: `class_shortages` has a line for each of them.
+    """
+    findings = [one for one in index_findings(index, has_lists) if not tells_missing_classes(one)]
     yield from (f"{finding.about}: {finding.found}" for finding in findings[:MOST_NOTES])
     if findings:
         more = f" and {len(findings) - MOST_NOTES} more" if len(findings) > MOST_NOTES else ""

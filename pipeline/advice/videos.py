@@ -11,6 +11,7 @@ from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import tally, usable_clips
 from moclip.data.spans import REASONS as SPAN_REASONS
 from moclip.video.decoding import B_VECTOR_CODECS
+from moclip.video.messages import NO_VECTORS
 from pipeline.advice.finding import Finding, has_key, share_text
 from pipeline.console.output import counted
 from pipeline.params import Params
@@ -53,7 +54,7 @@ def unusable_findings(index: pd.DataFrame) -> list[Finding]:
 
 
 def _repair(reason: str) -> str:
-    if "exports no motion vectors" in reason:
+    if NO_VECTORS in reason:
         return "set index.transcode: mpeg4"
     if reason in SPAN_REASONS:
         return "correct start and end in the manifest"

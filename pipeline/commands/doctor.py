@@ -139,7 +139,7 @@ def _check_clips(params: Params) -> Finding:
     if manifest:
         clips = f"{counted(len(folder.clips), 'clip')} in {counted(len(folder.classes), 'class', 'classes')}"
         return Finding("dataset.manifest", f"{manifest.file}: {clips}", OK, "; ".join(manifest.notes))
-    advice = "; ".join(list_notes(root, folder, None))
+    advice = "; ".join(list_notes(folder, None))
     return Finding("dataset.root", f"{root}: {counted(len(folder.clips), 'clip')}", WARNING if advice else OK, advice)
 
 

@@ -11,7 +11,7 @@ import typer
 from moclip.drawing.styles import Form, Style
 from moclip.errors import MoclipError, VideoError
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_error, print_note
+from pipeline.console.output import counted, print_clip_errors, print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.stage import command
@@ -82,8 +82,7 @@ def draw(
                 f"draw: {result.path}, {counted(result.frames, 'frame')}, {result.limit:g} px a frame at full strength"
             )
     failed = [(file, result) for (file, *_), result in results if isinstance(result, VideoError)]
-    for file, problem in failed:
-        print_error(f"{file}: {problem.what}")
+    print_clip_errors((file, problem.what, problem.fix) for file, problem in failed)
     if len(failed) == len(jobs):
         raise VideoError("no clip could be drawn", fix="see the reasons above")
 

@@ -12,7 +12,7 @@ from moclip.errors import MoclipError, ModelError, VideoError, missing_model
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_error, print_note
+from pipeline.console.output import print_clip_errors, print_note
 from pipeline.console.progress import show_hub_progress, show_progress
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.encoder_source import ENCODER_KEYS, encoder_source
@@ -124,8 +124,7 @@ def predict(
             if warning:
                 print_note(warning)
     failed = [result for result in results if "error" in result]
-    for result in failed:
-        print_error(f"{result['clip']}: {result['error']}")
+    print_clip_errors((result["clip"], result["error"], result["fix"]) for result in failed)
     if len(failed) == len(results):
         raise VideoError("no clip could be read", fix="see the reasons above")
 

@@ -22,7 +22,7 @@ from pipeline.commands.predict import (
     no_rejection_error,
 )
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_error, print_note
+from pipeline.console.output import print_clip_errors, print_note
 from pipeline.params import Params
 from pipeline.stage import command
 
@@ -157,10 +157,9 @@ def _read_videos(
             print_events(result)
             print_note(f"timeline: {target}.html, and .csv, .json, .vtt, .srt")
     if as_json:
-        errors = [{"video": str(path), "error": problem.what} for path, problem in failed]
+        errors = [{"video": str(path), "error": problem.what, "fix": problem.fix} for path, problem in failed]
         print(json.dumps([describe(one) for one in found] + errors))
-    for path, problem in failed:
-        print_error(f"{path}: {problem.what}")
+    print_clip_errors((path, problem.what, problem.fix) for path, problem in failed)
     if actual is not None and found:
         score_events(found, actual, request.rules.background, out / "metrics.json", quiet=as_json)
     if not found:

@@ -47,12 +47,13 @@ def train(
     project without running it.
     """
     with while_importing():
-        from pipeline.new_project import commit, is_for_same_clips, make_project
+        from pipeline.new_project import check_clips, commit, is_for_same_clips, make_project
         from pipeline.repro import run_stages
 
     wanted = _wanted(source, clips, clip)
     folder = out if out is not None else _default_folder(source, wanted)
     if is_for_same_clips(folder, wanted):
+        check_clips(folder)
         print_note(f"{folder}: a project for these clips; continuing it")
     else:
         _print_time(folder, make_project(folder, wanted))
@@ -64,14 +65,18 @@ def train(
 
 def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
     """Return what the project is to be made for. Raises DatasetError if `source` is neither a folder nor a table."""
+    from moclip.data.clip_folder import is_video
     from pipeline.new_project import clip_source
 
     if not is_url(source) and Path(source).expanduser().is_file():
+        if is_video(source):
+            fix = "name the folder that holds a folder of clips for each class"
+            raise MoclipError("one clip, not a folder of clips", where=source, fix=fix)
         return clip_source(clips, source, None, "folder", encoder)
     if clips is not None:
         fix = "leave --clips out; it is for a table, whose paths start from that folder"
         raise MoclipError("CLIPS is the folder of the clips already", where="--clips", fix=fix)
-    return clip_source(source, None, None, "folder", encoder)
+    return clip_source(source, None, None, "folder", encoder, "CLIPS")
 
 
 def _default_folder(source: str, wanted: Source) -> Path:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -51,6 +51,14 @@ def print_error(text: str) -> None:
     """Print an error on stderr: "WHERE: WHAT", then what to do in an indented line."""
     if reports_errors():
         print_lines(f"error: {text}", sys.stderr)
+
+
+def print_clip_errors(failed: Iterable[tuple[Any, str, str | None]]) -> None:
+    """Print an error for each clip: its name, the reason, and below the first clip of each reason what to do."""
+    told: set[str] = set()
+    for clip, reason, fix in failed:
+        print_error(f"{clip}: {reason}" + (f"\n  {fix}" if fix and reason not in told else ""))
+        told.add(reason)
 
 
 def reports_errors() -> bool:

@@ -1,27 +1,43 @@
-"""List a data set's folder `<root>/<class>/<clip>`, on a disk or at a URL."""
+"""List a data set's folder, `<root>/<class>/<clip>`, on a disk or at a URL.
+
+A class folder may hold folders: the inner folder is then the source of its clips. The class folders may lie in folders
+of splits, `<root>/train/<class>/<clip>`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from moclip.errors import DatasetError
-from moclip.files.folders import Folder, folder_exists, is_url, join_path
+from moclip.files.folders import Folder, folder_exists, join_path
 from moclip.files.hidden import is_hidden
+from moclip.files.walk import FoundFiles, walk_files
 from moclip.video.clip_files import VIDEO_SUFFIXES
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""How data sets name the folders of their splits, in lower case."""
 
 
 @dataclass(frozen=True)
 class ClipFolder:
     """What lies below the root.
 
-    clips : "Class/file".
-    classes : names of the folders that hold clips, sorted.
+    clips : "Class/file", "Class/source/file", or either of them in the folder of a split: "train/Class/file".
+    classes : names of the classes that have clips, sorted.
     ignored : files and folders that are no clips.
     hidden : those of the ignored that are hidden or belong to the operating system; a hidden folder is one entry.
     misplaced : clips that are not read because they do not lie in a class folder.
+    splits : folder of a split -> its split, train, val or test. Empty where the class folders lie in the root.
+    sources : whether folders within class folders tell the sources of clips.
+    empty : folders in the place of class folders that hold no clips.
+    links_out, broken_links, repeated_links : links that are not followed (`moclip.files.walk.FoundFiles`).
     """
 
     clips: list[str]
@@ -29,27 +45,48 @@ class ClipFolder:
     ignored: list[str]
     hidden: list[str]
     misplaced: list[str]
+    splits: dict[str, str] = field(default_factory=dict)
+    sources: bool = False
+    empty: list[str] = field(default_factory=list)
+    links_out: list[str] = field(default_factory=list)
+    broken_links: list[str] = field(default_factory=list)
+    repeated_links: list[str] = field(default_factory=list)
+
+    def class_of(self, clip: str) -> str:
+        return clip.split("/")[1 if self.splits else 0]
+
+    def split_of(self, clip: str) -> str:
+        return self.splits[clip.split("/")[0]]
+
+    def source_of(self, clip: str, by_name: Callable[[str], str]) -> str:
+        """Return the source of a clip: that in its name, as `by_name` finds it, or else the folder in its class's."""
+        source, inner = by_name(clip), inner_folders(clip, self.splits)
+        return inner[0] if self.sources and inner and source == PurePosixPath(clip).stem else source
 
 
-def scan_folder(root: str | Path) -> ClipFolder:
-    """List `<root>/<class>/<clip>`, by path or URL, without hidden files.
+def inner_folders(clip: str, splits: Iterable[str]) -> list[str]:
+    """Return the folders between the class folder of a clip and the clip, without one of the class's own name."""
+    class_name, *inner = clip.split("/")[1 if splits else 0 : -1]
+    if inner and inner[0] == class_name:  # as some programs unpack archives
+        return inner[1:]
+    return inner
 
-    Raises DatasetError where the folder does not exist or cannot be listed, or where no class folder holds a clip.
+
+def scan_folder(root: str | Path, follow_links: bool = False) -> ClipFolder:
+    """List the clips below a root, by path or URL, without hidden files.
+
+    Links that lead out of the root are followed with `follow_links` only. Raises DatasetError where the folder does not
+    exist or cannot be listed, where no class folder holds a clip, or where one folder holds all class folders.
     """
     if not folder_exists(root):
         raise DatasetError(
             "no such folder", where=root, fix="set dataset.root to the folder that holds one folder per class"
         )
-    folder = _sort_entries(root)
-    if folder.misplaced and not folder.clips:
-        what = f"no clips found; {describe_misplaced(folder)}"
-        raise DatasetError(what, where=root, fix=misplaced_fix(root, folder))
+    found = _list_files(root, follow_links)
+    folder = _sort_files(found)
     if not folder.clips:
-        raise DatasetError(
-            f"no clips found; looked for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}",
-            where=root,
-            fix="dataset.root is the folder above the class folders",
-        )
+        raise _no_clips(root, folder)
+    _check_classes(root, folder)
     return folder
 
 
@@ -58,27 +95,22 @@ def printable_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _sort_entries(root: str | Path) -> ClipFolder:
-    """Sort what lies below the root into clips and ignored entries."""
-    clips: list[str] = []
-    ignored: list[str] = []
-    hidden: dict[str, None] = {}
-    misplaced: list[str] = []
-    for name, is_file in _list_entries(root):
-        path = PurePosixPath(name)
-        if hidden_part := _topmost_hidden(path):
-            hidden[hidden_part] = None
-        elif is_file and len(path.parts) == 2 and _is_video(name):
-            clips.append(name)
-        else:
-            ignored.append(name)
-            misplaced += filter(_is_video, [name] if is_file else _files_below(Path(root), name))
-    classes = sorted({printable_name(clip).split("/")[0] for clip in clips})
-    return ClipFolder(clips, classes, sorted([*ignored, *hidden]), sorted(hidden), misplaced)
-
-
-def _is_video(name: str) -> bool:
+def is_video(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _list_files(root: str | Path, follow_links: bool) -> FoundFiles:
+    folder = Folder(root)
+    if folder.local:
+        return walk_files(folder.local, follow_links)
+    found, hidden = FoundFiles(), dict[str, None]()
+    for name in folder.sizes():
+        if topmost := _topmost_hidden(PurePosixPath(name)):
+            hidden[topmost] = None
+        else:
+            found.files.append(name)
+    found.hidden = list(hidden)
+    return found
 
 
 def _topmost_hidden(path: PurePosixPath) -> str | None:
@@ -87,60 +119,129 @@ def _topmost_hidden(path: PurePosixPath) -> str | None:
     return next((str(part) for part in chain[1:] if is_hidden(part.name)), None)
 
 
-def _list_entries(root: str | Path) -> Iterator[tuple[str, bool]]:
-    """Yield names and whether each is a file: two levels, sorted; at a URL every file, however deep."""
-    if is_url(root):
-        yield from ((name, True) for name in Folder(root).sizes())
+def _sort_files(found: FoundFiles) -> ClipFolder:
+    """Sort files into clips and others, and read what their folders tell."""
+    videos = [name for name in found.files if is_video(name)]
+    others = [name for name in found.files if not is_video(name)]
+    splits = _split_folders(videos)
+    least = 2 if splits else 1  # folders above a clip
+    clips: list[str] = []
+    misplaced: list[str] = []
+    for name in videos:
+        folders = name.split("/")[:-1]
+        is_placed = len(folders) >= least and (not splits or folders[0] in splits)
+        (clips if is_placed else misplaced).append(name)
+    names = {printable_name(clip).split("/")[least - 1] for clip in clips}
+    links = [*found.out, *found.broken, *found.again]
+    ignored = sorted([*others, *misplaced, *found.others, *found.hidden, *links])
+    return ClipFolder(
+        clips,
+        sorted(names),
+        ignored,
+        found.hidden,
+        misplaced,
+        splits,
+        _folders_tell_sources(clips, splits),
+        _without_clips(found.folders, clips, least),
+        found.out,
+        found.broken,
+        found.again,
+    )
+
+
+def _split_folders(videos: Iterable[str]) -> dict[str, str]:
+    """Return the folders of splits, and the split of each; none unless there are train and another one.
+
+    None of them may hold clips by itself: such a folder is a class. Without a folder for test, val is the test split.
+    """
+    depths: dict[str, int] = {}
+    for name in videos:
+        first, *rest = name.split("/")
+        depths[first] = min(depths.get(first, len(rest)), len(rest))
+    splits = {name: SPLIT_NAMES[name.lower()] for name in sorted(depths) if name.lower() in SPLIT_NAMES}
+    if any(depths[name] < 2 for name in splits) or not {"train"} < set(splits.values()):
+        return {}
+    if "test" not in splits.values():
+        return {name: split.replace("val", "test") for name, split in splits.items()}
+    return splits
+
+
+def _without_clips(folders: Iterable[str], clips: Iterable[str], depth: int) -> list[str]:
+    """Return the folders so many names below the root that hold no clips."""
+    holding = {tuple(clip.split("/")[:depth]) for clip in clips}
+    return [name for name in folders if name.count("/") == depth - 1 and tuple(name.split("/")) not in holding and name]
+
+
+def _folders_tell_sources(clips: Iterable[str], splits: Iterable[str]) -> bool:
+    """Return whether folders within the class folders differ: one and the same folder in each tells nothing."""
+    inner = {(inner_folders(clip, splits) or [""])[0] for clip in clips}
+    return len(inner) > 1
+
+
+def _no_clips(root: str | Path, folder: ClipFolder) -> DatasetError:
+    if folder.misplaced:
+        what = f"no clips found; {describe_misplaced(folder)}"
+        return DatasetError(what, where=root, fix=misplaced_fix(folder))
+    if folder.links_out:
+        what = f"no clips found; {describe_links_out(folder)}"
+        return DatasetError(what, where=root, fix=LINKS_OUT_FIX)
+    if folder.broken_links:
+        what = f"no clips found; {describe_broken_links(folder)}"
+        return DatasetError(what, where=root, fix="mount what they lead to, or remove them")
+    suffixes = ", ".join(VIDEO_SUFFIXES)
+    others = len(folder.ignored) - len(folder.hidden)
+    what = f"no clips found; looked for <class>/<clip> with {suffixes}" + f" among {others} files" * bool(others)
+    return DatasetError(what, where=root, fix="dataset.root is the folder above the class folders")
+
+
+def _check_classes(root: str | Path, folder: ClipFolder) -> None:
+    """Raise DatasetError where one folder holds all class folders: the root is one or more folders too high."""
+    if len(folder.classes) > 1:
         return
-    folders = []
-    for path in _sorted_entries(Path(root)):
-        if path.is_dir() and not is_hidden(path.name):
-            folders.append(path)
-        else:
-            yield path.name, path.is_file()
-    for folder in folders:
-        yield from ((f"{folder.name}/{path.name}", path.is_file()) for path in _sorted_entries(folder))
-
-
-def _sorted_entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as problem:
-        fix = "check its permissions"
-        raise DatasetError(f"cannot be listed: {problem.strerror}", where=folder, fix=fix) from None
-
-
-def _files_below(root: Path, name: str) -> Iterator[str]:
-    """Yield the files in a folder within a class folder, however deep, without hidden ones; links are not followed."""
-    if (root / name).is_symlink():
-        return
-    for folder, inner, files in os.walk(root / name):
-        inner[:] = sorted(child for child in inner if not is_hidden(child))
-        below_root = Path(folder).relative_to(root)
-        yield from ((below_root / file).as_posix() for file in sorted(files) if not is_hidden(file))
+    above = [PurePosixPath(printable_name(clip)).parent for clip in folder.clips]
+    shared = PurePosixPath(os.path.commonpath(above))
+    inner = sorted({path.relative_to(shared).parts[0] for path in above if path != shared})
+    if not folder.splits and shared not in above and len(inner) > 1:
+        names = ", ".join(inner[:3]) + ", ..." * (len(inner) > 3)
+        what = f"its only folder with clips is {shared}, which holds the folders {names}"
+        fix = f"did you mean {join_path(root, str(shared))}? set dataset.root to it"
+        raise DatasetError(what, where=root, fix=fix)
 
 
 def describe_misplaced(folder: ClipFolder) -> str:
-    first = printable_name(folder.misplaced[0])
-    return f"{len(folder.misplaced)} clips do not lie in <class>/<clip>, such as {first}"
+    where = f"{'|'.join(folder.splits)}/<class>/<clip>" if folder.splits else "<class>/<clip>"
+    count = counted(folder.misplaced, "clip does", "clips do")
+    return f"{count} not lie in {where}, such as {first_name(folder.misplaced)}"
 
 
-def misplaced_fix(root: str | Path, folder: ClipFolder) -> str:
+def misplaced_fix(folder: ClipFolder) -> str:
     """Say where to move clips that do not lie in a class folder."""
-    paths = [PurePosixPath(printable_name(name)).parts for name in folder.misplaced]
-    if all(len(path) == 1 for path in paths):
-        return "put each into a folder named after its class; if this folder is a class, name the folder above it"
-    if doubled := sorted({path[0] for path in paths if len(path) == 3 and path[0] == path[1]}):
-        name = doubled[0]
-        more = f" (and likewise for {len(doubled) - 1} more)" if len(doubled) > 1 else ""
-        return f"a folder lies within one of the same name: move what is in {name}/{name} up into {name}{more}"
-    move = "move each into its class's folder, <class>/<clip>"
-    if len(folder.misplaced) <= len(folder.clips):
-        return move
-    above = sorted({"/".join(path[:-2]) for path in paths if len(path) > 2})
-    if len(above) == 1:
-        return f"set dataset.root to {join_path(root, above[0])}"
-    return f"{move}; or set dataset.root to one of {', '.join(above[:3])}{', ...' * (len(above) > 3)}"
+    if folder.splits:
+        return "move each into its split and class"
+    if folder.clips:
+        return "move each into its class's folder"
+    return "put each into a folder named after its class; if this folder is a class, name the folder above it"
+
+
+LINKS_OUT_FIX = "to read them, set dataset.follow_links: true"
+
+
+def describe_links_out(folder: ClipFolder) -> str:
+    return f"{counted(folder.links_out, 'link leads', 'links lead')} out of it, such as {first_name(folder.links_out)}"
+
+
+def describe_broken_links(folder: ClipFolder) -> str:
+    count = counted(folder.broken_links, "link leads", "links lead")
+    return f"{count} to nothing, such as {first_name(folder.broken_links)}"
+
+
+def counted(names: list[str], one: str, several: str) -> str:
+    """Return "1 link leads" or "2 links lead", for `one` = "link leads" and `several` = "links lead"."""
+    return f"{len(names)} {one if len(names) == 1 else several}"
+
+
+def first_name(names: list[str]) -> str:
+    return printable_name(names[0])
 
 
 def join_first_lines(lines: Iterable[str], most: int = 5) -> str:

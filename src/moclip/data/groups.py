@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -81,6 +84,23 @@ def smallest_fraction(groups: pd.Series, labels: pd.Series) -> float | None:
             closer = wanted.sum(axis=1) - np.abs(wanted - counts).sum(axis=1) > 1e-9
             fractions = fractions[: np.argmax(closer) + 1] if closer.any() else fractions
     return float(fractions[-1]) if len(fractions) < 999 else None  # .5 is enough wherever a group can be held out
+
+
+def sources_needed(fractions: Mapping[str, float]) -> int:
+    """Return how many sources, of one clip each, a class needs for `hold_out` to hold some out at each fraction.
+
+    `fractions` are applied one after the other, each to what the one before leaves. One source always stays.
+    """
+    return next(count for count in itertools.count(1) if _can_hold_out(count, list(fractions.values())))
+
+
+def _can_hold_out(sources: int, fractions: Sequence[float]) -> bool:
+    for fraction in fractions:
+        held = min(math.ceil(fraction * sources - 0.5), sources - 1)  # as many as come closest to the wanted share
+        if held < 1:
+            return False
+        sources -= held
+    return True
 
 
 def _labels_by_group(groups: pd.Series, labels: pd.Series) -> tuple[pd.Index, list[np.ndarray], np.ndarray]:

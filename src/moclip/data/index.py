@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from moclip.data.class_shortages import PURPOSES, class_shortages
 from moclip.data.clip_folder import ClipFolder, join_first_lines
 from moclip.data.clip_weights import COLUMN as WEIGHT
 from moclip.data.groups import group_of, hold_out, smallest_fraction
@@ -76,31 +77,35 @@ def build_index(
     join_scenes: bool = False,
     manifest: Manifest | None = None,
     tell: Callable[[str], object] = lambda note: None,
+    follow_links: bool = False,
 ) -> pd.DataFrame:
     """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
     With a `manifest`, `folder` is its `clips`, and there are no `splits`; if it `has_spans`, there are also the columns
     `SPAN_COLUMNS`. With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With
     `join_scenes`, clips that look alike are in one group. `advance` is called with the number of files newly probed,
-    and newly compared, `tell` with what the user should know. Raises DatasetError where training is impossible (one
+    and newly compared, `tell` with what the user should know. With `follow_links`, files may be links that lead out of
+    the root. Raises DatasetError where training is impossible (one
     class, no usable train or test clip, only one group), where a clip is not transcoded, and where two parts of the
     lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
     if not (matched or manifest):
-        require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
+        require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes", root)
     classes = matched.classes if matched else folder.classes
-    probed = functools.partial(_probed_rows, root, folder.clips, transcoded, workers, advance)
+    probed = functools.partial(_probed_rows, root, folder.clips, transcoded, workers, advance, follow_links)
     if manifest:
         table = _manifest_rows(manifest, probed, tell)
     else:
         rows = probed([None] * len(folder.clips), listed=False)
         table = pd.DataFrame([*rows, *(_missing_rows(matched) if matched else [])])
-        table["class"] = table["path"].str.split("/").str[0]
-        table["group"] = table["path"].map(splits.group if splits else group_of)
+        table["class"] = table["path"].map(folder.class_of)
+        table["group"] = [folder.source_of(clip, splits.group if splits else group_of) for clip in table["path"]]
     if matched:
         table["class"] = table["class"].map(matched.class_of)
         table["split"] = table["path"].map(matched.parts).fillna("none")
+    elif folder.splits:
+        table["split"] = table["path"].map(folder.split_of)
     if COLUMN in table:
         table["label"] = rarest_labels(list(table[COLUMN]), (table["split"] != "none").to_numpy(), classes)
     else:
@@ -112,16 +117,24 @@ def build_index(
         thumbnails = read_thumbnails(root, usable, workers, advance)
         advance((len(manifest.rows) if manifest else len(folder.clips)) - len(usable))
         table.loc[usable.index, "group"] = _scene_groups(usable["group"], thumbnails, root)
-    held_out = {"test": test_fraction, "val": val_fraction}
-    if splits or (manifest and manifest.has_splits):
-        del held_out["test"]
-    if manifest and manifest.has_val:
-        del held_out["val"]
+    held_out = held_out_fractions(folder, splits, manifest, val_fraction, test_fraction)
     table["split"] = _split_column(table, held_out, seed)
     columns = INDEX_COLUMNS | {name: kind for name, kind in _MORE_COLUMNS.items() if name in table}
     table = table[list(columns)].astype(columns)
     _check_splits(table, root, held_out)
     return table
+
+
+def held_out_fractions(
+    folder: ClipFolder, splits: Splits | None, manifest: Manifest | None, val_fraction: float, test_fraction: float
+) -> dict[str, float]:
+    """Return the splits that are held out by group, as lists, folders and manifest do not give them, in order."""
+    held_out = {"test": test_fraction, "val": val_fraction}
+    if splits or folder.splits or (manifest and manifest.has_splits):
+        del held_out["test"]
+    if "val" in folder.splits.values() or (manifest and manifest.has_val):
+        del held_out["val"]
+    return held_out
 
 
 def _manifest_rows(
@@ -152,15 +165,16 @@ def _probed_rows(
     transcoded: Path | None,
     workers: int,
     advance: Callable[[int], object],
+    follow_links: bool,
     spans: Sequence[np.ndarray | None],
     listed: bool,
 ) -> list[dict[str, Any]]:
     """Return a row for each file, in their order. `listed` is whether a manifest names them, `spans` those of each."""
     failures = read_failures(transcoded) if transcoded else {}
-    jobs = [
-        ProbeJob(str(root), clip, indexed_file(root, clip, transcoded, failures), failures.get(clip), listed, own)
-        for clip, own in zip(clips, spans, strict=True)
-    ]
+    jobs = []
+    for clip, own in zip(clips, spans, strict=True):
+        file = indexed_file(root, clip, transcoded, failures)
+        jobs.append(ProbeJob(str(root), clip, file, failures.get(clip), listed, own, follow_links))
     rows = []
     for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
         rows.append(row)
@@ -213,20 +227,21 @@ def _split_column(table: pd.DataFrame, held_out: Mapping[str, float], seed: int)
 def _check_splits(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float]) -> None:
     """Raise DatasetError where a split has no clip. `fractions` has the splits that are held out by group."""
     ok = table[table["status"] == "ok"]
-    for split, purpose in (("train", "to train on"), ("test", "to test on"), ("val", "to choose epochs on")):
+    for split in ("train", "test", "val"):
         if not (ok["split"] == split).any():
             candidates = ok[ok["split"].isin(("train", "val"))]
             why, advice = _explain_no_held_out(split, fractions[split], candidates) if split in fractions else ("", [])
             reasons = join_first_lines(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
-            fix = "\n  ".join([*advice, *([reasons] if reasons else [])])
-            raise DatasetError(f"no usable clip {purpose} among {len(table)} clips{why}", where=root, fix=fix or None)
+            shortages = class_shortages(table, fractions) if len(ok) else []
+            fix = "\n  ".join([*advice, *shortages, *([reasons] if reasons else [])])
+            what = f"no usable clip {PURPOSES[split]} among {len(table)} clips{why}"
+            raise DatasetError(what, where=root, fix=fix or None)
 
 
 def _explain_no_held_out(split: str, fraction: float, candidates: pd.DataFrame) -> tuple[str, list[str]]:
     """Return why no group is held out for a split, and what to do."""
     enough = smallest_fraction(candidates["group"], candidates["label"])
     if enough is None:
-        advice = "a clip's source is the gNN in its name, or else the clip itself; a class needs at least two sources"
-        return "; no group can be held out: there is only one source, or one per class", [advice]
+        return "; no group can be held out: there is only one source, or one per class", []
     key = f"dataset.{split}_fraction"
     return f"; {key} = {fraction:g} is too small to hold out a group", [f"set {key} to {enough:g} or more"]

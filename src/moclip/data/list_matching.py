@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from moclip.data.clip_folder import ClipFolder, printable_name
 from moclip.data.list_differences import class_notes, clip_notes
@@ -36,7 +37,7 @@ def match_lists(folder: ClipFolder, splits: Splits) -> MatchedLists:
 
     A listed name is matched by, in this order: the whole name; the name without suffix; either of them in another
     case, if this matches exactly one file. A file that a list names exactly is not matched with any other name. Raises
-    DatasetError where two parts match the same file.
+    DatasetError where two parts match the same file, and where no listed clip has a file.
     """
     listed = {name for part in splits.parts.values() for name in part}
     find_files = _file_finder([printable_name(clip) for clip in folder.clips], listed)
@@ -53,6 +54,11 @@ def match_lists(folder: ClipFolder, splits: Splits) -> MatchedLists:
                 if parts.setdefault(clip, part) != part:
                     raise DatasetError(in_both_lists(clip, list_lines[clip], list_line))
                 list_lines[clip] = list_line
+    if len(missing) == len(listed):
+        what = f"none of the {len(listed)} listed clips is there: the lists name {next(iter(missing))}, "
+        what += f"and the folder holds {printable_name(folder.clips[0])}"
+        fix = "set dataset.root to the folder that the names in the lists start from, or correct the lists"
+        raise DatasetError(what, where="dataset.splits", fix=fix)
     class_of, classes = match_classes(folder, splits)
     return MatchedLists(parts, missing, class_of, classes, [*class_notes(class_of), *clip_notes(files_of)])
 
@@ -98,6 +104,6 @@ def match_classes(folder: ClipFolder, splits: Splits) -> tuple[dict[str, str], l
     return class_of, classes
 
 
-def require_two_classes(classes: Sequence[str], fix: str) -> None:
+def require_two_classes(classes: Sequence[str], fix: str, root: str | Path | None = None) -> None:
     if len(classes) < 2:
-        raise DatasetError(f"only one class ({', '.join(classes)}): training needs at least two", fix=fix)
+        raise DatasetError(f"only one class ({', '.join(classes)}): training needs at least two", where=root, fix=fix)

@@ -2,19 +2,78 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
-from moclip.data.clip_folder import ClipFolder, describe_misplaced, misplaced_fix
+from moclip.data.clip_folder import (
+    LINKS_OUT_FIX,
+    SPLIT_NAMES,
+    ClipFolder,
+    counted,
+    describe_broken_links,
+    describe_links_out,
+    describe_misplaced,
+    first_name,
+    inner_folders,
+    misplaced_fix,
+    printable_name,
+)
 from moclip.data.list_matching import match_lists
+from moclip.data.name_spelling import fold_name, group_by
 from moclip.data.split_lists import Splits
 
 
-def list_notes(root: str | Path, folder: ClipFolder, splits: Splits | None) -> list[str]:
-    """Return notes for the user, a line each: clips that are not read, and names that differ from the lists."""
+def layout_notes(folder: ClipFolder) -> list[str]:
+    """Return notes on folders that are not just <class>/<clip>: how they are understood."""
+    notes = []
+    if folder.splits:
+        notes.append(f"the splits are those of the folders {', '.join(folder.splits)}{_made_splits(folder)}")
+    if nested := [clip for clip in folder.clips if inner_folders(clip, folder.splits)]:
+        clip = nested[0]
+        note = f"{counted(nested, 'clip lies', 'clips lie')} in a folder within a class folder, such as "
+        note += f"{printable_name(clip)}: its class is {printable_name(folder.class_of(clip))}"
+        if folder.sources:
+            note += f", its source {printable_name(inner_folders(clip, folder.splits)[0])}, unless gNN names one"
+        notes.append(note)
+    if links := folder.repeated_links:
+        note = counted(links, "link leads to a folder that is", "links lead to folders that are")
+        notes.append(f"{note} read already, such as {first_name(links)}: not read again")
+    return notes
+
+
+def _made_splits(folder: ClipFolder) -> str:
+    """Say how a split without a folder is made."""
+    if any(SPLIT_NAMES[name.lower()] != split for name, split in folder.splits.items()):
+        return ": val is the test split, because there is no folder test, and clips of train are held out as val"
+    return "" if "val" in folder.splits.values() else ": clips of train are held out as val"
+
+
+def folder_problems(folder: ClipFolder) -> list[str]:
+    """Return notes on what is not read of a folder, and on classes of the same name, with what to do."""
+    notes = []
+    if folder.misplaced:
+        notes.append(f"{describe_misplaced(folder)}: not read; {misplaced_fix(folder)}")
+    if folder.links_out:
+        notes.append(f"{describe_links_out(folder)}: not read; {LINKS_OUT_FIX}")
+    if folder.broken_links:
+        notes.append(f"{describe_broken_links(folder)}: not read; remove them, because `dvc repro` stops at them")
+    if folder.empty:
+        note = counted(folder.empty, "folder holds", "folders hold")
+        notes.append(f"{note} no clips, such as {first_name(folder.empty)}: no class is made of it")
+    notes += [
+        f"the classes {' and '.join(alike)} have the same name but for case, accents or spaces: merge them?"
+        for alike in _alike(folder.classes)
+    ]
+    return notes
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    return [alike for alike in group_by(lambda name: fold_name(name.strip()), names).values() if len(alike) > 1]
+
+
+def list_notes(folder: ClipFolder, splits: Splits | None) -> list[str]:
+    """Return notes for the user, a line each: what is not read, and names that differ from the lists."""
     notes = match_lists(folder, splits).notes if splits else []
     if splits and splits.contradictions:
         first, count = splits.contradictions[0], len(splits.contradictions)
         notes = [f"{first}; such lines: {count}; a clip's class is its folder, whatever the number", *notes]
-    if folder.misplaced:
-        notes = [f"{describe_misplaced(folder)}: not read; {misplaced_fix(root, folder)}", *notes]
-    return notes
+    return [*folder_problems(folder), *notes]

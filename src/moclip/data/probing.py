@@ -14,6 +14,7 @@ from moclip.errors import MoclipError, VideoError
 from moclip.files.folders import file_exists, join_path
 from moclip.files.local_copies import check_inside, local_copy
 from moclip.video.clip_files import file_md5
+from moclip.video.messages import NO_VECTORS
 from moclip.video.probe import VideoInfo, probe, probe_frames
 from moclip.video.times import read_times
 from moclip.video.transcoded_folder import check_transcoded, transcoded_path
@@ -26,6 +27,7 @@ class ProbeJob:
 
     transcode_failure : the reason why the clip could not be transcoded, if there is one.
     in_manifest : a manifest names the clip, so its file may be missing.
+    follow_links : the clip's file may be a link that leads out of the root.
     spans : starts and ends of clips that are spans of this file, int64 (n, 2) in microseconds. None: it is one clip.
     """
 
@@ -35,6 +37,7 @@ class ProbeJob:
     transcode_failure: str | None
     in_manifest: bool = False
     spans: np.ndarray | None = None
+    follow_links: bool = False
 
     @property
     def is_transcoded(self) -> bool:
@@ -58,7 +61,8 @@ def probe_clip(job: ProbeJob) -> dict[str, object]:
             raise VideoError("its name is not UTF-8", fix="rename it")
         if job.in_manifest and not file_exists(join_path(job.root, job.clip)):
             return _unread_row(job) | unusable_columns("missing", "named in the manifest, but there is no such file")
-        check_inside(job.root, job.clip)
+        if not job.follow_links:
+            check_inside(job.root, job.clip)
         times = None
         if job.is_transcoded:
             with local_copy(join_path(job.root, job.clip)) as source, time_limit():
@@ -91,7 +95,7 @@ def _probe_file(file: Path, job: ProbeJob, times: np.ndarray | None) -> dict[str
         with time_limit():
             info, cuts = (probe(file), {}) if job.spans is None else _probe_spans(file, job.spans, times)
     except VideoError as problem:
-        return row | unusable_columns("failed", problem.what)
+        return row | unusable_columns("failed", _reason(problem))
     found = asdict(info)
     return (
         row
@@ -110,6 +114,13 @@ def _probe_file(file: Path, job: ProbeJob, times: np.ndarray | None) -> dict[str
             "seekable": found["seekable"] and not job.is_transcoded,
         }
         | cuts
+    )
+
+
+def _reason(problem: VideoError) -> str:
+    """Return why a file cannot be used; where a key makes it usable, with the key."""
+    return (
+        f"{problem.what}; to use it, set index.transcode: mpeg4" if problem.what.endswith(NO_VECTORS) else problem.what
     )
 
 

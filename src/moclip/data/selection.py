@@ -47,7 +47,8 @@ def index_counts(table: pd.DataFrame, folder: ClipFolder | None = None) -> dict[
     """Summarise an index: clips, classes, split sizes, codecs, failures by reason.
 
     `listed` counts the clips in a split, including those without a file; `usable_of_listed` the usable ones of them.
-    `ignored_files` counts files and folders that are no clips; `hidden_files` the hidden ones of them.
+    `ignored_files` counts files, hidden folders and links that are no clips; `hidden_files` the hidden ones of them;
+    `links_out` and `broken_links` the links of them that lead out of the root, and to nothing.
     """
     ok = table[table["status"] == "ok"]
     codec = ok["codec"] + np.where(ok["has_b"], " with B-frames", "")
@@ -65,6 +66,8 @@ def index_counts(table: pd.DataFrame, folder: ClipFolder | None = None) -> dict[
         "ignored_files": len(folder.ignored) if folder else 0,
         "hidden_files": len(folder.hidden) if folder else 0,
         "misplaced_clips": len(folder.misplaced) if folder else 0,
+        "links_out": len(folder.links_out) if folder else 0,
+        "broken_links": len(folder.broken_links) if folder else 0,
     }
 
 

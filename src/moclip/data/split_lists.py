@@ -150,8 +150,8 @@ def _read_list(path: Path, numbers: Mapping[str, int], contradictions: list[str]
 
 
 def _is_clip(name: PurePosixPath) -> bool:
-    """Return whether a name is "Class/file" and does not lead out of the folder."""
-    return len(name.parts) == 2 and not {"/", ".."} & set(name.parts)
+    """Return whether a name is "Class/file", perhaps with folders between them, and does not lead out of the folder."""
+    return len(name.parts) >= 2 and not {"/", ".."} & set(name.parts)
 
 
 def _read_classes(path: Path) -> dict[str, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import pandas as pd
 
@@ -11,6 +12,9 @@ from moclip.errors import DatasetError
 
 UNKNOWN = "unknown"
 """The split of the test clips of classes that are left out. Their label is -1."""
+
+MOST_NAMED = 20
+"""An error names no more classes than that."""
 
 KEY, BACKGROUND_KEY = "dataset.unknown", "dataset.background"
 
@@ -41,14 +45,20 @@ def leave_out(table: pd.DataFrame, unknown: Sequence[str]) -> pd.DataFrame:
 def check_background(classes: Sequence[str], background: str) -> None:
     """Raise DatasetError if the class that means none of the others is not one of the classes."""
     if background not in classes:
-        fix = f"the classes are {', '.join(classes)}"
-        raise DatasetError(f"no class {background!r}", where=BACKGROUND_KEY, fix=fix)
+        raise _no_class_error(background, classes, BACKGROUND_KEY)
+
+
+def _no_class_error(name: str, classes: Sequence[str], key: str) -> DatasetError:
+    near = get_close_matches(name, classes, n=1)
+    more = f", ... ({len(classes)} in all)" if len(classes) > MOST_NAMED else ""
+    known = f"the classes are {', '.join(classes[:MOST_NAMED])}{more}"
+    return DatasetError(f"no class {name!r}", where=key, fix=f"did you mean {near[0]}? {known}" if near else known)
 
 
 def _check_names(classes: Sequence[str], unknown: Sequence[str]) -> None:
     for name in unknown:
         if name not in classes:
-            raise DatasetError(f"no class {name!r}", where=KEY, fix=f"the classes are {', '.join(classes)}")
+            raise _no_class_error(name, classes, KEY)
     if len(stay := [name for name in classes if name not in unknown]) < 2:
         what = f"{len(stay)} of {len(classes)} classes would stay: training needs at least two"
         raise DatasetError(what, where=KEY, fix="leave fewer classes out")

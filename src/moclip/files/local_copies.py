@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from moclip.errors import StoreError, VideoError
 from moclip.files.folders import Folder, is_absolute, is_url
-
-_DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # DVC may link clips to its cache
+from moclip.files.walk import leads_out
 
 
 @contextmanager
@@ -35,9 +33,9 @@ def check_inside(root: str | Path, name: str) -> None:
     """
     if is_url(root) or is_absolute(name):
         return
-    file, folder = Path(root, name).resolve(), Path(root).resolve()
-    if not file.is_relative_to(folder) and not _DVC_CACHE.search(file.as_posix()):
-        raise VideoError("a link that leads out of dataset.root", where=name, fix="put a copy of the clip there")
+    if leads_out(Path(root), name):
+        what = "a link that leads out of dataset.root; to read it, set dataset.follow_links: true"
+        raise VideoError(what, where=name)
 
 
 @contextmanager

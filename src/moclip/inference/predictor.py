@@ -87,11 +87,24 @@ class Prediction:
     def top(self, count: int = 5, stream: str | None = None) -> list[tuple[str, float]]:
         """Return the most probable classes of a stream, by default the trusted one, with their probabilities.
 
-        Equal logits are in label order.
+        Equal logits are in label order. Raises ModelError for a stream that did not score these classes.
         """
         stream = stream or self.trusted
+        if stream not in self.logits:
+            raise _no_stream_error(stream, self.logits)
         order = np.argsort(-self.logits[stream], kind="stable")[:count]
         return [(self.classes[label], float(self.probabilities[stream][label])) for label in order]
+
+
+def _no_stream_error(stream: str, streams: Iterable[str]) -> ModelError:
+    """Return the error for a stream that is not among the `streams` of a prediction."""
+    whys = {
+        "zero_shot": "it needs an encoder of pictures and texts, and these models have none: set clip.model to a CLIP",
+        "fusion": "this fusion head only knows the classes of its training: for labels as text, set fusion.head: text",
+        "mv_tsn": "it only knows the classes of the training, not labels given as text",
+    }
+    what = f"no stream {stream!r} in this prediction; there are {', '.join(streams)}"
+    return ModelError(what, fix=whys.get(stream, f"the streams are {', '.join(STREAMS)}"))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from moclip.errors import VideoError
 from moclip.video.geometry import Geometry, read_cropping, read_orientation, upright_frame
 from moclip.video.h264 import Cropping, packet_croppings
-from moclip.video.messages import error_text, re_encode_fix, recheck_fix
+from moclip.video.messages import NO_VECTORS, error_text, ffmpeg_line, re_encode_fix, recheck_fix
 from moclip.workers.time_limit import restart_time_limit
 
 MOTION_CODECS = frozenset(
@@ -66,7 +66,9 @@ def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
     except FileNotFoundError as error:
         raise VideoError("no such file", where=path) from error
     except (FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"not a video file ({error_text(error)})", where=path, fix=recheck_fix(path)) from error
+        is_empty = Path(path).is_file() and Path(path).stat().st_size == 0
+        why = "it is empty" if is_empty else error_text(error)
+        raise VideoError(f"not a video file ({why})", where=path, fix=recheck_fix(path)) from error
     with container:
         yield container, main_stream(path, container)
 
@@ -191,7 +193,7 @@ def progressive_pictures(path: str | Path, stream: Any, pictures: Iterable[Any])
 def _check_progressive(path: str | Path, stream: Any, picture: Any) -> None:
     if picture.interlaced_frame or stream.codec_context.field_order > 1:
         what = "interlaced video: its blocks belong to fields, not to frames"
-        raise VideoError(what, where=path, fix=f"deinterlace it: ffmpeg -i {Path(path).name} -vf yadif out.mp4")
+        raise VideoError(what, where=path, fix=f"deinterlace it: {ffmpeg_line(path, '-vf yadif', '-yadif.mp4')}")
 
 
 def picture_type(picture: Any) -> int:
@@ -203,8 +205,7 @@ def check_codec(path: str | Path, stream: Any) -> None:
     """Raise VideoError where FFmpeg exports no motion vectors of the stream's codec."""
     codec = stream.codec_context.codec.canonical_name
     if stream.codec_context.name not in MOTION_CODECS:
-        what = f"codec {codec} exports no motion vectors"
-        raise VideoError(what, where=path, fix=f"transcode it to H.264 or MPEG-4: {re_encode_fix(path)}")
+        raise VideoError(f"codec {codec} {NO_VECTORS}", where=path, fix=re_encode_fix(path))
 
 
 def check_frame_count(path: str | Path, frames: int) -> None:
