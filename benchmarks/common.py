@@ -107,6 +107,7 @@ def index_clips(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
             "frames": info.frames,
             "codec": info.codec,
             "has_b": info.has_b,
+            "damage": info.damage,
         }
         rows += [{"id": f"{turn:03d}/{path.stem}", **row} for turn in range(times)]
     return pd.DataFrame(rows).sort_values("id", ignore_index=True)
