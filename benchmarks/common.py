@@ -82,9 +82,6 @@ def describe_processor() -> str:
     return " with ".join([entries.get("model name", platform.machine()), *widest])
 
 
-# ----------------------------------------------------------------------------------------------------- clips
-
-
 def real_data() -> Path | None:
     """Return the folder of real clips, if this machine has one."""
     folder = os.environ.get(REAL_DATA)
