@@ -5,6 +5,7 @@ The plain decode is written here, and shares no code with the library.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,13 @@ def test_interlaced_pictures_are_refused(codec: str, tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mkv", moving_texture(8, (64, 64)), codec, options={"flags": "+ildct+ilme"})
     with pytest.raises(VideoError, match="interlaced"):
         reduced(path)
+
+
+def test_the_size_is_the_streams_where_the_container_says_another(tmp_path: Path) -> None:
+    path = encoded(tmp_path, "mpeg4", (96, 128))
+    written, wrong = struct.pack("<II", 128, 96), struct.pack("<II", 192, 80)
+    content = path.read_bytes()
+    assert content.count(written) > 1
+    path.write_bytes(content.replace(written, wrong))
+    assert (probe(path).width, probe(path).height) == (128, 96)
+    assert_plain(reduced(path), path)
