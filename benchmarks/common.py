@@ -82,9 +82,6 @@ def describe_processor() -> str:
     return " with ".join([entries.get("model name", platform.machine()), *widest])
 
 
-# ----------------------------------------------------------------------------------------------------- clips
-
-
 def real_data() -> Path | None:
     """Return the folder of real clips, if this machine has one."""
     folder = os.environ.get(REAL_DATA)
@@ -107,6 +104,7 @@ def index_clips(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
             "frames": info.frames,
             "codec": info.codec,
             "has_b": info.has_b,
+            "damage": info.damage,
         }
         rows += [{"id": f"{turn:03d}/{path.stem}", **row} for turn in range(times)]
     return pd.DataFrame(rows).sort_values("id", ignore_index=True)

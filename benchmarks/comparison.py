@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,12 @@ class Ratio(NamedTuple):
         return (self.high - self.low) / self.middle
 
 
+def processor_time() -> float:
+    """Return the processor time in seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 @dataclass(frozen=True)
 class Turns:
     """Seconds of each contender in each round."""
@@ -78,6 +85,7 @@ def run_interleaved(
     least: int = LEAST,
     most: int = MOST,
     warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Turns:
     """Run all contenders in rounds, until the ratios are steady or `seconds` have passed.
 
@@ -97,9 +105,9 @@ def run_interleaved(
         if done >= least and (passed + passed / (done + 1) > seconds or is_steady(turns, spread)):
             break
         for name in names if done % 2 == 0 else reversed(names):
-            start = time.perf_counter()
+            start = clock()
             contenders[name]()
-            took[name].append(time.perf_counter() - start)
+            took[name].append(clock() - start)
     print_progress(f"  {turns.rounds} rounds: " + ", ".join(f"{name} {turns.median(name):.3g} s" for name in names))
     return turns
 
@@ -120,6 +128,7 @@ class Part:
     quick: bool
     share: float  # of the time of a full run that this run may take
     folder: Path
+    clock: Callable[[], float] = time.perf_counter
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
     setup: dict[str, str] = field(default_factory=dict)
@@ -128,7 +137,7 @@ class Part:
     def turns(self, contenders: Mapping[str, Run], seconds: float, **options: Any) -> Turns:
         """Call `run_interleaved` for about this many seconds. With --quick, run one round."""
         rounds = {"least": 1, "most": 1} if self.quick else {}
-        return run_interleaved(contenders, seconds * self.share, **(options | rounds))
+        return run_interleaved(contenders, seconds * self.share, clock=self.clock, **(options | rounds))
 
     def add_ratio(
         self,
@@ -211,12 +220,14 @@ class Part:
 # ------------------------------------------------------------------------------------------------------ command
 
 
-def run_part(name: str, quick: bool, share: float = 1.0) -> dict[str, Any]:
+def run_part(
+    name: str, quick: bool, share: float = 1.0, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Any]:
     """Measure one part in a temporary folder."""
     print_progress(f"--- {name}")
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
-        part = Part(quick, share, Path(folder))
+        part = Part(quick, share, Path(folder), clock)
         importlib.import_module(f"benchmarks.{name}").measure(part)
     seconds = round(time.perf_counter() - begun)
     print_progress(f"--- {name}: {seconds} s")
@@ -231,8 +242,10 @@ def run_as_program(name: str, about: str | None) -> None:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few clips, one round: only shows that it runs")
     parser.add_argument("--out", type=Path, help="JSON to write")
+    help_ = "compare processor time, which other work on the machine changes less; without running worker processes"
+    parser.add_argument("--processor-time", action="store_true", help=help_)
     given = parser.parse_args()
-    part = run_part(name, given.quick)
+    part = run_part(name, given.quick, clock=processor_time if given.processor_time else time.perf_counter)
     print("\n\n".join(page.tables(name, part)))
     if given.out:
         write_atomically(given.out, (json.dumps(part, indent=1) + "\n").encode())

@@ -121,9 +121,6 @@ def step_shares(part: Part, clips: Sequence[str]) -> None:
     part.facts["shares"] = {names.get(name, name): round(seconds / whole, 4) for name, seconds in spent.items()}
 
 
-# ------------------------------------------------------------------------------------------------------ models
-
-
 def models(tiny: bool = False) -> Predictor:
     """Return a predictor with untrained models of the paper's shapes, or with tiny ones."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Reading random fields: compare the store's layout with other codecs and chunks, and the store with other formats.
+"""Reading random fields: compare the store with other formats.
 
 python -m benchmarks.read [--quick] [--out FILE]
 """
@@ -14,25 +14,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.common import UCF_SIZE, index_clips, make_clips, print_progress, real_clips, real_data, rounded
+from benchmarks.common import UCF_SIZE, index_clips, make_clips, print_progress, real_clips, real_data
 from benchmarks.comparison import Part, Run, import_peer, run_as_program
 from benchmarks.extract import open_store
-from moclip.store.layout import CHUNK_FRAMES, MISSING, SHARD_FRAMES, read_description
+from moclip.store.layout import CHUNK_FRAMES, SHARD_FRAMES, ZSTD_LEVEL
 from moclip.store.reader import FieldReader
 from moclip.store.table import rows_of
 
 BATCH, SEGMENTS = 80, 3  # clips and frames of each: a training step of the paper reads 240 fields
-CHUNKS = (1, 4, 16, 64, 256)  # frames
-BLOSC = {"shuffle": "bitshuffle", "typesize": 1, "blocksize": 0}
-CODECS: dict[str, list[dict[str, Any]]] = {
-    "blosc-zstd bitshuffle": [{"name": "blosc", "configuration": {"cname": "zstd", "clevel": 2, **BLOSC}}],
-    "zstd level 1": [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
-    "zstd level 3": [{"name": "zstd", "configuration": {"level": 3, "checksum": False}}],
-    "blosc-lz4 bitshuffle": [{"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5, **BLOSC}}],
-    "none": [],
-}
 OURS = "ours (tensorstore)"
-SHARD = 4096  # frames, of the layouts compared
 OFTEN = 8  # times as many batches for fast formats, so that their rounds are long enough to time
 Format = tuple[Run, int, Path]
 """A function that reads batches, the number of fields that it reads, and the path of the stored fields."""
@@ -45,12 +35,10 @@ def measure(part: Part) -> None:
     whole = reader.read(stored_frames(reader.table))
     part.facts |= {
         "contents": f"{len(clips)} {'rendered' if part.quick or real_data() is None else 'real'} clips",
-        "chosen": chosen(reader),
         "fields": len(whole),
         "field_bytes": int(whole[0].nbytes),
     }
     batches = 2 if part.quick else 4
-    layouts(part, whole, batches)
     others(part, reader, whole, drawn(reader, batches * (1 if part.quick else OFTEN)))
 
 
@@ -76,75 +64,6 @@ def drawn(reader: FieldReader, batches: int) -> np.ndarray:
     return (rows["offset"].to_numpy()[:, None] + within.astype(np.int64)).reshape(batches, -1)
 
 
-# ----------------------------------------------------------------------------------------------------- layouts
-
-
-def layouts(part: Part, whole: np.ndarray, batches: int) -> None:
-    """Each codec with each chunk length, read by tensorstore: bytes a field and random reads."""
-    shard = 256 if part.quick else SHARD
-    count = max(shard, len(whole) // shard * shard)
-    given = np.resize(whole, (count, *whole.shape[1:]))
-    random = np.random.default_rng(1).choice(count, (batches, BATCH * SEGMENTS))
-    runs: dict[str, Run] = {}
-    sizes: dict[str, float] = {}
-    for codec in CODECS:
-        for chunk in (4, 16) if part.quick else CHUNKS:
-            name, path = f"{codec}, {chunk}", part.folder / f"layout-{len(runs)}"
-            runs[name] = functools.partial(read_batches, written(path, given, codec, chunk, shard), random)
-            sizes[name] = bytes_of(path) / count
-    print_progress(f"{len(runs)} layouts of {count} fields")
-    turns = part.turns(runs, 60, spread=1.0)
-    part.facts["layouts"] = {
-        name: {"bytes": rounded(sizes[name]), "random": rounded(random.size / turns.median(name))} for name in runs
-    }
-
-
-def chosen(reader: FieldReader) -> str:
-    """Return the layout of a store, named as in `layouts`: "codec, frames per chunk"."""
-    codecs = read_description(reader.path)["codecs"]
-    sharding = next(codec for codec in codecs if codec["name"] == "sharding_indexed")["configuration"]
-    codec = [one for one in sharding["codecs"] if one["name"] not in ("bytes", "crc32c")]
-    return f"{next(name for name, same in CODECS.items() if same == codec)}, {sharding['chunk_shape'][0]}"
-
-
-def written(path: Path, given: np.ndarray, codec: str, chunk: int, shard: int) -> Any:
-    """Write fields to a Zarr array of this layout, and open it without a cache."""
-    import tensorstore
-
-    sharding = {
-        "name": "sharding_indexed",
-        "configuration": {
-            "chunk_shape": [chunk, *given.shape[1:]],
-            "codecs": [{"name": "bytes"}, *CODECS[codec], {"name": "crc32c"}],
-            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-        },
-    }
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
-        "metadata": {
-            "shape": list(given.shape),
-            "data_type": "int8",
-            "fill_value": MISSING,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *given.shape[1:]]}},
-            "codecs": [sharding],
-        },
-    }
-    made = tensorstore.open(spec, create=True).result()
-    for start in range(0, len(given), shard):
-        made[start : start + shard].write(given[start : start + shard]).result()
-    context = {"cache_pool": {"total_bytes_limit": 0}}
-    return tensorstore.open({**spec, "context": context}, open=True).result()
-
-
-def read_batches(array: Any, places: np.ndarray) -> None:
-    for batch in places:
-        array[batch].read().result()
-
-
-# ------------------------------------------------------------------------------------------------------ others
-
-
 def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarray) -> None:
     """Compare formats on the same batches of the same fields. Slow formats read fewer batches."""
     path = Path(reader.path)
@@ -159,8 +78,8 @@ def others(part: Part, reader: FieldReader, whole: np.ndarray, places: np.ndarra
         ".pt a clip": functools.partial(_files, part.folder / "pt", clips, packed[few], _save_pt, load_pt),
     }
     part.setup |= {
-        OURS: f"`FieldReader.read`, a batch of {BATCH * SEGMENTS}, no cache; {chosen(reader)} frames a chunk, shards "
-        f"of {SHARD_FRAMES} frames, CRC-32C",
+        OURS: f"`FieldReader.read`, a batch of {BATCH * SEGMENTS}, no cache; zstd level {ZSTD_LEVEL}, {CHUNK_FRAMES} "
+        f"frames a chunk, shards of {SHARD_FRAMES} frames, CRC-32C",
         "zarr-python": "the same array, `oindex` with the batch's frames",
         "numpy memmap": "all fields uncompressed in one `.npy`, indexed with the batch's frames: the floor",
         ".npy a clip": "`np.load(mmap_mode='r')[frames]`, a file a clip",

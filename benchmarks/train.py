@@ -89,9 +89,6 @@ def measure(part: Part) -> None:
         epochs(part, name, Epoch(table, part.folder, backbone, size, batch), has_cv2)
 
 
-# ------------------------------------------------------------------------------------------------------- input
-
-
 def training_rate(part: Part) -> float:
     """Return the videos per second of forward, backward and step of the paper's network, with pictures in memory."""
     videos = 1 if part.quick else 8
@@ -171,9 +168,6 @@ def decode_only(sample: Sample, manner: str) -> None:
     decode_fields(sample, manner)
 
 
-# ------------------------------------------------------------------------- motion, decoded at each access
-
-
 class Film(NamedTuple):
     """The time stamps of a video's frames in display order, and those of its key frames with their dts, to seek."""
 
@@ -244,9 +238,6 @@ def group_transform(fields: np.ndarray, generator: np.random.Generator, size: in
             picture = picture[:, ::-1] * np.array([-1, 1], np.float32)
         group.append(picture.transpose(2, 0, 1) / np.float32(CLIP))
     return np.stack(group)
-
-
-# ------------------------------------------------------------------------------------------------------ epochs
 
 
 class Epoch:

@@ -99,7 +99,8 @@ def extract(
 
     Parameters
     ----------
-    videos : columns id, path (absolute, or relative to `root`), md5, frames, codec, has_b.
+    videos : columns id, path (absolute, or relative to `root`), md5, frames, codec, has_b, and damage as in the index.
+        Without damage, every video is searched for it, which is slower.
     workers : the number of processes. 0: work in this process, which ends if a decoder crashes.
     cluster : the machines to work on. They must see the videos and the store at the same paths.
     rebuild : remove the store first and plan all slots from scratch.

@@ -57,7 +57,10 @@ class FieldRecipe:
 
 @dataclass(frozen=True)
 class ClipToExtract:
-    """A clip to extract, and its slot. `stored` is its row of the table if the slot already holds its fields."""
+    """A clip to extract, and its slot. `stored` is its row of the table if the slot already holds its fields.
+
+    `damaged` is whether the index found damage; None if it is not known.
+    """
 
     id: str
     path: str
@@ -68,6 +71,7 @@ class ClipToExtract:
     offset: int
     slots: int
     key: str
+    damaged: bool | None = None
     stored: dict[str, Any] | None = None
 
 
@@ -218,6 +222,7 @@ def _clip_to_extract(plan: Plan, row: Any, rows_in_part: Mapping[str, dict[str, 
         offset=int(row.offset),
         slots=int(row.slots),
         key=row.key,
+        damaged=bool(row.damage) if "damage" in plan.clips else None,
     )
     if clip.id in rows_in_part and _has_same_fields(clip, rows_in_part[clip.id]):
         return replace(clip, stored=rows_in_part[clip.id])

@@ -181,7 +181,8 @@ def _copy_stored(slot: np.ndarray, clip: ClipToExtract, reader: PlainReader) -> 
 def _decode(slot: np.ndarray, clip: ClipToExtract, recipe: FieldRecipe) -> tuple[int, np.ndarray, str]:
     """Decode a clip into its slot. Return its number of frames, their types, and the backend that read them."""
     backend = choose_backend(clip.codec, clip.has_b, recipe.backend)
-    if backend == "mvextractor" and not probe(clip.path).damage:
+    damaged = bool(probe(clip.path).damage) if backend == "mvextractor" and clip.damaged is None else clip.damaged
+    if backend == "mvextractor" and not damaged:
         try:
             length, types = _decode_with(slot, clip, recipe, backend, refuse_b=clip.codec != "mpeg4")
             if length == clip.frames:
@@ -189,7 +190,7 @@ def _decode(slot: np.ndarray, clip: ClipToExtract, recipe: FieldRecipe) -> tuple
         except (InexactError, VideoError):
             pass  # use PyAV, which can read past the place where mvextractor stops
     try:
-        return (*_decode_with(slot, clip, recipe, "pyav"), "pyav")
+        return (*_decode_with(slot, clip, recipe, "pyav", damaged=damaged), "pyav")
     except DamagedError:
         return (*_decode_with(slot, clip, recipe, "pyav", damaged=True), "pyav")
 
@@ -201,7 +202,7 @@ def _decode_with(
     backend: str,
     *,
     refuse_b: bool = False,
-    damaged: bool = False,
+    damaged: bool | None = None,
 ) -> tuple[int, np.ndarray]:
     """Decode a clip into its slot. Return its number of frames and their types. For the flags see `vector_windows`."""
     length, saturation = 0, clip_of(clip.path, recipe.clip, recipe.per)

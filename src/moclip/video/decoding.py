@@ -17,7 +17,7 @@ import av
 from av.error import FFmpegError
 
 from moclip.errors import VideoError
-from moclip.video.geometry import Geometry, read_cropping, read_orientation, upright_frame
+from moclip.video.geometry import Geometry, read_cropping, read_side_data, upright_frame
 from moclip.video.h264 import Cropping, packet_croppings
 from moclip.video.messages import NO_VECTORS, error_text, ffmpeg_line, re_encode_fix, recheck_fix
 from moclip.workers.time_limit import restart_time_limit
@@ -35,6 +35,10 @@ EXPORT_VECTORS = SIZE_LIMIT | {"flags2": "+export_mvs"}
 SKIP_PIXELS = {"skip_loop_filter": "all", "skip_idct": "all"}
 """Decoder options that skip the reconstruction of pixels. FFmpeg parses vectors from the bitstream, so the vectors of
 intact pictures and the number of pictures stay the same. For damaged pictures see `DamagedError`."""
+REDUCE_PICTURES = {"lowres": "3"}
+"""Decoder option for pictures of an eighth of the width and height, from these codecs' decoders. In intact pictures,
+vectors and types stay the same. In damaged ones, FFmpeg neither conceals nor reports anything."""
+REDUCIBLE_CODECS = MOTION_CODECS - {"h264"}
 
 
 USUAL_RATE = 25
@@ -114,9 +118,11 @@ def decode_pictures(stream: Any, packets: Iterable[Any], errors: list[str] | Non
 
 
 def checked_pictures(
-    path: str | Path, stream: Any, packets: Iterable[Any], errors: list[str] | None = None
-) -> Iterator[tuple[Any, Geometry]]:
-    """Yield decoded pictures in display order, each with the stream's geometry.
+    path: str | Path, stream: Any, packets: Iterable[Any], errors: list[str] | None = None, reduced: bool = False
+) -> Iterator[tuple[Any, Geometry, Any]]:
+    """Yield decoded pictures in display order, each with the stream's geometry and the buffer of its motion vectors.
+
+    `reduced` says that the decoder has the option `REDUCE_PICTURES`. The geometry is that of the whole picture.
 
     Raises
     ------
@@ -124,19 +130,25 @@ def checked_pictures(
         A picture is interlaced, or its size or orientation differs from the first one's. At the end: the cropping has
         changed.
     """
+    context = stream.codec_context
     key_frames = _KeyFrames()
+    if context.name == "h264":
+        packets = key_frames.watch(stream, packets)
     geometry: Geometry | None = None
-    for picture in decode_pictures(stream, key_frames.watch(stream, packets), errors):
-        _check_progressive(path, stream, picture)
+    for picture in decode_pictures(stream, packets, errors):
+        _check_progressive(path, context, picture)
+        vectors, orientation = read_side_data(picture)
+        # a reduced picture is of a codec that crops nothing
+        width, height = (context.coded_width, context.coded_height) if reduced else (picture.width, picture.height)
         if geometry is None:
             left, top = read_cropping(path, stream, picture, key_frames.first)
-            geometry = Geometry(picture.width, picture.height, read_orientation(picture), left, top)
-        if (geometry.width, geometry.height) != (picture.width, picture.height):
-            sizes = f"{geometry.width}x{geometry.height} to {picture.width}x{picture.height}"
+            geometry = Geometry(width, height, orientation, left, top)
+        if geometry.width != width or geometry.height != height:
+            sizes = f"{geometry.width}x{geometry.height} to {width}x{height}"
             raise VideoError(f"the picture's size changes from {sizes} midway", where=path, fix=re_encode_fix(path))
-        if geometry.orientation != read_orientation(picture):
+        if geometry.orientation != orientation:
             raise VideoError("the picture's orientation changes midway", where=path, fix=re_encode_fix(path))
-        yield picture, geometry
+        yield picture, geometry, vectors
     if len(key_frames.croppings) > 1:  # only now: an interlaced picture or another size is the better reason
         raise VideoError("the picture's cropping changes midway", where=path, fix=re_encode_fix(path))
 
@@ -150,9 +162,6 @@ class _KeyFrames:
 
     def watch(self, stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
         """Pass packets on and note their key frames."""
-        if stream.codec_context.name != "h264":
-            yield from packets
-            return
         extradata = stream.codec_context.extradata or b""
         for packet in packets:
             if packet is not None and packet.is_keyframe:
@@ -186,12 +195,12 @@ def open_pictures(path: str | Path) -> Iterator[tuple[Fraction, Iterator[Any]]]:
 def progressive_pictures(path: str | Path, stream: Any, pictures: Iterable[Any]) -> Iterator[Any]:
     """Pass pictures on. Raises VideoError for one that is interlaced."""
     for picture in pictures:
-        _check_progressive(path, stream, picture)
+        _check_progressive(path, stream.codec_context, picture)
         yield picture
 
 
-def _check_progressive(path: str | Path, stream: Any, picture: Any) -> None:
-    if picture.interlaced_frame or stream.codec_context.field_order > 1:
+def _check_progressive(path: str | Path, context: Any, picture: Any) -> None:
+    if picture.interlaced_frame or context.field_order > 1:
         what = "interlaced video: its blocks belong to fields, not to frames"
         raise VideoError(what, where=path, fix=f"deinterlace it: {ffmpeg_line(path, '-vf yadif', '-yadif.mp4')}")
 

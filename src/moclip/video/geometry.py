@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.motionvectors import MotionVectors
+from av.sidedata.sidedata import SideDataContainer, Type
 
 from moclip.errors import VideoError
 from moclip.video.h264 import packet_croppings, stream_croppings
@@ -89,12 +91,29 @@ def read_cropping(path: str | Path, stream: Any, picture: Any, key_frame: bytes)
     return 0, 0
 
 
+def read_side_data(picture: Any) -> tuple[Any, Orientation]:
+    """Return the buffer of a picture's motion vectors (None if it has none), and its orientation.
+
+    `picture.side_data` would put the picture into a reference cycle: hundreds would wait for the collector.
+    """
+    vectors, orientation = None, AS_CODED
+    for data in SideDataContainer(picture):  # type: ignore[call-arg]
+        if isinstance(data, MotionVectors):  # quicker than its type, an Enum
+            vectors = data
+        elif data.type is Type.DISPLAYMATRIX:
+            orientation = _orientation_of(bytes(data))
+    return vectors, orientation
+
+
 def read_orientation(picture: Any) -> Orientation:
-    """Read a picture's display matrix (FFmpeg: nine int32, 16.16 fixed point, by columns). Ignore slanted ones."""
-    side = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
-    if side is None:
-        return AS_CODED
-    xx, yx, _, xy, yy, *_ = (round(value / 65536) for value in np.frombuffer(bytes(side), np.int32).tolist())
+    """Return how a picture is shown, by its display matrix."""
+    return read_side_data(picture)[1]
+
+
+@functools.lru_cache(maxsize=16)
+def _orientation_of(matrix: bytes) -> Orientation:
+    """Parse a display matrix (FFmpeg: nine int32, 16.16 fixed point, by columns). Ignore slanted ones."""
+    xx, yx, _, xy, yy, *_ = (round(value / 65536) for value in np.frombuffer(matrix, np.int32).tolist())
     is_quarter_turn = sorted((abs(xx), abs(xy))) == sorted((abs(yx), abs(yy))) == [0, 1] and abs(xx) == abs(yy)
     return Orientation(xx, xy, yx, yy) if is_quarter_turn else AS_CODED
 

@@ -80,7 +80,7 @@ def _describe_stream(path: str | Path) -> tuple[Geometry, bool]:
     """Return the geometry of the first picture, and whether FFmpeg exports the vectors of the codec's B-frames."""
     with open_stream(path) as (container, stream):
         stream.codec_context.options = SIZE_LIMIT | SKIP_PIXELS
-        for _, geometry in checked_pictures(path, stream, read_packets(container, stream)):
+        for _, geometry, _ in checked_pictures(path, stream, read_packets(container, stream)):
             return geometry, stream.codec_context.name in B_VECTOR_CODECS
     raise VideoError("no picture in it can be decoded", where=path, fix=recheck_fix(path))
 

@@ -125,7 +125,7 @@ def _decode(path: str | Path) -> _Decoded:
         check_codec(path, stream)
         stream.codec_context.options = SIZE_LIMIT | SKIP_PIXELS
         read = _record_packets(read_packets(container, stream, video.errors), video.packets)
-        for picture, geometry in checked_pictures(path, stream, read, video.errors):
+        for picture, geometry, _ in checked_pictures(path, stream, read, video.errors):
             video.pictures.append(_Picture(picture.pts, picture_type(picture), picture.key_frame, picture.is_corrupt))
             video.size = geometry.shown_size
         video.codec, video.rate = stream.codec_context.name, frame_rate(stream)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.sidedata.sidedata import SideDataContainer
 
 from moclip.video.decoding import (
     EXPORT_VECTORS,
@@ -23,7 +22,7 @@ from moclip.video.decoding import (
     picture_type,
     progressive_pictures,
 )
-from moclip.video.geometry import Geometry, upright_frame
+from moclip.video.geometry import Geometry, read_side_data, upright_frame
 from moclip.video.transcode import HEIGHT, WIDTH, frame_duration, scaled_pictures, set_encoding
 from moclip.video.vector_records import DecodedFrame
 
@@ -41,7 +40,7 @@ def reencoded_frames(path: str | Path, stream: Any, packets: Iterable[Any]) -> I
     for picture in _reencoded(
         _noted(progressive_pictures(path, stream, decode_pictures(stream, packets)), originals), stream
     ):
-        vectors = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
+        vectors = read_side_data(picture)[0]
         kind = picture_type(picture)
         count += 1
         vector_bytes += 0 if vectors is None else vectors.buffer_size

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer
 
 from moclip.errors import MoclipError
 from moclip.video.decoding import (
@@ -17,6 +16,8 @@ from moclip.video.decoding import (
     B_VECTOR_CODECS,
     EXPORT_VECTORS,
     I_FRAME,
+    REDUCE_PICTURES,
+    REDUCIBLE_CODECS,
     SKIP_PIXELS,
     check_codec,
     check_vectors_found,
@@ -93,7 +94,12 @@ def read_vectors(path: str | Path, backend: str) -> Vectors:
 
 
 def vector_windows(
-    path: str | Path, backend: str, *, refuse_b: bool = False, moving_only: bool = False, damaged: bool = False
+    path: str | Path,
+    backend: str,
+    *,
+    refuse_b: bool = False,
+    moving_only: bool = False,
+    damaged: bool | None = None,
 ) -> Iterator[Vectors]:
     """Yield the motion vectors of a video in windows of at most a few hundred frames.
 
@@ -103,25 +109,28 @@ def vector_windows(
     ----------
     refuse_b : raise `InexactError` where mvextractor meets a B-frame, in case the index is wrong about the video.
     moving_only : PyAV may leave out blocks that do not change a motion field (see `gather_windows`).
-    damaged : PyAV reconstructs pixels, which FFmpeg needs to conceal damage. Skipping them saves a quarter of the time.
+    damaged : whether `probe` found damage; for PyAV only. The vectors are the same whatever it says, if it is right.
+        True: pixels are reconstructed, which FFmpeg needs to conceal damage. None: it is not known; pixels are skipped.
+        False: pixels are skipped, and pictures are reduced where the codec allows it, which is fastest.
 
     Raises
     ------
     VideoError
         Fewer than two pictures decode, one is interlaced or of another size, or none has motion vectors.
     DamagedError
-        A picture is damaged and `damaged` is false.
+        A picture is damaged and `damaged` is not true. With false, only H.264's damaged pictures are recognised.
     """
     if backend == "mvextractor":
         return read_mvextractor(path, refuse_b)
     return _read_pyav(path, moving_only, damaged)
 
 
-def _read_pyav(path: str | Path, moving_only: bool, damaged: bool) -> Iterator[Vectors]:
+def _read_pyav(path: str | Path, moving_only: bool, damaged: bool | None) -> Iterator[Vectors]:
     with open_stream(path) as (container, stream):
+        reduced = damaged is False and stream.codec_context.name in REDUCIBLE_CODECS
         if not damaged:
-            stream.codec_context.options = EXPORT_VECTORS | SKIP_PIXELS
-        frames = decode_frames(path, stream, read_packets(container, stream))
+            stream.codec_context.options = EXPORT_VECTORS | SKIP_PIXELS | (REDUCE_PICTURES if reduced else {})
+        frames = decode_frames(path, stream, read_packets(container, stream), reduced)
         yield from gather_windows(frames if damaged else _refuse_damaged(path, frames), moving_only)
 
 
@@ -132,8 +141,10 @@ def _refuse_damaged(path: str | Path, frames: Iterable[DecodedFrame]) -> Iterato
         yield frame
 
 
-def decode_frames(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iterator[DecodedFrame]:
-    """Yield each frame that decodes, with its motion vectors.
+def decode_frames(
+    path: str | Path, stream: Any, packets: Iterable[Any], reduced: bool = False
+) -> Iterator[DecodedFrame]:
+    """Yield each frame that decodes, with its motion vectors. For `reduced` see `checked_pictures`.
 
     Raises
     ------
@@ -142,9 +153,7 @@ def decode_frames(path: str | Path, stream: Any, packets: Iterable[Any]) -> Iter
     """
     exports_b = stream.codec_context.name in B_VECTOR_CODECS
     count = vector_bytes = 0
-    for picture, geometry in checked_pictures(path, stream, packets):
-        # `picture.side_data` would put the picture into a reference cycle: hundreds would wait for the collector.
-        vectors = SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
+    for picture, geometry, vectors in checked_pictures(path, stream, packets, reduced=reduced):
         kind = picture_type(picture)
         exported = exports_b or kind != B_FRAME
         if not exported:
