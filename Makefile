@@ -1,24 +1,35 @@
 # `make demo` and `make test` set up what they need. You only need Python 3.11, make and git.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SHELL := bash
 VENV := .venv
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth bench-gpu gpu-check ablation ablation-recipe clean
+.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth bench-gpu gpu-check ablation ablation-recipe docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY) link  ## create .venv with the locked packages and this project
 
+# After an interruption, packages may lie half-copied in $(VENV), and pip takes them for installed: an empty one is begun then.
+UNFINISHED := $(VENV)/.unfinished
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
+PIP_STEPS := '(Downloading|Using cached) [^ ]+ \([0-9]{2,}[0-9.]* MB\)|^Installing collected packages'
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@if [ -e $(UNFINISHED) ]; then echo "the last installation was interrupted: removing $(VENV)"; rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(UNFINISHED)
+	@echo "1 of 3: creating the environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2 of 3: installing $$(grep -c == requirements.lock) packages, 8 GB on the disk: takes 2 to 10 minutes. The largest files:"
+	@set -o pipefail; $(PIP) -r requirements.lock | { grep --line-buffered -oE $(PIP_STEPS) || true; }
+	@echo "3 of 3: installing moclip"
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@$(MAKE) --no-print-directory link
-	@touch $@
+	@rm $(UNFINISHED) && touch $@
+	@echo "installed; to activate the environment: source $(VENV)/bin/activate"
 
 # An editable installation alone loses to a folder `moclip` where Python is started: in the parent of a clone of that name.
 link:
@@ -50,10 +61,14 @@ check: $(READY)  ## lint, formatting, types, generated files, known vulnerabilit
 sync: $(READY)  ## update files that follow from the code: lists in dvc.yaml, docs/parameters.md, new keys in params.yaml, templates
 	python -m pipeline.sync
 
+docs: $(READY)  ## build the documentation as a site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "open build/site/index.html; its search needs a server: python -m http.server -d build/site"
+
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
 lock:  ## resolve pyproject.toml into requirements.lock again
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[pipeline,openclip,onnx,ray,s3,dev]" setuptools torch==2.14.1 torchvision==0.29.1
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[pipeline,app,openclip,onnx,ray,s3,docs,dev]" setuptools torch==2.14.1 torchvision==0.29.1
 	( echo "# Exact versions of everything \`make setup\` installs (Python 3.11). \`make lock\` writes it."; \
 	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude moclip | \
 	  sed -E "/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|motion-vector-extractor).*)/\1; $(LINUX)/" ) > requirements.lock

@@ -282,7 +282,7 @@ class Tsn(Group):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="autocast type in training; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
     )
-    compile: Flag = Field(default=False, description="train through torch.compile; needs a C compiler")
+    compile: Flag = Field(default=False, description="train through torch.compile; needs a C++ compiler")
 
 
 class Fit(Group):

@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from tests.conftest import ROOT, commit, run
+from tests.conftest import ROOT, commit, run, surroundings
 
+NOTEBOOK = ROOT / "examples/quickstart.ipynb"
 PAGES = [
     Path("README.md"),
     Path("CONTRIBUTING.md"),
@@ -83,6 +86,38 @@ def test_the_blocks_of_a_page_run(page: Path, reader: Path) -> None:
             params.write_text(unedited)
         program = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else ["python", "-c"]
         run(*program, block.code, cwd=reader, PYTHONPATH=presets)
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_from_clips_to_a_prediction(reader: Path) -> None:
+    (reader / "examples").mkdir()
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    presets = os.pathsep.join(filter(None, (str(reader), os.environ.get("PYTHONPATH"))))
+    client = NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(reader / "examples")}})
+    client.execute(env=surroundings() | {"PYTHONPATH": presets})
+    printed, pictures = notebook_outputs(notebook)
+    assert "RedBallFalling 9 clips\nRedBallRising 9 clips" in printed
+    assert "MV-TSN, motion alone" in printed
+    assert "beats always answering" in printed, "the verdict"
+    assert printed.rstrip().splitlines()[-1].split()[2] in ("RedBallFalling", "RedBallRising"), "the table of answers"
+    assert pictures == 2
+
+
+def test_the_stored_notebook_is_small_and_names_no_folder_of_a_machine() -> None:
+    """With results, as `jupyter execute --inplace` stores them, or without."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    executed = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert executed in ([None] * len(executed), list(range(1, len(executed) + 1)))
+    assert NOTEBOOK.stat().st_size < 200_000
+    assert not re.search(r"/(home|root|tmp|work)/", NOTEBOOK.read_text())
+
+
+def notebook_outputs(notebook: nbformat.NotebookNode) -> tuple[str, int]:
+    """Return all text that the cells printed or showed, and the number of pictures."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+    return "\n".join(texts), sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:

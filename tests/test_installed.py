@@ -1,4 +1,4 @@
-"""`import moclip` finds the package wherever Python is started, also beside a clone in a folder of that name."""
+"""The package as it is installed: `import moclip` finds it wherever Python is started; `make setup` begins again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from benchmarks.common import copy_product
 from tests.conftest import ROOT, run_fresh
 
 pytestmark = pytest.mark.slow
+
+LOCKED = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
@@ -34,3 +36,20 @@ def test_a_clone_named_moclip_does_not_hide_the_package(kind: str, tmp_path: Pat
     file, function = done.stdout.split()
     assert Path(file).parent == (packages / "moclip" if kind == "wheel" else clone / "src/moclip")
     assert function == "load"
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_make_setup_begins_with_an_empty_environment_after_an_interruption(interrupted: bool, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    half_copied = tmp_path / ".venv/bin/package"
+    half_copied.parent.mkdir(parents=True)
+    half_copied.touch()
+    if interrupted:
+        (tmp_path / ".venv/.unfinished").touch()
+    done = run_fresh("make", "setup", "PYTHON=true", cwd=tmp_path, code=2)  # there is no pip in the environment
+    assert half_copied.exists() == (not interrupted)
+    assert ("was interrupted" in done.stdout) == interrupted
+    assert f"installing {len(LOCKED)} packages" in done.stdout
+    assert (tmp_path / ".venv/.unfinished").exists()
+    assert not (tmp_path / ".venv/.ready").exists()
