@@ -53,7 +53,7 @@ sync: $(READY)  ## update files that follow from the code: lists in dvc.yaml, do
 LINUX := sys_platform == 'linux' and platform_machine == 'x86_64'
 lock:  ## resolve pyproject.toml into requirements.lock again
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[pipeline,openclip,onnx,ray,s3,dev]" setuptools torch==2.14.1 torchvision==0.29.1
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check ".[pipeline,app,openclip,onnx,ray,s3,dev]" setuptools torch==2.14.1 torchvision==0.29.1
 	( echo "# Exact versions of everything \`make setup\` installs (Python 3.11). \`make lock\` writes it."; \
 	  build/lock/bin/python -m pip freeze --all --exclude pip --exclude moclip | \
 	  sed -E "/^nvidia-ml-py/!s/^((nvidia-|cuda-|triton|motion-vector-extractor).*)/\1; $(LINUX)/" ) > requirements.lock

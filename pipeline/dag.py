@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Compare two experiments on the test clips that both have.",
     "predict": "Predict the action in clips, with the models that `dvc repro` trained.",
     "timeline": "Find which action happens when in long videos or a live stream.",
+    "app": "Serve a local web page to try the trained models on clips, long videos and the webcam.",
     "draw": "Draw clips' motion vectors: arrows, colours, animations.",
     "export": "Write the trained models to one folder that works without DVC, or upload it to the model hub.",
     "doctor": "Check this machine and this project, and how exactly motion vectors are read here.",
@@ -42,7 +43,7 @@ COMMANDS: dict[str, str] = {
 """The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start here": ("train", "new", "use", "import", "doctor", "advise", "metrics", "predict", "timeline"),
+    "Start here": ("train", "new", "use", "import", "doctor", "advise", "metrics", "predict", "timeline", "app"),
     "Look at clips and labels": ("draw", "similar", "duplicates", "suspects", "label-next", "prompts"),
     "Compare and share": ("sweep", "compare", "crossval", "timing", "export"),
     "Stages, in the order in which `dvc repro` runs them": tuple(STAGES),

@@ -28,7 +28,8 @@ from moclip.inference.predictor import Predictor
 from moclip.inference.read_ahead import ReadAhead
 from moclip.inference.rejection import Rejection
 from moclip.inference.smoothing import Smoothing, median_scores, smoothed_labels, viterbi_labels
-from moclip.inference.timeline import Span, read_timeline, samples_of, score_serially
+from moclip.inference.timeline import read_timeline, samples_of, score_serially
+from moclip.inference.video_samples import Span
 from moclip.inference.windows import GridCursor, Windows, window_grid
 from moclip.video.timed_frames import FrameClock, open_timed
 from tests.clips import encode, moving_texture, with_clock_set_back, with_zeros

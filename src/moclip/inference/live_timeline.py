@@ -15,7 +15,8 @@ from moclip.inference.frame_samples import MOTION, Sample
 from moclip.inference.label_stream import LabelledWindow, LabelStream
 from moclip.inference.predictor import Predictor
 from moclip.inference.read_ahead import ReadAhead
-from moclip.inference.timeline import SAMPLES_AT_ONCE, Span, samples_of
+from moclip.inference.timeline import SAMPLES_AT_ONCE, samples_of
+from moclip.inference.video_samples import Span
 from moclip.inference.window_scores import Scores, WindowScorer, sampling_grids
 from moclip.inference.windows import Windows
 from moclip.video.live import LiveSource, open_live

@@ -7,7 +7,7 @@ for event in timeline.events(EventRules()):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from moclip.inference.events import Event, EventRules, find_events
-from moclip.inference.frame_samples import Sample, Sampling, read_samples
+from moclip.inference.frame_samples import Sample
 from moclip.inference.predictor import Predictor, Step
 from moclip.inference.read_ahead import ReadAhead
+from moclip.inference.video_samples import SampleSettings, Span, Watch, video_samples
 from moclip.inference.window_scores import Scores, WindowScorer, sampling_grids
 from moclip.inference.windows import SMALLEST, Windows
-from moclip.motion.quantise import saturation
-from moclip.video.timed_frames import TimedFrame, TimedVideo, open_timed
+from moclip.video.timed_frames import TimedVideo, open_timed
 
 SAMPLES_AT_ONCE = 32
 SAMPLES_AHEAD = 32
@@ -66,9 +66,6 @@ class Timeline:
         return find_events(probabilities, self.unknown, self.edges, self.classes, rules)
 
 
-Watch = Callable[[TimedFrame], object]
-
-
 def read_timeline(
     predictor: Predictor, path: str | Path, windows: Windows, watch: Watch = lambda frame: None
 ) -> Timeline:
@@ -95,7 +92,7 @@ def read_timeline(
     if duration <= windows.length + SMALLEST and windows != whole:
         return read_timeline(predictor, path, whole)
     found += scorer.finish(duration)
-    return _gathered(predictor, video, windows, span, found)
+    return gather_timeline(predictor, video, windows, span, found)
 
 
 def score_serially(predictor: Predictor, path: Path, windows: Windows, step: Step = nullcontext) -> Iterator[Scores]:
@@ -114,43 +111,23 @@ def _timed_batch(samples: Iterator[Sample], step: Step) -> list[Sample]:
         return list(islice(samples, SAMPLES_AT_ONCE))
 
 
-@dataclass
-class Span:
-    """Times of the first and of the last frame so far, in seconds."""
-
-    first: float | None = None
-    last: float = 0.0
-
-    def note(self, time: float) -> None:
-        self.first = time if self.first is None else self.first
-        self.last = time
-
-    def duration(self, rate: float) -> float:
-        """Return seconds from the first frame to the end of the last one."""
-        return 0.0 if self.first is None else self.last - self.first + 1 / rate
-
-
 def samples_of(
     predictor: Predictor, video: TimedVideo, windows: Windows, where: str | Path, span: Span, watch: Watch
 ) -> Iterator[Sample]:
     """Yield the samples of an open video; note its times in `span`."""
-    fields = predictor.fields
-    limit = saturation(video.rate, fields.clip, fields.per, where)
-    stack = predictor.views.stack
+    return video_samples(video, sample_settings(predictor, windows), where, span, watch)
+
+
+def sample_settings(predictor: Predictor, windows: Windows) -> SampleSettings:
+    """Return what the windows of these models take from a video."""
     motion, stills = sampling_grids(predictor, windows)
-
-    def noted() -> Iterator[TimedFrame]:
-        for frame in video.frames:
-            span.note(frame.time)
-            watch(frame)
-            yield frame
-
-    return read_samples(noted(), Sampling(motion, stills, fields, limit, stack, 1 / video.rate))
+    return SampleSettings(motion, stills, predictor.fields, predictor.views.stack)
 
 
-def _gathered(
+def gather_timeline(
     predictor: Predictor, video: TimedVideo, windows: Windows, span: Span, found: Sequence[Scores]
 ) -> Timeline:
+    """Return the timeline of a video from the scores of its windows, in order, and the times of its frames."""
     probabilities = {
         stream: np.concatenate([scores.probabilities[stream] for scores in found]) for stream in found[0].probabilities
     }

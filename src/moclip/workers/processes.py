@@ -12,20 +12,23 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from math import inf
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from time import monotonic
 from typing import Any, TypeVar
 
-from moclip.workers.time_limit import set_time_limit, time_limit_seconds
+from moclip.workers.time_limit import set_time_limit, time_limit, time_limit_seconds
 
 DECODER_DIED = "its decoder died"
 DECODER_HUNG = "its decoder gave nothing for {seconds:g} s"
 DECODER_KILLED = "its decoder was killed, perhaps because memory ran out"
+DECODER_SLOW = "decoding it takes too long"
 """Reasons of a video whose worker process ended."""
 JOBS_PER_WORKER = 2  # submitted ahead
 PRELOADED_MODULES = [
@@ -40,6 +43,8 @@ PRELOADED_MODULES = [
 Key = TypeVar("Key")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+_END = object()
 
 
 class WorkerDiedError(Exception):
@@ -159,11 +164,7 @@ class SingleWorker:
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
         """Return what `work(*args)` returns, or raise what it raises. Raises WorkerDiedError if the process ends."""
         if self._connection is None:
-            context = _process_context()
-            self._connection, worker_end = context.Pipe()
-            self._process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
-            self._process.start()
-            worker_end.close()
+            self._process, self._connection = _start_process(_serve)
         try:
             self._connection.send((work, args))
             succeeded, result = self._connection.recv()
@@ -190,6 +191,66 @@ def _serve(connection: Connection, seconds: float, environment: dict[str, str]) 
         except Exception as error:  # `SingleWorker.run` raises it
             answer = False, error
         connection.send(answer)
+
+
+def stream_from_worker(
+    work: Callable[..., Iterable[Item]], *args: Any, seconds: float = inf
+) -> Generator[Item, None, None]:
+    """Yield what `work(*args)` yields, from a worker process of its own. It works ahead as far as a pipe holds.
+
+    The process ends when the iterator is closed. Raises what `work` raises, and WorkerDiedError if the process ends, or
+    if waiting for it takes more than `seconds` in all.
+    """
+    with single_threaded_workers():
+        process, connection = _start_process(_serve_stream)
+    with connection:
+        try:
+            connection.send((work, args))
+            while True:
+                started = monotonic()
+                if not connection.poll(None if seconds == inf else max(0.0, seconds)):
+                    raise WorkerDiedError(DECODER_SLOW)
+                kind, item = connection.recv()
+                seconds -= monotonic() - started
+                if kind == "error":
+                    raise item
+                if kind == "end":
+                    return
+                yield item
+        except (EOFError, ConnectionError):
+            process.join()
+            raise WorkerDiedError(_death_reason(process.exitcode)) from None
+        finally:
+            process.terminate()
+            process.join()
+
+
+def _serve_stream(connection: Connection, seconds: float, environment: dict[str, str]) -> None:
+    """Send the items of the one job that arrives, then ("end", None)."""
+    _start_worker(seconds, environment)
+    work, args = connection.recv()
+    try:
+        items = iter(work(*args))
+        while True:
+            with time_limit():  # not while the parent is busy
+                item = next(items, _END)
+            if item is _END:
+                break
+            connection.send(("item", item))
+    except Exception as error:  # `stream_from_worker` raises it
+        connection.send(("error", error))
+    else:
+        connection.send(("end", None))
+
+
+def _start_process(serve: Callable[[Connection, float, dict[str, str]], None]) -> tuple[Any, Connection]:
+    """Start a worker process that runs `serve`. Returns it, and the parent's end of its pipe."""
+    context = _process_context()
+    connection, worker_end = context.Pipe()
+    process = context.Process(target=serve, args=(worker_end, *_worker_settings()), daemon=True)
+    process.start()
+    worker_end.close()
+    return process, connection
 
 
 def _death_reason(exit_code: int | None) -> str:
@@ -252,6 +313,6 @@ def single_threaded_workers() -> Iterator[None]:
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)  # another thread may have done it
             else:
                 os.environ[name] = value
