@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from moclip.data import probing
 from moclip.inference import prepare_stills
 from moclip.inference.clip_input import ClipJob, read_or_reason
+from moclip.inference.untrusted_clip import Found, ReadJob
 from moclip.motion import extract_workers
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
 from moclip.video.probe import VideoInfo
@@ -124,3 +125,8 @@ def read_input_or_die(job: ClipJob) -> Any:
         with time_limit():
             die() if job.path.name == "die.avi" else hang()
     return read_or_reason(job)
+
+
+def read_parts_or_die(job: ReadJob) -> Iterator[Any]:
+    yield Found(1.0, 25, "mpeg4", True)
+    {"die": die, "kill": be_killed, "hang": hang, "memory": use_up_memory}[job.clip.path.stem]()
