@@ -11,12 +11,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
-from pipeline.app.answers import Settings
-from pipeline.app.models import OfferedModel
 from pipeline.app.uploads import Uploads
+
+if TYPE_CHECKING:
+    from pipeline.app.answers import Settings
+    from pipeline.app.models import OfferedModel
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SWEEP_EVERY = 60.0  # seconds
@@ -48,7 +50,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as problem:
-        what = f"cannot listen here: {problem.strerror or problem}"
+        known = problem.errno is not None and problem.errno > 0  # unlike those of names that are not found
+        what = f"cannot listen here: {os.strerror(problem.errno or 0) if known else problem.strerror}"
         raise MoclipError(what, where=where, fix="name another --port, or 0 for a free one") from None
 
 
