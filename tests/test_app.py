@@ -365,7 +365,7 @@ def serving(
     pytest.importorskip("gradio", reason="the extra app is not installed")
     folder.mkdir(exist_ok=True)
     environment = surroundings() | {"TMPDIR": str(folder)}
-    line = [str(word) for word in (*command, "app", "--port", "0", *words)]
+    line = [str(word) for word in (*command, "app", "--quiet", "--port", "0", *words)]
     with (folder / "stderr").open("w") as errors:
         process = subprocess.Popen(line, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout
