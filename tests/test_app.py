@@ -518,6 +518,24 @@ def test_the_page_in_a_browser_asks_only_its_own_host(
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
 
 
+def test_a_full_queue_refuses_and_keeps_no_file(finished: Path, demo_clips: list[Path], tmp_path: Path) -> None:
+    long = joined(demo_clips, tmp_path / "long.mp4")
+    with serving("--at-once", "1", "--waiting", "1", cwd=finished, folder=tmp_path / "app") as page:
+
+        def ask(number: int) -> str:
+            try:
+                return "fusion" if "fusion" in page.answer(long) else "error"
+            except Exception as refused:
+                return str(refused)
+
+        assert page.client
+        with ThreadPoolExecutor(6) as pool:
+            told = list(pool.map(ask, range(6)))
+        assert told.count("fusion") in (1, 2, 3)
+        assert sum("Queue is full" in one for one in told) == 6 - told.count("fusion")
+        assert page.files() == []
+
+
 @pytest.mark.slow
 def test_bundles_outside_a_project_and_limits(finished: Path, demo_clips: list[Path], tmp_path: Path) -> None:
     """Without the packages of the extra `pipeline`."""

@@ -107,7 +107,7 @@ class Guard:
             paths += _listed_paths(b"".join(answer))
 
     async def _pass_json(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on if each file that it names was sent by a visitor."""
+        """Pass a request on if each file that it names was sent by a visitor. Gradio refuses it in a full queue."""
         content, more = b"", True
         while more:
             message = await receive()
@@ -129,7 +129,12 @@ class Guard:
         async def replay() -> Message:
             return waiting.pop() if waiting else await receive()
 
-        await self.program(scope, replay, send)
+        async def note(message: Message) -> None:
+            if message.get("status", 200) >= 400:
+                self.uploads.give_up(named)
+            await send(message)
+
+        await self.program(scope, replay, note)
 
 
 def _named_paths(value: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,9 +68,16 @@ class Uploads:
         finally:
             with self._lock:
                 self._in_use[file] -= 1
+            self.give_up([path])
+
+    def give_up(self, paths: Iterable[str]) -> None:
+        """Note that one answer fewer is due for each of these files."""
+        with self._lock:
+            for path in paths:
+                file = Path(path).resolve()
                 self._due[file] -= 1
                 self._answered.add(file)
-                self._delete_answered()
+            self._delete_answered()
 
     def _delete_answered(self) -> None:
         if self._arriving:
