@@ -286,6 +286,12 @@ def test_a_file_is_deleted_after_its_last_answer(tmp_path: Path) -> None:
         assert file.exists(), "somebody else reads it"
     assert not file.exists()
     send()
+    with uploads.in_use(str(file)):
+        with uploads.in_use(str(file)):
+            pass
+        assert file.exists(), "somebody else reads it, though one answer was due"
+    assert not file.exists()
+    send()
     send()
     with uploads.in_use(str(file)):
         pass
