@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -119,7 +119,7 @@ def read_parts(job: ReadJob) -> Iterator[Part]:
 
     Raises VideoError where the file cannot be used.
     """
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    _limit_memory()
     path = job.clip.path
     try:
         found = check_limits(path, job.limits)
@@ -135,6 +135,13 @@ def read_parts(job: ReadJob) -> Iterator[Part]:
         raise VideoError("decoding it takes too much memory", where=path) from None
     except Exception as problem:
         raise as_video_error(problem, path) from None
+
+
+def _limit_memory() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    soft = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+    with suppress(OSError, ValueError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def check_limits(path: Path, limits: Limits) -> Found:
