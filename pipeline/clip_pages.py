@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -18,13 +16,6 @@ from moclip.evaluation.report_pictures import motion_uri, still_uri
 from pipeline.console.progress import show_progress
 
 Item = TypeVar("Item")
-
-
-def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
-    """Return a template of moclip/templates. What it prints is escaped; an unknown name in it is an error."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(filters)
-    return environment.from_string(resources.files("moclip").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 def draw_cards(

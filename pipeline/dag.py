@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Compare two experiments on the test clips that both have.",
     "predict": "Predict the action in clips with the trained models.",
     "timeline": "Find which action happens when in long videos or a live stream.",
+    "app": "Serve a web page to try the models on clips, videos or a webcam.",
     "draw": "Draw clips' motion vectors: arrows, colours, animations.",
     "export": "Write the trained models to one folder, or upload it to the hub.",
     "doctor": "Check this machine and this project, and say what to fix.",
@@ -42,7 +43,7 @@ COMMANDS: dict[str, str] = {
 """The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start here": ("train", "new", "use", "import", "doctor", "advise", "metrics", "predict", "timeline"),
+    "Start here": ("train", "new", "use", "import", "doctor", "advise", "metrics", "predict", "timeline", "app"),
     "Look at clips and labels": ("draw", "similar", "duplicates", "suspects", "label-next", "prompts"),
     "Compare and share": ("sweep", "compare", "crossval", "timing", "export"),
     "Stages, in the order in which `dvc repro` runs them": tuple(STAGES),

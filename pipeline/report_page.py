@@ -18,11 +18,12 @@ from moclip.files.local_copies import local_copy
 from moclip.motion.quantise import dequantise
 from moclip.store.reader import FieldReader
 from pipeline import paths
-from pipeline.clip_pages import Place, clip_pictures, draw_cards, template
+from pipeline.clip_pages import Place, clip_pictures, draw_cards
 from pipeline.console.label_scores import NOT_SCORED, stream_titles
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
 from pipeline.io import read_json
+from pipeline.pages import template
 
 STANDALONE = ("zero_shot", "still", "mv_tsn", "fusion")
 

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from moclip.drawing.thumbnails import Thumbnail
 from moclip.inference.events import Event
 from moclip.inference.timeline import Timeline
-from pipeline.clip_pages import template
 from pipeline.console.output import STREAM_LABELS
+from pipeline.pages import template
 
 PLAYED = {
     ".mp4": ("h264", "vp9", "av1"),
@@ -41,25 +41,32 @@ def page_text(
     folder: Path,
 ) -> str:
     """Return the page as HTML. It loads the video from where it lies, seen from `folder`, and nothing else."""
-    end = float(timeline.edges[-1])
-    names = sorted({event.name for found in events.values() for event in found}, key=timeline.classes.index)
-    colours = {name: _colour(number) for number, name in enumerate(names)}
     plays = timeline.codec in PLAYED.get(video.suffix.lower(), ())
-    order = sorted(events, key=lambda name: (name != stream, name != timeline.trusted))
     return template("timeline.html", clock=clock).render(
         name=video.name,
-        end=end,
         offset=timeline.offset,
         windows=timeline.windows,
         trusted=STREAM_LABELS[timeline.trusted],
         shown=STREAM_LABELS[stream],
         source=quote(Path(os.path.relpath(video, folder)).as_posix()) if plays else None,
         pictures=[] if plays else [_picture(one) for one in thumbnails],
-        strips=[_strip(name, events[name], timeline, colours, end) for name in order],
-        ticks=[{"at": 100 * tick / end, "text": clock(tick)} for tick in _ticks(end)],
-        colours=colours,
         events=events[stream],
+        **strip_parts(timeline, events, stream),
     )
+
+
+def strip_parts(timeline: Timeline, events: Mapping[str, Sequence[Event]], stream: str) -> dict[str, Any]:
+    """Return what the template strips.html draws: the events of each stream, `stream` first, and the time axis."""
+    end = float(timeline.edges[-1])
+    names = sorted({event.name for found in events.values() for event in found}, key=timeline.classes.index)
+    colours = {name: _colour(number) for number, name in enumerate(names)}
+    order = sorted(events, key=lambda name: (name != stream, name != timeline.trusted))
+    return {
+        "end": end,
+        "strips": [_strip(name, events[name], timeline, colours, end) for name in order],
+        "ticks": [{"at": 100 * tick / end, "text": clock(tick)} for tick in _ticks(end)],
+        "colours": colours,
+    }
 
 
 def clock(seconds: float, digits: int = 0) -> str:

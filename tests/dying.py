@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from moclip.data import probing
 from moclip.inference import prepare_stills
 from moclip.inference.clip_input import ClipJob, read_or_reason
 from moclip.inference.sample_decoding import decode_samples
+from moclip.inference.untrusted_clip import Found, ReadJob
 from moclip.motion import extract_workers
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
 from moclip.video.probe import VideoInfo
@@ -135,3 +136,8 @@ def samples_or_die(path: Path, settings: Any, observer: Any) -> Any:
         if number == 5 and path.stem in ("die", "hang"):
             die() if path.stem == "die" else hang()
         yield item
+
+
+def read_parts_or_die(job: ReadJob) -> Iterator[Any]:
+    yield Found(1.0, 25, "mpeg4", True)
+    {"die": die, "kill": be_killed, "hang": hang, "memory": use_up_memory}[job.clip.path.stem]()

@@ -158,6 +158,17 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
             np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
 
 
+def test_a_temporary_folder_whose_name_is_too_long_for_a_socket_is_named(clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("t" * 80)
+    folder.mkdir()
+    (tmp_path / "clips").mkdir()
+    for name in "ab":
+        shutil.copy(clip, tmp_path / f"clips/{name}.avi")
+    done = run("moclip", "draw", tmp_path / "clips", cwd=tmp_path, code=1, TMPDIR=str(folder))
+    assert f"{folder}: the name of the folder for temporary files is too long" in done.stderr
+    assert "set TMPDIR to another folder, such as /tmp" in done.stderr
+
+
 def test_what_goes_wrong_while_answering_is_the_clips_reason(
     predictor: Predictor, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

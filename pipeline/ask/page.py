@@ -20,10 +20,11 @@ from moclip.video.probe import probe
 from moclip.video.vectors import vector_windows
 from pipeline import paths
 from pipeline.ask.answer import value_text
-from pipeline.clip_pages import Place, clip_pictures, draw_cards, no_pictures, template
+from pipeline.clip_pages import Place, clip_pictures, draw_cards, no_pictures
 from pipeline.console.output import counted, print_note
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
+from pipeline.pages import template
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def page_text(
     title: str, text: str, sections: Sequence[Section], inputs: Inputs, workers: int, label: str = "page"
 ) -> str:
     """Return the page as HTML with no outside resources. A clip whose pictures cannot be drawn gets the reason."""
-    pictures = _Pictures(inputs)
+    pictures = CardPictures(inputs)
     cards = [card for section in sections for card in section.cards]
     parts = iter(draw_cards(label, pictures.of, cards, workers))
     shown = [
@@ -77,7 +78,7 @@ def page_text(
     return template("clips.html").render(title=title, text=text, sections=shown, wheel=colour_wheel_uri())
 
 
-class _Pictures:
+class CardPictures:
     """Draws clips: motion from the store where it has the clip, else from the file."""
 
     def __init__(self, inputs: Inputs) -> None:

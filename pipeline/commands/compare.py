@@ -218,7 +218,7 @@ def _write_page(
     tables: Sequence[Table],
     counts: dict[str, Any],
 ) -> None:
-    from pipeline.clip_pages import template
+    from pipeline.pages import template
 
     text = template("compare.html").render(
         first=names[0],

@@ -38,6 +38,7 @@ def similar(
     """
     with while_importing():
         from pipeline.ask.features import compared_clips, find_clip, note_left_out
+        from pipeline.ask.nearest import nearest_rows
         from pipeline.ask.page import show_page
         from pipeline.inputs import Inputs
 
@@ -45,7 +46,7 @@ def similar(
     compared = compared_clips(inputs, by)
     found = find_clip(inputs, clip, compared)
     queries = _read_file(params, found, compared) if isinstance(found, Path) else compared.query(found)
-    rows = _nearest_rows(compared, queries, -1 if isinstance(found, Path) else found, count)
+    rows = nearest_rows(compared, queries, -1 if isinstance(found, Path) else found, count)
     name = str(found) if isinstance(found, Path) else compared.clips["id"].iloc[found]
     title = f"most similar to {name}, by {compared.kinds}, of {len(compared.clips)} clips"
     columns = ["rank", "clip", "class", "split", "group", "cosine"]
@@ -61,28 +62,6 @@ def _read_file(params: Params, file: Path, compared: Compared) -> list[np.ndarra
     from pipeline.ask.features import predicted_features
 
     return predicted_features([load_predictor(params)(file)], compared.parts)
-
-
-def _nearest_rows(compared: Compared, queries: list[np.ndarray], own: int, count: int) -> list[Row]:
-    """Return a row per similar clip, the most similar first; `own` is the row of the clip itself, -1 for a file."""
-    import numpy as np
-
-    from moclip.store.neighbours import nearest
-
-    numbers = np.arange(len(compared.clips))
-    best, cosines = nearest(list(compared.parts.values()), queries, count, (np.array([own]), numbers))
-    rows = []
-    for rank, (row, cosine) in enumerate(zip(best[0].tolist(), cosines[0].tolist(), strict=True), start=1):
-        if row >= 0:
-            clip = compared.clips.iloc[row]
-            alone = zip(compared.parts, queries, compared.query(row), strict=True)
-            rows.append(
-                {"rank": rank, "clip": clip["id"]}
-                | {name: clip[name] for name in ("class", "split", "group")}
-                | {"cosine": cosine}
-                | {kind: float(query[0] @ other[0]) for kind, query, other in alone}
-            )
-    return rows
 
 
 def _sections(name: str, is_file: bool, rows: list[Row], columns: list[str]) -> list[Section]:

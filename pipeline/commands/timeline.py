@@ -90,13 +90,13 @@ def timeline(
     """
     if bool(videos) == (live is not None):
         raise MoclipError("name videos, or a stream with --live URL", where="moclip timeline")
-    length, distance = _seconds(window, "--window"), _seconds(every, "--every")
-    least, patience = _seconds(min_length, "--min-length", 0.0), _seconds(timeout, "--timeout")
-    waiting = _seconds(buffer, "--buffer")
+    length, distance = parse_seconds(window, "--window"), parse_seconds(every, "--every")
+    least, patience = parse_seconds(min_length, "--min-length", 0.0), parse_seconds(timeout, "--timeout")
+    waiting = parse_seconds(buffer, "--buffer")
     if live is None:
         _make_folder(out)
     predictor = _predictor(params, from_bundle, reject, runtime)
-    background = background or _background(predictor, params if from_bundle is None else None)
+    background = background or background_class(predictor, params if from_bundle is None else None)
     if not reject:
         predictor = dataclasses.replace(predictor, rejection=None)
     with while_importing():
@@ -126,7 +126,7 @@ def _predictor(params: Params | None, bundle: str | None, reject: bool, runtime:
     return predictor
 
 
-def _background(predictor: Predictor, params: Params | None) -> str | None:
+def background_class(predictor: Predictor, params: Params | None) -> str | None:
     """Return the background class of a project, or else of a bundle; None without one."""
     if params:
         return params.dataset.background or None
@@ -180,7 +180,7 @@ def _make_folder(out: Path) -> None:
 _UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def _seconds(text: str, option: str, least: float = 0.001) -> float:
+def parse_seconds(text: str, option: str, least: float = 0.001) -> float:
     """Return the seconds of "2", "2s", "500ms", "1m" or "1h". Raises MoclipError for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|)\s*", text)
     value = float(found[1]) * _UNITS[found[2]] if found else -1.0

@@ -94,14 +94,25 @@ def _report_frames(frames: Iterable[DrawnFrame], advance: Advance) -> Iterator[D
 
 
 def _draw_collapsed(path: Path, target: Path, drawing: Drawing, info: VideoInfo, advance: Advance) -> DrawingResult:
+    picture, count, limit = collapsed_picture(path, drawing, info, advance)
+    target = target.with_name(f"{target.name}.{drawing.form}.png")
+    with atomic_file(target) as temporary:
+        _save_png(temporary, picture)
+    return DrawingResult(target, count, limit)
+
+
+def collapsed_picture(
+    path: Path, drawing: Drawing, info: VideoInfo, advance: Advance = lambda count: None
+) -> tuple[np.ndarray, int, float]:
+    """Return one picture of all frames to draw, of the form "mean" or "max", with its legend: uint8 (height, width, 3).
+
+    Also the number of frames with vectors, and the px at full strength. Raises VideoError.
+    """
     frames = _report_frames(read_drawn_frames(path, drawing, info), advance)
     picture, field, count = collapse_frames(frames, longest=drawing.form == "max")
     limit = drawing.limit or readable_limit(np.hypot(*field))
     caption = f"{'longest' if drawing.form == 'max' else 'mean'} of {count} frames"
-    target = target.with_name(f"{target.name}.{drawing.form}.png")
-    with atomic_file(target) as temporary:
-        _save_png(temporary, _paint(picture, field, drawing, limit, info, caption))
-    return DrawingResult(target, count, limit)
+    return _paint(picture, field, drawing, limit, info, caption), count, limit
 
 
 def _save_png(path: Path, picture: np.ndarray) -> None:

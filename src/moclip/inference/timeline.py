@@ -129,7 +129,7 @@ def observe_timeline(
     if duration <= windows.length + SMALLEST and windows != whole:
         return observe_timeline(predictor, path, whole, observer, worker)[0], finished.observer
     found += scorer.finish(duration)
-    return _gathered(predictor, facts, windows, finished.span, found), finished.observer
+    return gather_timeline(predictor, facts, windows, finished.span, found), finished.observer
 
 
 def sample_settings(predictor: Predictor, windows: Windows) -> SampleSettings:
@@ -166,7 +166,10 @@ def _timed_batch(samples: Iterator[Sample], step: Step) -> list[Sample]:
         return list(islice(samples, SAMPLES_AT_ONCE))
 
 
-def _gathered(predictor: Predictor, facts: Opened, windows: Windows, span: Span, found: Sequence[Scores]) -> Timeline:
+def gather_timeline(
+    predictor: Predictor, facts: Opened, windows: Windows, span: Span, found: Sequence[Scores]
+) -> Timeline:
+    """Return the timeline of a video from the scores of its windows, in order, and the times of its frames."""
     probabilities = {
         stream: np.concatenate([scores.probabilities[stream] for scores in found]) for stream in found[0].probabilities
     }

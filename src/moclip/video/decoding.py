@@ -56,8 +56,11 @@ def assumed_rate(stream: Any) -> Fraction:
 
 
 @contextmanager
-def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
+def open_stream(path: str | Path, formats: str = "") -> Iterator[tuple[Any, Any]]:
     """Open the file's main video stream. Yields PyAV's (container, stream), set to decode on one thread.
+
+    `formats` are FFmpeg's names of the containers that are read, such as "mov,avi"; "" stands for all, also for
+    playlists, which lead to other files.
 
     Raises
     ------
@@ -66,7 +69,8 @@ def open_stream(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """
     try:
         # Without "file:" FFmpeg takes a name with a colon for a protocol. Titles in the file have any encoding.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        options = {"format_whitelist": formats} if formats else {}
+        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
     except FileNotFoundError as error:
         raise VideoError("no such file", where=path) from error
     except (FFmpegError, OSError, ValueError) as error:

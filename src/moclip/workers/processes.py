@@ -10,23 +10,30 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from math import inf
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from time import monotonic
 from typing import Any, TypeVar
 
+from moclip.errors import MoclipError
 from moclip.workers.time_limit import set_time_limit, time_limit, time_limit_seconds
 
 DECODER_DIED = "its decoder died"
 DECODER_HUNG = "its decoder gave nothing for {seconds:g} s"
 DECODER_KILLED = "its decoder was killed, perhaps because memory ran out"
+DECODER_SLOW = "decoding it takes too long"
 """Reasons of a video whose worker process ended."""
+LONGEST_TEMPORARY = 75
+"""Bytes of the name of TMPDIR: Python adds 32 to name the socket of its fork server, and a socket may have 107."""
 JOBS_PER_WORKER = 2  # submitted ahead
 PRELOADED_MODULES = [
     "moclip.motion.extract_workers",
@@ -40,6 +47,7 @@ PRELOADED_MODULES = [
 Key = TypeVar("Key")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 class WorkerDiedError(Exception):
@@ -161,17 +169,19 @@ class SingleWorker:
         self._send((work, args, False))
         return self._receive()[1]
 
-    def stream(self, work: Callable[..., Iterator[Result]], *args: Any) -> Iterator[Result]:
+    def stream(self, work: Callable[..., Iterator[Item]], *args: Any, seconds: float = inf) -> Iterator[Item]:
         """Yield what the iterator `work(*args)` yields, or raise what it raises. The process waits for who takes it.
 
-        Each item must come within the decoders' time limit. Raises WorkerDiedError if the process ends.
+        Each item must come within the decoders' time limit. Raises WorkerDiedError if the process ends, or if waiting
+        for it takes more than `seconds` in all.
         """
         self._send((work, args, True))
-        answer, item = self._receive()
+        answer, item, waited = self._wait(seconds)
         try:
             while answer == _ITEM:
                 yield item
-                answer, item = self._receive()
+                seconds -= waited
+                answer, item, waited = self._wait(seconds)
         finally:
             if answer == _ITEM:  # what is on its way is for nobody
                 self.__exit__()
@@ -192,6 +202,15 @@ class SingleWorker:
             self._connection.send(request)
         except ConnectionError:
             raise self._died() from None
+
+    def _wait(self, seconds: float) -> tuple[str, Any, float]:
+        """Return an answer, and how many seconds it took."""
+        assert self._connection is not None
+        started = monotonic()
+        if not self._connection.poll(None if seconds == inf else max(0.0, seconds)):
+            self.__exit__()
+            raise WorkerDiedError(DECODER_SLOW)
+        return *self._receive(), monotonic() - started
 
     def _receive(self) -> tuple[str, Any]:
         assert self._connection is not None
@@ -243,6 +262,14 @@ def _send_items(connection: Connection, items: Iterator[Any]) -> None:
         connection.send((_ITEM, item))
 
 
+def stream_from_worker(
+    work: Callable[..., Iterator[Item]], *args: Any, seconds: float = inf
+) -> Generator[Item, None, None]:
+    """Do what `SingleWorker.stream` does, in a process of its own. It ends when the iterator is closed."""
+    with SingleWorker() as worker:
+        yield from worker.stream(work, *args, seconds=seconds)
+
+
 def _death_reason(exit_code: int | None) -> str:
     if exit_code == -signal.SIGALRM:
         return DECODER_HUNG.format(seconds=time_limit_seconds())
@@ -267,6 +294,9 @@ def start_fork_server(*modules: str) -> None:
 
 
 def _process_context(*modules: str) -> Any:
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY:
+        what = "the name of the folder for temporary files is too long for a socket in it"
+        raise MoclipError(what, where=tempfile.gettempdir(), fix="set TMPDIR to another folder, such as /tmp")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", *PRELOADED_MODULES, *modules])
     return context
@@ -303,6 +333,6 @@ def single_threaded_workers() -> Iterator[None]:
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)  # another thread may have done it
             else:
                 os.environ[name] = value

@@ -1,0 +1,1 @@
+"""`moclip app`: a local web page to try trained models with."""
