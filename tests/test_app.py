@@ -581,7 +581,7 @@ def test_bundles_outside_a_project_and_limits(
         assert "0.5 MB and 2 s" in page.ask("GET", "/config")[1]
         assert page.files() == []
     assert page.process.returncode == 0
-    assert list((tmp_path / "app").glob("moclip-app-*")) == []
+    assert list(short_folder.glob("moclip-app-*")) == []
     assert "Traceback" not in (short_folder / "stderr").read_text()
 
 
