@@ -131,8 +131,10 @@ def use(
 def metrics() -> None:
     """Print the accuracies and cost of the last run, and the verdict: which stream to trust, and what it beats."""
     from pipeline.results import print_results
+    from pipeline.run_lock import explain_running_stage
 
-    print_results()
+    with explain_running_stage():
+        print_results()
 
 
 def _placeholder() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from moclip.data.clip_folder import ClipFolder, scan_folder
 from moclip.data.manifest import Manifest, read_manifest
-from moclip.errors import DatasetError
 from pipeline.params import NO_FILE, Dataset
 
 
@@ -16,17 +15,3 @@ def find_clips(dataset: Dataset) -> tuple[ClipFolder, Manifest | None]:
         return scan_folder(dataset.root), None
     manifest = read_manifest(Path(dataset.manifest), dataset.root)
     return manifest.clips, manifest
-
-
-def lists_and_manifest_error(dataset: Dataset) -> DatasetError:
-    """Return the error for split lists beside a manifest, which both give the splits."""
-    what = f"dataset.splits = {dataset.splits} has split lists, and dataset.manifest = {dataset.manifest} is a manifest"
-    fix = f"clear one of them: set dataset.splits to {NO_FILE}, or dataset.manifest to {NO_FILE}"
-    return DatasetError(what, where="params.yaml", fix=fix)
-
-
-def no_lists_error(dataset: Dataset) -> DatasetError:
-    """Return the error for a folder of split lists without any."""
-    what = f"no split lists in it: no trainlist{dataset.split:02d}.txt, and no *_test_split{dataset.split}.txt"
-    fix = f"put the lists there; or set dataset.splits to {dataset.root}, to split the clips by group with the seed"
-    return DatasetError(what, where=dataset.splits, fix=fix)

@@ -22,6 +22,7 @@ STAGES: dict[str, str] = {
 COMMANDS: dict[str, str] = {
     "train": "Train on a folder of clips: make a project, run all stages, and print the results.",
     "new": "Make a project for your clips in a folder of its own.",
+    "estimate": "Estimate the time, disk and memory of `dvc repro`, stage by stage.",
     "import": "Turn lists of other projects (Kinetics, MMAction2, ActivityNet) into a manifest.",
     "advise": "Tell what the data set suffers from, and what to do about it.",
     "prompts": "Show the texts that stand for each class in the text encoder.",
@@ -42,7 +43,7 @@ COMMANDS: dict[str, str] = {
 """The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start here": ("train", "new", "use", "import", "doctor", "advise", "metrics", "predict", "timeline"),
+    "Start here": ("train", "new", "use", "import", "doctor", "estimate", "advise", "metrics", "predict", "timeline"),
     "Look at clips and labels": ("draw", "similar", "duplicates", "suspects", "label-next", "prompts"),
     "Compare and share": ("sweep", "compare", "crossval", "timing", "export"),
     "Stages, in the order in which `dvc repro` runs them": tuple(STAGES),

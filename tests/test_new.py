@@ -18,6 +18,7 @@ from pipeline.code_digests import code_digests, made_by_other_code
 from pipeline.dag import STAGES
 from pipeline.new_project import clip_source, make_project
 from pipeline.repro import _Filter
+from pipeline.whole_progress import WholeProgress
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, SMALL, commit, run, run_fresh
 from tests.test_dag import ran
@@ -321,7 +322,7 @@ To track the changes with git, run:
 
 	git add dvc.lock
 """
-    shown = list(_Filter().lines(iter(output.splitlines(keepends=True))))
+    shown = list(_Filter(WholeProgress({})).lines(iter(output.splitlines(keepends=True))))
     assert shown == [
         "stage 1 of 13: transcode: up to date",
         "stage 2 of 13: index",
@@ -344,19 +345,29 @@ def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path,
     done = run("moclip", "train", clips, cwd=home, **env)
     project = home / "my clips-moclip"
     lines = [line for line in done.stdout.splitlines() if line.startswith("stage ")]
-    assert lines == [f"stage {number} of 13: {name}" for number, name in enumerate(STAGES, start=1)]
-    assert re.search(r"^MV-TSN's training takes less than a minute if", done.stdout, re.MULTILINE)
+    found_in_lines = re.findall(r"^stage \d+ of 13: (\w+) \((\d+) % of the time so far\)$", "\n".join(lines), re.M)
+    shares = [int(share) for _, share in found_in_lines]
+    assert [name for name, _ in found_in_lines] == list(STAGES)
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 50 < shares[-1] < 100
+    assert re.search(r"^dvc repro takes about \d+ s \(\d+ s to \d+ s\) and \d", done.stdout, re.MULTILINE)
     assert done.stdout.count("test split:") == 1
-    assert "dvc" not in done.stdout.lower().replace("moclip", "")
-    assert f"the report, for a browser: {project}/data/report/index.html" in done.stdout
+    assert re.findall(r"^.*(?:dvc|Running stage).*$", done.stdout, re.MULTILINE) == [
+        next(line for line in done.stdout.splitlines() if line.startswith("dvc repro takes")),
+        next(line for line in done.stdout.splitlines() if "dvc exp run" in line),
+    ], "nothing of DVC's own"
+    assert done.stdout.count(f"open in a browser: {project}/data/report/index.html") == 1
     assert (project / "data/report/index.html").exists()
     assert run("git", "status", "--porcelain", cwd=project).stdout == "", "the results are committed"
-    after = done.stdout.splitlines()[-1].removeprefix("next: ")
-    predicted = run("bash", "-c", after.replace(";", " &&"), cwd=home, **env).stdout
+    steps = done.stdout[done.stdout.index("\nnext: ") :].removeprefix("\nnext: ").splitlines()
+    assert [" ".join(step.split()[:2]) for step in steps] == ["cd 'my", "moclip predict", "moclip advise", "dvc exp"]
+    predicted = run("bash", "-c", " && ".join(steps[:2]), cwd=home, **env).stdout
     assert "which action?" in predicted
     again = run("moclip", "train", clips, cwd=home, **env)
     assert re.findall(r"^stage \d+ of 13: (\w+): up to date$", again.stdout, re.MULTILINE) == list(STAGES)
     assert "continuing it" in again.stdout
+    assert "dvc repro has nothing to do: all stages are up to date" in again.stdout
 
     done = run("dvc", "exp", "run", "-S", "fusion.lr=1e-4", cwd=project, **env)
     assert ran(done.stdout) == ["code", "train_fusion", "evaluate", "report"]

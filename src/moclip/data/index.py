@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,15 @@ _MORE_COLUMNS = SPAN_COLUMNS | {COLUMN: "str", WEIGHT: "float64"}
 """Columns that an index has only where the manifest needs them, and their types."""
 
 
+ProbeFiles = Callable[[Sequence[ProbeJob], int], Iterable[dict[str, Any]]]
+"""Gives the row of the index for each file, in their order, with so many workers."""
+
+
+def probe_in_processes(jobs: Sequence[ProbeJob], workers: int) -> Iterator[dict[str, Any]]:
+    """Probe files in worker processes. Yields their rows in the order of `jobs`."""
+    return run_jobs_in_order(probe_clip, jobs, workers, failed_row)
+
+
 def build_index(
     root: str | Path,
     folder: ClipFolder,
@@ -76,21 +85,22 @@ def build_index(
     join_scenes: bool = False,
     manifest: Manifest | None = None,
     tell: Callable[[str], object] = lambda note: None,
+    probe_files: ProbeFiles = probe_in_processes,
 ) -> pd.DataFrame:
     """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
     With a `manifest`, `folder` is its `clips`, and there are no `splits`; if it `has_spans`, there are also the columns
     `SPAN_COLUMNS`. With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With
     `join_scenes`, clips that look alike are in one group. `advance` is called with the number of files newly probed,
-    and newly compared, `tell` with what the user should know. Raises DatasetError where training is impossible (one
-    class, no usable train or test clip, only one group), where a clip is not transcoded, and where two parts of the
-    lists match the same file.
+    and newly compared, `tell` with what the user should know. `probe_files` gives the row of each file. Raises
+    DatasetError where training is impossible (one class, no usable train or test clip, only one group), where a clip is
+    not transcoded, and where two parts of the lists match the same file.
     """
     matched = match_lists(folder, splits) if splits else None
     if not (matched or manifest):
         require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes")
     classes = matched.classes if matched else folder.classes
-    probed = functools.partial(_probed_rows, root, folder.clips, transcoded, workers, advance)
+    probed = functools.partial(_probed_rows, root, folder.clips, transcoded, workers, advance, probe_files)
     if manifest:
         table = _manifest_rows(manifest, probed, tell)
     else:
@@ -152,6 +162,7 @@ def _probed_rows(
     transcoded: Path | None,
     workers: int,
     advance: Callable[[int], object],
+    probe_files: ProbeFiles,
     spans: Sequence[np.ndarray | None],
     listed: bool,
 ) -> list[dict[str, Any]]:
@@ -162,7 +173,7 @@ def _probed_rows(
         for clip, own in zip(clips, spans, strict=True)
     ]
     rows = []
-    for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
+    for row in probe_files(jobs, workers):
         rows.append(row)
         advance(1)
     return rows
