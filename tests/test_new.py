@@ -376,6 +376,7 @@ def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path,
     commit(project)
     check_sweep(project, installed)
     check_second_project(home, clips, project, installed)
+    check_two_projects_after_an_update(home, project, installed)
 
 
 def check_sweep(project: Path, installed: Path) -> None:
@@ -400,6 +401,33 @@ def check_second_project(home: Path, clips: Path, first: Path, installed: Path) 
     assert ran(run("dvc", "repro", "index", cwd=home / "second", **env).stdout) == ["code", "transcode", "index"]
     assert run("git", "rev-parse", "HEAD", cwd=first).stdout == before
     assert (home / "second/data/index.parquet").read_bytes() == (first / "data/index.parquet").read_bytes()
+
+
+def check_two_projects_after_an_update(home: Path, first: Path, installed: Path) -> None:
+    """After an update of moclip that changes the motion fields, each project runs what depends on them, once."""
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    shutil.rmtree(home / "second")
+    second = shutil.copytree(first, home / "second", symlinks=True)
+    commit(second)
+    pictures = {path: path.stat().st_mtime_ns for path in second.glob("data/features/clip_*")}
+    quantise, template = installed / "moclip/motion/quantise.py", installed / "pipeline/templates/stages.yaml"
+    quantise.write_text(quantise.read_text().replace("(LEVELS / clip)", "(LEVELS / clip / 2)", 1))
+    key = "      - report.clips\n"
+    template.write_text(template.read_text().replace(key, f"{key}      - embed.batch\n", 1))
+    follow = set(STAGES) - {"transcode", "index", "clip_text", "clip_image"}
+    for project in (first, second):
+        before = fields(project)
+        refused = run("dvc", "repro", cwd=project, code=None, **env)
+        assert refused.returncode != 0
+        assert "run: moclip new . --update" in refused.stderr
+        assert "dvc.yaml written; the old one is dvc.yaml.bak" in new(".", "--update", cwd=project, **env)
+        wanted = {"code", *follow} if project == first else {"code", "extract_mv", "train_mv"}
+        target = () if project == first else ("train_mv",)  # what follows is the same as in the first one
+        assert set(ran(run("dvc", "repro", *target, cwd=project, **env).stdout)) == wanted
+        assert fields(project) != before
+        assert ran(run("dvc", "repro", *target, cwd=project, **env).stdout) == ["code"], "once"
+    assert {path: path.stat().st_mtime_ns for path in pictures} == pictures
+    assert fields(first) == fields(second)
 
 
 @pytest.fixture

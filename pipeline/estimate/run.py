@@ -14,7 +14,7 @@ from pipeline.dag import STAGES
 from pipeline.estimate.clips import CountedClips, count_clips
 from pipeline.estimate.counts import TrainingCount, embedding, head_trainings, network_trainings, networks_kept
 from pipeline.estimate.files import by_frames, scaled_sum
-from pipeline.estimate.timing import NOTHING, Took
+from pipeline.estimate.timing import NOTHING
 from pipeline.params import Params
 
 FLOAT_BYTES = 4
@@ -167,7 +167,7 @@ class _Run:
         self.found[name] = StageEstimate(name, what, fixed + work, low, high, round(size), memory, True, key)
 
     def add_unused(self, name: str, why: str, start: float) -> None:
-        self.add(name, f"nothing to do, {why}", start, 0.0)
+        self.add(name, f"not used: {why}", start, 0.0)
 
     # ------------------------------------------------------------------------------------------------ the clips
 
@@ -184,7 +184,7 @@ class _Run:
             encoded = float(videos["bytes"].sum()) if not clips.guessed else share * float(sizes.sum())
             self.add("transcode", f"{files} files", 2 * starts.clips, hashing + seconds, encoded)
         else:
-            self.add("transcode", "nothing to do, index.transcode is false", starts.bare, hashing)
+            self.add("transcode", "not used: index.transcode is false", starts.bare, hashing)
         probing = scaled_sum(timed, "probe_seconds", sizes) / workers
         self.add("index", f"{files} files", 2 * starts.clips, probing, TABLE_BYTES * rows, self._worker_memory(0))
         extracting = by_frames(timed, "extract_seconds", videos) / workers
@@ -227,7 +227,7 @@ class _Run:
         found = time_encoders(params, self.clips.timed, classes, self.workers)
         assert found is not None
         self.picture, self.stills = found.width, found.features
-        texts = f"{len(classes)} classes" if found.texts else "nothing to do, the encoder has no texts"
+        texts = f"{len(classes)} classes" if found.texts else "not used: the encoder has no texts"
         self.add("clip_text", texts, starts.networks, found.texts, FLOAT_BYTES * len(classes) * found.width)
         of_clip = FLOAT_BYTES * found.features * found.width
         size = clips * (2 * of_clip * FEATURE_SHARE + of_clip + TABLE_BYTES)  # with data/encoded, for the next run
@@ -248,7 +248,7 @@ class _Run:
         config = mv_tsn_config(params, tables.classes)
         network = networks.time_network(params, config, params.tsn.segments, trainings, store)
         self.took += network.step_took
-        self.timed.append(f"{network.steps} training steps of {network.clips} clips")
+        self.timed.append(f"{network.steps} training step{'s' if network.steps > 1 else ''} of {network.clips} clips")
         weights = networks_kept(tables) * network.weight_bytes
         self._add_training("train_mv", trainings, network, params.tsn.segments, weights)
         count = embedding(params, tables, network.width, classes)
@@ -348,7 +348,3 @@ def _grid(params: Params) -> tuple[int, int]:
     from pipeline.field_source import field_recipe
 
     return field_recipe(params).grid
-
-
-def took_text(took: Took) -> str:
-    return f"{took.alone:.1f} of {took.wall:.1f} s"

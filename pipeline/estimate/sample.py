@@ -33,31 +33,31 @@ def choose_files(kinds: Sequence[str], sizes: np.ndarray, count: int) -> np.ndar
     return np.unique(chosen)
 
 
-def shorten(path: Path, target: Path) -> tuple[Path, float]:
+def shorten(path: Path, target: Path, most_bytes: int = LONG_BYTES) -> tuple[Path, float]:
     """Return the file to time in place of a clip, and its share of the clip's bytes.
 
-    That is the clip itself, unless it is long: then `target`, with its first packets. Where they cannot be copied, it
-    is the clip itself, too.
+    That is the clip itself, unless it has more than `most_bytes`: then `target`, with its first packets. Where they
+    cannot be copied, it is the clip itself, too.
     """
     size = path.stat().st_size
-    if size <= LONG_BYTES:
+    if size <= most_bytes:
         return path, 1.0
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _copy_packets(path, target)
+        _copy_packets(path, target, most_bytes)
     except (av.error.FFmpegError, ValueError):
         return path, 1.0
     return target, min(1.0, target.stat().st_size / size)
 
 
-def _copy_packets(path: Path, target: Path) -> None:
+def _copy_packets(path: Path, target: Path, most_bytes: int) -> None:
     """Copy the first packets of the first video stream, without decoding them."""
     with av.open(str(path)) as source, av.open(str(target), "w") as out:
         stream = source.streams.video[0]
         copied = out.add_stream_from_template(stream)
         size = 0
         for packet in source.demux(stream):
-            if packet.dts is None or size > LONG_BYTES:
+            if packet.dts is None or size > most_bytes:
                 break
             size += packet.size
             packet.stream = copied
