@@ -175,6 +175,8 @@ def test_only_the_stages_that_would_run_take_time(project: Path) -> None:
     assert {name for name, stage in found.items() if stage["runs"]} == {"train_fusion", "evaluate", "report"}
     assert all(stage["seconds"] == 0 and stage["bytes"] == 0 for stage in found.values() if not stage["runs"])
     assert found["train_fusion"]["seconds"] > 0
+    heads = [project / f"data/models/{name}.safetensors" for name in ("fusion", "still")]
+    assert found["train_fusion"]["bytes"] == pytest.approx(size_of(*heads), rel=0.2, abs=60_000)
     assert re.search(r"^train_mv +up to date +0 s$", printed, re.MULTILINE)
 
 

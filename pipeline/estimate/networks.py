@@ -175,6 +175,10 @@ def _field_seconds(
     return each.alone / (len(chosen) * fields_of_clip)
 
 
+def feature_width(config: MvTsnConfig) -> int:
+    return MvTsn(config).width
+
+
 def weight_bytes(network: torch.nn.Module) -> int:
     """Return the bytes of a network's file, less those of its configuration."""
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

@@ -6,9 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moclip.errors import MoclipError
+from pipeline import paths
 from pipeline.clip_tables import ClipTables
 from pipeline.dag import STAGES
 from pipeline.estimate.clips import CountedClips, count_clips
@@ -16,6 +19,9 @@ from pipeline.estimate.counts import TrainingCount, embedding, head_trainings, n
 from pipeline.estimate.files import by_frames, scaled_sum
 from pipeline.estimate.timing import NOTHING
 from pipeline.params import Params
+
+if TYPE_CHECKING:
+    from pipeline.estimate.networks import TimedNetwork
 
 FLOAT_BYTES = 4
 FEATURE_SHARE = 0.92
@@ -26,6 +32,9 @@ TABLE_BYTES = 220
 
 GALLERY_BYTES, PAGE_BYTES = 110_000, 300_000
 """Bytes of a clip in the report's gallery, and of the rest of the page."""
+
+UNKNOWN_WIDTH = 512
+"""Of picture features, where the encoder is not timed: the head takes about as long with any."""
 
 EPOCH_SECONDS = 0.02
 """Seconds of writing an epoch's row to the curves."""
@@ -206,8 +215,8 @@ class _Run:
 
     def add_network_stages(self) -> None:
         self._add_encoder()
-        self._add_mv_tsn()
         self._add_image_baseline()
+        self._add_heads(self._add_mv_tsn(), len(self.tables.classes))
 
     def _add_encoder(self) -> None:
         from pipeline.encoder_source import unused_reason
@@ -218,11 +227,15 @@ class _Run:
             for name in ("clip_text", "clip_image"):
                 self.add_unused(name, unused_reason(params), starts.networks)
             return
+        if not self.needs("clip_text", "clip_image"):
+            self.stills, self.picture = _stored_shape()
+            return
         clips, classes = len(self.clips.usable), self.tables.classes
         if missing := missing_encoder(params):
             self.notes.append(f"clip_text and clip_image are not in the total: {missing} is not on this machine")
             for name in ("clip_text", "clip_image"):
                 self.found[name] = StageEstimate(name, f"{missing} is not here yet", None)
+            self.picture = UNKNOWN_WIDTH
             return
         found = time_encoders(params, self.clips.timed, classes, self.workers)
         assert found is not None
@@ -237,15 +250,18 @@ class _Run:
         self.add("clip_image", what, starts.networks, work, size, found.memory, key=key)
         self.timed.append(f"{found.pictures} pictures")
 
-    def _add_mv_tsn(self) -> None:
+    def _add_mv_tsn(self) -> int:
+        """Add the training of MV-TSN and its runs on all clips. Return the width of its features."""
         from pipeline.estimate import networks
         from pipeline.network_fit import mv_tsn_config
 
         params, tables, starts = self.params, self.tables, self.starts
         classes = len(tables.classes)
+        config = mv_tsn_config(params, tables.classes)
+        if not self.needs("train_mv", "embed_mv"):
+            return networks.feature_width(config)
         trainings = network_trainings(params, tables)
         store = networks.SampleStore(params, self.clips.timed, self.folder / "sample", self.workers)
-        config = mv_tsn_config(params, tables.classes)
         network = networks.time_network(params, config, params.tsn.segments, trainings, store)
         self.took += network.step_took
         self.timed.append(f"{network.steps} training step{'s' if network.steps > 1 else ''} of {network.clips} clips")
@@ -259,15 +275,11 @@ class _Run:
         size = FEATURE_SHARE * count.bytes
         self.add("embed_mv", fields, starts.networks, work, size, network.memory, key=key)
         self.found["embed_mv"].parts = len(tables.embedded())
-        self._add_heads(networks.time_head, networks.time_probe, network.width, classes)
+        return network.width
 
     def _add_training(
-        self, name: str, trainings: list[TrainingCount], network: object, segments: int, size: int
+        self, name: str, trainings: list[TrainingCount], network: TimedNetwork, segments: int, size: int
     ) -> None:
-        from pipeline.estimate.networks import TimedNetwork
-
-        assert isinstance(network, TimedNetwork)
-
         def seconds(shares: Iterable[float]) -> float:
             return sum(
                 share
@@ -296,13 +308,9 @@ class _Run:
         one_pass = min(one.clips for one in network_trainings(params, self.tables)) / params.tsn.batch
         return "tsn.min_steps" if params.tsn.min_steps > one_pass * params.tsn.epochs else "tsn.epochs"
 
-    def _add_heads(
-        self,
-        time_head: Callable[..., tuple[float, int]],
-        time_probe: Callable[..., float],
-        width: int,
-        classes: int,
-    ) -> None:
+    def _add_heads(self, width: int, classes: int) -> None:
+        from pipeline.estimate.networks import time_head, time_probe
+
         params, tables, starts = self.params, self.tables, self.starts
         trainings = head_trainings(params, tables)
         most = max(one.clips for one in trainings)
@@ -333,6 +341,8 @@ class _Run:
             for name in ("train_image", "embed_image"):
                 self.add_unused(name, "baselines.image is false", starts.bare)
             return
+        if not self.needs("train_image", "embed_image"):
+            return
         trainings = network_trainings(params, tables)
         store = networks.SampleStore(params, self.clips.timed, self.folder / "sample_image", self.workers)
         network = networks.time_network(params, image_config(params, backbone, tables.classes), 1, trainings, store)
@@ -342,6 +352,19 @@ class _Run:
         size = FEATURE_SHARE * FLOAT_BYTES * len(tables.usable) * len(tables.classes)
         work = fields * network.protocol_field
         self.add("embed_image", f"{fields:,} fields", starts.networks, work, size, network.memory)
+
+
+def _stored_shape() -> tuple[int, int]:
+    """Return the number and the width of a clip's stored still features."""
+    import zarr
+
+    from moclip.files.links import follow_link
+
+    try:
+        group = zarr.open_group(follow_link(paths.CLIP_IMAGE)[0].zarr_store(), mode="r")
+        return group["features"].shape[1:]
+    except (OSError, KeyError, MoclipError):
+        return 1, UNKNOWN_WIDTH
 
 
 def _grid(params: Params) -> tuple[int, int]:
