@@ -176,7 +176,7 @@ def test_only_the_stages_that_would_run_take_time(project: Path) -> None:
     assert all(stage["seconds"] == 0 and stage["bytes"] == 0 for stage in found.values() if not stage["runs"])
     assert found["train_fusion"]["seconds"] > 0
     heads = [project / f"data/models/{name}.safetensors" for name in ("fusion", "still")]
-    assert found["train_fusion"]["bytes"] == pytest.approx(size_of(*heads), rel=0.2, abs=60_000)
+    assert found["train_fusion"]["bytes"] == pytest.approx(size_of(*heads), rel=0.1)
     assert re.search(r"^train_mv +up to date +0 s$", printed, re.MULTILINE)
 
 
@@ -190,7 +190,7 @@ def test_an_encoder_that_is_not_here_is_not_loaded_and_said(project: Path) -> No
 
 def test_where_no_clip_can_be_used_it_is_the_error_of_index(project: Path) -> None:
     (project / "dvc.lock").unlink()
-    for clip in (project / "data/demo/videos").rglob("*.avi"):
+    for clip in (project / "data/demo/videos").glob("*/*"):
         clip.write_bytes(b"no video")
     done = run("moclip", "estimate", cwd=project, code=1)
     assert re.match(r"(?s).*error: data/demo/videos: no usable clip to train on", done.stderr)

@@ -47,7 +47,7 @@ def test_a_missing_model_is_explained_by_the_training_that_runs(project: Path) -
 @pytest.mark.slow
 def test_other_stages_are_named_and_other_errors_stay(project: Path) -> None:
     with running(project, "extract_mv"):
-        (project / "data/features/mv_embed.zarr/zarr.json").unlink()
+        (project / "data/features/mv_embed.zarr/protocol/zarr.json").unlink()
         (project / "metrics/cost.json").unlink()
         for command in (["suspects"], ["similar", "x"], ["metrics"]):
             assert "error: the stage extract_mv is running in this project (process" in said(project, *command), command

@@ -33,6 +33,9 @@ TABLE_BYTES = 220
 GALLERY_BYTES, PAGE_BYTES = 110_000, 300_000
 """Bytes of a clip in the report's gallery, and of the rest of the page."""
 
+NO_MOTION = 1
+"""Width of what stands for the motion in the head on the still alone."""
+
 UNKNOWN_WIDTH = 512
 """Of picture features, where the encoder is not timed: the head takes about as long with any."""
 
@@ -316,11 +319,11 @@ class _Run:
         most = max(one.clips for one in trainings)
         probe = time_probe(width, classes, most) if self.needs("train_probe") else 0.0
         self.add("train_probe", f"{most} clips", starts.networks, probe, FLOAT_BYTES * classes * width)
-        step, weights = time_head(params, width, self.picture, self.stills, classes, most)
+        both = [time_head(params, motion, self.picture, self.stills, classes, most) for motion in (width, NO_MOTION)]
         steps = sum(one.steps * one.likely_share for one in trainings)
-        work = steps * step + EPOCH_SECONDS * sum(one.epochs for one in trainings[::2])
+        work = steps * sum(step for step, _ in both) / 2 + EPOCH_SECONDS * sum(one.epochs for one in trainings[::2])
         held_out = sum(one.held_out for one in trainings[::2])
-        size = 2 * weights + 8 * FLOAT_BYTES * held_out * classes
+        size = sum(weights for _, weights in both) + 8 * FLOAT_BYTES * held_out * classes
         what = f"{round(steps):,} steps in {len(trainings)} trainings"
         self.add("train_fusion", what, starts.networks, work, size, key="fusion.epochs")
         self.found["train_fusion"].parts = len(trainings)
