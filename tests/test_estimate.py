@@ -26,6 +26,7 @@ from pipeline.dag import STAGES
 from pipeline.estimate.answer import bytes_text, time_text
 from pipeline.estimate.clips import count_clips
 from pipeline.estimate.counts import embedding, head_trainings, network_trainings, networks_kept
+from pipeline.estimate.files import TimedFile, by_frames, scaled_sum
 from pipeline.estimate.sample import choose_files, shorten
 from pipeline.head_fit import fit_heads
 from pipeline.index_file import read_index
@@ -74,7 +75,7 @@ def params_with(**overrides: Any) -> Params:
         {"fit__refit": True},
         {"fit__folds": 2},
         {"tsn__min_steps": 13, "tsn__batch": 7, "tsn__epochs": 3, "fit__refit": True},
-        {"tsn__batch": 23},
+        {"tsn__batch": 5},  # one clip is left, and joins the batch before
         {"dataset__shots": 2, "fit__folds": 2},
     ],
 )
@@ -229,6 +230,19 @@ def test_spans_of_a_video_that_is_not_timed_are_counted(tmp_path: Path, in_proje
     assert len(found.usable) == 80
     assert len(found.videos) == 40
     assert found.videos["frames"].sum() == pytest.approx(40 * 16, rel=0.1)
+
+
+def test_what_all_clips_take_follows_from_the_clips_of_their_codec_and_size() -> None:
+    def file(codec: str, width: int, height: int, frames: int, seconds: float, size: int) -> TimedFile:
+        row = {"status": "ok", "codec": codec, "w": width, "h": height, "frames": frames}
+        return TimedFile("c", row, "c", "c", extract_seconds=seconds, size=size)
+
+    timed = [file("h264", 100, 100, 10, 1.0, 50), file("mpeg4", 200, 100, 20, 4.0, 150)]
+    rows = [("h264", 100, 100, 60), ("h264", 100, 100, 40), ("mpeg4", 200, 100, 30), ("vp9", 100, 200, 10)]
+    videos = pd.DataFrame(rows, columns=["codec", "w", "h", "frames"])
+    of_other_kind = 5.0 / (10 * 10_000 + 20 * 20_000) * 10 * 20_000  # by pixels
+    assert by_frames(timed, "extract_seconds", videos) == pytest.approx(10.0 + 6.0 + of_other_kind)
+    assert scaled_sum(timed, "extract_seconds", np.array([100, 300])) == pytest.approx(10.0)
 
 
 def test_each_kind_is_in_the_sample_and_large_kinds_have_more_of_it() -> None:
