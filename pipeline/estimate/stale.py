@@ -38,7 +38,7 @@ def stale_stages(folder: Path) -> tuple[set[str], float]:
     status: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
     changed = {name for name in status if name in STAGES}
     changed |= {name for name in STAGES if made_by_other_code(name)}
-    return changed | _following(folder / "dvc.yaml", changed), DVC_SHARE * seconds
+    return changed | following(folder / "dvc.yaml", changed), DVC_SHARE * seconds
 
 
 def _children_seconds() -> float:
@@ -54,7 +54,7 @@ def _dvc_error(folder: Path, said: str) -> MoclipError:
     return MoclipError(f"dvc status failed: {what}", where=folder, fix="moclip doctor checks the project")
 
 
-def _following(dvc_yaml: Path, changed: set[str]) -> set[str]:
+def following(dvc_yaml: Path, changed: set[str]) -> set[str]:
     """Return the stages that read what the changed ones write, directly or not."""
     stages = yaml.load(dvc_yaml.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
     outs = {name: {_name(out) for kind in ("outs", "metrics") for out in stages[name].get(kind, [])} for name in STAGES}
