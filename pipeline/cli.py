@@ -141,8 +141,10 @@ def metrics() -> None:
     trust, and whether it beats always answering the commonest class.
     """
     from pipeline.results import print_results
+    from pipeline.run_lock import explain_running_stage
 
-    print_results()
+    with explain_running_stage():
+        print_results()
 
 
 def _placeholder() -> None:

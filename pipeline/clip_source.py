@@ -25,25 +25,3 @@ def check_folder(root: str, folder: ClipFolder) -> None:
     if folder.broken_links:
         fix = "remove them: DVC cannot read a folder with such links"
         raise DatasetError(describe_broken_links(folder), where=root, fix=fix)
-
-
-def lists_and_manifest_error(dataset: Dataset) -> DatasetError:
-    """Return the error for split lists beside a manifest, which both give the splits."""
-    what = f"dataset.splits = {dataset.splits} has split lists, and dataset.manifest = {dataset.manifest} is a manifest"
-    fix = f"clear one of them: set dataset.splits to {NO_FILE}, or dataset.manifest to {NO_FILE}"
-    return DatasetError(what, where="params.yaml", fix=fix)
-
-
-def lists_and_split_folders_error(dataset: Dataset, folder: ClipFolder) -> DatasetError:
-    """Return the error for split lists beside folders of splits, which both give the splits."""
-    names = ", ".join(folder.splits)
-    what = f"dataset.splits = {dataset.splits} has split lists, and dataset.root has folders of splits: {names}"
-    fix = f"for the folders, set dataset.splits to {NO_FILE}; for the lists, move the class folders into dataset.root"
-    return DatasetError(what, where="params.yaml", fix=fix)
-
-
-def no_lists_error(dataset: Dataset) -> DatasetError:
-    """Return the error for a folder of split lists without any."""
-    what = f"no split lists in it: no trainlist{dataset.split:02d}.txt, and no *_test_split{dataset.split}.txt"
-    fix = f"put the lists there; or set dataset.splits to {dataset.root}, to split the clips by group with the seed"
-    return DatasetError(what, where=dataset.splits, fix=fix)

@@ -32,19 +32,33 @@ class Fold:
     held_out: frozenset[str]
 
 
+@dataclass(frozen=True)
+class EmbeddedClips:
+    """The ids of the clips that a trained MV-TSN is run on: under the test protocol, and on augmented views.
+
+    group : the group of data/features/mv_embed.zarr that gets them; "" is the store itself.
+    """
+
+    group: str
+    scored: frozenset[str]
+    augmented: frozenset[str]
+
+
 class ClipTables:
     """The index, and the tables of `extract_mv` and `clip_image` that say which clips they could read.
 
-    Each table is read when it is first needed.
+    Each table is read when it is first needed. With a `planned` index, which is not written yet, that is used in place
+    of the project's, and all its usable clips count as readable.
     """
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, planned: pd.DataFrame | None = None) -> None:
         self.params = params
+        self.planned = planned
         self._files_checked = False
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        table = read_index(self.params)
+        table = read_index(self.params) if self.planned is None else self.planned
         if is_multi_label(table):
             check_supported(self.params)
         return table
@@ -57,7 +71,7 @@ class ClipTables:
     @cached_property
     def classes(self) -> list[str]:
         """Class names in label order: the index's, or MV-TSN's if the index is gone."""
-        if paths.INDEX.exists() or not paths.MV_TSN.exists():
+        if self.planned is not None or paths.INDEX.exists() or not paths.MV_TSN.exists():
             return class_names(self.index)
         return list(read_config(paths.MV_TSN, "train_mv")["classes"])
 
@@ -130,8 +144,22 @@ class ClipTables:
             raise DatasetError(what, where="fit.folds", fix=f"set fit.folds to {max(2, numbers.nunique())} or less")
         return [Fold(frozenset(rows["id"][numbers != n]), frozenset(rows["id"][numbers == n])) for n in range(folds)]
 
+    def everything(self) -> Fold | None:
+        """Return all clips to train on and none held out, for the training that follows the folds; None without one."""
+        if not self.refits:
+            return None
+        return Fold(frozenset(self.rows("train", "val")["id"]), frozenset())
+
+    def embedded(self) -> list[EmbeddedClips]:
+        """Return what each trained MV-TSN is run on: the final one, then those of the folds if it is trained again."""
+        final = EmbeddedClips("", frozenset(self.usable["id"]), frozenset(self.rows(*self.final_splits)["id"]))
+        folds = self.folds() if self.refits else []
+        return [final, *(EmbeddedClips(f"fold{n}", fold.held_out, fold.train) for n, fold in enumerate(folds, start=1))]
+
     @cached_property
     def _readable_by_both(self) -> set[str]:
+        if self.planned is not None:
+            return set(self.usable["id"])
         motion, stills = (set(table.loc[table["status"] == "ok", "id"]) for table in (self.mv_table, self.clip_table))
         return motion & stills
 

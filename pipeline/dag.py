@@ -22,6 +22,7 @@ STAGES: dict[str, str] = {
 COMMANDS: dict[str, str] = {
     "train": "Train on your clips: make a project, run it, print the results.",
     "new": "Make a project for your clips in a folder of its own.",
+    "estimate": "Estimate the time, disk and memory of `dvc repro`, stage by stage.",
     "import": "Turn lists of Kinetics, MMAction2 or ActivityNet into a manifest.",
     "advise": "Tell what the data set suffers from, and what to do about it.",
     "prompts": "Show the texts that stand for each class in the text encoder.",
@@ -43,9 +44,10 @@ COMMANDS: dict[str, str] = {
 """The commands that are not stages. Each is in `pipeline/commands/<name>.py`, except for `MODULES`."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start here": ("train", "new", "use", "import", "doctor", "advise", "metrics", "predict", "timeline", "app"),
+    "Start here": ("train", "new", "use", "import", "doctor", "estimate", "advise", "metrics"),
+    "Use the models": ("predict", "timeline", "app", "export"),
     "Look at clips and labels": ("draw", "similar", "duplicates", "suspects", "label-next", "prompts"),
-    "Compare and share": ("sweep", "compare", "crossval", "timing", "export"),
+    "Compare": ("sweep", "compare", "crossval", "timing"),
     "Stages, in the order in which `dvc repro` runs them": tuple(STAGES),
     "The store of motion fields": ("store",),
 }

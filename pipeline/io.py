@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moclip.errors import MoclipError
+from moclip.errors import MoclipError, StoreError
 from moclip.files.atomic import atomic_file, atomic_folder, write_atomically
 from pipeline import params as parameters
 
@@ -78,4 +78,4 @@ def read_json(path: Path, stage: str) -> dict[str, Any]:
 def _missing_file(path: Path, stage: str) -> MoclipError:
     """Return the error for a missing artifact. Raises ParamError if this is not a project's folder at all."""
     parameters.check_project_folder()
-    return MoclipError("not found", where=path, fix=f"run: dvc repro (or: moclip {stage})")
+    return StoreError("not found", where=path, fix=f"run: dvc repro (or: moclip {stage})")

@@ -6,7 +6,7 @@ for so many epochs. With fit.folds: the epoch is the best of the mean over the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from moclip.data.clip_batches import SampledFields
 from moclip.errors import StoreError
 from moclip.files.atomic import atomic_folder
-from moclip.models.mv_tsn import MvTsn, MvTsnConfig
+from moclip.models.mv_tsn import RGB, MvTsn, MvTsnConfig
 from moclip.training.common import Log, Row, best_of_folds, mean_rows
 from moclip.training.distributed import World
 from moclip.training.mirroring import Mirroring, plan_mirroring
@@ -29,9 +29,31 @@ from pipeline.console.output import counted, print_note
 from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import write_unused
+from pipeline.params import Params
 from pipeline.seeding import seed_everything
 from pipeline.training_log import live_log, loss_errors_name_clips
 from pipeline.training_recipe import CHECKPOINT_SECONDS, run_fingerprint, training_recipe
+
+
+def mv_tsn_config(params: Params, classes: Sequence[str]) -> MvTsnConfig:
+    """Return the network that `train_mv` trains."""
+    tsn = params.tsn
+    return MvTsnConfig(
+        tsn.backbone,
+        tuple(classes),
+        tsn.size,
+        tsn.dropout,
+        tsn.stem_stride,
+        2 * tsn.stack,
+        tsn.stabilise,
+        tsn.moments,
+    )
+
+
+def image_config(params: Params, backbone: str, classes: Sequence[str]) -> MvTsnConfig:
+    """Return the network that `train_image` trains."""
+    tsn = params.tsn
+    return MvTsnConfig(backbone, tuple(classes), tsn.size, tsn.dropout, tsn.stem_stride, RGB, tsn.stabilise)
 
 
 @dataclass(frozen=True)
@@ -98,10 +120,9 @@ class NetworkFit:
                     log(row)
         best = best_of_folds([rows for _, rows in fitted])
         networks = [network for network, _ in fitted]
-        if not clips.refits:
+        if (everything := clips.everything()) is None:
             return FittedNetwork(networks[0], best, [])
         recipe = replace(self.recipe, stop_after=int(best["epoch"]) + 1)
-        everything = Fold(frozenset(clips.rows("train", "val")["id"]), frozenset())
         with show_progress(f"{self.stage}, all clips", recipe.stop_after, "epoch") as advance:
             network, _ = self._train("_all", recipe, everything, lambda row: advance(1))
         return FittedNetwork(network, best, networks)

@@ -1,14 +1,16 @@
-"""Allow one run of a stage at a time in a project, and remove the temporary files of killed runs."""
+"""Allow one run of a stage at a time in a project, say which stage runs, and remove what killed runs left."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from moclip.errors import MoclipError
+from moclip.errors import MoclipError, ModelError, StoreError
 from moclip.files.atomic import remove_leftovers
 from pipeline import paths
 
@@ -58,10 +60,61 @@ def _open_locked(path: Path, stage: str) -> int:
         os.close(file)  # the run that held it has ended, and removed the file
 
 
-def _try_lock(file: int) -> bool:
+@dataclass(frozen=True)
+class RunningStage:
+    """A stage that runs in this project. `since` is in seconds since the epoch."""
+
+    name: str
+    process: str
+    since: float
+
+    def __str__(self) -> str:
+        what = "training" if self.name.startswith("train_") else f"the stage {self.name}"
+        began = time.localtime(self.since)
+        today = time.strftime("%F", began) == time.strftime("%F")
+        since = time.strftime("%H:%M" if today else "%F %H:%M", began)
+        return f"{what} is running in this project (process {self.process or 'unknown'}, since {since})"
+
+
+def running_stage() -> RunningStage | None:
+    """Return the stage that runs in this project, the latest if there are several; None if none does."""
+    running = [found for path in paths.WORK.glob("*.lock") if (found := _holder(path))]
+    return max(running, key=lambda found: found.since, default=None)
+
+
+def _holder(path: Path) -> RunningStage | None:
+    """Return the stage that holds a lock; None if its process has ended."""
+    try:
+        with path.open("rb") as file:
+            if _try_lock(file.fileno(), fcntl.LOCK_SH):
+                return None
+            return RunningStage(path.stem, file.read(20).decode(), path.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def explain_running_stage() -> Iterator[None]:
+    """Where an artifact of the project is missing or stale because a stage runs, raise MoclipError that says so."""
+    try:
+        yield
+    except (ModelError, StoreError, FileNotFoundError) as problem:
+        running = running_stage() if _is_about_artifact(problem) else None
+        if running is None:
+            raise
+        raise MoclipError(f"{running}: wait, or predict with a bundle") from problem
+
+
+def _is_about_artifact(problem: MoclipError | FileNotFoundError) -> bool:
+    where = problem.where if isinstance(problem, MoclipError) else problem.filename
+    folders = (Path("data").absolute(), paths.METRICS.absolute())
+    return where is not None and any(Path(where).absolute().is_relative_to(folder) for folder in folders)
+
+
+def _try_lock(file: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Lock an open file. Return False if another process holds the lock."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

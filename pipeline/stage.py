@@ -15,7 +15,6 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import typer
@@ -26,7 +25,7 @@ from pipeline import paths
 from pipeline.console.command import as_command, run_app
 from pipeline.console.help import SectionedCommand
 from pipeline.options import key_argument, key_option
-from pipeline.run_lock import run_lock
+from pipeline.run_lock import explain_running_stage, run_lock
 
 Function = Callable[..., None]
 
@@ -85,7 +84,7 @@ class Command:
             if params is not None:
                 optional = type(None) in typing.get_args(params.annotation)
                 options["params"] = _load_params(overrides, optional)
-            with run_lock(self.name) if self.locked else nullcontext():
+            with run_lock(self.name) if self.locked else explain_running_stage():
                 self.function(**options)
 
         in_file = _params_for_help() if self.keys else {}

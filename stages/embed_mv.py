@@ -48,13 +48,12 @@ def embed_mv(params: Params, ray: RayAddress = None) -> None:
     inputs = Inputs(params)
     inputs.artifacts.check_model(paths.MV_TSN, "train_mv")
     clips = inputs.motion_rows()
-    train = inputs.motion_rows(*inputs.clips.final_splits)
     reader = inputs.artifacts.field_reader()
-    embedded = [embed_network(params, paths.MV_TSN, "", reader, clips, train, ray)]
-    for number, fold in enumerate(inputs.clips.folds() if inputs.clips.refits else [], start=1):
-        held_out, others = (clips[clips["id"].isin(ids)] for ids in (fold.held_out, fold.train))
-        group, file = f"fold{number}", paths.fold_model(number)
-        embedded.append(embed_network(params, file, group, reader, held_out, others, ray))
+    embedded = []
+    for number, of_network in enumerate(inputs.clips.embedded()):
+        scored, augmented = (clips[clips["id"].isin(ids)] for ids in (of_network.scored, of_network.augmented))
+        file = paths.fold_model(number) if number else paths.MV_TSN
+        embedded.append(embed_network(params, file, of_network.group, reader, scored, augmented, ray))
     keys = ("embed.views", "evaluate.protocol", "evaluate.crop", "tsn.crops", "tsn.flip")
     attributes = inputs.artifacts.model_record(*keys) | {
         "clips": clips_digest(inputs.clips.usable),

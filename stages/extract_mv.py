@@ -51,18 +51,17 @@ def extract_mv(
         from moclip.data.selection import usable_clips
         from moclip.data.spans import videos_of
         from moclip.motion.extract import Output, extract
-        from moclip.motion.extract_plan import FieldRecipe
         from moclip.video.transcode import transcoded_name
+        from pipeline.field_source import field_recipe
         from pipeline.index_file import read_index
 
     index = read_index(params)
     clips = usable_clips(index)
     videos = videos_of(clips)
-    root, mv = params.dataset.root, params.mv
+    root, recipe = params.dataset.root, field_recipe(params)
     if params.index.transcode:
         root, videos = str(paths.TRANSCODED), videos.assign(path=videos["path"].map(transcoded_name))
     rebuild = rebuild or made_by_other_code("extract_mv")
-    recipe = FieldRecipe(mv.canvas, mv.cell, mv.accumulate, mv.clip, mv.backend, mv.shard, mv.per)
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
     with show_progress("extract_mv", len(videos)) as advance, connected_cluster(ray) as cluster:
         table = extract(

@@ -10,15 +10,11 @@ from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.options import Workers, cpu_count
-from pipeline.params import NO_FILE, Dataset, Params
+from pipeline.params import Params
 from pipeline.stage import stage
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from moclip.data.clip_folder import ClipFolder
-    from moclip.data.manifest import Manifest
-    from moclip.data.split_lists import Splits
 
 
 @stage(
@@ -57,11 +53,12 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         from pipeline.advice.notes import index_notes
         from pipeline.clip_source import find_clips
         from pipeline.index_file import SEEDED, write_index
+        from pipeline.split_source import read_lists
 
     dataset = params.dataset
     root = dataset.root
     folder, manifest = find_clips(dataset)
-    splits = _read_lists(dataset, folder, manifest)
+    splits = read_lists(dataset, folder, manifest)
     for note in manifest.notes if manifest else [*layout_notes(folder), *list_notes(folder, splits)]:
         print_note(f"  {note}")
     found: list[str] = []
@@ -104,25 +101,6 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         print_note(f"  {note}")
     for note in index_notes(table, has_lists=not split_source.startswith(SEEDED)):
         print_note(f"  {note}")
-
-
-def _read_lists(dataset: Dataset, folder: ClipFolder, manifest: Manifest | None) -> Splits | None:
-    """Return the split lists; None if there are none, and the folder of the clips was named in their place."""
-    from moclip.data.split_lists import read_splits
-    from moclip.files.local_copies import local_text_files
-    from pipeline.clip_source import lists_and_manifest_error, lists_and_split_folders_error, no_lists_error
-
-    if dataset.splits == NO_FILE:
-        return None
-    with local_text_files(dataset.splits) as lists:
-        splits = read_splits(lists, dataset.split)
-    if splits and manifest:
-        raise lists_and_manifest_error(dataset)
-    if splits and folder.splits:
-        raise lists_and_split_folders_error(dataset, folder)
-    if not (splits or manifest) and dataset.splits != dataset.root:
-        raise no_lists_error(dataset)
-    return splits
 
 
 def _print_summary(table: pd.DataFrame, counts: dict) -> None:

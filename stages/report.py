@@ -47,6 +47,7 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
         from pipeline.report_matrix import clip_links
         from pipeline.report_page import data_facts, gallery, is_ucf101, page_template, stream_row
         from pipeline.report_scores import scores_part
+        from pipeline.results import next_steps
 
     inputs = check_consistent(params)
     check_scores(inputs)
@@ -86,6 +87,9 @@ def report(params: Params, workers: Workers = cpu_count()) -> None:
     print_note(
         f"report: {paths.REPORT}, {len(text) / 1e6:.1f} MB, {counted(len(scores.chosen), 'clip')} in the gallery"
     )
+    print_note(f"open in a browser: {paths.REPORT.absolute()}")
+    for number, line in enumerate(next_steps(params, index)):
+        print_note(f"{'next: ' if number == 0 else '      '}{line}")
 
 
 if __name__ == "__main__":

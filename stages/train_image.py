@@ -31,18 +31,15 @@ def _train(params: Params, backbone: str) -> None:
     with while_importing():
         from moclip.files.atomic import atomic_folder
         from moclip.models.device import pick_device
-        from moclip.models.mv_tsn import RGB, MvTsnConfig
         from moclip.training.distributed import World
         from moclip.training.objective import chosen_by
         from pipeline.inputs import Inputs
-        from pipeline.network_fit import NetworkFit, describe_clips
+        from pipeline.network_fit import NetworkFit, describe_clips, image_config
         from pipeline.provenance import FIELD_KEYS
 
-    tsn = params.tsn
     inputs = Inputs(params)
-    classes = tuple(inputs.clips.classes)
-    config = MvTsnConfig(backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, RGB, tsn.stabilise)
-    pretrained = "hub" if tsn.pretrained == "hub" else False
+    config = image_config(params, backbone, inputs.clips.classes)
+    pretrained = "hub" if params.tsn.pretrained == "hub" else False
     world = World(pick_device())
     print_note(f"train_image: {backbone}, {describe_clips(inputs)}, {world.device}")
     with atomic_folder(paths.IMAGE_BASELINE) as folder:

@@ -48,20 +48,16 @@ def train_mv(
 
 def _train(params: Params, checkpoint_seconds: float, world: World) -> None:
     with while_importing():
-        from moclip.models.mv_tsn import MvTsnConfig
         from moclip.training.objective import chosen_by
         from pipeline.inputs import Inputs
-        from pipeline.network_fit import NetworkFit, describe_clips, save_folds
+        from pipeline.network_fit import NetworkFit, describe_clips, mv_tsn_config, save_folds
         from pipeline.provenance import FIELD_KEYS
 
     if not world.is_main:
         set_verbosity(quiet=True)
     tsn = params.tsn
     inputs = Inputs(params)
-    classes, channels = tuple(inputs.clips.classes), 2 * tsn.stack
-    config = MvTsnConfig(
-        tsn.backbone, classes, tsn.size, tsn.dropout, tsn.stem_stride, channels, tsn.stabilise, tsn.moments
-    )
+    config = mv_tsn_config(params, inputs.clips.classes)
     where = world.device.type if world.size == 1 else f"{world.size} processes on {world.device.type}"
     print_note(f"train_mv: {tsn.backbone}, {describe_clips(inputs)}, {where}")
     fit = NetworkFit(

@@ -16,8 +16,10 @@ import yaml
 from moclip.errors import MoclipError
 from pipeline.code_digests import code_digests, made_by_other_code
 from pipeline.dag import STAGES
+from pipeline.estimate.stale import following
 from pipeline.new_project import clip_source, make_project
 from pipeline.repro import _Filter
+from pipeline.whole_progress import WholeProgress
 from tests.clips import encode, moving_texture
 from tests.conftest import ROOT, SMALL, commit, run, run_fresh
 from tests.test_dag import ran
@@ -326,7 +328,7 @@ To track the changes with git, run:
 
 	git add dvc.lock
 """
-    shown = list(_Filter().lines(iter(output.splitlines(keepends=True))))
+    shown = list(_Filter(WholeProgress({})).lines(iter(output.splitlines(keepends=True))))
     assert shown == [
         "stage 1 of 13: transcode: up to date",
         "stage 2 of 13: index",
@@ -349,19 +351,29 @@ def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path,
     done = run("moclip", "train", clips, cwd=home, **env)
     project = home / "my clips-moclip"
     lines = [line for line in done.stdout.splitlines() if line.startswith("stage ")]
-    assert lines == [f"stage {number} of 13: {name}" for number, name in enumerate(STAGES, start=1)]
-    assert re.search(r"^MV-TSN's training takes less than a minute if", done.stdout, re.MULTILINE)
+    found_in_lines = re.findall(r"^stage \d+ of 13: (\w+) \((\d+) % of the time so far\)$", "\n".join(lines), re.M)
+    shares = [int(share) for _, share in found_in_lines]
+    assert [name for name, _ in found_in_lines] == list(STAGES)
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 50 < shares[-1] < 100
+    assert re.search(r"^dvc repro takes about \d+ s \(\d+ s to \d+ s\) and \d", done.stdout, re.MULTILINE)
     assert done.stdout.count("test split:") == 1
-    assert "dvc" not in done.stdout.lower().replace("moclip", "")
-    assert f"the report, for a browser: {project}/data/report/index.html" in done.stdout
+    assert re.findall(r"^.*(?:dvc|Running stage).*$", done.stdout, re.MULTILINE) == [
+        next(line for line in done.stdout.splitlines() if line.startswith("dvc repro takes")),
+        next(line for line in done.stdout.splitlines() if "dvc exp run" in line),
+    ], "nothing of DVC's own"
+    assert done.stdout.count(f"open in a browser: {project}/data/report/index.html") == 1
     assert (project / "data/report/index.html").exists()
     assert run("git", "status", "--porcelain", cwd=project).stdout == "", "the results are committed"
-    after = done.stdout.splitlines()[-1].removeprefix("next: ")
-    predicted = run("bash", "-c", after.replace(";", " &&"), cwd=home, **env).stdout
+    steps = done.stdout[done.stdout.index("\nnext: ") :].removeprefix("\nnext: ").splitlines()
+    assert [" ".join(step.split()[:2]) for step in steps] == ["cd 'my", "moclip predict", "moclip advise", "dvc exp"]
+    predicted = run("bash", "-c", " && ".join(steps[:2]), cwd=home, **env).stdout
     assert "which action?" in predicted
     again = run("moclip", "train", clips, cwd=home, **env)
     assert re.findall(r"^stage \d+ of 13: (\w+): up to date$", again.stdout, re.MULTILINE) == list(STAGES)
     assert "continuing it" in again.stdout
+    assert "dvc repro has nothing to do: all stages are up to date" in again.stdout
 
     done = run("dvc", "exp", "run", "-S", "fusion.lr=1e-4", cwd=project, **env)
     assert ran(done.stdout) == ["code", "train_fusion", "evaluate", "report"]
@@ -456,6 +468,34 @@ def test_changed_code_runs_the_stages_again_that_use_it(extracted: Path, install
     assert ran(done.stdout) == ["code", "extract_mv"]
     assert fields(extracted) != before, "what the store keeps is not of the earlier code"
     assert ran(run("dvc", "repro", "extract_mv", cwd=extracted, **env).stdout) == ["code"]
+
+
+@pytest.mark.slow
+def test_two_projects_after_an_update_each_run_what_it_changed_once(extracted: Path, installed: Path) -> None:
+    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
+    first, second = extracted, shutil.copytree(extracted, extracted.parent / "second", symlinks=True)
+    before = fields(first)
+    quantise, template = installed / "moclip/motion/quantise.py", installed / "pipeline/templates/stages.yaml"
+    quantise.write_text(quantise.read_text().replace("(LEVELS / clip)", "(LEVELS / clip / 2)", 1))
+    key = "      - report.clips\n"
+    template.write_text(template.read_text().replace(key, f"{key}      - embed.batch\n", 1))
+    for project in (first, second):
+        refused = run("dvc", "repro", "extract_mv", cwd=project, code=None, **env)
+        assert refused.returncode != 0
+        assert "run: moclip new . --update" in refused.stderr
+        assert "dvc.yaml written; the old one is dvc.yaml.bak" in new(".", "--update", cwd=project, **env)
+        assert following(project / "dvc.yaml", {"extract_mv"}) == set(STAGES) - {
+            "transcode",
+            "index",
+            "extract_mv",
+            "clip_text",
+            "clip_image",
+        }
+        assert stale(project, installed) == {"extract_mv", "report"}
+        assert ran(run("dvc", "repro", "extract_mv", cwd=project, **env).stdout) == ["code", "extract_mv"]
+        assert fields(project) != before
+        assert ran(run("dvc", "repro", "extract_mv", cwd=project, **env).stdout) == ["code"], "once"
+    assert fields(first) == fields(second)
 
 
 @pytest.mark.slow

@@ -326,7 +326,13 @@ def test_its_figures_are_the_metrics(html: Path, finished: Path) -> None:
 
 def test_without_gallery_and_with_a_clip_gone(project: Path) -> None:
     set_keys(project / "params.yaml", {"report.clips": 0})
-    run("python", "-m", "stages.report", cwd=project)
+    printed = run("python", "-m", "stages.report", cwd=project).stdout.splitlines()
+    assert f"open in a browser: {project / 'data/report/index.html'}" in printed
+    predict, advise, experiment = printed[-3:]
+    assert predict.startswith("next: moclip predict data/demo/videos/")
+    assert (project / predict.split()[-1]).exists()
+    assert advise.startswith("      moclip advise ")
+    assert experiment.startswith("      dvc exp run -S ")
     text = (project / "data/report/index.html").read_text()
     assert "<article" not in text
     assert 'id="classes"' in text

@@ -302,6 +302,22 @@ def test_text_above_a_progress_bar_leaves_no_garbage(tmp_path: Path) -> None:
     assert interrupted.startswith("error: interrupted")
 
 
+def test_a_run_of_all_stages_has_one_bar_and_leaves_nothing_of_it(tmp_path: Path) -> None:
+    code = """
+    from pipeline.whole_progress import WholeProgress, show_errors, whole_bar
+    progress = WholeProgress({"index": (20.0, 1), "train_mv": (60.0, 2)})
+    with whole_bar(progress):
+        progress.start("index")
+        print_note("index: 5 clips")
+        progress.start("train_mv")
+        show_errors(iter(["train_mv: 10/20 epochs, 1.0/s, 3 s left\\n", "a warning\\n"]), progress)
+        time.sleep(1.2)
+"""
+    _, written = terminal(*program(tmp_path, code), cwd=tmp_path)
+    assert re.search(r"train_mv:  44%\|.*\| 00:0\d, .* left", written), "20 s of 80, and a quarter of the 60"
+    assert screen(written) == ["index: 5 clips", "a warning", ""]
+
+
 def test_verbose_logs_between_whole_lines(tmp_path: Path) -> None:
     code = """
     set_verbosity(verbose=True)

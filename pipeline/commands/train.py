@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moclip.errors import MoclipError
-from moclip.files.folders import is_url, join_path
+from moclip.files.folders import is_url
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.new import ClipsFolder, Encoder
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_note
+from pipeline.console.output import print_note, screen
+from pipeline.options import cpu_count
 from pipeline.stage import command
 
 if TYPE_CHECKING:
-    from moclip.data.clip_folder import ClipFolder
+    from pipeline.estimate.run import Estimate
     from pipeline.new_project import Source
 
 RESULTS = ("dvc.lock", "params.yaml", "metrics", "data/code.json")
@@ -43,8 +44,8 @@ def train(
 ) -> None:
     """Train on a folder of clips: make a project, run all stages, and print the results.
 
-    The same command again continues an interrupted run, or takes changed clips into account. `moclip new` makes the
-    project without running it.
+    Says first how long it takes (`moclip estimate`; with --verbose each stage). The same command again continues an
+    interrupted run, or takes changed clips into account. `moclip new` makes the project without running it.
     """
     with while_importing():
         from pipeline.new_project import check_clips, commit, is_for_same_clips, make_project
@@ -56,8 +57,9 @@ def train(
         check_clips(folder)
         print_note(f"{folder}: a project for these clips; continuing it")
     else:
-        _print_time(folder, make_project(folder, wanted))
-    run_stages(folder)
+        make_project(folder, wanted)
+    found = _estimate(folder)
+    run_stages(folder, found.parts if found else {})
     commit(folder, [name for name in RESULTS if (folder / name).exists()], "Results of moclip train")
     with contextlib.chdir(folder):
         _print_results(folder)
@@ -88,27 +90,35 @@ def _default_folder(source: str, wanted: Source) -> Path:
     return Path(root).parent / folder
 
 
-def _print_time(folder: Path, clips: ClipFolder) -> None:
-    """Print how long the training takes, which is most of the time unless the clips are long or many."""
-    with while_importing():
-        from pipeline.training_time import rough_time, training_seconds
+def _estimate(folder: Path) -> Estimate | None:
+    """Print how long the stages take, with --verbose each of them. None if a stage will say what is wrong."""
+    from pipeline.commands.estimate import run_estimate
+    from pipeline.estimate.answer import note_total, print_estimate
 
-        params = parameters.load(folder / paths.PARAMS)
-        seconds = training_seconds(params, len(clips.clips), len(clips.classes))
-    print_note(f"MV-TSN's training takes {rough_time(seconds)} if nothing else runs")
+    try:
+        with contextlib.chdir(folder):
+            found = run_estimate(cpu_count())
+    except MoclipError as problem:
+        if screen.verbose:
+            print_note(f"no estimate: {problem}")
+        return None
+    if screen.verbose and found.running:
+        print_estimate(found)
+    else:
+        note_total(found)
+    return found
 
 
 def _print_results(folder: Path) -> None:
     """Print the results and the verdict, as `moclip metrics` does, and what to do next. The current folder is it."""
     from pipeline.io import read_parquet
-    from pipeline.results import print_results
+    from pipeline.results import next_steps, print_results
 
     print_results()
-    index = read_parquet(paths.INDEX, "index")
-    clip = index[(index["status"] == "ok") & (index["split"] == "test")].iloc[0]
-    path = join_path(parameters.load(paths.PARAMS).dataset.root, clip["path"])
-    print_note(f"\nthe report, for a browser: {Path(paths.REPORT).absolute()}")
-    print_note(f"next: cd {shlex.quote(str(folder))}; moclip predict {shlex.quote(path)}")
+    print_note(f"\nopen in a browser: {Path(paths.REPORT).absolute()}")
+    print_note(f"next: cd {shlex.quote(str(folder))}")
+    for line in next_steps(parameters.load(paths.PARAMS), read_parquet(paths.INDEX, "index")):
+        print_note(f"      {line}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,15 @@ _MORE_COLUMNS = SPAN_COLUMNS | {COLUMN: "str", WEIGHT: "float64"}
 """Columns that an index has only where the manifest needs them, and their types."""
 
 
+ProbeFiles = Callable[[Sequence[ProbeJob], int], Iterable[dict[str, Any]]]
+"""Gives the row of the index for each file, in their order, with so many workers."""
+
+
+def probe_in_processes(jobs: Sequence[ProbeJob], workers: int) -> Iterator[dict[str, Any]]:
+    """Probe files in worker processes. Yields their rows in the order of `jobs`."""
+    return run_jobs_in_order(probe_clip, jobs, workers, failed_row)
+
+
 def build_index(
     root: str | Path,
     folder: ClipFolder,
@@ -78,6 +87,7 @@ def build_index(
     manifest: Manifest | None = None,
     tell: Callable[[str], object] = lambda note: None,
     follow_links: bool = False,
+    probe_files: ProbeFiles = probe_in_processes,
 ) -> pd.DataFrame:
     """Return one row per clip (`INDEX_COLUMNS`), sorted by id: clips of the folder, and listed clips without a file.
 
@@ -85,7 +95,7 @@ def build_index(
     `SPAN_COLUMNS`. With a folder of `transcoded` clips, `codec` to `bytes` and `md5` describe the transcoded file. With
     `join_scenes`, clips that look alike are in one group. `advance` is called with the number of files newly probed,
     and newly compared, `tell` with what the user should know. With `follow_links`, files may be links that lead out of
-    the root. Raises DatasetError where training is impossible (one
+    the root. `probe_files` gives the row of each file. Raises DatasetError where training is impossible (one
     class, no usable train or test clip, only one group), where a clip is not transcoded, and where two parts of the
     lists match the same file.
     """
@@ -93,7 +103,9 @@ def build_index(
     if not (matched or manifest):
         require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes", root)
     classes = matched.classes if matched else folder.classes
-    probed = functools.partial(_probed_rows, root, folder.clips, transcoded, workers, advance, follow_links)
+    probed = functools.partial(
+        _probed_rows, root, folder.clips, transcoded, workers, advance, follow_links, probe_files
+    )
     if manifest:
         table = _manifest_rows(manifest, probed, tell)
     else:
@@ -166,6 +178,7 @@ def _probed_rows(
     workers: int,
     advance: Callable[[int], object],
     follow_links: bool,
+    probe_files: ProbeFiles,
     spans: Sequence[np.ndarray | None],
     listed: bool,
 ) -> list[dict[str, Any]]:
@@ -176,7 +189,7 @@ def _probed_rows(
         file = indexed_file(root, clip, transcoded, failures)
         jobs.append(ProbeJob(str(root), clip, file, failures.get(clip), listed, own, follow_links))
     rows = []
-    for row in run_jobs_in_order(probe_clip, jobs, workers, failed_row):
+    for row in probe_files(jobs, workers):
         rows.append(row)
         advance(1)
     return rows

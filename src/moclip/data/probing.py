@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def indexed_file(root: str | Path, clip: str, transcoded: Path | None, failures:
     return str(transcoded_path(transcoded, clip))
 
 
-def probe_clip(job: ProbeJob) -> dict[str, object]:
+def probe_clip(job: ProbeJob) -> dict[str, Any]:
     """Return a file's row of the index. Whatever is wrong with the file becomes the row's reason.
 
     If spans of the file are wanted, and it can be read, the row also has `cuts`, the result of `spans.cut_frames`.
@@ -76,7 +77,7 @@ def probe_clip(job: ProbeJob) -> dict[str, object]:
         return failed_row(job, getattr(problem, "strerror", None) or f"{type(problem).__name__}: {problem}")
 
 
-def failed_row(job: ProbeJob, reason: str) -> dict[str, object]:
+def failed_row(job: ProbeJob, reason: str) -> dict[str, Any]:
     """Return the row of a clip that could not be probed."""
     return _unread_row(job) | unusable_columns("failed", reason)
 

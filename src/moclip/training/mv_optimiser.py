@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from moclip.models.mv_tsn import MvTsn, parameter_groups
+from moclip.training.mv_batches import slice_batches
 from moclip.training.mv_recipe import MvTsnRecipe
 
 SGD_MOMENTUM = 0.9
@@ -59,3 +60,11 @@ def steps_per_epoch(recipe: MvTsnRecipe, one_pass: int) -> int:
     It is one pass, or as many steps as the training needs to have `recipe.min_steps`.
     """
     return max(one_pass, math.ceil(recipe.min_steps / recipe.epochs))
+
+
+def epoch_steps(recipe: MvTsnRecipe, clips: int) -> int:
+    """Return the steps of an epoch of a training on so many clips in one process.
+
+    Several processes may make fewer, because batches too small for them join the one before.
+    """
+    return steps_per_epoch(recipe, len(slice_batches(clips, recipe.batch, 2)))

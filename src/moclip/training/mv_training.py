@@ -20,7 +20,7 @@ from moclip.training.common import BestEpoch, LossError, autocast_type, epoch_ge
 from moclip.training.distributed import World, equal_slices
 from moclip.training.embed import embed_protocol
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
-from moclip.training.mv_optimiser import make_optimiser, make_schedules, steps_per_epoch
+from moclip.training.mv_optimiser import epoch_steps, make_optimiser, make_schedules, steps_per_epoch
 from moclip.training.mv_recipe import MvTsnRecipe
 from moclip.training.objective import hits, scores, summed_loss
 
@@ -39,8 +39,7 @@ class MvTsnTraining:
         self.average = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
         self.scored: MvTsn = self.average.module if self.average else model
         self.forward = _compiled(model) if recipe.compile else world.distribute(model)
-        # the steps of one process: several may make fewer, because batches too small for them join the one before
-        self.epoch_steps = steps_per_epoch(recipe, len(slice_batches(len(data.train), recipe.batch, 2)))
+        self.epoch_steps = epoch_steps(recipe, len(data.train))
         self.optimiser = make_optimiser(model, recipe)
         self.schedules = make_schedules(self.optimiser, recipe, self.epoch_steps)
         self.optimiser.zero_grad()
