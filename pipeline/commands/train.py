@@ -83,7 +83,8 @@ def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
 
 def _default_folder(source: str, wanted: Source) -> Path:
     """Return NAME-moclip in this folder, or beside the folder of the clips if that holds this folder."""
-    path, root = Path(source).expanduser().resolve(), str(wanted.root)
+    path, root = Path.cwd() / Path(source).expanduser(), str(wanted.root)
+    path = path.resolve() if path.name == ".." else path  # a link keeps its own name
     folder = Path(f"{path.stem if wanted.manifest else path.name}-moclip")
     if is_url(root) or not folder.resolve().is_relative_to(root):
         return folder
