@@ -68,6 +68,8 @@ def clip_source(
     if encoder is not None and Path(encoder).expanduser().is_dir():
         encoder = str(Path(encoder).expanduser().resolve())
     if manifest is not None:
+        if not Path(manifest).expanduser().is_file():
+            raise DatasetError("no table of clips here", where=manifest, fix="--manifest takes a table that exists")
         manifest = str(Path(manifest).expanduser().resolve())
         clips = clips if clips is not None else str(Path(manifest).parent)
     root, splits = _absolute_folder(clips, clips_option), _absolute_folder(splits, "--splits")
@@ -129,10 +131,15 @@ def check_outside(folder: Path, source: Source) -> None:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
     """Make a folder, or take an empty one. After an error it is again as it was before."""
-    existed = folder.exists()
-    if existed and not (folder.is_dir() and not any(folder.iterdir())):
-        raise MoclipError("exists, and is not empty", where=folder, fix="name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        existed = folder.exists()
+        if existed and not (folder.is_dir() and not any(folder.iterdir())):
+            raise MoclipError("exists, and is not empty", where=folder, fix="name a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:  # the name is too long, a part of it is a file, ...
+        raise MoclipError(
+            f"no folder can be made here: {problem.strerror}", where=folder, fix="name another folder"
+        ) from None
     try:
         yield
     except BaseException:

@@ -510,6 +510,13 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_folder_with_one_class(clean: Path, tmp_path: Path) -> None:
     shutil.copytree(clean / "Run", tmp_path / "one/Run")
     assert "only one class (Run)" in failing(tmp_path, tmp_path / "one")
+    shutil.copytree(clean / "Run", tmp_path / "broken/Run")
+    (tmp_path / "broken/Jump").mkdir()
+    (tmp_path / "broken/Jump/a.avi").touch()
+    told = failing(tmp_path, tmp_path / "broken")
+    assert "only one class (Run) has usable clips: training needs at least two" in told
+    assert "class Jump: no usable clip among its 1" in told
+    assert "Jump/a.avi: not a video file (it is empty)" in told
 
 
 def test_a_folder_of_one_source_cannot_be_split_by_group(tmp_path: Path) -> None:

@@ -220,6 +220,9 @@ def test_where_no_project_can_be_nothing_is_left(clips: Path, home: Path, monkey
         ("p", {"clips": "."}, "lies in the folder of the clips"),
         ("p", {"manifest": "table.csv"}, "the paths in the table are relative to: --clips DIR"),
         ("p", {"manifest": "none.csv", "clips": root}, "no table of clips"),
+        ("p", {"manifest": "none.csv"}, "no table of clips"),
+        ("table.csv/p", {"clips": root}, "table.csv/p: no folder can be made here: Not a directory"),
+        ("p" * 300, {"clips": root}, "no folder can be made here: File name too long"),
     ):
         names = dict.fromkeys(("clips", "manifest", "splits", "encoder")) | {"preset": "folder"} | given
         with pytest.raises(MoclipError, match=re.escape(expected_text)):

@@ -28,6 +28,7 @@ from moclip.inference.bundle import load_bundle, save_bundle
 from moclip.inference.clip_input import ClipInput, FieldSettings, ViewSettings, read_or_reason
 from moclip.inference.predictor import Prediction, Predictor
 from moclip.models.class_texts import ClassTexts, phrase, text_features
+from moclip.models.device import named_device
 from moclip.models.encoders.registry import load_encoder
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig
@@ -608,3 +609,11 @@ def test_a_runtime_that_is_not_there_is_named(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ModelError, match=reason):
         predictor.with_runtime(runtime)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelError, match="nothing: no such device: "):
+        named_device("nothing")
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="cuda: no such device: "):
+            named_device("cuda")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import subprocess
 import sys
 import time
@@ -268,12 +269,15 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_video_alone(
     predictor: Predictor, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = [encode(tmp_path / f"{name}.mp4", film, "libx264") for name in ("die", "a", "hang", "b")]
+    os.mkfifo(tmp_path / "pipe.mp4")  # to open it takes for ever
+    videos.append(tmp_path / "pipe.mp4")
     monkeypatch.setattr(timeline_module, "decode_samples", dying.samples_or_die)
     monkeypatch.setenv(TIME_LIMIT_VARIABLE, "2")
     request = Request(Windows(1.6, 0.4), EventRules(), "fusion")
     found = dict(read_videos(predictor, request, videos))
     reasons = {path.stem: one.what for path, one in found.items() if isinstance(one, VideoError)}
-    assert reasons == {"die": DECODER_DIED, "hang": "its decoder gave nothing for 2 s"}
+    hung = "its decoder gave nothing for 2 s"
+    assert reasons == {"die": DECODER_DIED, "hang": hung, "pipe": hung}
     expected = read_timeline(predictor, videos[1], request.windows)
     for name in (1, 3):
         one = found[videos[name]]

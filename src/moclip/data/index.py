@@ -238,13 +238,20 @@ def _split_column(table: pd.DataFrame, held_out: Mapping[str, float], seed: int)
 
 
 def _check_splits(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float]) -> None:
-    """Raise DatasetError where a split has no clip. `fractions` has the splits that are held out by group."""
+    """Raise DatasetError where a split has no clip, or only one class has clips.
+
+    `fractions` has the splits that are held out by group.
+    """
     ok = table[table["status"] == "ok"]
+    reasons = join_first_lines(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
+    known = ok.loc[ok["split"] != "none", "class"].unique()
+    if COLUMN not in table and len(known) == 1:
+        what = f"only one class ({known[0]}) has usable clips: training needs at least two"
+        raise DatasetError(what, where=root, fix="\n  ".join([*class_shortages(table, fractions), reasons]))
     for split in ("train", "test", "val"):
         if not (ok["split"] == split).any():
             candidates = ok[ok["split"].isin(("train", "val"))]
             why, advice = _explain_no_held_out(split, fractions[split], candidates) if split in fractions else ("", [])
-            reasons = join_first_lines(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
             shortages = class_shortages(table, fractions) if len(ok) else []
             fix = "\n  ".join([*advice, *shortages, *([reasons] if reasons else [])])
             what = f"no usable clip {PURPOSES[split]} among {len(table)} clips{why}"

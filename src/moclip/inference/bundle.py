@@ -43,7 +43,7 @@ from moclip.inference.hub_bundle import bundle_folder
 from moclip.inference.predictor import Predictor
 from moclip.inference.rejection import load_rejection, save_rejection
 from moclip.models.class_texts import ClassTexts
-from moclip.models.device import pick_device
+from moclip.models.device import named_device
 from moclip.models.encoders.registry import load_encoder
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import load_fusion
@@ -120,7 +120,7 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None, re
     if not is_bundle(folder):
         raise ModelError("no bundle here", where=folder, fix="write one in the project: moclip export DIR")
     config = read_bundle_config(folder)
-    device = torch.device(device) if device else pick_device()
+    device = named_device(device)
     try:
         mv_tsn, fusion = load_mv_tsn(folder / MV_TSN), load_fusion(folder / FUSION)
         texts = _load_texts(folder, config)

@@ -6,6 +6,8 @@ import os
 
 import torch
 
+from moclip.errors import ModelError
+
 
 def pick_device() -> torch.device:
     """Return the GPU if there is one, else the CPU. Under `accelerate launch --cpu`, always return the CPU.
@@ -13,6 +15,19 @@ def pick_device() -> torch.device:
     With several GPUs, it is the one that `join_processes` assigned to this process.
     """
     return torch.device("cuda" if torch.cuda.is_available() and not wants_cpu() else "cpu")
+
+
+def named_device(name: str | torch.device | None) -> torch.device:
+    """Return the device of this name; None: that of `pick_device`. Raises ModelError where it is not there."""
+    if name is None:
+        return pick_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).strip().partition("\n")[0]
+        raise ModelError(f"no such device: {reason}", where=str(name), fix="omit it, or name cpu") from None
+    return device
 
 
 def wants_cpu() -> bool:

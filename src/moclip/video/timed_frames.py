@@ -17,6 +17,7 @@ from moclip.video.reencoding import reencoded_frames
 from moclip.video.times import SECOND, FrameClock, usable_rate
 from moclip.video.vector_records import DecodedFrame
 from moclip.video.vectors import decode_frames
+from moclip.workers.time_limit import time_limit
 
 
 class TimedFrame(NamedTuple):
@@ -75,7 +76,7 @@ def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) 
 def header_seconds(path: str | Path) -> float:
     """Return how long a video is by its header; 0 where it does not say, or cannot be read."""
     try:
-        with open_stream(path) as (container, _):
+        with time_limit(), open_stream(path) as (container, _):
             return (container.duration or 0) / av.time_base
     except VideoError:
         return 0.0

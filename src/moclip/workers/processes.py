@@ -194,10 +194,11 @@ class SingleWorker:
     def _send(self, request: tuple[Any, ...]) -> None:
         if self._connection is None:
             context = _process_context()
-            self._connection, worker_end = context.Pipe()
-            self._process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
-            self._process.start()
+            connection, worker_end = context.Pipe()
+            process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
+            process.start()
             worker_end.close()
+            self._process, self._connection = process, connection  # not before: Ctrl-C may come while it starts
         try:
             self._connection.send(request)
         except ConnectionError:
