@@ -250,7 +250,7 @@ def test_errors_say_what_to_do(project: Path) -> None:
     set_keys(project / "params.yaml", {"mv.clip": 20})
     shutil.rmtree(project / "data/features/mv_embed.zarr")
     for command in (("suspects", "--by", "both"), ("similar", ids[0], "--by", "motion")):
-        assert "python -m stages.embed_mv" in run("moclip", *command, cwd=project, code=1).stderr
+        assert "run: moclip embed_mv" in run("moclip", *command, cwd=project, code=1).stderr
     assert "by picture, of" in run("moclip", "similar", ids[0], cwd=project).stdout
 
 

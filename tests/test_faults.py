@@ -305,7 +305,7 @@ def test_a_damaged_model_is_named_with_the_stage_to_run(project: Path) -> None:
         whole = path.read_bytes()
         for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 8 + whole[8:], b"\x80\x02" + whole):
             path.write_bytes(damaged)
-            problem = rf"{name}\.safetensors: not a model file of this pipeline(?s:.*)stages\.{stage}"
+            problem = rf"{name}\.safetensors: not a model file of this pipeline(?s:.*)moclip {stage}"
             with pytest.raises(ModelError, match=problem):
                 load(path)
         path.write_bytes(whole)
@@ -500,7 +500,7 @@ def test_a_single_class_is_refused_and_an_untrained_class_is_scored(clean: Path,
     lists = write_lists(tmp_path / "lists", sorted({*every} - {*tests}), tests, ["Run", "Sit", "Jump"])
     run("moclip", "use", "folder", "--root", root, "--splits", lists, cwd=tmp_path)
     printed = run("moclip", "index", cwd=tmp_path).stdout
-    assert "no clip to train on: Sit" in printed
+    assert "class Sit: 1 usable clip of 1 source, none to train on" in printed
 
 
 def test_fields_of_zeros_give_numbers() -> None:

@@ -272,7 +272,7 @@ def test_without_models_it_says_what_to_run(tmp_path: Path) -> None:
     done = run("moclip", "predict", "x.mp4", cwd=tmp_path, code=1, PYTHONPROFILEIMPORTTIME="1")
     assert not imported(done.stderr) & (HEAVY - {"av"}), "nobody waits for it"
     assert "data/models/mv_tsn.safetensors: no such model" in done.stderr
-    assert "stages.train_mv" in done.stderr
+    assert "run: moclip train_mv" in done.stderr
 
 
 def test_without_a_project_it_says_what_to_name(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def run_as_told(project: Path, command: str) -> list[str]:
     """Run a command, and first every stage that it asks for; returns those, as they ran."""
     ran: list[str] = []
     while (done := run("moclip", command, cwd=project, code=None)).returncode:
-        wanted = done.stderr.rpartition("stages.")[2].strip().rstrip(")")
+        wanted = done.stderr.rpartition("moclip ")[2].strip().rstrip(")")
         assert wanted not in ran, f"once is enough: {done.stderr}"
         ran += [*run_as_told(project, wanted), wanted]
     return ran

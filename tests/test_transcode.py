@@ -301,7 +301,7 @@ def test_the_index_describes_the_transcoded_clips(tmp_path: Path) -> None:
     assert broken["reason"].startswith("not a video file")
     assert table.loc["Run/v_Run_g01_c08.mp4", "reason"] == "1 frame: a clip needs at least 2 to have motion"
     (tmp_path / "out/Jump/v_Jump_g01_c01.mp4.avi").unlink()
-    with pytest.raises(DatasetError, match=r"v_Jump_g01_c01.mp4.avi: the clip is not transcoded\n.*stages\.transcode"):
+    with pytest.raises(DatasetError, match=r"v_Jump_g01_c01.mp4.avi: the clip is not transcoded\n.*moclip transcode"):
         index()
 
 
