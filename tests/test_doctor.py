@@ -104,7 +104,7 @@ def test_problems_are_json_with_exit_code_1(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
-    for name in ("a/v.avi", "a/._v.avi", ".ipynb_checkpoints/v.avi", "UCF-101/b/v.avi"):
+    for name in ("a/v.avi", "a/._v.avi", ".ipynb_checkpoints/v.avi", "UCF-101/b/v.avi", "UCF-101/c/v.avi"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / name).touch()
     run("moclip", "use", "folder", "--root", "videos", cwd=tmp_path)
@@ -113,10 +113,10 @@ def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
         done = run("moclip", "doctor", "--json", cwd=tmp_path, code=None)
         return {one["what"]: one for one in json.loads(done.stdout)["project"]}["dataset.root"]
 
-    assert (root()["found"], root()["state"]) == ("videos: 2 clips", OK)
+    assert (root()["found"], root()["state"]) == ("videos: 3 clips", OK)
     shutil.rmtree(tmp_path / "videos/a")
     assert root()["state"] == PROBLEM
-    assert root()["advice"] == "set dataset.root to videos/UCF-101"
+    assert root()["advice"] == "did you mean videos/UCF-101? set dataset.root to it"
 
 
 # -------------------------------------------------------------------------------------------------- the facts
