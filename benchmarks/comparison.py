@@ -60,6 +60,14 @@ def processor_time() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+@contextlib.contextmanager
+def step_timer(spent: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of a step to what was spent on it before."""
+    begun = time.perf_counter()
+    yield
+    spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun
+
+
 @dataclass(frozen=True)
 class Turns:
     """Seconds of each contender in each round."""
@@ -249,6 +257,13 @@ def run_as_program(name: str, about: str | None) -> None:
     print("\n\n".join(page.tables(name, part)))
     if given.out:
         write_atomically(given.out, (json.dumps(part, indent=1) + "\n").encode())
+
+
+def asked_quick(about: str | None, help_text: str) -> bool:
+    """Return whether a program that is not a part, and has no other option, runs with --quick."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=help_text)
+    return bool(parser.parse_args().quick)
 
 
 # ----------------------------------------------------------------------------------------------------- peers

@@ -7,7 +7,6 @@ through ViT-B/32 (`clip.precision: auto`). Both have random weights. Without a G
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
 from dataclasses import replace
@@ -16,11 +15,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import UCF_SIZE, describe_processor, index_clips, make_clips
-from benchmarks.comparison import run_interleaved
+from benchmarks.comparison import asked_quick, run_interleaved
 from benchmarks.extract import open_store
 from benchmarks.predict import write_clip
-from benchmarks.train import PICTURE, RECIPE, SEGMENTS
-from moclip.data.clip_batches import SampledFields, SplitClips
+from benchmarks.train import PICTURE, RECIPE, SEGMENTS, motion_data
 from moclip.models.device import pick_device
 from moclip.models.encoders.base import BLANK, Encoder
 from moclip.models.encoders.registry import load_encoder
@@ -28,7 +26,6 @@ from moclip.models.encoders.source import EncoderSource
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.training.common import autocast_type
 from moclip.training.distributed import World
-from moclip.training.mv_batches import MotionData
 from moclip.training.mv_optimiser import make_optimiser
 from moclip.training.mv_training import MvTsnTraining
 
@@ -47,12 +44,8 @@ def store_training(folder: Path, device: torch.device, batch: int, steps: int, q
     made = make_clips(folder, "mpeg4", UCF_SIZE, 1 if quick else 8, 24 if quick else 160)
     clips = index_clips(made, batch * steps // len(made))
     reader = open_store(clips, folder / "store")
-    rows = reader.table.set_index("id").loc[clips["id"]].reset_index()
-    labels = torch.arange(len(rows)).remainder(2).numpy()
-    known = SplitClips(rows["offset"].to_numpy(), rows["length"].to_numpy(), labels)
-    data = MotionData(SampledFields.of(reader, rows.assign(codec="mpeg4")), known, known[:0])
     recipe = replace(RECIPE, batch=batch, epochs=1000, precision="auto")
-    return MvTsnTraining(make_network(quick), data, recipe, World(device))
+    return MvTsnTraining(make_network(quick), motion_data(reader, clips, 0), recipe, World(device))
 
 
 def steps_alone(network: MvTsn, optimiser: torch.optim.Optimizer, shown: torch.Tensor, steps: int) -> None:
@@ -79,9 +72,7 @@ def encode(encoder: Encoder, pictures: int) -> None:
 
 def main() -> None:
     """Print both in plain lines."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny networks")
-    quick = parser.parse_args().quick
+    quick = asked_quick(__doc__, "tiny networks")
     device = pick_device()
     on_gpu = device.type == "cuda"
     print(torch.cuda.get_device_name() if on_gpu else f"no GPU: on the CPU, {describe_processor()}")

@@ -1,4 +1,4 @@
-"""Render docs/performance.md from benchmarks/results.json and the text in this module."""
+"""Render docs/performance.md from benchmarks/results.json and the texts in benchmarks/texts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ WHOLE = ("ours", "ours (tensorstore)")
 Row = Mapping[str, Any]
 Part = Mapping[str, Any]
 
-INTRO = """# Performance
-
-`make bench` measures everything on this page in one run on one machine and writes the page. It compares each part of
-MoCLIP-Lite with other ways to do the same work. The other tools are installed into their own environment
-(`build/bench`). To try one part, run `python -m benchmarks.extract --quick` (or `read`, `train`, `head`, `predict`,
-`growth`). On a busy machine, `--processor-time` compares processor time instead of the time that passes.
-
-The contenders take turns, round after round, until their ratios are steady (quartiles within 5 % of the median) or the
-time is over. **Trust the ratios**: medians over the rounds, with quartiles in brackets. Above 1, MoCLIP-Lite is better.
-Below 1, it is worse; the ratio is **bold** if the upper quartile is below 1 too. Rates and seconds hold for this
-machine only.
-"""
-
 TITLES = {
     "extract": "1. Extraction",
     "read": "2. Reading the store",
@@ -35,54 +22,6 @@ TITLES = {
     "growth": "6. Growth",
 }
 
-ABOUT = {
-    "extract": """"Ours" does everything from file to store: MD5, decode, field, compress, write, table. The others only
-read the vectors; ffmpeg does not even return them, so it is a lower bound. In one process, ours and *PyAV none* decode
-on one core and the others on all cores. With *2 workers*, all use the same two cores, and ours starts its processes in
-each round. mvextractor loses vectors on H.264 with B-frames ([motion vectors](motion-vectors.md)).""",
-    "read": """Every format is read in batches of 240 random fields (what a training step of 80 clips asks for) and
-without a cache. The slow ones read fewer batches.""",
-    "train": """A video is ready when the augmented pictures of three random frames are in memory. An epoch is compared
-with a plain loop over a DataLoader that decodes at each access, as in the reference code.""",
-    "head": """`dvc exp run -S fusion.lr=...`, 100 epochs, on cached features of UCF-101's size.""",
-    "predict": """From a clip's file to its label, one clip at a time, with the models in memory. The three give
-different answers; only their cost is compared.""",
-    "growth": """Each command runs in its own process, as you run it. The figures below are ratios: the time that 1,000
-more clips take between 1,000 and 3,000 clips, divided by that between 3,000 and 10,000. Linear growth gives 1.""",
-}
-
-TRIED = """## What was tried
-
-* **mvextractor as the reader** was the first default. It returns 32-bit integers and always decodes with threads.
-  PyAV's records, cut into columns once for many frames, are 1.2 to 1.7 times as fast end to end, and always exact.
-* **Vectors to fields.** Assigning each block to the cells that it covers, for many frames at once and without blocks
-  that stand still, is 7 to 16 times as fast as numpy's averaging scatter (`np.add.at`). A product with a matrix of
-  overlaps is as fast on one thread and ten times as slow on two, where threads of two processes wait for each other.
-* **Reduced pictures** (`lowres=3` in FFmpeg) give the same vectors from intact clips of all codecs but H.264. Decoding
-  MPEG-4 takes 0.83 to 0.85 of the time without any skipping at 320x240, 0.57 at 720p and 0.43 at 1080p. `lowres` of 1
-  and 2 gain less. Nothing is concealed in damaged frames, so clips in which the index found damage are read in full.
-* **Reading and hashing at once.** MD5 on a thread beside the decoder gains its 3 to 5 % of the time only while a core
-  is idle. With all cores busy, as they are with a worker for each, it costs 2 to 7 % of processor time (measured on a
-  busy machine).
-* **A compiled kernel** from vectors to fields could gain at most their share of the time, 6 to 12 %. numba would be the
-  largest dependency of an extraction, so it stays numpy. A picture's side data is read once for its vectors and its
-  orientation, which is 5 % at 320x240.
-* **Compression.** zstd at level 1 takes 21 to 38 % fewer bytes than Blosc's bit shuffle with zstd at level 2, and a
-  quarter less time to read. Level 5 saves 4 to 7 % more and takes twice as long to write. Of the 12 to 23 us for a
-  chunk, 10 are its zstd context; numcodecs and pyarrow cannot reuse one.
-* **Chunks** of 4 frames read random fields 1.5 to 1.6 times as fast as chunks of 16, for 5 to 12 % more bytes. Chunks
-  of 2 read 1.1 times as fast as 4, but take up to 22 % more bytes. Of 8,243 fields of real clips, a field takes 388 B
-  in chunks of 4, 435 B alone, and 2,400 B uncompressed; 56,300, 66,400 and 73,300 random fields are read a second.
-* **One request per batch** to tensorstore, instead of one per field, raises reads from a few thousand to tens of
-  thousands of fields a second. More threads and memory-mapped files change nothing.
-* **Inference on a CPU.** Eight pictures of 224 px at a time fit the processor's cache: 32 segments take 0.34 to 0.47 s
-  instead of 0.68 to 0.82 s. Folding batch norms into convolutions saves another fifth. bfloat16 changes the answers;
-  `torch.jit` is slower.
-* **The head on a CPU.** Half of a step is matrix products, and AdamW a fifth. One flat tensor of all weights, other
-  BLAS libraries, and one thread instead of two gain nothing. Threads that spin longer (`GOMP_SPINCOUNT`) train a third
-  faster on an idle machine, and three times as slowly if one other process runs.
-"""
-
 
 # -------------------------------------------------------------------------------------------------------- page
 
@@ -90,12 +29,16 @@ TRIED = """## What was tried
 def render(results: Mapping[str, Any]) -> str:
     """Return the page's text."""
     parts = {name: results["parts"][name] for name in TITLES if name in results["parts"]}
-    texts = [INTRO.strip(), about(results), targets(parts), losses(parts)]
+    texts = [_text("intro"), about(results), targets(parts), losses(parts)]
     for name, part in parts.items():
-        texts += [f"## {TITLES[name]}", ABOUT[name]]
+        texts += [f"## {TITLES[name]}", _text(name)]
         texts += tables(name, part)
-    texts += [TRIED.strip(), set_up(parts)]
+    texts += [_text("tried"), set_up(parts)]
     return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def _text(name: str) -> str:
+    return (ROOT / f"benchmarks/texts/{name}.md").read_text(encoding="utf-8").strip()
 
 
 def about(results: Mapping[str, Any]) -> str:

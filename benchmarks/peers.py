@@ -52,11 +52,7 @@ def measure(chosen: tuple[str, ...], quick: bool, share: float, out: Path | None
     """Measure parts, and write the file after each one, so that a part that fails does not cost the others."""
     some = set(chosen) != set(PARTS)
     parts = json.loads(out.read_text(encoding="utf-8"))["parts"] if some and out and out.exists() else {}
-    results: dict[str, Any] = {
-        "quick": quick,
-        "machine": describe_machine(),
-        "peers": peer_versions(),
-    }
+    results: dict[str, Any] = {"quick": quick, "machine": describe_machine(), "peers": peer_versions()}
     for name in chosen:
         parts[name] = run_part(name, quick, share) | {"measured_separately": some}
         results["parts"] = {name: parts[name] for name in PARTS if name in parts}

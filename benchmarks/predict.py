@@ -7,19 +7,17 @@ Models have random weights: this compares what they cost, not how good their ans
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from benchmarks.common import UCF_SIZE, make_clips, print_progress, real_clips, real_data
-from benchmarks.comparison import Part, Run, peak_memory, run_as_program
+from benchmarks.comparison import Part, Run, peak_memory, run_as_program, step_timer
 from moclip.inference.clip_input import FieldSettings, ViewSettings
 from moclip.inference.predictor import Predictor
 from moclip.models.class_texts import ClassTexts
@@ -59,8 +57,11 @@ def measure(part: Part) -> None:
         paths = [*sorted((real / "codecs").glob("*.avi")), *(h264[number] for number in picked)]
     clips = [str(path) for path in paths]
     part.facts["clips"] = {"clips": len(clips), "frames": float(np.mean([probe(path).frames for path in paths]))}
-    makers: dict[str, Callable[[], Answer]] = {OURS: functools.partial(models, part.quick)}
-    makers |= {FAST: functools.partial(fast_models, part.quick), LITE: functools.partial(lite_models, part.quick)}
+    makers: dict[str, Callable[[], Answer]] = {
+        OURS: functools.partial(models, part.quick),
+        FAST: lambda: models(part.quick).with_runtime("onnxruntime"),
+        LITE: lambda: folder_models(True, part.quick).with_runtime("onnxruntime"),
+    }
     if part.quick:
         part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
     else:
@@ -92,9 +93,8 @@ def latency(part: Part, makers: dict[str, Callable[[], Answer]], clips: Sequence
             part.add_figure(f"{name}: {share}th percentile", "ms a clip", value, rounds=turns.rounds)
     for name in runs:
         if name not in (OURS, FAST, LITE):
-            part.add_ratio("a clip to its label", turns, OURS, name, "ms a clip")
-            part.add_ratio("a clip to its label", turns, FAST, name, "ms a clip")
-            part.add_ratio("a clip to its label", turns, LITE, name, "ms a clip")
+            for ours in (OURS, FAST, LITE):
+                part.add_ratio("a clip to its label", turns, ours, name, "ms a clip")
 
 
 def label_next(answer: Answer, clips: Iterator[str]) -> None:
@@ -105,13 +105,7 @@ def step_shares(part: Part, clips: Sequence[str]) -> None:
     """Return the share of each step in a prediction's time."""
     predictor = models(part.quick)
     spent: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def clock(name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - begun
-
+    clock = functools.partial(step_timer, spent)
     for path in clips:
         with clock("decode, field"):
             read = predictor.read(path)
@@ -140,10 +134,6 @@ def models(tiny: bool = False) -> Predictor:
     )
 
 
-def fast_models(tiny: bool = False) -> Predictor:
-    return models(tiny).with_runtime("onnxruntime")
-
-
 def folder_models(with_clip: bool, quick: bool) -> Predictor:
     """Return untrained models of the preset `folder`: MV-TSN at 64 px, 8 segments of 3 fields."""
     base = models(quick)
@@ -159,10 +149,6 @@ def folder_models(with_clip: bool, quick: bool) -> Predictor:
         texts=base.texts if with_clip else None,
         views=dataclasses.replace(base.views, segments=8, stack=3, stills=int(with_clip)),
     )
-
-
-def lite_models(tiny: bool = False) -> Predictor:
-    return folder_models(True, tiny).with_runtime("onnxruntime")
 
 
 def write_clip(folder: str, tiny: bool) -> None:

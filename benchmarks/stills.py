@@ -7,7 +7,6 @@ same pictures, decoded beforehand. Clips are real ones scaled to 240 x 320 px (M
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import os
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common import describe_processor, index_clips, make_clips
-from benchmarks.comparison import run_interleaved
+from benchmarks.comparison import asked_quick, run_interleaved
 from benchmarks.predict import write_clip
 from moclip.data.sampling import still_frames
 from moclip.data.spans import with_span_columns
@@ -50,9 +49,7 @@ def encode_clips(worker: ImageEncoderWorker, clips: pd.DataFrame, turn: itertool
 
 def main() -> None:
     """Print a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny encoder and few clips")
-    quick = parser.parse_args().quick
+    quick = asked_quick(__doc__, "a tiny encoder and few clips")
     cores = os.cpu_count() or 1
     print(f"{describe_processor()}, {cores} cores, load {os.getloadavg()[0]:.1f}\n")
     print(f"| clips | stills | {OURS}, pictures/s | {BARE}, pictures/s | ratio |\n|---|---|---|---|---|", flush=True)

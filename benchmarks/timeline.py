@@ -7,19 +7,16 @@ are real clips (a texture where there are none), H.264 at 25 frames per second, 
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import dataclasses
+import functools
 import os
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import describe_processor, make_clips, repeat_clip
-from benchmarks.comparison import peak_memory
+from benchmarks.comparison import asked_quick, peak_memory, step_timer
 from benchmarks.predict import folder_models
 from moclip.drawing.thumbnails import Thumbnails
 from moclip.inference.predictor import Predictor
@@ -34,14 +31,7 @@ STEPS = {"decode": "decode, fields", "mv_tsn": "MV-TSN", "clip": "CLIP", "fusion
 def time_steps(predictor: Predictor, path: Path) -> dict[str, float]:
     """Return the seconds of each step, one after the other on one thread."""
     spent = dict.fromkeys(STEPS, 0.0)
-
-    @contextlib.contextmanager
-    def clock(name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        spent[name] += time.perf_counter() - begun
-
-    for _ in score_serially(predictor, path, WINDOWS, clock):
+    for _ in score_serially(predictor, path, WINDOWS, functools.partial(step_timer, spent)):
         pass
     return spent
 
@@ -56,9 +46,7 @@ def read_alone(path: Path) -> None:
 
 def main() -> None:
     """Print tables in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny encoder and short videos")
-    quick = parser.parse_args().quick
+    quick = asked_quick(__doc__, "a tiny encoder and short videos")
     torch.set_num_threads(1)
     print(f"{describe_processor()}, 1 thread, load {os.getloadavg()[0]:.1f}\n")
     print(f"| video | encoder | times as fast as it plays | {' | '.join(STEPS.values())} |\n|{'---|' * 7}", flush=True)

@@ -240,6 +240,13 @@ def group_transform(fields: np.ndarray, generator: np.random.Generator, size: in
     return np.stack(group)
 
 
+def motion_data(reader: FieldReader, clips: pd.DataFrame, validated: int) -> MotionData:
+    """Return clips of a store to train on, of two classes; the first `validated` ones are also those to validate."""
+    rows = reader.table.set_index("id").loc[clips["id"]].reset_index()
+    train = SplitClips.of(rows.assign(label=np.arange(len(rows)) % 2))
+    return MotionData(SampledFields.of(reader, rows.assign(codec="mpeg4")), train, train[:validated])
+
+
 class Epoch:
     """Compare an epoch of ours with a plain loop over a DataLoader: same clips, network and batch."""
 
@@ -249,20 +256,16 @@ class Epoch:
         self.reader = open_store(self.clips, self.folder)
         self.config = MvTsnConfig(backbone, ("a", "b"), size, 0.5)
         self.recipe: MvTsnRecipe = replace(RECIPE, batch=batch)
-        self.rows = self.reader.table.set_index("id").loc[self.clips["id"]].reset_index()
-        self.labels = np.arange(len(self.rows)) % 2
+        self.data = motion_data(self.reader, self.clips, 2)
 
     def network(self) -> MvTsn:
         torch.manual_seed(0)
         return MvTsn(self.config).to(memory_format=torch.channels_last)
 
     def ours(self) -> None:
-        fields = SampledFields.of(self.reader, self.rows.assign(codec="mpeg4"))
-        clips = SplitClips(self.rows["offset"].to_numpy(), self.rows["length"].to_numpy(), self.labels)
         checkpoint = Checkpoint(self.folder / "checkpoint", "", seconds=20.0)
         rows: list[dict[str, float]] = []
-        data, cpu = MotionData(fields, clips, clips[:2]), World(torch.device("cpu"))
-        train_mv_tsn(self.network(), data, self.recipe, cpu, checkpoint, rows.append)
+        train_mv_tsn(self.network(), self.data, self.recipe, World(torch.device("cpu")), checkpoint, rows.append)
         checkpoint.path.unlink()
 
     def plain_loop(self, loader: Any) -> None:
@@ -272,7 +275,8 @@ class Epoch:
             train_step(network, optimiser, shown, labels)
 
     def loader(self, workers: int) -> Any:
-        decoded = Decoded(list(self.clips["path"]), self.rows["length"].to_numpy(), self.labels, self.config.size)
+        clips = self.data.train
+        decoded = Decoded(list(self.clips["path"]), clips.lengths, clips.labels, self.config.size)
         return torch.utils.data.DataLoader(
             decoded,
             self.recipe.batch,

@@ -2,13 +2,19 @@
 
 Without fit.refit and fit.folds: on train, with the best epoch and settings on val. With them: so for each fold, on the
 features of the MV-TSN that did not see the clips held out, then on train and val together.
+
+On a CPU, heads with a hidden layer train at the same time, on one thread each, because their steps are too small to
+share between threads. So their weights do not depend on the number of cores. The head `cache` has large products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from threading import Event
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +23,7 @@ import torch
 from moclip.data.fusion_data import FusionData
 from moclip.models.device import pick_device
 from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
+from moclip.models.heads.base import HiddenFusion
 from moclip.models.linear_probe import LinearProbe
 from moclip.training.common import Log, Row, best_of_folds, mean_rows
 from moclip.training.fusion import FusionRecipe, train_fusion_head
@@ -29,11 +36,12 @@ from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.logits import compute_logits
 from pipeline.probe_data import labelled_fold
-from pipeline.seeding import seed_everything
+from pipeline.seeding import seed_everything, seeded_generator
 from pipeline.training_log import live_log, loss_errors_name_clips
 from pipeline.training_recipe import recipe_from
 
 Prepare = Callable[[FusionData], FusionData]
+Fitted = TypeVar("Fitted")
 OpenLog = Callable[[int], AbstractContextManager[Log]]
 """Opens a log for so many epochs."""
 
@@ -71,10 +79,9 @@ def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
     for number, fold in enumerate(folds, start=1):
         part = f", fold {number} of {len(folds)}" if len(folds) > 1 else ""
         log = _progress_only if part else _log_curves
-        fused.append(_fit_on_fold(inputs, number, fold, _unchanged, log(f"train_fusion{part}")))
-        still.append(
-            _fit_on_fold(inputs, number, fold, without_motion, _progress_only(f"train_fusion, still alone{part}"))
-        )
+        pair = _fit_on_fold(inputs, number, fold, log(f"train_fusion{part}"))
+        fused.append(pair[0])
+        still.append(pair[1])
         heads = Heads(
             fused[-1].head, still[-1].head, _fold_probe(inputs, number, fold, motion_probe) if refits else motion_probe
         )
@@ -87,7 +94,7 @@ def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
             for row in means:
                 log_row(row)
     if refits:
-        heads = Heads(_fit_on_all(inputs, fused, _unchanged), _fit_on_all(inputs, still, without_motion), motion_probe)
+        heads = Heads(*_fit_on_all(inputs, fused, still), motion_probe)
     found = [fitted.top1 for fitted in fused if fitted.top1 is not None]
     return FittedHeads(
         heads,
@@ -117,38 +124,81 @@ def _progress_only(label: str) -> OpenLog:
     return opened
 
 
-def _fit_on_fold(inputs: Inputs, number: int, fold: Fold, prepare: Prepare, open_log: OpenLog) -> FittedHead:
-    """Train a head without the clips that a fold holds out."""
-    train, held_out = (prepare(data) for data in inputs.fold_data(number, fold))
-    head, recipe = _new_head(inputs, train), _recipe(inputs)
-    rows: list[Row] = []
-    if not head.trains:
-        choose_settings(head, train, held_out, pick_device())
+def _fit_on_fold(inputs: Inputs, number: int, fold: Fold, open_log: OpenLog) -> tuple[FittedHead, FittedHead]:
+    """Train fusion, and the head on the still alone, without the clips that a fold holds out."""
+    data, clips = inputs.fold_data(number, fold), inputs.fold_rows(fold)[0]
+    recipe, device = _recipe(inputs), pick_device()
 
-    with loss_errors_name_clips(inputs.fold_rows(fold)[0]), open_log(recipe.epochs if head.trains else 1) as log:
+    def fit(prepare: Prepare, head: Fusion, open_log: OpenLog) -> FittedHead:
+        train, held_out = (prepare(part) for part in data)
+        rows: list[Row] = []
+        if not head.trains:
+            choose_settings(head, train, held_out, device)
 
-        def keep(row: Row) -> None:
-            rows.append(row)
-            log(row)
+        with loss_errors_name_clips(clips), open_log(recipe.epochs if head.trains else 1) as log:
 
-        train_fusion_head(head, train, held_out, recipe, pick_device(), keep)
-    top1 = choose_settings(head, train, held_out, pick_device())
-    return FittedHead(head.cpu(), rows, top1)
+            def keep(row: Row) -> None:
+                rows.append(row)
+                log(row)
+
+            train_fusion_head(head, train, held_out, recipe, device, keep)
+        top1 = choose_settings(head, train, held_out, device)
+        return FittedHead(head.cpu(), rows, top1)
+
+    return _train_both(inputs, data[0], fit, open_log)
 
 
-def _fit_on_all(inputs: Inputs, folds: Sequence[FittedHead], prepare: Prepare) -> Fusion:
-    """Train a head on train and val, for the epochs and with the mean of the settings that the folds chose."""
-    train = prepare(inputs.final_data())
-    head = _new_head(inputs, train)
-    epochs = int(best_of_folds([fitted.rows for fitted in folds])["epoch"]) + 1
-    with (
-        loss_errors_name_clips(inputs.fused_rows(*inputs.clips.final_splits)),
-        _progress_only("train_fusion, all clips")(epochs) as log,
-    ):
-        train_fusion_head(head, train, train[:0], replace(_recipe(inputs), epochs=epochs), pick_device(), log)
-    chosen = [fitted.head.settings for fitted in folds]
-    head.settings = {name: float(np.mean([settings[name] for settings in chosen])) for name in chosen[0]}
-    return head.cpu()
+def _fit_on_all(inputs: Inputs, fused: Sequence[FittedHead], still: Sequence[FittedHead]) -> tuple[Fusion, Fusion]:
+    """Train both on train and val, for the epochs and with the mean of the settings that the folds chose."""
+    data, clips = inputs.final_data(), inputs.fused_rows(*inputs.clips.final_splits)
+
+    def fit(prepare: Prepare, head: Fusion, open_log: OpenLog) -> Fusion:
+        train, folds = prepare(data), fused if prepare is _unchanged else still
+        epochs = int(best_of_folds([fitted.rows for fitted in folds])["epoch"]) + 1
+        with loss_errors_name_clips(clips), open_log(epochs) as log:
+            train_fusion_head(head, train, train[:0], replace(_recipe(inputs), epochs=epochs), pick_device(), log)
+        chosen = [fitted.head.settings for fitted in folds]
+        head.settings = {name: float(np.mean([settings[name] for settings in chosen])) for name in chosen[0]}
+        return head.cpu()
+
+    return _train_both(inputs, data, fit, _progress_only("train_fusion, all clips"))
+
+
+def _train_both(
+    inputs: Inputs, train: FusionData, fit: Callable[[Prepare, Fusion, OpenLog], Fitted], open_log: OpenLog
+) -> tuple[Fitted, Fitted]:
+    """Call `fit` for fusion, whose progress is shown, and for the head on the still alone. Return what it returns."""
+    heads = [_new_head(inputs, prepare(train)) for prepare in (_unchanged, without_motion)]
+    stopped = Event()
+
+    @contextmanager
+    def until_stopped(epochs: int) -> Iterator[Log]:
+        def log(row: Row) -> None:
+            if stopped.is_set():
+                raise CancelledError
+
+        yield log
+
+    if pick_device().type != "cpu" or not isinstance(heads[0], HiddenFusion):
+        still_log = _progress_only("train_fusion, still alone")
+        return fit(_unchanged, heads[0], open_log), fit(without_motion, heads[1], still_log)
+    with _one_thread(), ThreadPoolExecutor(1) as executor:
+        still = executor.submit(fit, without_motion, heads[1], until_stopped)
+        try:
+            return fit(_unchanged, heads[0], open_log), still.result()
+        finally:
+            stopped.set()  # after an error or an interrupt, the other head ends with its epoch
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch compute on one thread for each thread of ours."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _recipe(inputs: Inputs) -> FusionRecipe:
@@ -177,4 +227,6 @@ def _new_head(inputs: Inputs, train: FusionData) -> Fusion:
     blend = params.dataset.shots is not False and texts is not None if fusion.blend == "few_shot" else fusion.blend
     options = fusion.model_dump() | {"blend": blend}
     text, scale = (torch.from_numpy(texts.features), texts.scale) if texts else (None, 1.0)
-    return build_head(fusion.head, config, HeadInputs(text, scale, train, options))
+    head = build_head(fusion.head, config, HeadInputs(text, scale, train, options))
+    head.draw_from(seeded_generator(inputs.params.seed, pick_device()))
+    return head

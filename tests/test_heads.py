@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +214,28 @@ def test_the_cache_learns_from_both_streams(tune: bool) -> None:
     assert right > 0.9
     assert head.text is not None
     assert (zero_shot(test.stills, head.text).argmax(1) == test.labels).float().mean() < 0.5
+
+
+# ----------------------------------------------------------------------------------------------------- both at once
+
+
+def test_heads_that_train_at_the_same_time_learn_what_each_learns_alone() -> None:
+    def trained(seed: int) -> dict[str, torch.Tensor]:
+        head = heads[seed]
+        head.load_state_dict(starts[seed])
+        head.draw_from(torch.Generator().manual_seed(seed))
+        train_head(head, data, data[:10], 20)
+        return head.state_dict()
+
+    torch.manual_seed(0)
+    data, heads = clips(100, 2), [new_head("concat"), new_head("text")]
+    starts = [copy.deepcopy(head.state_dict()) for head in heads]
+    alone = [copy.deepcopy(trained(seed)) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as executor:
+        together = list(executor.map(trained, (0, 1)))
+    for one, other, start in zip(together, alone, starts, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+        assert not torch.equal(one["hidden.weight"], start["hidden.weight"])
 
 
 # ------------------------------------------------------------------------------------------- chosen on validation

@@ -59,16 +59,20 @@ class Choice(NamedTuple):
 
 
 class Dropout(nn.Module):
-    """nn.Dropout with uniform random numbers; the Bernoulli ones of nn take a sixth of a training step on a CPU."""
+    """nn.Dropout with uniform random numbers; the Bernoulli ones of nn take a sixth of a training step on a CPU.
+
+    They are drawn from `generator`; None: PyTorch's own, which all threads share.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.generator: torch.Generator | None = None
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return values
-        kept = torch.rand_like(values) >= self.rate
+        kept = torch.empty_like(values).uniform_(generator=self.generator) >= self.rate
         return values * kept.to(values.dtype).div_(1 - self.rate)
 
 
@@ -102,6 +106,12 @@ class Fusion(nn.Module, ABC):
 
     def forward(self, motion: Tensor, stills: Tensor) -> Tensor:
         return self.score(motion, self.pooling(motion, stills))
+
+    def draw_from(self, generator: torch.Generator) -> None:
+        """Draw the random numbers of the dropout from a generator of this head's own."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.generator = generator
 
     def score_texts(self, motion: Tensor, stills: Tensor, text: Tensor) -> Tensor | None:
         """Compute the logits (B, C) of other classes from their text features (C, picture); None if it cannot."""
