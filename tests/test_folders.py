@@ -75,6 +75,8 @@ def test_the_folder_within_a_class_folder_is_the_source(tmp_path: Path) -> None:
         ("Run/Run/a.avi", "Run/Run/b.avi", "Jump/Jump/c.avi"),
         ("Run/clips/a.avi", "Run/clips/b.avi", "Jump/clips/c.avi"),
         ("Run/Run/a.avi", "Run/b.avi", "Jump/c.avi"),
+        ("Run/Run/Run/a.avi", "Run/Run/Run/b.avi", "Jump/Jump/Jump/c.avi"),
+        ("Run/videos/Run/a.avi", "Run/videos/Run/b.avi", "Jump/videos/Jump/c.avi"),
     ],
 )
 def test_a_folder_that_tells_nothing_is_no_source(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -118,14 +120,72 @@ def test_folders_of_splits_give_the_splits(
     [
         ("train/a.avi", "train/b.avi", "bus/c.avi"),
         ("train/x/a.avi", "bus/y/b.avi"),
-        ("train/a.avi", "test/Run/b.avi"),
+        ("train/a.avi", "test/b.avi"),
+        ("train/a.avi", "test/Run/b.avi", "Run/c.avi"),
         ("val/Run/a.avi", "test/Run/b.avi"),
+        ("trainer/Run/a.avi", "tester/Run/b.avi"),
+        ("Run/train/a.avi", "Run/test/b.avi", "Jump/c.avi"),
+        ("Run/val/a.avi", "Jump/test/b.avi"),
     ],
 )
 def test_other_folders_of_these_names_are_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     folder = scan_folder(touched(tmp_path, *names))
     assert folder.splits == {}
     assert folder.classes == sorted({name.split("/")[0] for name in names})
+
+
+@pytest.mark.parametrize("common", ["videos", "day 1/videos"])
+def test_the_source_lies_below_folders_that_all_clips_share(tmp_path: Path, common: str) -> None:
+    names = [f"{name}/{common}/{who}/{name}.avi" for name in ("Run", "Jump") for who in ("anna", "bob")]
+    folder = scan_folder(touched(tmp_path, *names))
+    assert places(folder) == {name: (name.split("/")[0], name.split("/")[-2]) for name in names}
+    assert "its class is Jump, its source anna, unless" in layout_notes(folder)[0]
+
+
+@pytest.mark.parametrize("train", ["train_set", "Train-Data", "training_videos", "trainset", "train split"])
+@pytest.mark.parametrize("test", ["test_set", "testclips", "TESTING-VIDEO"])
+def test_names_of_splits_may_say_what_they_hold(tmp_path: Path, train: str, test: str) -> None:
+    folder = scan_folder(touched(tmp_path, f"{train}/Run/a.avi", f"{train}/Jump/b.avi", f"{test}/Run/c.avi"))
+    assert folder.splits == {train: "train", test: "test"}
+    assert folder.classes == ["Jump", "Run"]
+
+
+def test_folders_of_splits_within_class_folders(tmp_path: Path) -> None:
+    names = [f"{name}/{part}/{part}.avi" for name in ("Run", "Jump") for part in ("train", "val_set")]
+    root = touched(tmp_path, *names, "Run/train/anna/a.avi", "Run/train/bob/b.avi", "loose.avi")
+    folder = scan_folder(root)
+    assert folder.classes == ["Jump", "Run"]
+    assert {folder.split_of(clip) for clip in folder.clips if "/val_set/" in clip} == {"test"}
+    assert places(folder)["Run/train/anna/a.avi"] == ("Run", "anna")
+    assert places(folder)["Run/train/train.avi"] == ("Run", "train")
+    assert folder_problems(folder) == [
+        "1 clip does not lie in <class>/train|val_set/<clip>, such as loose.avi: not read; "
+        "move each into its class and split"
+    ]
+    touched(root, "Run/c.avi", "Sit/d.avi")
+    assert (
+        "train and val_set look like folders of splits, but 2 clips lie beside them, such as Run/c.avi\n"
+        "  move each into the folder of its split, or out of this folder"
+    ) in refusal(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("train/Run/a.avi", "train/Jump/b.avi", "test/1.avi", "test/2.avi"), "test holds 2 clips of its own, which"),
+        (("train/Run/a.avi", "train/x.avi", "test/Run/b.avi"), "train holds 1 clip of its own, which has no class"),
+        (("train/Run/a.avi", "test/b.avi", "val_set/c.avi"), "test holds 1 clip of its own and val_set holds 1 clip"),
+        (
+            ("train/a.avi", "test/Run/b.avi"),
+            "train holds 1 clip of its own, which has no class\n  move them into class",
+        ),
+    ],
+)
+def test_clips_beside_class_folders_in_folders_of_splits(tmp_path: Path, names: tuple[str, ...], told: str) -> None:
+    message = refusal(touched(tmp_path, *names, "notes/n.txt", "loose.avi"))
+    assert " look like folders of splits, but " in message
+    assert told in message
+    assert "out of this folder; if these folders are classes, rename them" in message
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

@@ -6,17 +6,16 @@ from collections.abc import Iterable
 
 from moclip.data.clip_folder import (
     LINKS_OUT_FIX,
-    SPLIT_NAMES,
     ClipFolder,
     counted,
     describe_broken_links,
     describe_links_out,
     describe_misplaced,
     first_name,
-    inner_folders,
     misplaced_fix,
     printable_name,
 )
+from moclip.data.folder_layout import split_named
 from moclip.data.list_matching import match_lists
 from moclip.data.name_spelling import fold_name, group_by
 from moclip.data.split_lists import Splits
@@ -27,12 +26,12 @@ def layout_notes(folder: ClipFolder) -> list[str]:
     notes = []
     if folder.splits:
         notes.append(f"the splits are those of the folders {', '.join(folder.splits)}{_made_splits(folder)}")
-    if nested := [clip for clip in folder.clips if inner_folders(clip, folder.splits)]:
+    if nested := [clip for clip in folder.clips if folder.inner_folders(clip)]:
         clip = nested[0]
         note = f"{counted(nested, 'clip lies', 'clips lie')} in a folder within a class folder, such as "
         note += f"{printable_name(clip)}: its class is {printable_name(folder.class_of(clip))}"
         if folder.sources:
-            note += f", its source {printable_name(inner_folders(clip, folder.splits)[0])}, unless gNN names one"
+            note += f", its source {printable_name(folder.inner_folders(clip)[0])}, unless gNN names one"
         notes.append(note)
     if links := folder.repeated_links:
         note = counted(links, "link leads to a folder that is", "links lead to folders that are")
@@ -42,7 +41,7 @@ def layout_notes(folder: ClipFolder) -> list[str]:
 
 def _made_splits(folder: ClipFolder) -> str:
     """Say how a split without a folder is made."""
-    if any(SPLIT_NAMES[name.lower()] != split for name, split in folder.splits.items()):
+    if any(split_named(name) != split for name, split in folder.splits.items()):
         return ": val is the test split, because there is no folder test, and clips of train are held out as val"
     return "" if "val" in folder.splits.values() else ": clips of train are held out as val"
 
