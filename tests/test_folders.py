@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,10 +19,13 @@ from moclip.data.list_matching import match_lists
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.data.split_lists import read_splits
 from moclip.data.unknown_classes import check_background
-from moclip.errors import DatasetError
+from moclip.errors import DatasetError, VideoError
 from moclip.files.walk import walk_files
+from moclip.video.clip_files import file_md5
+from moclip.video.probe import probe
+from pipeline.clip_source import check_folder
 from tests.clips import encode, moving_texture
-from tests.conftest import run, set_keys
+from tests.conftest import BIN, run, set_keys
 
 
 def touched(root: Path, *names: str) -> Path:
@@ -398,6 +404,52 @@ def test_a_project_is_not_made_of_a_folder_that_dvc_cannot_read(linked: Path, tm
     printed = run("moclip", "new", "p", "--clips", linked, cwd=tmp_path, code=1).stderr
     assert f"{linked}: 2 links lead to nothing, such as Run/gone.avi\n  remove them: DVC cannot read" in printed
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: os.mkfifo(path / "b.mp4"), "Run/b.mp4 is no regular file: DVC cannot read"),
+        (lambda path: os.mkfifo(path / ".hidden"), "Run/.hidden is no regular file: DVC"),
+        (
+            lambda path: [touched(path, f"{k}\udce9.mp4") for k in "ab"],
+            "Run/a\\xe9.mp4 has a name that is not UTF-8, and 1",
+        ),
+        (lambda path: (path / ".gone").symlink_to("/nowhere"), "Run/.gone is a link to nothing: DVC"),
+    ],
+)
+def test_what_dvc_cannot_read_is_refused(tmp_path: Path, make: Callable[[Path], object], told: str) -> None:
+    root = touched(tmp_path, "Run/a.avi", "Jump/a.avi")
+    check_folder(str(root), scan_folder(root))
+    make(root / "Run")
+    with pytest.raises(DatasetError) as caught:
+        check_folder(str(root), scan_folder(root))
+    assert f"{root}: {told}" in str(caught.value)
+
+
+UNPRIVILEGED = ("setpriv", *(f"--{sets}=-dac_override,-dac_read_search" for sets in ("bounding-set", "inh-caps")))
+
+
+def test_files_that_you_may_not_read_are_refused(tmp_path: Path) -> None:
+    root = touched(tmp_path / "v", "Run/a.avi", "Run/b.avi", "Jump/a.avi", "Jump/notes.txt")
+    for name in ("Run/a.avi", "Jump/notes.txt"):
+        (root / name).chmod(0)
+    if os.access(root / "Run/a.avi", os.R_OK):
+        if not shutil.which("setpriv") or subprocess.run([*UNPRIVILEGED, "true"]).returncode:
+            pytest.skip("root reads every file, and setpriv cannot take that away here")
+        before: tuple[str, ...] = UNPRIVILEGED
+    else:
+        before = ()
+    printed = run(*before, BIN / "moclip", "new", "p", "--clips", root, cwd=tmp_path, code=1).stderr
+    assert f"{root}: Jump/notes.txt cannot be read, and 1 more like it: DVC cannot read a folder" in printed
+    assert not (tmp_path / "p").exists()
+
+
+def test_nothing_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    for read in (probe, file_md5):
+        with pytest.raises(VideoError, match=r"a\.mp4: no regular file"):
+            read(tmp_path / "a.mp4")
 
 
 # ---------------------------------------------------------------------------------------------------------- shortages
