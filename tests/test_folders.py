@@ -15,6 +15,7 @@ import pytest
 from moclip.data.class_shortages import MOST_CLASSES, class_shortages
 from moclip.data.clip_folder import ClipFolder, scan_folder
 from moclip.data.groups import group_of, hold_out, sources_needed
+from moclip.data.index import describe_sources
 from moclip.data.list_matching import match_lists
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.data.split_lists import read_splits
@@ -237,6 +238,43 @@ def test_folders_without_clips_and_classes_of_one_name_are_told(tmp_path: Path) 
         "the classes Cafe\u0301 and Caf\u00e9",
         "the classes Run and run ",
     ]
+
+
+def test_sources_of_one_name_are_asked_about_in_a_line(tmp_path: Path) -> None:
+    names = ("Run/Anna/a.avi", "Jump/anna/b.avi", "Run/bob/c.avi", "Jump/bob /d.avi", "Run/cy/e.avi", "Jump/cy/f.avi")
+    assert folder_problems(scan_folder(touched(tmp_path, *names))) == [
+        "the sources Anna and anna have the same name but for case, accents or spaces (and 1 more such names): merge "
+        "them?"
+    ]
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_source_in_more_than_one_split_is_told(tmp_path: Path, other: str, within: bool) -> None:
+    names = [("train", "Run", "anna"), ("train", "Jump", "bob"), ("test", "Run", "eve"), ("test", "Jump", "fay")]
+    names += [(other, "Jump", "anna"), (other, "Jump", "v_g01"), ("train", "Run", "v_g01")]
+    places = [f"{name}/{part}/{who}" if within else f"{part}/{name}/{who}" for part, name, who in names]
+    root = touched(tmp_path, *(f"{place}/{'v_g01_c01' if 'v_' in place else k}.avi" for k, place in enumerate(places)))
+    told = [note for note in layout_notes(scan_folder(root)) if "more than one split" in note]
+    assert told == [
+        "1 of 4 sources is in more than one split (anna): their clips are alike, so the scores are too good; "
+        "move each source into one split"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "source"),
+    [
+        (("Run/a.avi", "Jump/b.avi"), "the gNN in a name, or else the clip itself"),
+        (("Run/anna/a.avi", "Jump/bob/b.avi"), "the folder within a class folder, such as anna"),
+        (("Run/anna/a.avi", "Jump/v_g01_c01.avi"), "the folder within a class folder, such as anna, the gNN in a name"),
+        (("Run/anna/a.avi", "Jump/b.avi"), "the folder within a class folder, such as anna, or else the clip itself"),
+    ],
+)
+def test_what_a_source_is_follows_the_folder(tmp_path: Path, names: tuple[str, ...], source: str) -> None:
+    folder = scan_folder(touched(tmp_path, *names))
+    lines = class_shortages(index_like(A="r", B="r"), {"test": 0.3}, describe_sources(folder, None, False))
+    assert lines[-1] == f"add clips of other sources, or remove the classes; a source is {source}"
 
 
 def test_no_clips_at_all(tmp_path: Path) -> None:

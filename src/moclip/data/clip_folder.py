@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from moclip.data.folder_layout import Layout, clips_beside_splits, find_layout
+from moclip.data.groups import group_of
 from moclip.errors import DatasetError
 from moclip.files.folders import Folder, folder_exists, join_path
 from moclip.files.hidden import is_hidden
@@ -66,6 +67,23 @@ class ClipFolder:
         """Return the source of a clip: that in its name, as `by_name` finds it, or else the folder in its class's."""
         source, inner = by_name(clip), self.inner_folders(clip)
         return inner[0] if self.sources and inner and source == PurePosixPath(clip).stem else source
+
+    def folder_source_of(self, clip: str) -> str | None:
+        """Return the folder that is the source of a clip; None where the clip's name tells it, or nothing does."""
+        stem = PurePosixPath(clip).stem
+        inner = self.inner_folders(clip)
+        return inner[0] if self.sources and inner and group_of(clip) == stem else None
+
+    def describe_sources(self) -> str:
+        """Say what a source is in this folder, by what occurs in it: folders, names with gNN, single clips."""
+        folders = {self.folder_source_of(clip) for clip in self.clips}
+        named = sorted(folders - {None}, key=str)
+        kinds = [f"the folder within a class folder, such as {printable_name(str(named[0]))}"] if named else []
+        others = [clip for clip in self.clips if self.folder_source_of(clip) is None]
+        is_given = [group_of(clip) != PurePosixPath(clip).stem for clip in others]
+        kinds += ["the gNN in a name"] if any(is_given) or not named else []
+        kinds += ["or else the clip itself"] if not all(is_given) or not named else []
+        return ", ".join(kinds)
 
 
 def scan_folder(root: str | Path, follow_links: bool = False) -> ClipFolder:
