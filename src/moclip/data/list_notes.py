@@ -81,7 +81,7 @@ def folder_problems(folder: ClipFolder) -> list[str]:
     sources = sorted({source for clip in folder.clips if (source := folder.folder_source_of(clip))})
     if pairs := _alike(sources):
         names = " and ".join(map(printable_name, pairs[0]))
-        more = f" (and {len(pairs) - 1} more such names)" if len(pairs) > 1 else ""
+        more = f" (and {len(pairs) - 1} more such {'group' if len(pairs) == 2 else 'groups'})" * (len(pairs) > 1)
         notes.append(f"the sources {names} have the same name but for case, accents or spaces{more}: merge them?")
     return notes
 
