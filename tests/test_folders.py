@@ -558,9 +558,10 @@ def test_index_names_the_classes_that_are_too_small(tmp_path: Path) -> None:
         "class B: 1 usable clip of 1 source, none to choose epochs on and none to test on; at least 4 sources"
         in refused
     )
-    clips_in(root, *(f"{name}/{name}{number}.avi" for name in "AC" for number in range(4, 9)))
+    clips_in(root, *(f"{name}/{name}{number}.avi" for name in "AC" for number in range(4, 9)), "A/anna/a.avi")
     shutil.rmtree(root / "B")
     touched(root, "B/b1.avi", "B/b2.avi")
     printed = run("moclip", "index", cwd=tmp_path).stdout
     assert "  class B: no usable clip among its 2\n  add clips of other sources, or remove the classes" in printed
+    assert "a source is the folder within a class folder, such as anna, or else the clip itself" in printed
     assert "no clip to test on" not in printed, "it would say the same"
