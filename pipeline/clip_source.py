@@ -8,6 +8,8 @@ from moclip.data.clip_folder import ClipFolder, describe_broken_links, scan_fold
 from moclip.data.list_matching import require_two_classes
 from moclip.data.manifest import Manifest, read_manifest
 from moclip.errors import DatasetError
+from moclip.files.folders import Folder
+from pipeline.dvc_obstacles import check_for_dvc
 from pipeline.params import NO_FILE, Dataset
 
 
@@ -25,3 +27,5 @@ def check_folder(root: str, folder: ClipFolder) -> None:
     if folder.broken_links:
         fix = "remove them: DVC cannot read a folder with such links"
         raise DatasetError(describe_broken_links(folder), where=root, fix=fix)
+    if local := Folder(root).local:
+        check_for_dvc(local)

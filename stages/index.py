@@ -45,7 +45,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     """
     with while_importing():
         from moclip.data.class_shortages import class_shortages
-        from moclip.data.index import build_index, held_out_fractions
+        from moclip.data.index import build_index, describe_sources, held_out_fractions
         from moclip.data.list_notes import layout_notes, list_notes
         from moclip.data.selection import class_names, index_counts
         from moclip.data.unknown_classes import check_background, leave_out
@@ -97,7 +97,7 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
     write_json(paths.INDEX_COUNTS, counts)
     _print_summary(table, counts)
     held_out = held_out_fractions(folder, splits, manifest, dataset.val_fraction, dataset.test_fraction)
-    for note in class_shortages(table, held_out):
+    for note in class_shortages(table, held_out, describe_sources(folder, manifest, dataset.group == "lookalike")):
         print_note(f"  {note}")
     for note in index_notes(table, has_lists=not split_source.startswith(SEEDED)):
         print_note(f"  {note}")

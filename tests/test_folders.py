@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,14 +15,18 @@ import pytest
 from moclip.data.class_shortages import MOST_CLASSES, class_shortages
 from moclip.data.clip_folder import ClipFolder, scan_folder
 from moclip.data.groups import group_of, hold_out, sources_needed
+from moclip.data.index import describe_sources
 from moclip.data.list_matching import match_lists
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.data.split_lists import read_splits
 from moclip.data.unknown_classes import check_background
-from moclip.errors import DatasetError
+from moclip.errors import DatasetError, VideoError
 from moclip.files.walk import walk_files
+from moclip.video.clip_files import file_md5
+from moclip.video.probe import probe
+from pipeline.clip_source import check_folder
 from tests.clips import encode, moving_texture
-from tests.conftest import run, set_keys
+from tests.conftest import BIN, run, set_keys
 
 
 def touched(root: Path, *names: str) -> Path:
@@ -75,6 +82,8 @@ def test_the_folder_within_a_class_folder_is_the_source(tmp_path: Path) -> None:
         ("Run/Run/a.avi", "Run/Run/b.avi", "Jump/Jump/c.avi"),
         ("Run/clips/a.avi", "Run/clips/b.avi", "Jump/clips/c.avi"),
         ("Run/Run/a.avi", "Run/b.avi", "Jump/c.avi"),
+        ("Run/Run/Run/a.avi", "Run/Run/Run/b.avi", "Jump/Jump/Jump/c.avi"),
+        ("Run/videos/Run/a.avi", "Run/videos/Run/b.avi", "Jump/videos/Jump/c.avi"),
     ],
 )
 def test_a_folder_that_tells_nothing_is_no_source(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -118,14 +127,72 @@ def test_folders_of_splits_give_the_splits(
     [
         ("train/a.avi", "train/b.avi", "bus/c.avi"),
         ("train/x/a.avi", "bus/y/b.avi"),
-        ("train/a.avi", "test/Run/b.avi"),
+        ("train/a.avi", "test/b.avi"),
+        ("train/a.avi", "test/Run/b.avi", "Run/c.avi"),
         ("val/Run/a.avi", "test/Run/b.avi"),
+        ("trainer/Run/a.avi", "tester/Run/b.avi"),
+        ("Run/train/a.avi", "Run/test/b.avi", "Jump/c.avi"),
+        ("Run/val/a.avi", "Jump/test/b.avi"),
     ],
 )
 def test_other_folders_of_these_names_are_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     folder = scan_folder(touched(tmp_path, *names))
     assert folder.splits == {}
     assert folder.classes == sorted({name.split("/")[0] for name in names})
+
+
+@pytest.mark.parametrize("common", ["videos", "day 1/videos"])
+def test_the_source_lies_below_folders_that_all_clips_share(tmp_path: Path, common: str) -> None:
+    names = [f"{name}/{common}/{who}/{name}.avi" for name in ("Run", "Jump") for who in ("anna", "bob")]
+    folder = scan_folder(touched(tmp_path, *names))
+    assert places(folder) == {name: (name.split("/")[0], name.split("/")[-2]) for name in names}
+    assert "its class is Jump, its source anna, unless" in layout_notes(folder)[0]
+
+
+@pytest.mark.parametrize("train", ["train_set", "Train-Data", "training_videos", "trainset", "train split"])
+@pytest.mark.parametrize("test", ["test_set", "testclips", "TESTING-VIDEO"])
+def test_names_of_splits_may_say_what_they_hold(tmp_path: Path, train: str, test: str) -> None:
+    folder = scan_folder(touched(tmp_path, f"{train}/Run/a.avi", f"{train}/Jump/b.avi", f"{test}/Run/c.avi"))
+    assert folder.splits == {train: "train", test: "test"}
+    assert folder.classes == ["Jump", "Run"]
+
+
+def test_folders_of_splits_within_class_folders(tmp_path: Path) -> None:
+    names = [f"{name}/{part}/{part}.avi" for name in ("Run", "Jump") for part in ("train", "val_set")]
+    root = touched(tmp_path, *names, "Run/train/anna/a.avi", "Run/train/bob/b.avi", "loose.avi")
+    folder = scan_folder(root)
+    assert folder.classes == ["Jump", "Run"]
+    assert {folder.split_of(clip) for clip in folder.clips if "/val_set/" in clip} == {"test"}
+    assert places(folder)["Run/train/anna/a.avi"] == ("Run", "anna")
+    assert places(folder)["Run/train/train.avi"] == ("Run", "train")
+    assert folder_problems(folder) == [
+        "1 clip does not lie in <class>/train|val_set/<clip>, such as loose.avi: not read; "
+        "move each into its class and split"
+    ]
+    touched(root, "Run/c.avi", "Sit/d.avi")
+    assert (
+        "train and val_set look like folders of splits, but 2 clips lie beside them, such as Run/c.avi\n"
+        "  move each into the folder of its split, or out of this folder"
+    ) in refusal(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("train/Run/a.avi", "train/Jump/b.avi", "test/1.avi", "test/2.avi"), "test holds 2 clips of its own, which"),
+        (("train/Run/a.avi", "train/x.avi", "test/Run/b.avi"), "train holds 1 clip of its own, which has no class"),
+        (("train/Run/a.avi", "test/b.avi", "val_set/c.avi"), "test holds 1 clip of its own and val_set holds 1 clip"),
+        (
+            ("train/a.avi", "test/Run/b.avi"),
+            "train holds 1 clip of its own, which has no class\n  move them into class",
+        ),
+    ],
+)
+def test_clips_beside_class_folders_in_folders_of_splits(tmp_path: Path, names: tuple[str, ...], told: str) -> None:
+    message = refusal(touched(tmp_path, *names, "notes/n.txt", "loose.avi"))
+    assert " look like folders of splits, but " in message
+    assert told in message
+    assert "out of this folder; if these folders are classes, rename them" in message
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -171,6 +238,43 @@ def test_folders_without_clips_and_classes_of_one_name_are_told(tmp_path: Path) 
         "the classes Cafe\u0301 and Caf\u00e9",
         "the classes Run and run ",
     ]
+
+
+def test_sources_of_one_name_are_asked_about_in_a_line(tmp_path: Path) -> None:
+    names = ("Run/Anna/a.avi", "Jump/anna/b.avi", "Run/bob/c.avi", "Jump/bob /d.avi", "Run/cy/e.avi", "Jump/cy/f.avi")
+    assert folder_problems(scan_folder(touched(tmp_path, *names))) == [
+        "the sources Anna and anna have the same name but for case, accents or spaces (and 1 more such group): merge "
+        "them?"
+    ]
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_source_in_more_than_one_split_is_told(tmp_path: Path, other: str, within: bool) -> None:
+    names = [("train", "Run", "anna"), ("train", "Jump", "bob"), ("test", "Run", "eve"), ("test", "Jump", "fay")]
+    names += [(other, "Jump", "anna"), (other, "Jump", "v_g01"), ("train", "Run", "v_g01")]
+    places = [f"{name}/{part}/{who}" if within else f"{part}/{name}/{who}" for part, name, who in names]
+    root = touched(tmp_path, *(f"{place}/{'v_g01_c01' if 'v_' in place else k}.avi" for k, place in enumerate(places)))
+    told = [note for note in layout_notes(scan_folder(root)) if "more than one split" in note]
+    assert told == [
+        "1 of 4 sources is in more than one split (anna): their clips are alike, so the scores are too good; "
+        "move each source into one split"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "source"),
+    [
+        (("Run/a.avi", "Jump/b.avi"), "the gNN in a name, or else the clip itself"),
+        (("Run/anna/a.avi", "Jump/bob/b.avi"), "the folder within a class folder, such as anna"),
+        (("Run/anna/a.avi", "Jump/v_g01_c01.avi"), "the folder within a class folder, such as anna, the gNN in a name"),
+        (("Run/anna/a.avi", "Jump/b.avi"), "the folder within a class folder, such as anna, or else the clip itself"),
+    ],
+)
+def test_what_a_source_is_follows_the_folder(tmp_path: Path, names: tuple[str, ...], source: str) -> None:
+    folder = scan_folder(touched(tmp_path, *names))
+    lines = class_shortages(index_like(A="r", B="r"), {"test": 0.3}, describe_sources(folder, None, False))
+    assert lines[-1] == f"add clips of other sources, or remove the classes; a source is {source}"
 
 
 def test_no_clips_at_all(tmp_path: Path) -> None:
@@ -340,6 +444,52 @@ def test_a_project_is_not_made_of_a_folder_that_dvc_cannot_read(linked: Path, tm
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: os.mkfifo(path / "b.mp4"), "Run/b.mp4 is no regular file: DVC cannot read"),
+        (lambda path: os.mkfifo(path / ".hidden"), "Run/.hidden is no regular file: DVC"),
+        (
+            lambda path: [touched(path, f"{k}\udce9.mp4") for k in "ab"],
+            "Run/a\\xe9.mp4 has a name that is not UTF-8, and 1",
+        ),
+        (lambda path: (path / ".gone").symlink_to("/nowhere"), "Run/.gone is a link to nothing: DVC"),
+    ],
+)
+def test_what_dvc_cannot_read_is_refused(tmp_path: Path, make: Callable[[Path], object], told: str) -> None:
+    root = touched(tmp_path, "Run/a.avi", "Jump/a.avi")
+    check_folder(str(root), scan_folder(root))
+    make(root / "Run")
+    with pytest.raises(DatasetError) as caught:
+        check_folder(str(root), scan_folder(root))
+    assert f"{root}: {told}" in str(caught.value)
+
+
+UNPRIVILEGED = ("setpriv", *(f"--{sets}=-dac_override,-dac_read_search" for sets in ("bounding-set", "inh-caps")))
+
+
+def test_files_that_you_may_not_read_are_refused(tmp_path: Path) -> None:
+    root = touched(tmp_path / "v", "Run/a.avi", "Run/b.avi", "Jump/a.avi", "Jump/notes.txt")
+    for name in ("Run/a.avi", "Jump/notes.txt"):
+        (root / name).chmod(0)
+    if os.access(root / "Run/a.avi", os.R_OK):
+        if not shutil.which("setpriv") or subprocess.run([*UNPRIVILEGED, "true"]).returncode:
+            pytest.skip("root reads every file, and setpriv cannot take that away here")
+        before: tuple[str, ...] = UNPRIVILEGED
+    else:
+        before = ()
+    printed = run(*before, BIN / "moclip", "new", "p", "--clips", root, cwd=tmp_path, code=1).stderr
+    assert f"{root}: Jump/notes.txt cannot be read, and 1 more like it: DVC cannot read a folder" in printed
+    assert not (tmp_path / "p").exists()
+
+
+def test_nothing_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    for read in (probe, file_md5):
+        with pytest.raises(VideoError, match=r"a\.mp4: no regular file"):
+            read(tmp_path / "a.mp4")
+
+
 # ---------------------------------------------------------------------------------------------------------- shortages
 
 
@@ -408,9 +558,10 @@ def test_index_names_the_classes_that_are_too_small(tmp_path: Path) -> None:
         "class B: 1 usable clip of 1 source, none to choose epochs on and none to test on; at least 4 sources"
         in refused
     )
-    clips_in(root, *(f"{name}/{name}{number}.avi" for name in "AC" for number in range(4, 9)))
+    clips_in(root, *(f"{name}/{name}{number}.avi" for name in "AC" for number in range(4, 9)), "A/anna/a.avi")
     shutil.rmtree(root / "B")
     touched(root, "B/b1.avi", "B/b2.avi")
     printed = run("moclip", "index", cwd=tmp_path).stdout
     assert "  class B: no usable clip among its 2\n  add clips of other sources, or remove the classes" in printed
+    assert "a source is the folder within a class folder, such as anna, or else the clip itself" in printed
     assert "no clip to test on" not in printed, "it would say the same"

@@ -17,11 +17,14 @@ MOST_CLASSES = 10
 """More classes are counted, not named."""
 
 
-def class_shortages(table: pd.DataFrame, fractions: Mapping[str, float]) -> list[str]:
+NAMED_SOURCES = "the gNN in a name, or else the clip itself"
+
+
+def class_shortages(table: pd.DataFrame, fractions: Mapping[str, float], source: str = NAMED_SOURCES) -> list[str]:
     """Return a line for each class that lacks a usable clip in a split, at most `MOST_CLASSES`, and what to do.
 
-    `table` is an index, `fractions` are the shares of the splits that are held out of it, in order. Without such a
-    class there are no lines.
+    `table` is an index, `fractions` are the shares of the splits that are held out of it, in order, `source` says
+    what a source is. Without such a class there are no lines.
     """
     rows = one_row_per_label(table)
     rows = rows[rows["label"] >= 0]
@@ -31,7 +34,7 @@ def class_shortages(table: pd.DataFrame, fractions: Mapping[str, float]) -> list
     if not lines:
         return []
     more = [f"... and {len(lines) - MOST_CLASSES} more classes"] if len(lines) > MOST_CLASSES else []
-    return [*lines[:MOST_CLASSES], *more, _advice(fractions)]
+    return [*lines[:MOST_CLASSES], *more, _advice(fractions, source)]
 
 
 def _shortage(name: str, rows: pd.DataFrame, needed: int) -> str:
@@ -52,8 +55,8 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _advice(fractions: Mapping[str, float]) -> str:
+def _advice(fractions: Mapping[str, float], source: str) -> str:
     """Return what to do about classes that lack clips."""
     if "test" not in fractions:
         return "name more clips of these classes in each split, or remove the classes"
-    return "add clips of other sources, or remove the classes; a source is the gNN in a name, or else the clip itself"
+    return f"add clips of other sources, or remove the classes; a source is {source}"

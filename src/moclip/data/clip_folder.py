@@ -1,28 +1,24 @@
 """List a data set's folder, `<root>/<class>/<clip>`, on a disk or at a URL.
 
 A class folder may hold folders: the inner folder is then the source of its clips. The class folders may lie in folders
-of splits, `<root>/train/<class>/<clip>`.
+of splits, `<root>/train/<class>/<clip>`, or hold them, `<root>/<class>/train/<clip>` (`moclip.data.folder_layout`).
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from moclip.data.folder_layout import Layout, clips_beside_splits, find_layout
+from moclip.data.groups import group_of
 from moclip.errors import DatasetError
 from moclip.files.folders import Folder, folder_exists, join_path
 from moclip.files.hidden import is_hidden
 from moclip.files.walk import FoundFiles, walk_files
 from moclip.video.clip_files import VIDEO_SUFFIXES
-
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""How data sets name the folders of their splits, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class ClipFolder:
     ignored : files and folders that are no clips.
     hidden : those of the ignored that are hidden or belong to the operating system; a hidden folder is one entry.
     misplaced : clips that are not read because they do not lie in a class folder.
-    splits : folder of a split -> its split, train, val or test. Empty where the class folders lie in the root.
+    layout : what the folders above the clips mean.
     sources : whether folders within class folders tell the sources of clips.
     empty : folders in the place of class folders that hold no clips.
     links_out, broken_links, repeated_links : links that are not followed (`moclip.files.walk.FoundFiles`).
@@ -45,47 +41,66 @@ class ClipFolder:
     ignored: list[str]
     hidden: list[str]
     misplaced: list[str]
-    splits: dict[str, str] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
     sources: bool = False
     empty: list[str] = field(default_factory=list)
     links_out: list[str] = field(default_factory=list)
     broken_links: list[str] = field(default_factory=list)
     repeated_links: list[str] = field(default_factory=list)
 
+    @property
+    def splits(self) -> dict[str, str]:
+        """Folder of a split -> its split, train, val or test. Empty where there are none."""
+        return self.layout.splits
+
     def class_of(self, clip: str) -> str:
-        return clip.split("/")[1 if self.splits else 0]
+        return clip.split("/")[self.layout.class_level]
 
     def split_of(self, clip: str) -> str:
-        return self.splits[clip.split("/")[0]]
+        return self.splits[clip.split("/")[self.layout.split_level]]
+
+    def inner_folders(self, clip: str) -> list[str]:
+        """Return the folders between those of class and split and the clip, without those that tell nothing."""
+        return self.layout.inner_folders(clip)
 
     def source_of(self, clip: str, by_name: Callable[[str], str]) -> str:
         """Return the source of a clip: that in its name, as `by_name` finds it, or else the folder in its class's."""
-        source, inner = by_name(clip), inner_folders(clip, self.splits)
+        source, inner = by_name(clip), self.inner_folders(clip)
         return inner[0] if self.sources and inner and source == PurePosixPath(clip).stem else source
 
+    def folder_source_of(self, clip: str) -> str | None:
+        """Return the folder that is the source of a clip; None where the clip's name tells it, or nothing does."""
+        stem = PurePosixPath(clip).stem
+        inner = self.inner_folders(clip)
+        return inner[0] if self.sources and inner and group_of(clip) == stem else None
 
-def inner_folders(clip: str, splits: Iterable[str]) -> list[str]:
-    """Return the folders between the class folder of a clip and the clip, without one of the class's own name."""
-    class_name, *inner = clip.split("/")[1 if splits else 0 : -1]
-    if inner and inner[0] == class_name:  # as some programs unpack archives
-        return inner[1:]
-    return inner
+    def describe_sources(self) -> str:
+        """Say what a source is in this folder, by what occurs in it: folders, names with gNN, single clips."""
+        folders = {self.folder_source_of(clip) for clip in self.clips}
+        named = sorted(folders - {None}, key=str)
+        kinds = [f"the folder within a class folder, such as {printable_name(str(named[0]))}"] if named else []
+        others = [clip for clip in self.clips if self.folder_source_of(clip) is None]
+        is_given = [group_of(clip) != PurePosixPath(clip).stem for clip in others]
+        kinds += ["the gNN in a name"] if any(is_given) or not named else []
+        kinds += ["or else the clip itself"] if not all(is_given) or not named else []
+        return ", ".join(kinds)
 
 
 def scan_folder(root: str | Path, follow_links: bool = False) -> ClipFolder:
     """List the clips below a root, by path or URL, without hidden files.
 
     Links that lead out of the root are followed with `follow_links` only. Raises DatasetError where the folder does not
-    exist or cannot be listed, where no class folder holds a clip, or where one folder holds all class folders.
+    exist or cannot be listed, where no class folder holds a clip, where one folder holds all class folders, or where
+    clips lie beside what looks like folders of splits.
     """
     if not folder_exists(root):
         raise DatasetError(
             "no such folder", where=root, fix="set dataset.root to the folder that holds one folder per class"
         )
-    found = _list_files(root, follow_links)
-    folder = _sort_files(found)
+    folder = _sort_files(_list_files(root, follow_links))
     if not folder.clips:
         raise _no_clips(root, folder)
+    _check_splits(root, folder)
     _check_classes(root, folder)
     return folder
 
@@ -123,15 +138,10 @@ def _sort_files(found: FoundFiles) -> ClipFolder:
     """Sort files into clips and others, and read what their folders tell."""
     videos = [name for name in found.files if is_video(name)]
     others = [name for name in found.files if not is_video(name)]
-    splits = _split_folders(videos)
-    least = 2 if splits else 1  # folders above a clip
-    clips: list[str] = []
-    misplaced: list[str] = []
-    for name in videos:
-        folders = name.split("/")[:-1]
-        is_placed = len(folders) >= least and (not splits or folders[0] in splits)
-        (clips if is_placed else misplaced).append(name)
-    names = {printable_name(clip).split("/")[least - 1] for clip in clips}
+    layout = find_layout(videos)
+    clips = [name for name in videos if layout.is_placed(name)]
+    misplaced = [name for name in videos if not layout.is_placed(name)]
+    names = {printable_name(clip).split("/")[layout.class_level] for clip in clips}
     links = [*found.out, *found.broken, *found.again]
     ignored = sorted([*others, *misplaced, *found.others, *found.hidden, *links])
     return ClipFolder(
@@ -140,42 +150,19 @@ def _sort_files(found: FoundFiles) -> ClipFolder:
         ignored,
         found.hidden,
         misplaced,
-        splits,
-        _folders_tell_sources(clips, splits),
-        _without_clips(found.folders, clips, least),
+        layout,
+        len({tuple(layout.inner_folders(clip)[:1]) for clip in clips}) > 1,
+        _without_clips(found.folders, clips, layout.class_level + 1),
         found.out,
         found.broken,
         found.again,
     )
 
 
-def _split_folders(videos: Iterable[str]) -> dict[str, str]:
-    """Return the folders of splits, and the split of each; none unless there are train and another one.
-
-    None of them may hold clips by itself: such a folder is a class. Without a folder for test, val is the test split.
-    """
-    depths: dict[str, int] = {}
-    for name in videos:
-        first, *rest = name.split("/")
-        depths[first] = min(depths.get(first, len(rest)), len(rest))
-    splits = {name: SPLIT_NAMES[name.lower()] for name in sorted(depths) if name.lower() in SPLIT_NAMES}
-    if any(depths[name] < 2 for name in splits) or not {"train"} < set(splits.values()):
-        return {}
-    if "test" not in splits.values():
-        return {name: split.replace("val", "test") for name, split in splits.items()}
-    return splits
-
-
 def _without_clips(folders: Iterable[str], clips: Iterable[str], depth: int) -> list[str]:
     """Return the folders so many names below the root that hold no clips."""
     holding = {tuple(clip.split("/")[:depth]) for clip in clips}
     return [name for name in folders if name.count("/") == depth - 1 and tuple(name.split("/")) not in holding and name]
-
-
-def _folders_tell_sources(clips: Iterable[str], splits: Iterable[str]) -> bool:
-    """Return whether folders within the class folders differ: one and the same folder in each tells nothing."""
-    inner = {(inner_folders(clip, splits) or [""])[0] for clip in clips}
-    return len(inner) > 1
 
 
 def _no_clips(root: str | Path, folder: ClipFolder) -> DatasetError:
@@ -194,6 +181,22 @@ def _no_clips(root: str | Path, folder: ClipFolder) -> DatasetError:
     return DatasetError(what, where=root, fix="dataset.root is the folder above the class folders")
 
 
+def _check_splits(root: str | Path, folder: ClipFolder) -> None:
+    """Raise DatasetError where clips lie beside what looks like folders of splits: each would be a class, or unread."""
+    splits, loose = clips_beside_splits([*folder.clips, *folder.misplaced], folder.layout)
+    if not loose:
+        return
+    looks = f"{join_and(splits)} look like folders of splits"
+    if folder.layout.splits_within:
+        what = f"{looks}, but {counted(loose, 'clip lies', 'clips lie')} beside them, such as {first_name(loose)}"
+        raise DatasetError(what, where=root, fix="move each into the folder of its split, or out of this folder")
+    own = Counter(name.split("/")[0] for name in sorted(loose))
+    counts = [f"{name} holds {count} clip{'s' * (count > 1)} of its own" for name, count in own.items()]
+    what = f"{looks}, but {join_and(counts)}, which {'has' if len(loose) == 1 else 'have'} no class"
+    fix = "move them into class folders, or out of this folder; if these folders are classes, rename them"
+    raise DatasetError(what, where=root, fix=fix)
+
+
 def _check_classes(root: str | Path, folder: ClipFolder) -> None:
     """Raise DatasetError where one folder holds all class folders: the root is one or more folders too high."""
     if len(folder.classes) > 1:
@@ -209,15 +212,14 @@ def _check_classes(root: str | Path, folder: ClipFolder) -> None:
 
 
 def describe_misplaced(folder: ClipFolder) -> str:
-    where = f"{'|'.join(folder.splits)}/<class>/<clip>" if folder.splits else "<class>/<clip>"
     count = counted(folder.misplaced, "clip does", "clips do")
-    return f"{count} not lie in {where}, such as {first_name(folder.misplaced)}"
+    return f"{count} not lie in {folder.layout.described}, such as {first_name(folder.misplaced)}"
 
 
 def misplaced_fix(folder: ClipFolder) -> str:
     """Say where to move clips that do not lie in a class folder."""
     if folder.splits:
-        return "move each into its split and class"
+        return f"move each into its {'class and split' if folder.layout.splits_within else 'split and class'}"
     if folder.clips:
         return "move each into its class's folder"
     return "put each into a folder named after its class; if this folder is a class, name the folder above it"
@@ -242,6 +244,12 @@ def counted(names: list[str], one: str, several: str) -> str:
 
 def first_name(names: list[str]) -> str:
     return printable_name(names[0])
+
+
+def join_and(names: list[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    *others, last = map(printable_name, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def join_first_lines(lines: Iterable[str], most: int = 5) -> str:

@@ -133,7 +133,7 @@ def build_index(
     table["split"] = _split_column(table, held_out, seed)
     columns = INDEX_COLUMNS | {name: kind for name, kind in _MORE_COLUMNS.items() if name in table}
     table = table[list(columns)].astype(columns)
-    _check_splits(table, root, held_out)
+    _check_splits(table, root, held_out, describe_sources(folder, manifest, join_scenes))
     return table
 
 
@@ -237,22 +237,28 @@ def _split_column(table: pd.DataFrame, held_out: Mapping[str, float], seed: int)
     return column
 
 
-def _check_splits(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float]) -> None:
+def describe_sources(folder: ClipFolder, manifest: Manifest | None, join_scenes: bool) -> str:
+    """Say what a source is in a data set, after "a source is"."""
+    what = "the group in the manifest, the gNN in a name, or else the file" if manifest else folder.describe_sources()
+    return f"{what}; clips that look alike are of one source" if join_scenes else what
+
+
+def _check_splits(table: pd.DataFrame, root: str | Path, fractions: Mapping[str, float], source: str) -> None:
     """Raise DatasetError where a split has no clip, or only one class has clips.
 
-    `fractions` has the splits that are held out by group.
+    `fractions` has the splits that are held out by group, `source` says what a source is.
     """
     ok = table[table["status"] == "ok"]
     reasons = join_first_lines(f"{row.id}: {row.reason}" for row in table.itertuples() if row.status != "ok")
     known = ok.loc[ok["split"] != "none", "class"].unique()
     if COLUMN not in table and len(known) == 1:
         what = f"only one class ({known[0]}) has usable clips: training needs at least two"
-        raise DatasetError(what, where=root, fix="\n  ".join([*class_shortages(table, fractions), reasons]))
+        raise DatasetError(what, where=root, fix="\n  ".join([*class_shortages(table, fractions, source), reasons]))
     for split in ("train", "test", "val"):
         if not (ok["split"] == split).any():
             candidates = ok[ok["split"].isin(("train", "val"))]
             why, advice = _explain_no_held_out(split, fractions[split], candidates) if split in fractions else ("", [])
-            shortages = class_shortages(table, fractions) if len(ok) else []
+            shortages = class_shortages(table, fractions, source) if len(ok) else []
             fix = "\n  ".join([*advice, *shortages, *([reasons] if reasons else [])])
             what = f"no usable clip {PURPOSES[split]} among {len(table)} clips{why}"
             raise DatasetError(what, where=root, fix=fix or None)

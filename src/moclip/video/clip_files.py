@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,8 +90,19 @@ def paths_below(clips: Sequence[Path], folder: Path) -> list[Path]:
     return [folder / clip.parent.relative_to(shared) / clip.name for clip in absolute]
 
 
+def check_regular(path: str | Path) -> None:
+    """Raise VideoError for a pipe, a socket or a device: to open it may wait for ever."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it says why
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise VideoError("no regular file", where=path, fix="copy the video into a file")
+
+
 def file_md5(path: str | Path) -> str:
-    """Return the MD5 of the file's bytes, in hexadecimal."""
+    """Return the MD5 of the file's bytes, in hexadecimal. Raises VideoError as `check_regular`."""
+    check_regular(path)
     digest = hashlib.md5()
     with Path(path).open("rb") as file:
         while block := file.read(_HASH_BLOCK):

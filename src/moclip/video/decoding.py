@@ -17,6 +17,7 @@ import av
 from av.error import FFmpegError
 
 from moclip.errors import VideoError
+from moclip.video.clip_files import check_regular
 from moclip.video.geometry import Geometry, read_cropping, read_side_data, upright_frame
 from moclip.video.h264 import Cropping, packet_croppings
 from moclip.video.messages import NO_VECTORS, error_text, ffmpeg_line, re_encode_fix, recheck_fix
@@ -65,8 +66,9 @@ def open_stream(path: str | Path, formats: str = "") -> Iterator[tuple[Any, Any]
     Raises
     ------
     VideoError
-        There is no such file, it is no video, its codec is unknown, or its pictures are too large.
+        There is no such file, it is no regular file or no video, its codec is unknown, or its pictures are too large.
     """
+    check_regular(path)
     try:
         # Without "file:" FFmpeg takes a name with a colon for a protocol. Titles in the file have any encoding.
         options = {"format_whitelist": formats} if formats else {}
