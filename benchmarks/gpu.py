@@ -1,4 +1,4 @@
-"""What the GPU does with the store: `python -m benchmarks.gpu [--quick]`, 5 minutes at most.
+"""What the GPU does with the store: `python -m benchmarks.gpu [--quick]`, about 3 minutes.
 
 Training: an epoch of EfficientNet-B0 at 224 px (3 segments, `tsn.precision: auto`), which reads the store and augments
 on the device, beside forward, backward and step alone on pictures that are there. Encoding: prepared pictures a second

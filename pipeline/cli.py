@@ -92,7 +92,8 @@ def use(
     splits: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Folder of split lists (trainlist01.txt ...). Without it: a random split by the seed."
+            metavar="DIR",
+            help="Folder of split lists (trainlist01.txt ...). [default: folders train and test, else random]",
         ),
     ] = None,
     manifest: Annotated[

@@ -21,9 +21,13 @@ def find_clips(dataset: Dataset) -> tuple[ClipFolder, Manifest | None]:
     return manifest.clips, manifest
 
 
-def check_folder(root: str, folder: ClipFolder) -> None:
-    """Raise DatasetError for a folder of clips that `index` would refuse, or that DVC cannot read."""
-    require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes", root)
+def check_folder(root: str, folder: ClipFolder, is_listed: bool = False) -> None:
+    """Raise DatasetError for a folder of clips that `index` would refuse, or that DVC cannot read.
+
+    `is_listed` is whether a manifest gives the classes.
+    """
+    if not is_listed:
+        require_two_classes(folder.classes, "dataset.root needs a folder for each of at least two classes", root)
     if folder.broken_links:
         fix = "remove them: DVC cannot read a folder with such links"
         raise DatasetError(describe_broken_links(folder), where=root, fix=fix)

@@ -24,6 +24,7 @@ from moclip.data.fusion_data import FusionData
 from moclip.models.device import pick_device
 from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
 from moclip.models.heads.base import HiddenFusion
+from moclip.models.heads.registry import head_class
 from moclip.models.linear_probe import LinearProbe
 from moclip.training.common import Log, Row, best_of_folds, mean_rows
 from moclip.training.fusion import FusionRecipe, train_fusion_head
@@ -79,7 +80,7 @@ def fit_heads(inputs: Inputs, motion_probe: LinearProbe) -> FittedHeads:
     for number, fold in enumerate(folds, start=1):
         part = f", fold {number} of {len(folds)}" if len(folds) > 1 else ""
         log = _progress_only if part else _log_curves
-        pair = _fit_on_fold(inputs, number, fold, log(f"train_fusion{part}"))
+        pair = _fit_on_fold(inputs, number, fold, log(f"train_fusion{part}"), part)
         fused.append(pair[0])
         still.append(pair[1])
         heads = Heads(
@@ -124,7 +125,9 @@ def _progress_only(label: str) -> OpenLog:
     return opened
 
 
-def _fit_on_fold(inputs: Inputs, number: int, fold: Fold, open_log: OpenLog) -> tuple[FittedHead, FittedHead]:
+def _fit_on_fold(
+    inputs: Inputs, number: int, fold: Fold, open_log: OpenLog, part: str
+) -> tuple[FittedHead, FittedHead]:
     """Train fusion, and the head on the still alone, without the clips that a fold holds out."""
     data, clips = inputs.fold_data(number, fold), inputs.fold_rows(fold)[0]
     recipe, device = _recipe(inputs), pick_device()
@@ -145,7 +148,7 @@ def _fit_on_fold(inputs: Inputs, number: int, fold: Fold, open_log: OpenLog) -> 
         top1 = choose_settings(head, train, held_out, device)
         return FittedHead(head.cpu(), rows, top1)
 
-    return _train_both(inputs, data[0], fit, open_log)
+    return _train_both(inputs, data[0], fit, open_log, part)
 
 
 def _fit_on_all(inputs: Inputs, fused: Sequence[FittedHead], still: Sequence[FittedHead]) -> tuple[Fusion, Fusion]:
@@ -161,13 +164,20 @@ def _fit_on_all(inputs: Inputs, fused: Sequence[FittedHead], still: Sequence[Fit
         head.settings = {name: float(np.mean([settings[name] for settings in chosen])) for name in chosen[0]}
         return head.cpu()
 
-    return _train_both(inputs, data, fit, _progress_only("train_fusion, all clips"))
+    return _train_both(inputs, data, fit, _progress_only("train_fusion, all clips"), ", all clips")
 
 
 def _train_both(
-    inputs: Inputs, train: FusionData, fit: Callable[[Prepare, Fusion, OpenLog], Fitted], open_log: OpenLog
+    inputs: Inputs,
+    train: FusionData,
+    fit: Callable[[Prepare, Fusion, OpenLog], Fitted],
+    open_log: OpenLog,
+    part: str,
 ) -> tuple[Fitted, Fitted]:
-    """Call `fit` for fusion, whose progress is shown, and for the head on the still alone. Return what it returns."""
+    """Call `fit` for fusion, whose progress is shown, and for the head on the still alone. Return what it returns.
+
+    `part` names the fold in the progress.
+    """
     heads = [_new_head(inputs, prepare(train)) for prepare in (_unchanged, without_motion)]
     stopped = Event()
 
@@ -179,8 +189,8 @@ def _train_both(
 
         yield log
 
-    if pick_device().type != "cpu" or not isinstance(heads[0], HiddenFusion):
-        still_log = _progress_only("train_fusion, still alone")
+    if not trains_side_by_side(inputs.params.fusion.head):
+        still_log = _progress_only(f"train_fusion, still alone{part}")
         return fit(_unchanged, heads[0], open_log), fit(without_motion, heads[1], still_log)
     with _one_thread(), ThreadPoolExecutor(1) as executor:
         still = executor.submit(fit, without_motion, heads[1], until_stopped)
@@ -188,6 +198,11 @@ def _train_both(
             return fit(_unchanged, heads[0], open_log), still.result()
         finally:
             stopped.set()  # after an error or an interrupt, the other head ends with its epoch
+
+
+def trains_side_by_side(kind: str) -> bool:
+    """Return whether two heads of this kind train at the same time: see the top of this file."""
+    return pick_device().type == "cpu" and issubclass(head_class(kind), HiddenFusion)
 
 
 @contextmanager

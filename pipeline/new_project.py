@@ -96,8 +96,7 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
         text = source.params_text(folder)
         params = parameters.validate(yaml.safe_load(text), source="moclip new")
         clips, manifest = find_clips(params.dataset)
-        if manifest is None:
-            check_folder(params.dataset.root, clips)
+        check_folder(params.dataset.root, clips, is_listed=manifest is not None)
         _write_files(folder, text)
         _run(folder, "git", "init", "--quiet")
         _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
@@ -115,8 +114,7 @@ def check_clips(folder: Path) -> None:
     with contextlib.chdir(folder):
         dataset = parameters.load(paths.PARAMS).dataset
         clips, manifest = find_clips(dataset)
-    if manifest is None:
-        check_folder(dataset.root, clips)
+    check_folder(dataset.root, clips, is_listed=manifest is not None)
 
 
 def check_outside(folder: Path, source: Source) -> None:

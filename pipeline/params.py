@@ -56,7 +56,9 @@ class Dataset(Group):
     """The clips, their classes and splits."""
 
     root: Text = Field(description="folder of videos: <root>/<class>/<clip>")
-    splits: Text = Field(description="folder of the split lists; without lists, clips are split by group")
+    splits: Text = Field(
+        description="folder of the split lists; without lists: folders train and test, else clips are split by group"
+    )
     manifest: Text = Field(
         default=NO_FILE,
         description=f"table of clips with the columns path and label; {NO_FILE}: the clips in dataset.root",

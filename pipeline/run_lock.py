@@ -102,7 +102,7 @@ def explain_running_stage() -> Iterator[None]:
         running = running_stage() if _is_about_artifact(problem) else None
         if running is None:
             raise
-        raise MoclipError(f"{running}: wait, or predict with a bundle") from problem
+        raise MoclipError(f"{running}: wait until it ends") from problem
 
 
 def _is_about_artifact(problem: MoclipError | FileNotFoundError) -> bool:

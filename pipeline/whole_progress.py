@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pipeline.console.output import print_lines, screen
 
-PROGRESS = re.compile(r"(?P<label>[a-z_]+(, .*)?): (?P<done>\d+)/(?P<total>\d+) \w+, ")
+PROGRESS = re.compile(r"(?P<label>[a-z_]+(, .*)?): (?P<done>[\d,]+)/(?P<total>[\d,]+) \w+, ")
 """What `pipeline.console.progress` prints where there is no terminal."""
 
 Parts = Mapping[str, tuple[float, int]]
@@ -44,7 +44,7 @@ class WholeProgress:
         if found["label"] not in self.labels:
             self.labels.append(found["label"])
         parts = max(self.parts.get(self.stage or "", (0.0, 1))[1], len(self.labels))
-        done = len(self.labels) - 1 + int(found["done"]) / max(1, int(found["total"]))
+        done = len(self.labels) - 1 + int(found["done"].replace(",", "")) / max(1, int(found["total"].replace(",", "")))
         self.share = max(self.share, min(1.0, done / parts))
         return True
 

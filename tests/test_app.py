@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -46,7 +47,7 @@ from pipeline.app.answers import Settings, answer_clip, answer_row
 from pipeline.app.guard import POLICY
 from pipeline.app.models import NOT_IN_BUNDLE, SEVERAL_LABELS, OfferedModel
 from pipeline.app.result_page import answer_html, error_html
-from pipeline.app.uploads import Uploads
+from pipeline.app.uploads import LONGEST_WAIT, Uploads
 from tests import dying
 from tests.clips import encode, moving_texture
 from tests.conftest import run, surroundings
@@ -529,6 +530,22 @@ def test_the_page_in_a_browser_asks_only_its_own_host(
     size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+
+
+def test_a_file_that_waits_for_its_answer_is_kept_longer(tmp_path: Path) -> None:
+    uploads, file = Uploads(tmp_path), tmp_path / "a.mp4"
+    file.touch()
+    os.utime(file, (time.time() - 100,) * 2)
+    uploads.expect([str(file)])
+    uploads.sweep(60)
+    assert file.exists()
+    uploads.sweep(100 / LONGEST_WAIT)
+    assert not file.exists(), "a visitor may have left the queue"
+    file.touch()
+    os.utime(file, (time.time() - 100,) * 2)
+    uploads.give_up([str(file)])
+    uploads.sweep(60)
+    assert not file.exists()
 
 
 def test_a_full_queue_refuses_and_keeps_no_file(

@@ -134,7 +134,7 @@ def size_of(*paths: Path) -> int:
 
 def estimated(project: Path) -> tuple[dict[str, dict[str, Any]], str]:
     """The stages of `moclip estimate --json`, and what it prints."""
-    printed = run("moclip", "estimate", "--json", "found.json", cwd=project).stdout
+    printed = run("moclip", "estimate", "--json-file", "found.json", cwd=project).stdout
     found = json.loads((project / "found.json").read_text())
     assert found["seconds"] == pytest.approx(sum(stage["seconds"] or 0 for stage in found["stages"]), abs=0.01)
     assert found["bytes"] == sum(stage["bytes"] for stage in found["stages"])
@@ -283,7 +283,7 @@ def test_the_bar_of_a_whole_run_follows_the_stages_own_progress() -> None:
     progress = WholeProgress({"index": (10.0, 1), "train_mv": (80.0, 2), "report": (10.0, 1)})
     progress.start("index")
     assert progress.percent == 0
-    assert progress.read("index: 5/10 clips, 2.0/s, 3 s left")
+    assert progress.read("index: 1,250/2,500 clips, 2.0/s, 3 s left")
     assert progress.percent == 5
     progress.start("train_mv")
     assert progress.percent == 10

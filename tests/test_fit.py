@@ -21,6 +21,10 @@ from moclip.models.mv_tsn import MvTsn, load_mv_tsn
 from moclip.models.weights import read_config
 from moclip.store.reader import FieldReader
 from moclip.training.linear_probe import LabelledFeatures, train_linear_probe
+from pipeline import head_fit, paths
+from pipeline import params as parameters
+from pipeline.baselines import load_motion_probe
+from pipeline.inputs import Inputs
 from tests.conftest import ROOT, run
 
 INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip": "auto", "mv.per": "second"}
@@ -177,3 +181,15 @@ def test_refit_trains_again_on_train_and_val_for_the_epochs_that_val_chose(in_pr
     assert all(torch.equal(before[name], selected[name]) for name in before), "what chose the epoch is kept"
     assert not all(torch.equal(before[name], final[name]) for name in before)
     assert not list(Path("data/work").glob("*.safetensors"))
+
+
+def test_heads_that_train_side_by_side_are_those_of_one_after_the_other(
+    in_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = Inputs(parameters.load(paths.PARAMS))
+    found = []
+    for side_by_side in (True, False):
+        monkeypatch.setattr(head_fit, "trains_side_by_side", lambda kind, answer=side_by_side: answer)
+        heads = head_fit.fit_heads(inputs, load_motion_probe(inputs)).heads
+        found.append({**heads.fusion.state_dict(), **{f"still {k}": v for k, v in heads.still.state_dict().items()}})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[1])

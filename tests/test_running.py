@@ -35,10 +35,7 @@ def test_a_missing_model_is_explained_by_the_training_that_runs(project: Path) -
     with running(project, "train_mv"):
         assert "error" not in said(project, "predict", str(clip), code=0), "nothing is missing yet"
         (project / "data/models/mv_tsn.safetensors").unlink()  # as DVC does before it runs the stage
-        line = (
-            f"error: training is running in this project (process {os.getpid()}, since HH:MM): "
-            "wait, or predict with a bundle\n"
-        )
+        line = f"error: training is running in this project (process {os.getpid()}, since HH:MM): wait until it ends\n"
         for command in (["predict", str(clip)], ["timeline", str(clip)], ["timing"], ["export", "bundle"]):
             assert re.sub(r"\d\d:\d\d\)", "HH:MM)", said(project, *command)) == line, command
     assert "mv_tsn.safetensors: no such model" in said(project, "predict", str(clip))

@@ -124,6 +124,7 @@ class Guard:
         if not all(isinstance(path, str) and self.uploads.holds(path) for path in named):
             await _refuse(send, 403, "the file is not here (any more); send it again")
             return
+        self.uploads.expect(named)
         waiting: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def replay() -> Message:

@@ -13,6 +13,8 @@ from moclip.errors import VideoError
 
 KEPT = 600.0
 """Seconds after which a file is deleted that nobody asked about."""
+LONGEST_WAIT = 12
+"""So many times as long a file waits for its answer."""
 
 
 class Uploads:
@@ -26,6 +28,7 @@ class Uploads:
         self.folder = folder.resolve()
         self._due: Counter[Path] = Counter()
         self._in_use: Counter[Path] = Counter()
+        self._asked: Counter[Path] = Counter()  # answers that wait for their turn
         self._answered: set[Path] = set()
         self._arriving = 0
         self._lock = threading.Lock()
@@ -52,6 +55,11 @@ class Uploads:
                 self._due.update(Path(path).resolve() for path in paths)
                 self._delete_answered()
 
+    def expect(self, paths: Iterable[str]) -> None:
+        """Note that an answer to each of these files waits for its turn."""
+        with self._lock:
+            self._asked.update(Path(path).resolve() for path in paths)
+
     @contextmanager
     def in_use(self, path: str) -> Iterator[Path]:
         """Yield the file for an answer; then delete it, unless another answer is due.
@@ -76,6 +84,7 @@ class Uploads:
             for path in paths:
                 file = Path(path).resolve()
                 self._due[file] -= 1
+                self._asked[file] -= 1
                 self._answered.add(file)
             self._delete_answered()
 
@@ -85,15 +94,19 @@ class Uploads:
         for file in self._answered:
             if self._due[file] <= 0 and not self._in_use[file]:
                 file.unlink(missing_ok=True)
-                del self._due[file], self._in_use[file]
+                del self._due[file], self._in_use[file], self._asked[file]
         self._answered &= set(self._due)
 
     def sweep(self, seconds: float = KEPT) -> None:
-        """Delete files that are older and not in use, and folders that are older and empty."""
-        latest = time.time() - seconds
+        """Delete files that are older and not in use, and folders that are older and empty.
+
+        Files that wait for an answer are kept longer, but not for ever: a visitor may have left the queue.
+        """
+        now = time.time()
         with self._lock:
             for path in sorted(self.folder.rglob("*"), reverse=True):  # files before their folders
-                if path.stat().st_mtime >= latest or self._in_use[path]:
+                kept = LONGEST_WAIT * seconds if self._asked[path] > 0 else seconds
+                if path.stat().st_mtime >= now - kept or self._in_use[path]:
                     continue
                 if path.is_file():
                     path.unlink()

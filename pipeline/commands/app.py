@@ -45,8 +45,8 @@ def app(
 
     Without --bundle it has the models that `dvc repro` trained. The page shows the most probable classes of each
     stream, the motion in colours, the timeline of a video that is longer than a window, and the nearest clips of the
-    training. Only this machine can open it, unless you name another --host. It asks nothing of the internet. Files are
-    deleted when they are answered. Ctrl-C ends it.
+    training. Only this machine can open it, unless you name another --host. The page loads nothing from the internet.
+    Files are deleted when they are answered. Ctrl-C ends it.
     """
     length, distance = parse_seconds(window, "--window"), parse_seconds(every, "--every")
     with while_importing():

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @command()
 def estimate(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write it to this file, as JSON.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json-file", help="Also write it to this file, as JSON.")] = None,
     workers: Workers = cpu_count(),
 ) -> None:
     """Estimate the time, disk and memory of `dvc repro`, stage by stage.
 
-    Reads a sample of the clips and makes some steps of each training on it, which takes about half a minute, and
+    Reads a sample of the clips and makes some steps of each training on it, which takes ten seconds or more, and
     writes nothing. Without a current index it guesses the rest of the index from the sample. Stages that are up to date
     take no time. The times are those of this machine if nothing else runs on it.
     """

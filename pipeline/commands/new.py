@@ -37,7 +37,8 @@ def new(
         typer.Option(metavar="FILE", help="Table of clips (.csv, .parquet, .jsonl) with the columns path and label."),
     ] = None,
     splits: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of split lists. Without it: a random split by the seed.")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of split lists.  [default: folders train and test, else random]"),
     ] = None,
     preset: Annotated[
         str, typer.Option(metavar="NAME", help="Preset of `moclip use`: folder, hmdb51 or ucf101.")

@@ -99,8 +99,8 @@ def _estimate(folder: Path) -> Estimate | None:
     try:
         with contextlib.chdir(folder):
             found = run_estimate(cpu_count())
-    except MoclipError as problem:
-        if screen.verbose:
+    except Exception as problem:  # it must not stop the training, which may well go on
+        if screen.verbose or not isinstance(problem, MoclipError):
             print_note(f"no estimate: {problem}")
         return None
     if screen.verbose and found.running:

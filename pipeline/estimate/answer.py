@@ -78,7 +78,7 @@ def remarks(found: Estimate) -> list[str]:
     lines = []
     if found.running and found.slowdown > BUSY:
         busy = time_text(found.seconds * found.slowdown)
-        lines.append(f"  if nothing else runs; as busy as this machine is now, it would take about {busy}")
+        lines.append(f"  that is without other work here; as busy as this machine is now, it takes about {busy}")
     if found.bytes:
         lines.append(
             f"  DVC's cache keeps a copy of the files: {bytes_text(found.bytes)} more, if the disk cannot share them"

@@ -117,7 +117,7 @@ def _probe_parts(job: FileJob) -> TimedFile:
         file = str(target)
     # the absolute path is the clip, so that it is taken for a file of its own
     probing, row = timed(probe_clip, ProbeJob("", file, file, None))
-    plan = {"id": job.clip, "path": file, **{name: row[name] for name in ("md5", "frames", "codec", "has_b")}}
+    plan = {"id": job.clip, "path": file, **{name: row[name] for name in ("md5", "frames", "codec", "has_b", "damage")}}
     plan |= {"seekable": row["seekable"]}
     whole = row | {"id": job.clip, "path": job.clip, "frames": max(0, round(row["frames"] / share))}
     whole["bytes"] = round(row["bytes"] / share)

@@ -220,6 +220,7 @@ class _Run:
         self._add_encoder()
         self._add_image_baseline()
         self._add_heads(self._add_mv_tsn(), len(self.tables.classes))
+        _free_gpu()
 
     def _add_encoder(self) -> None:
         from pipeline.encoder_source import unused_reason
@@ -313,20 +314,30 @@ class _Run:
 
     def _add_heads(self, width: int, classes: int) -> None:
         from pipeline.estimate.networks import time_head, time_probe
+        from pipeline.head_fit import trains_side_by_side
 
         params, tables, starts = self.params, self.tables, self.starts
+        side_by_side = trains_side_by_side(params.fusion.head)
         trainings = head_trainings(params, tables)
         most = max(one.clips for one in trainings)
         probe = time_probe(width, classes, most) if self.needs("train_probe") else 0.0
+        probe *= len(trainings) // 2  # in each fold
         self.add("train_probe", f"{most} clips", starts.networks, probe, FLOAT_BYTES * classes * width)
-        both = [time_head(params, motion, self.picture, self.stills, classes, most) for motion in (width, NO_MOTION)]
+        both = [(0.0, 0), (0.0, 0)]
+        if self.needs("train_fusion"):
+            both = [
+                time_head(params, motion, self.picture, self.stills, classes, most) for motion in (width, NO_MOTION)
+            ]
         steps = sum(one.steps * one.likely_share for one in trainings)
-        work = steps * sum(step for step, _ in both) / 2 + EPOCH_SECONDS * sum(one.epochs for one in trainings[::2])
+        each = [step for step, _ in both]
+        a_pair = max(each) if side_by_side else sum(each)
+        work = steps / 2 * a_pair + EPOCH_SECONDS * sum(one.epochs for one in trainings[::2])
         held_out = sum(one.held_out for one in trainings[::2])
         size = sum(weights for _, weights in both) + 8 * FLOAT_BYTES * held_out * classes
         what = f"{round(steps):,} steps in {len(trainings)} trainings"
         self.add("train_fusion", what, starts.networks, work, size, key="fusion.epochs")
-        self.found["train_fusion"].parts = len(trainings)
+        # one head's progress is shown where both train at the same time
+        self.found["train_fusion"].parts = len(trainings) // 2 if side_by_side else len(trainings)
         test = len(tables.rows("test"))
         self.add("evaluate", f"{test} clips", starts.networks, 0.002 * test, 8 * FLOAT_BYTES * test * classes)
         shown = 3 * params.report.clips
@@ -349,12 +360,23 @@ class _Run:
         trainings = network_trainings(params, tables)
         store = networks.SampleStore(params, self.clips.timed, self.folder / "sample_image", self.workers)
         network = networks.time_network(params, image_config(params, backbone, tables.classes), 1, trainings, store)
-        self._add_training("train_image", trainings, network, 1, network.weight_bytes)
+        self._add_training("train_image", trainings, network, 1, network.weight_bytes * networks_kept(tables))
         segments, crops = params.evaluate.views
-        fields = len(tables.usable) * segments * crops
-        size = FEATURE_SHARE * FLOAT_BYTES * len(tables.usable) * len(tables.classes)
+        folds = tables.embedded()[1:]
+        clips = len(tables.usable) + sum(len(fold.scored) for fold in folds)
+        fields = clips * segments * crops
+        size = FEATURE_SHARE * FLOAT_BYTES * clips * len(tables.classes)
         work = fields * network.protocol_field
         self.add("embed_image", f"{fields:,} fields", starts.networks, work, size, network.memory)
+        self.found["embed_image"].parts = 1 + len(folds)
+
+
+def _free_gpu() -> None:
+    """Give the memory of the GPU back: in `moclip train` the stages need it next."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _stored_shape() -> tuple[int, int]:
