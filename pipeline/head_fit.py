@@ -37,7 +37,7 @@ from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.logits import compute_logits
 from pipeline.probe_data import labelled_fold
-from pipeline.seeding import seed_everything, seeded_generator
+from pipeline.seeding import cloned_generator, seed_everything
 from pipeline.training_log import live_log, loss_errors_name_clips
 from pipeline.training_recipe import recipe_from
 
@@ -178,8 +178,10 @@ def _train_both(
 
     `part` names the fold in the progress.
     """
-    heads = [_new_head(inputs, prepare(train)) for prepare in (_unchanged, without_motion)]
     stopped = Event()
+
+    def made(prepare: Prepare) -> Fusion:
+        return _new_head(inputs, prepare(train))
 
     @contextmanager
     def until_stopped(epochs: int) -> Iterator[Log]:
@@ -191,7 +193,11 @@ def _train_both(
 
     if not trains_side_by_side(inputs.params.fusion.head):
         still_log = _progress_only(f"train_fusion, still alone{part}")
-        return fit(_unchanged, heads[0], open_log), fit(without_motion, heads[1], still_log)
+        return fit(_unchanged, made(_unchanged), open_log), fit(without_motion, made(without_motion), still_log)
+    heads = []
+    for prepare in (_unchanged, without_motion):
+        heads.append(made(prepare))
+        heads[-1].draw_from(cloned_generator())  # as the head would draw if it trained now
     with _one_thread(), ThreadPoolExecutor(1) as executor:
         still = executor.submit(fit, without_motion, heads[1], until_stopped)
         try:
@@ -242,6 +248,4 @@ def _new_head(inputs: Inputs, train: FusionData) -> Fusion:
     blend = params.dataset.shots is not False and texts is not None if fusion.blend == "few_shot" else fusion.blend
     options = fusion.model_dump() | {"blend": blend}
     text, scale = (torch.from_numpy(texts.features), texts.scale) if texts else (None, 1.0)
-    head = build_head(fusion.head, config, HeadInputs(text, scale, train, options))
-    head.draw_from(seeded_generator(inputs.params.seed, pick_device()))
-    return head
+    return build_head(fusion.head, config, HeadInputs(text, scale, train, options))

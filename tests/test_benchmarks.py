@@ -75,9 +75,9 @@ def test_stills_are_compared_with_the_encoder_alone() -> None:
 def test_the_gpu_benchmark_runs_on_a_cpu_and_says_so() -> None:
     lines = bench("gpu", "--quick").splitlines()
     assert lines[0].startswith("no GPU: on the CPU")
-    epoch, steps = (float(line.split()[-2]) for line in lines[1:3])
+    epoch, steps = (float(line.split()[-2].replace(",", "")) for line in lines[1:3])
     assert float(lines[3].split()[1]) == pytest.approx(epoch / steps, abs=0.1)
-    assert float(lines[4].split()[-4]) > 0
+    assert float(lines[4].split()[-4].replace(",", "")) > 0
 
 
 @pytest.mark.slow

@@ -676,12 +676,12 @@ def test_extreme_shapes_and_long_names_cost_their_clip_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_hanging_decoder_fails_only_its_clip_in_draw(tmp_path: Path) -> None:
+def test_a_pipe_fails_only_itself_in_draw(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     encode(tmp_path / "clips/a.mp4", FILM, "libx264")
-    os.mkfifo(tmp_path / "clips/hang.mp4")
-    done = run("moclip", "draw", "clips", cwd=tmp_path, MOCLIP_CLIP_SECONDS="3")
-    assert "gave nothing for 3 s" in done.stderr
+    os.mkfifo(tmp_path / "clips/pipe.mp4")  # to open it would take for ever
+    done = run("moclip", "draw", "clips", cwd=tmp_path)
+    assert "clips/pipe.mp4: no regular file" in done.stderr
     assert len(list((tmp_path / "drawings").rglob("*.mp4"))) == 1
 
 

@@ -363,6 +363,7 @@ def run(request: Request) -> None:
     request.open_files()
     unbuffered = bool(request.environment.get("PYTHONUNBUFFERED"))
     sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)  # type: ignore[union-attr]
+    sys.stderr.reconfigure(line_buffering=not unbuffered, write_through=unbuffered)  # type: ignore[union-attr]
     os.umask(request.umask)
     sys.executable = str(Path.cwd() / "bin/python")  # the shim: what the command starts is warm, too
     multiprocessing.set_executable(sys.executable)
