@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +255,12 @@ def real_data() -> Path:
     if not given:
         pytest.skip(f"{REAL_DATA} names no folder of real clips")
     return Path(given)
+
+
+@pytest.fixture
+def in_project(project: Path) -> Iterator[Path]:
+    """A finished project that is the working folder."""
+    before = Path.cwd()
+    os.chdir(project)
+    yield project
+    os.chdir(before)

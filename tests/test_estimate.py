@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -36,15 +35,6 @@ from pipeline.params import Params
 from pipeline.whole_progress import WholeProgress
 from tests.clips import encode, moving_texture
 from tests.conftest import run, set_keys
-
-
-@pytest.fixture
-def in_project(project: Path) -> Iterator[Path]:
-    """A finished project that is the working folder."""
-    before = Path.cwd()
-    os.chdir(project)
-    yield project
-    os.chdir(before)
 
 
 @pytest.fixture

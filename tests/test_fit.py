@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +34,6 @@ EXPORT = """if True:
     main()
 """
 """`moclip` with fewer iterations of the affine fit: the export of a graph with all twenty takes a minute."""
-
-
-@pytest.fixture
-def in_project(project: Path) -> Iterator[Path]:
-    """A finished project that is the working folder."""
-    before = Path.cwd()
-    os.chdir(project)
-    yield project
-    os.chdir(before)
 
 
 @pytest.mark.slow

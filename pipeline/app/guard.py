@@ -26,7 +26,7 @@ READ = (
     f"{API}/info", f"{API}/queue/data", f"{API}/queue/status", f"{API}/upload_progress", f"{API}/startup-events",
     f"{API}/app_id", f"{API}/login_check", f"{API}/user",
 )  # fmt: skip
-READ_BELOW = ("/assets/", "/static/", "/svelte/", f"{API}/heartbeat/", f"{API}/call/", FILE)
+READ_BELOW = ("/assets/", "/static/", "/svelte/", f"{API}/heartbeat/", f"{API}/call/")
 WRITTEN = (UPLOAD, f"{API}/queue/join", f"{API}/cancel", f"{API}/reset")
 WRITTEN_BELOW = (f"{API}/call/",)
 MOST_JSON = 2**20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from moclip.errors import MoclipError
@@ -44,7 +45,12 @@ class OfferedModel:
 
     def answering(self, reject: bool) -> Predictor:
         """Return the models, which say when a clip is unknown only with `reject`."""
-        return self.predictor if reject else replace(self.predictor, rejection=None)
+        return self.predictor if reject else self._without_rejection
+
+    @cached_property
+    def _without_rejection(self) -> Predictor:
+        """Made once, because a predictor folds its network at its first clip."""
+        return replace(self.predictor, rejection=None)
 
 
 def offered_models(params: Params | None, bundles: Sequence[str]) -> list[OfferedModel]:

@@ -15,7 +15,14 @@ from pipeline import paths
 from pipeline.clip_tables import ClipTables
 from pipeline.dag import STAGES
 from pipeline.estimate.clips import CountedClips, count_clips
-from pipeline.estimate.counts import TrainingCount, embedding, head_trainings, network_trainings, networks_kept
+from pipeline.estimate.counts import (
+    FLOAT_BYTES,
+    TrainingCount,
+    embedding,
+    head_trainings,
+    network_trainings,
+    networks_kept,
+)
 from pipeline.estimate.files import by_frames, scaled_sum
 from pipeline.estimate.timing import NOTHING
 from pipeline.params import Params
@@ -23,7 +30,6 @@ from pipeline.params import Params
 if TYPE_CHECKING:
     from pipeline.estimate.networks import TimedNetwork
 
-FLOAT_BYTES = 4
 FEATURE_SHARE = 0.92
 """Bytes of stored float features, which are compressed, by those in memory (docs/estimate.md)."""
 
