@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moclip.errors import MoclipError
+from moclip.wording import counted, shorten_list
 from pipeline import paths
-from pipeline.console.output import counted
-from pipeline.provenance import shorten_list
 
 if TYPE_CHECKING:
     import numpy as np

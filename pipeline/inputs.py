@@ -13,11 +13,11 @@ from moclip.data.label_sets import is_multi_label, targets
 from moclip.errors import StoreError
 from moclip.models.class_texts import ClassTexts
 from moclip.store.features import Features, to_unit_length
+from moclip.wording import shorten_list
 from pipeline import paths
 from pipeline.artifacts import Artifacts
 from pipeline.clip_tables import ClipTables, Fold
 from pipeline.params import Params
-from pipeline.provenance import shorten_list
 
 
 class Inputs:

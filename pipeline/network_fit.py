@@ -23,9 +23,10 @@ from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe
 from moclip.training.mv_tsn import train_mv_tsn
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.clip_tables import Fold
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
 from pipeline.io import write_unused

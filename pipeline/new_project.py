@@ -21,10 +21,11 @@ from moclip.data.clip_folder import ClipFolder
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.errors import DatasetError, MoclipError
 from moclip.files.folders import is_url
+from moclip.wording import counted
 from pipeline import code_digests, paths, presets
 from pipeline import params as parameters
 from pipeline.clip_source import check_folder, find_clips
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.io import write_text
 
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"

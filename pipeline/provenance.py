@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.errors import MoclipError, StoreError
 from moclip.files.folders import is_url
 from moclip.video.clip_files import file_md5
+from moclip.wording import shorten_list
 from pipeline import paths
 from pipeline.params import Params
 
@@ -135,10 +136,3 @@ def check_clips_unchanged(clips: pd.DataFrame, root: str) -> None:
             where=root,
             fix="run: dvc repro (or first: moclip index)",
         )
-
-
-def shorten_list(names: Iterable[str], most: int = 3) -> str:
-    """Return the first of many names: "a, b, c and 7 more"."""
-    every = list(names)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more

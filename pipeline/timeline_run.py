@@ -13,8 +13,9 @@ from moclip.inference.predictor import Predictor
 from moclip.inference.timeline import observe_timeline
 from moclip.inference.windows import Windows
 from moclip.video.timed_frames import header_seconds
+from moclip.wording import counted
 from moclip.workers.processes import SingleWorker, WorkerDiedError
-from pipeline.console.output import STREAM_LABELS, counted, print_result
+from pipeline.console.output import STREAM_LABELS, print_result
 from pipeline.console.progress import Advance, show_progress
 from pipeline.timeline_files import VideoTimeline
 from pipeline.timeline_page import clock

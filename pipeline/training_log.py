@@ -46,7 +46,7 @@ def live_log(folder: Path, label: str, epochs: int, writes: bool = True) -> Iter
 def loss_errors_name_clips(rows: pd.DataFrame) -> Iterator[None]:
     """Name the clips of the step in the error of a loss that is not a number; `rows` are those trained on."""
     from moclip.training.common import LossError
-    from pipeline.provenance import shorten_list
+    from moclip.wording import shorten_list
 
     try:
         yield

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from moclip.errors import StoreError
 from moclip.files.folders import Folder, absolute_path, join_path
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.code_digests import made_by_other_code
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
 from pipeline.encoder_source import ENCODER_KEYS, PICTURE_KEYS, encoder_source, unused_reason
 from pipeline.io import write_parquet, write_unused

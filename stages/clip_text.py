@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.encoder_source import ENCODER_KEYS, TEXT_KEYS, encoder_source, unused_reason
 from pipeline.io import write_unused
 from pipeline.params import NO_FILE, Params

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.io import write_unused
 from pipeline.options import RayAddress
 from pipeline.params import Params

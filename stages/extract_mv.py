@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moclip.errors import StoreError
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.code_digests import made_by_other_code
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_failures, print_note
+from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.options import RayAddress, Workers, connected_cluster, cpu_count

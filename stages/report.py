@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, counted, print_note
+from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.io import read_json, read_parquet, write_text
 from pipeline.options import Workers, cpu_count

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, counted, print_note
+from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.encoder_source import PICTURE_KEYS
 from pipeline.params import Params
 from pipeline.stage import stage

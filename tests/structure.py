@@ -13,8 +13,8 @@ from pathlib import Path
 import grimp
 
 ORDER = (
-    "errors", "version", "files", "workers", "video", "store", "motion", "data", "models", "training", "drawing",
-    "evaluation", "inference",
+    "errors", "version", "wording", "files", "workers", "video", "store", "motion", "data", "models", "training",
+    "drawing", "evaluation", "inference",
 )  # fmt: skip
 """The packages of `moclip` from the lowest to the highest: each may import those before it, never one after it."""
 PRODUCT = ("moclip", "pipeline", "stages")

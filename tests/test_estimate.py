@@ -18,11 +18,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from moclip.data.selection import usable_clips
 from moclip.training.distributed import World
 from moclip.video.probe import probe
+from moclip.wording import time_text
 from pipeline import params as parameters
 from pipeline.baselines import load_motion_probe
 from pipeline.clip_tables import ClipTables
 from pipeline.dag import STAGES
-from pipeline.estimate.answer import bytes_text, time_text
+from pipeline.estimate.answer import bytes_text
 from pipeline.estimate.clips import count_clips
 from pipeline.estimate.counts import embedding, head_trainings, network_trainings, networks_kept
 from pipeline.estimate.files import TimedFile, by_frames, scaled_sum

@@ -9,8 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from moclip.wording import counted
 from pipeline.ask.answer import show_rows
-from pipeline.console.output import STREAM_LABELS, counted, print_scores
+from pipeline.console.output import STREAM_LABELS, print_scores
 from pipeline.console.tables import table_lines
 from pipeline.predict_answers import print_table as print_answers
 

@@ -10,9 +10,9 @@ import pandas as pd
 from moclip.data.label_sets import is_multi_label, one_row_per_label
 from moclip.data.mirror_classes import mirror_pairs, unpaired_sides
 from moclip.data.selection import class_names, usable_clips
+from moclip.wording import shorten_list
 from pipeline.advice.finding import Finding, has_key, share_text
 from pipeline.params import Params, describe
-from pipeline.provenance import shorten_list
 
 FEW_TRAIN, FEW_TEST = 10, 5
 """Fewer clips of a class in train, or in test, are few."""

@@ -10,12 +10,12 @@ from moclip.data.look_alikes import most_similar
 from moclip.data.selection import usable_clips
 from moclip.errors import MoclipError
 from moclip.motion.quantise import LEVELS
+from moclip.wording import shorten_list
 from pipeline.advice.finding import Finding, has_key
 from pipeline.advice.splits import is_copied_across_splits
 from pipeline.demo_clip import is_demo_clip
 from pipeline.inputs import Inputs
 from pipeline.params import Params, describe
-from pipeline.provenance import shorten_list
 
 MOST_CLIPS, FRAMES = 500, 8
 """Clips, spread over the index, and frames of each that are read."""

@@ -7,8 +7,8 @@ import pandas as pd
 from moclip.data.label_sets import COLUMN, is_multi_label
 from moclip.data.selection import usable_clips
 from moclip.data.spans import are_cut, with_span_columns
+from moclip.wording import shorten_list
 from pipeline.advice.finding import Finding
-from pipeline.provenance import shorten_list
 
 UNNAMED = 0.5
 """Sources count as not named if the names of more than this share of the clips lack them."""

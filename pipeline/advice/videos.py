@@ -12,10 +12,9 @@ from moclip.data.selection import tally, usable_clips
 from moclip.data.spans import REASONS as SPAN_REASONS
 from moclip.video.decoding import B_VECTOR_CODECS
 from moclip.video.messages import NO_VECTORS
+from moclip.wording import counted, shorten_list
 from pipeline.advice.finding import Finding, has_key, share_text
-from pipeline.console.output import counted
 from pipeline.params import Params
-from pipeline.provenance import shorten_list
 
 RARE, FEW = 0.05, 5
 """A frame rate, codec or size of a smaller share, or of fewer clips, is rare, and not told."""

@@ -20,7 +20,7 @@ from moclip.inference.untrusted_clip import Found, Limits, MotionPicture, Part, 
 from moclip.inference.window_scores import Scores, WindowScorer
 from moclip.inference.windows import SMALLEST, Windows
 from moclip.workers.processes import WorkerDiedError, stream_from_worker
-from pipeline.app.models import SEVERAL_LABELS, OfferedModel, nearest_rows
+from pipeline.app.models import SEVERAL_LABELS, OfferedModel
 from pipeline.ask.answer import Row
 from pipeline.predict_answers import rejected, top_classes
 from pipeline.timeline_files import event_row
@@ -100,7 +100,7 @@ def answer_clip(
         raise
     except Exception as problem:  # such as pictures that an encoder cannot take
         raise as_video_error(problem, path) from None
-    nearest = nearest_rows(model, prediction, settings.nearest)
+    nearest = model.nearest(prediction, settings.nearest)
     notes = _notes(model, found, settings, reject)
     return Answer(name, model, found, prediction, motion, strip, nearest, notes)
 

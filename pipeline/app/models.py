@@ -52,6 +52,10 @@ class OfferedModel:
         """Made once, because a predictor folds its network at its first clip."""
         return replace(self.predictor, rejection=None)
 
+    def nearest(self, answer: Prediction, count: int) -> list[dict[str, Any]]:
+        """Return the rows that `moclip similar` shows for a clip; none without clips of the training."""
+        return [] if self.training_clips is None else self.training_clips.nearest(answer, count)
+
 
 def offered_models(params: Params | None, bundles: Sequence[str]) -> list[OfferedModel]:
     """Load the bundles that are named, else the models of the project. Raises MoclipError."""
@@ -75,8 +79,3 @@ def _project_model(params: Params | None) -> OfferedModel:
     except MoclipError as problem:
         found = {"no_training_clips": f"{problem.where}: {problem.what}" if problem.where else problem.what}
     return OfferedModel("this project", predictor, background_class(predictor, params), **found)
-
-
-def nearest_rows(model: OfferedModel, answer: Prediction, count: int) -> list[dict[str, Any]]:
-    """Return the rows that `moclip similar` shows for a clip; none without clips of the training."""
-    return [] if model.training_clips is None else model.training_clips.nearest(answer, count)

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipeline.console.output import counted, print_note, print_result
+from moclip.wording import counted
+from pipeline.console.output import print_note, print_result
 from pipeline.io import rounded, write_text
 
 FOLDER = Path("ask")

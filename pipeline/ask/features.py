@@ -17,11 +17,11 @@ from moclip.data.unknown_classes import UNKNOWN
 from moclip.errors import DatasetError, MoclipError, StoreError
 from moclip.store.features import Features, to_unit_length
 from moclip.store.neighbours import FeatureRows, open_array
+from moclip.wording import counted, shorten_list
 from pipeline import paths
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.inputs import Inputs
 from pipeline.io import read_parquet
-from pipeline.provenance import shorten_list
 
 if TYPE_CHECKING:
     from moclip.inference.predictor import Prediction

@@ -18,10 +18,11 @@ from moclip.motion.windows import motion_fields
 from moclip.store.reader import FieldReader
 from moclip.video.probe import probe
 from moclip.video.vectors import vector_windows
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.ask.answer import value_text
 from pipeline.clip_pages import Place, clip_pictures, draw_cards, no_pictures
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.inputs import Inputs
 from pipeline.io import write_text
 from pipeline.pages import template

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moclip.errors import MoclipError
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
 from pipeline.console.label_scores import CLASS_SHARES, NOT_SCORED
-from pipeline.console.output import STREAM_LABELS, counted, print_lines, print_note, print_result, wrapped
+from pipeline.console.output import STREAM_LABELS, print_lines, print_note, print_result, wrapped
 from pipeline.io import write_text
 from pipeline.stage import command
 

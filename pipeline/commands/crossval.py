@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moclip.errors import MoclipError
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, counted, print_result
+from pipeline.console.output import STREAM_LABELS, print_result
 from pipeline.io import rounded
 from pipeline.params import Params
 from pipeline.stage import command

@@ -13,10 +13,11 @@ import typer
 from moclip.errors import MoclipError
 from moclip.files.folders import is_url
 from moclip.models.encoders.source import EncoderSource
+from moclip.wording import counted
 from pipeline import code_digests, paths
 from pipeline import params as parameters
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note, print_result
+from pipeline.console.output import print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 from pipeline.encoder_source import encoder_source

@@ -10,8 +10,9 @@ import typer
 
 from moclip.drawing.styles import Form, Style
 from moclip.errors import MoclipError, VideoError
+from moclip.wording import counted
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_clip_errors, print_note
+from pipeline.console.output import print_clip_errors, print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.stage import command

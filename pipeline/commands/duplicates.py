@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moclip.wording import counted
 from pipeline.ask.answer import FOLDER, CsvFile, Page, Row, show_rows
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
@@ -101,7 +102,7 @@ def _note_incomparable(clips: pd.DataFrame, looks: list[np.ndarray], motion: np.
     """Say how many clips can only be compared by their bytes."""
     import numpy as np
 
-    from pipeline.provenance import shorten_list
+    from moclip.wording import shorten_list
 
     plain = ~np.stack([look.any(axis=1) for look in looks]).all(axis=0)
     for which, why in (

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from moclip.errors import DatasetError, MoclipError
+from moclip.wording import counted
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.io import write_text
 from pipeline.stage import command
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moclip.errors import DatasetError, VideoError
+from moclip.wording import counted
 from pipeline.ask.answer import FOLDER, By, CsvFile, Page, Row, show_rows
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note
+from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
 from pipeline.options import Workers, cpu_count
 from pipeline.params import NO_FILE, Params

@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 
 from moclip.errors import DatasetError, MoclipError
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_note, print_result
+from pipeline.console.output import print_note, print_result
 from pipeline.params import NO_FILE, Params
 from pipeline.stage import command
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moclip.errors import StoreError
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.console.command import as_command
 from pipeline.console.help import ListingGroup, SectionedCommand
-from pipeline.console.output import counted, print_note, print_result
+from pipeline.console.output import print_note, print_result
 
 if TYPE_CHECKING:
     import pandas as pd

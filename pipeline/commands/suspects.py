@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from moclip.wording import counted
 from pipeline.ask.answer import FOLDER, By, CsvFile, Page, Row, show_rows
 from pipeline.console.command import while_importing
-from pipeline.console.output import STREAM_LABELS, counted, print_note
+from pipeline.console.output import STREAM_LABELS, print_note
 from pipeline.options import Workers, cpu_count
 from pipeline.params import Params
 from pipeline.stage import command

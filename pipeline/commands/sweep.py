@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from moclip.errors import MoclipError
+from moclip.wording import counted
 from pipeline import experiments, paths
 from pipeline import params as parameters
-from pipeline.console.output import STREAM_LABELS, counted, print_error, print_note, print_result
+from pipeline.console.output import STREAM_LABELS, print_error, print_note, print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import read_json, rounded, write_json, write_text
 from pipeline.options import value_text

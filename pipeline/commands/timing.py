@@ -15,10 +15,11 @@ import typer
 
 from moclip.errors import DatasetError
 from moclip.files.folders import join_path
+from moclip.wording import counted
 from pipeline import paths
 from pipeline.commands.predict import PREDICT_KEYS, load_predictor
 from pipeline.console.command import while_importing
-from pipeline.console.output import counted, print_result
+from pipeline.console.output import print_result
 from pipeline.console.progress import show_progress
 from pipeline.io import write_json
 from pipeline.params import Params

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from moclip.wording import counted
 from pipeline.console.label_scores import COLUMNS, label_score_rows
 from pipeline.console.tables import table_lines
 
@@ -77,11 +78,6 @@ def print_lines(text: str, stream: TextIO) -> None:
     else:
         screen.bar.write(text, file=stream)
         stream.flush()
-
-
-def counted(number: int, noun: str, nouns: str | None = None) -> str:
-    """Return a number with its noun: "1 clip", "1,234 clips". `nouns` is the plural, with an s if it is left out."""
-    return f"{number:,} {noun if number == 1 else nouns or f'{noun}s'}"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from moclip.wording import time_text
 from pipeline.console.output import print_lines, screen
 
 LINE_INTERVAL = 10.0
@@ -103,13 +104,6 @@ def _rate_text(per_second: float) -> str:
     return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{60 * per_second:.1f}/min"
 
 
-def _time_text(seconds: float) -> str:
-    """Return a time with the unit that suits it: "15 s", "6 min", "2.5 h"."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 class _ProgressLines:
     """Progress as few whole lines, for a log file."""
 
@@ -124,11 +118,11 @@ class _ProgressLines:
             self.printed_at = time.monotonic()
             rate = self.rate.per_second()
             left = (self.total - self.rate.done) / rate if rate else None
-            self._print("time left unknown" if left is None else f"{_rate_text(rate)}, {_time_text(left)} left")
+            self._print("time left unknown" if left is None else f"{_rate_text(rate)}, {time_text(left)} left")
 
     def end(self) -> None:
         if self.rate.seconds() >= SHORT_WORK:
-            self._print(_time_text(self.rate.seconds()))
+            self._print(time_text(self.rate.seconds()))
 
     def _print(self, text: str) -> None:
         print_lines(f"{self.label}: {self.rate.done:,}/{self.total:,} {self.unit}s, {text}", sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moclip.wording import time_text
 from pipeline.console.output import print_note, print_result
 from pipeline.estimate.run import Estimate, StageEstimate
 
@@ -15,17 +16,6 @@ DOMINATES = 0.4
 
 SHORT = 60.0
 """Seconds: of a shorter run nothing is worth changing."""
-
-
-def time_text(seconds: float | None) -> str:
-    """Return a time to two digits: "45 s", "12 min", "3.5 h"."""
-    if seconds is None:
-        return "unknown"
-    for size, unit in ((48 * 3600, "days"), (90 * 60, "h"), (90, "min")):
-        if seconds >= size:
-            value = seconds / {"days": 86400, "h": 3600, "min": 60}[unit]
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def bytes_text(size: float | None) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from moclip.data.groups import sources_needed
 from moclip.data.label_sets import one_row_per_label
 from moclip.data.selection import class_names
+from moclip.wording import counted
 
 PURPOSES = {"train": "to train on", "val": "to choose epochs on", "test": "to test on"}
 """What each split is for."""
@@ -46,13 +47,9 @@ def _shortage(name: str, rows: pd.DataFrame, needed: int) -> str:
     if usable.empty:
         return f"class {name}: no usable clip among its {len(rows)}"
     sources = usable["group"].nunique()
-    line = f"class {name}: {_counted(len(usable), 'usable clip')} of {_counted(sources, 'source')}, none "
+    line = f"class {name}: {counted(len(usable), 'usable clip')} of {counted(sources, 'source')}, none "
     line += " and none ".join(missing)
     return f"{line}; at least {needed} sources are needed" if sources < needed else line
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _advice(fractions: Mapping[str, float], source: str) -> str:

@@ -19,6 +19,7 @@ from moclip.files.folders import Folder, folder_exists, join_path
 from moclip.files.hidden import is_hidden
 from moclip.files.walk import FoundFiles, walk_files
 from moclip.video.clip_files import VIDEO_SUFFIXES
+from moclip.wording import counted, join_and
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,15 @@ def _check_splits(root: str | Path, folder: ClipFolder) -> None:
     splits, loose = clips_beside_splits([*folder.clips, *folder.misplaced], folder.layout)
     if not loose:
         return
-    looks = f"{join_and(splits)} look like folders of splits"
+    looks = f"{join_and(map(printable_name, splits))} look like folders of splits"
     if folder.layout.splits_within:
-        what = f"{looks}, but {counted(loose, 'clip lies', 'clips lie')} beside them, such as {first_name(loose)}"
+        what = f"{looks}, but {counted(len(loose), 'clip lies', 'clips lie')} beside them, such as {first_name(loose)}"
         raise DatasetError(what, where=root, fix="move each into the folder of its split, or out of this folder")
     own = Counter(name.split("/")[0] for name in sorted(loose))
-    counts = [f"{name} holds {count} clip{'s' * (count > 1)} of its own" for name, count in own.items()]
-    what = f"{looks}, but {join_and(counts)}, which {'has' if len(loose) == 1 else 'have'} no class"
+    counts = [f"{name} holds {counted(count, 'clip')} of its own" for name, count in own.items()]
+    what = (
+        f"{looks}, but {join_and(map(printable_name, counts))}, which {'has' if len(loose) == 1 else 'have'} no class"
+    )
     fix = "move them into class folders, or out of this folder; if these folders are classes, rename them"
     raise DatasetError(what, where=root, fix=fix)
 
@@ -212,7 +215,7 @@ def _check_classes(root: str | Path, folder: ClipFolder) -> None:
 
 
 def describe_misplaced(folder: ClipFolder) -> str:
-    count = counted(folder.misplaced, "clip does", "clips do")
+    count = counted(len(folder.misplaced), "clip does", "clips do")
     return f"{count} not lie in {folder.layout.described}, such as {first_name(folder.misplaced)}"
 
 
@@ -229,27 +232,17 @@ LINKS_OUT_FIX = "to read them, set dataset.follow_links: true"
 
 
 def describe_links_out(folder: ClipFolder) -> str:
-    return f"{counted(folder.links_out, 'link leads', 'links lead')} out of it, such as {first_name(folder.links_out)}"
+    count = counted(len(folder.links_out), "link leads", "links lead")
+    return f"{count} out of it, such as {first_name(folder.links_out)}"
 
 
 def describe_broken_links(folder: ClipFolder) -> str:
-    count = counted(folder.broken_links, "link leads", "links lead")
+    count = counted(len(folder.broken_links), "link leads", "links lead")
     return f"{count} to nothing, such as {first_name(folder.broken_links)}"
-
-
-def counted(names: list[str], one: str, several: str) -> str:
-    """Return "1 link leads" or "2 links lead", for `one` = "link leads" and `several` = "links lead"."""
-    return f"{len(names)} {one if len(names) == 1 else several}"
 
 
 def first_name(names: list[str]) -> str:
     return printable_name(names[0])
-
-
-def join_and(names: list[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    *others, last = map(printable_name, names)
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def join_first_lines(lines: Iterable[str], most: int = 5) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from moclip.data.clip_folder import (
     LINKS_OUT_FIX,
     ClipFolder,
-    counted,
     describe_broken_links,
     describe_links_out,
     describe_misplaced,
@@ -20,6 +19,7 @@ from moclip.data.folder_layout import split_named
 from moclip.data.list_matching import match_lists
 from moclip.data.name_spelling import fold_name, group_by
 from moclip.data.split_lists import Splits
+from moclip.wording import counted
 
 
 def layout_notes(folder: ClipFolder) -> list[str]:
@@ -29,14 +29,14 @@ def layout_notes(folder: ClipFolder) -> list[str]:
         notes.append(f"the splits are those of the folders {', '.join(folder.splits)}{_made_splits(folder)}")
     if nested := [clip for clip in folder.clips if folder.inner_folders(clip)]:
         clip = nested[0]
-        note = f"{counted(nested, 'clip lies', 'clips lie')} in a folder within a class folder, such as "
+        note = f"{counted(len(nested), 'clip lies', 'clips lie')} in a folder within a class folder, such as "
         note += f"{printable_name(clip)}: its class is {printable_name(folder.class_of(clip))}"
         if folder.sources:
             note += f", its source {printable_name(folder.inner_folders(clip)[0])}, unless gNN names one"
         notes.append(note)
     notes += _divided_sources(folder)
     if links := folder.repeated_links:
-        note = counted(links, "link leads to a folder that is", "links lead to folders that are")
+        note = counted(len(links), "link leads to a folder that is", "links lead to folders that are")
         notes.append(f"{note} read already, such as {first_name(links)}: not read again")
     return notes
 
@@ -72,7 +72,7 @@ def folder_problems(folder: ClipFolder) -> list[str]:
     if folder.broken_links:
         notes.append(f"{describe_broken_links(folder)}: not read; remove them, because `dvc repro` stops at them")
     if folder.empty:
-        note = counted(folder.empty, "folder holds", "folders hold")
+        note = counted(len(folder.empty), "folder holds", "folders hold")
         notes.append(f"{note} no clips, such as {first_name(folder.empty)}: no class is made of it")
     notes += [
         f"the classes {' and '.join(alike)} have the same name but for case, accents or spaces: merge them?"

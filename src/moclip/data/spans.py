@@ -15,6 +15,7 @@ import pandas as pd
 from moclip.data.clip_folder import join_first_lines
 from moclip.data.manifest_spans import END, START, TO_THE_END
 from moclip.video.probe import ShownFrames
+from moclip.wording import counted
 
 SPAN_COLUMNS = {"video": "str", "first": "int64", "video_frames": "int64", "video_md5": "str"}
 """Columns of an index with spans, and their types.
@@ -168,5 +169,5 @@ def too_late_notes(clips: pd.DataFrame) -> list[str]:
     if clips.empty:
         return []
     names = join_first_lines(clips["id"], 3).replace("\n  ", ", ")
-    count = "1 clip ends after its" if len(clips) == 1 else f"{len(clips):,} clips end after their"
+    count = counted(len(clips), "clip ends after its", "clips end after their")
     return [f"{count} video: used up to its end: {names}"]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from moclip.evaluation.metrics import bootstrap_interval
+from moclip.wording import counted
 
 SIMPLEST_FIRST = ("zero_shot", "mv_tsn", "fusion")
 """The streams to choose from, those that a prediction has: no training, one trained network, two."""
@@ -170,7 +171,7 @@ def verdict_on_page(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> tu
 
 def _trust_sentence(verdict: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     choice = verdict["trusted"]
-    clips = f"{choice['clips']:,} validation clip{'s' * (choice['clips'] != 1)}"
+    clips = counted(choice["clips"], "validation clip")
     return f"The stream to trust most is {titles[choice['stream']]!r}, chosen on {clips}."
 
 
@@ -206,12 +207,8 @@ def unbalanced_sentence(majority: Mapping[str, Any]) -> list[str]:
 
 def _sentence(test: Mapping[str, Any], name: str, beats: str, does_not: str) -> str:
     found = test[name]
-    of_sources = (
-        "" if test["sources"] >= LEAST_SOURCES else f" of {test['sources']} source{'s' * (test['sources'] != 1)}"
-    )
-    cannot_tell = (
-        f"cannot tell with {test['clips']:,} test clip{'s' * (test['clips'] != 1)}{of_sources} whether {beats}"
-    )
+    of_sources = "" if test["sources"] >= LEAST_SOURCES else f" of {counted(test['sources'], 'source')}"
+    cannot_tell = f"cannot tell with {counted(test['clips'], 'test clip')}{of_sources} whether {beats}"
     answer = {BEATS: beats, DOES_NOT: does_not, CANNOT_TELL: cannot_tell}[found["answer"]]
     metric = _metric(test)
     figures = f"{100 * found[f'stream_{metric}']:.1f} % against {100 * found[f'other_{metric}']:.1f} %"
