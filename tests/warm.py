@@ -310,14 +310,15 @@ def _import_ahead() -> None:
     """Import what most commands import. Nothing here may start a thread or draw a random number."""
     import pkgutil
 
+    before = dict(os.environ)
+    import pipeline  # first, because it says how PyTorch and the C library are to allocate
+
     for name in LIBRARIES:
         importlib.import_module(name)
     import moclip
-    import pipeline
 
     for module in pkgutil.walk_packages(moclip.__path__, "moclip."):
         importlib.import_module(module.name)
-    before = dict(os.environ)
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         importlib.import_module(module.name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
