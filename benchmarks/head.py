@@ -25,6 +25,7 @@ from benchmarks.comparison import UCF_CLIPS, UCF_TRAIN, Part, init_git_and_dvc, 
 from moclip.data.index import INDEX_COLUMNS
 from moclip.data.selection import class_names, index_counts, tally
 from moclip.files.atomic import atomic_folder
+from moclip.models.flops import segment_cost
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.store.features import to_unit_length, write_features, write_group
 from moclip.training.common import autocast_type
@@ -131,7 +132,7 @@ def _write_features(size: Size) -> dict[str, int]:
     network = MvTsn(MvTsnConfig("efficientnet_b0", tuple(names), 224, 0.5))
     params = parameters.load(paths.PARAMS)
     network.save(paths.MV_TSN, Inputs(params).artifacts.model_record(*FIELD_KEYS))
-    attributes = {"model": file_md5(paths.MV_TSN), "field_bytes": 2400}
+    attributes = {"model": file_md5(paths.MV_TSN), "field_bytes": 2400, "cost": segment_cost(network)}
     logits = drawn(labels, size.classes, 3.0)
     train = table["split"].eq("train").to_numpy()
     with atomic_folder(paths.MV_EMBED) as store:

@@ -23,7 +23,7 @@ from moclip.inference.predictor import Predictor
 from moclip.models.class_texts import ClassTexts
 from moclip.models.encoders.registry import load_encoder
 from moclip.models.encoders.source import EncoderSource
-from moclip.models.flops import count_parameters, fusion_cost, segment_cost
+from moclip.models.flops import fusion_cost, segment_cost
 from moclip.models.fusion import FusionConfig
 from moclip.models.heads.concat import ConcatFusion
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
@@ -207,13 +207,13 @@ def costs() -> dict[str, dict[str, int]]:
 
     network = MvTsn(MvTsnConfig("efficientnet_b0", CLASSES, 224, 0.5))
     segment = segment_cost(network)
-    head = ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5))
+    head = fusion_cost(ConcatFusion(FusionConfig(network.width, 512, 512, len(CLASSES), 0.5)))
     tower, picture, _ = count(TOWERS["ViT-B/32"])
     video_side, frame, _ = count(TOWERS["X-CLIP B/32"])
     return {
         OURS: {
-            "parameters": segment["parameters"] + tower + count_parameters(head),
-            "multiply_adds": 32 * segment["multiply_adds"] + picture + fusion_cost(head),
+            "parameters": segment["parameters"] + tower + head["parameters"],
+            "multiply_adds": 32 * segment["multiply_adds"] + picture + head["multiply_adds"],
         },
         ZERO_SHOT: {"parameters": tower, "multiply_adds": FRAMES * picture},
         X_CLIP: {"parameters": video_side, "multiply_adds": FRAMES * frame},

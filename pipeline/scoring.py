@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ import pandas as pd
 from moclip.data.selection import base_classes
 from moclip.evaluation.class_scores import class_scores, macro_f1
 from moclip.evaluation.metrics import base_to_new, class_accuracy, complementarity, stream_scores
-from moclip.models.flops import count_parameters, fusion_cost, segment_cost
-from moclip.models.mv_tsn import load_mv_tsn
+from moclip.store.features import Features
 from pipeline import paths
-from pipeline.baselines import Heads, load_motion_probe
+from pipeline.artifacts import Artifacts
+from pipeline.baselines import Heads
 from pipeline.calibration import calibration_scores
 from pipeline.console.output import STREAM_LABELS
 from pipeline.inputs import Inputs
@@ -23,6 +24,7 @@ from pipeline.io import write_text
 from pipeline.logits import clip_sources
 from pipeline.multi_label import LabelRule, label_plots, label_stream_scores
 from pipeline.params import Params
+from pipeline.provenance import stale_error
 
 
 def summary(scores: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,29 +129,33 @@ def _protocols(inputs: Inputs, params: Params) -> dict[str, str]:
 
 
 def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`."""
-    artifacts, model, probe = inputs.artifacts, heads.fusion, load_motion_probe(inputs)
+    """Return parameters, multiply-adds in millions and bytes read, per component and per mean video of `rows`.
+
+    What a forward pass costs was counted by the stages that made the features and the heads.
+    """
+    artifacts, config, probe = inputs.artifacts, heads.fusion.config, heads.motion_probe
     segments, crops = params.evaluate.views
     pictures = artifacts.clip_image
     clip = pictures.attributes["cost"] if pictures else {"parameters": 0, "multiply_adds": 0}
     frames = params.clip.frames if pictures else 0
-    mv_tsn = segment_cost(load_mv_tsn(paths.MV_TSN))
-    image = segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")) if artifacts.image_baseline else None
-    head = fusion_cost(model)
+    mv_tsn = _store_cost(artifacts.mv_embed)
+    image = _store_cost(artifacts.image_baseline) if artifacts.image_baseline else None
+    fusion, still = (_head_cost(artifacts, path) for path in (paths.FUSION, paths.STILL))
+    head = fusion["multiply_adds"]
     stills, views = frames * clip["multiply_adds"], segments * crops * mv_tsn["multiply_adds"]
     component = {"clip_frame": clip["multiply_adds"], "mv_segment": mv_tsn["multiply_adds"], "fusion_head": head}
     video = {
         "majority": 0,
         "zero_shot": stills,
-        "still": stills + fusion_cost(heads.still),
+        "still": stills + still["multiply_adds"],
         "motion_probe": views + probe.weight.size,
         "mv_tsn": views,
         "score_sum": stills + views,
         "fusion": stills + views + head,
     }
-    trained = {"mv_tsn": mv_tsn["parameters"], "fusion": count_parameters(model)}
+    trained = {"mv_tsn": mv_tsn["parameters"], "fusion": fusion["parameters"]}
     total = sum(trained.values())
-    baselines = {"still": count_parameters(heads.still), "motion_probe": probe.weight.size + probe.bias.size}
+    baselines = {"still": still["parameters"], "motion_probe": probe.weight.size + probe.bias.size}
     clip_image = clip["parameters"]
     parameters = trained | baselines | {"clip_image": clip_image, "trained": total, "total": total + clip_image}
     if image:
@@ -163,10 +169,27 @@ def video_cost(inputs: Inputs, heads: Heads, params: Params, rows: pd.DataFrame)
         "bytes_read": {
             "file": rows["bytes"].mean(),
             "fields": segments * artifacts.mv_embed.attributes["field_bytes"],
-            "cached_features": 4 * (frames * model.config.picture + model.config.motion),
+            "cached_features": 4 * (frames * config.picture + config.motion),
         },
         "protocol": _protocols(inputs, params)["fusion"],
     }
+
+
+def _store_cost(store: Features) -> Mapping[str, int]:
+    """Return the parameters of the network that made a store, and its multiply-adds for a segment."""
+    return _recorded_cost(store.attributes, store.path, store.stage)
+
+
+def _head_cost(artifacts: Artifacts, path: Path) -> Mapping[str, int]:
+    """Return the parameters of a head, and its multiply-adds for a video."""
+    return _recorded_cost(artifacts.check_model(path, "train_fusion"), path, "train_fusion")
+
+
+def _recorded_cost(record: Mapping[str, Any], where: Path, stage: str) -> Mapping[str, int]:
+    if "cost" not in record:
+        raise stale_error("it has no cost: an earlier version made it", where, stage)
+    found: Mapping[str, int] = record["cost"]
+    return found
 
 
 def write_plots(

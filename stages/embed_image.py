@@ -42,6 +42,8 @@ def embed_image(params: Params, ray: RayAddress = None) -> None:
 def _embed(params: Params, ray: str | None) -> None:
     with while_importing():
         from moclip.files.links import folder_to_fill
+        from moclip.models.flops import segment_cost
+        from moclip.models.mv_tsn import load_mv_tsn
         from moclip.video.clip_files import file_md5
         from pipeline.embedding import embed_image_baseline
         from pipeline.inputs import Inputs
@@ -62,6 +64,7 @@ def _embed(params: Params, ray: str | None) -> None:
         "made_with": made_with(params, "baselines.image", "evaluate.protocol", "evaluate.crop"),
         "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.IMAGE_MODEL),
+        "cost": segment_cost(load_mv_tsn(paths.IMAGE_MODEL, "train_image")),
     }
     with folder_to_fill(paths.IMAGE_LOGITS, params.store or None) as store:
         for network in embedded:

@@ -39,6 +39,7 @@ def embed_mv(params: Params, ray: RayAddress = None) -> None:
         import numpy as np
 
         from moclip.files.links import folder_to_fill
+        from moclip.models.flops import segment_cost
         from moclip.video.clip_files import file_md5
         from pipeline.embedding import embed_network
         from pipeline.inputs import Inputs
@@ -60,6 +61,7 @@ def embed_mv(params: Params, ray: RayAddress = None) -> None:
         "clips": clips_digest(inputs.clips.usable),
         "model": file_md5(paths.MV_TSN),
         "field_bytes": 2 * params.tsn.stack * int(np.prod(reader.grid)),
+        "cost": segment_cost(embedded[0].model),
     }
     with folder_to_fill(paths.MV_EMBED, params.store or None) as store:
         for network in embedded:

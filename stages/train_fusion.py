@@ -61,6 +61,7 @@ def train_fusion(params: Params) -> None:
         from moclip.evaluation.multi_label_verdict import choose_stream_by_map
         from moclip.evaluation.sum_weights import choose_sum_weights
         from moclip.evaluation.verdict import choose_stream
+        from moclip.models.flops import fusion_cost
         from moclip.training.objective import chosen_by
         from moclip.video.clip_files import file_md5
         from pipeline.baselines import load_motion_probe
@@ -86,8 +87,9 @@ def train_fusion(params: Params) -> None:
         )
         choice = rounded(choose_stream(logits, labels, clip_sources(rows)))
     record = _head_record(params, inputs)
-    head.save(paths.FUSION, record | {"trusted": choice} | sum_record(inputs, weights))
-    fitted.heads.still.save(paths.STILL, record | {"fusion": file_md5(paths.FUSION)})
+    still = fitted.heads.still
+    head.save(paths.FUSION, record | {"cost": fusion_cost(head), "trusted": choice} | sum_record(inputs, weights))
+    still.save(paths.STILL, record | {"cost": fusion_cost(still), "fusion": file_md5(paths.FUSION)})
     write_logits(paths.VALIDATION, rows, logits, validation_record(inputs))
     parameters, clips = (
         sum(weight.numel() for weight in head.parameters()),

@@ -157,7 +157,8 @@ def test_temporal_pooling_costs_what_its_layers_cost() -> None:
     attention = 2 * tokens * tokens * width
     layer = tokens * width * (3 * width + width + 2 * width + 2 * width) + attention
     extra = MOTION * width + layer + width * width
-    assert fusion_cost(new_head("concat", "temporal")) - fusion_cost(new_head("concat")) == extra
+    with_order, without = (fusion_cost(new_head("concat", pooling)) for pooling in ("temporal", "mean"))
+    assert with_order["multiply_adds"] - without["multiply_adds"] == extra
 
 
 # ---------------------------------------------------------------------------------------------------------- cache

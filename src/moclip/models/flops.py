@@ -25,11 +25,14 @@ def multiply_adds(model: nn.Module, *inputs: torch.Tensor) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def fusion_cost(model: Fusion) -> int:
-    """Count the multiply-adds of the head on one video."""
+def fusion_cost(model: Fusion) -> dict[str, int]:
+    """Count the parameters of the head, and its multiply-adds on one video."""
     config = model.config
     motion, pictures = torch.zeros(1, config.motion), torch.ones(1, config.frames, config.picture)
-    return multiply_adds(model.eval().cpu(), motion, pictures)
+    return {
+        "parameters": count_parameters(model),
+        "multiply_adds": multiply_adds(model.eval().cpu(), motion, pictures),
+    }
 
 
 def segment_cost(model: MvTsn) -> dict[str, int]:

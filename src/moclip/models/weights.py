@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from moclip.errors import ModelError, missing_model
 from moclip.files.atomic import write_atomically
+
+if TYPE_CHECKING:
+    import torch
 
 PROVENANCE = "made"
 """Key of a model's configuration: the parameters and inputs it was trained with. The network does not depend on it."""
@@ -21,6 +22,8 @@ PROVENANCE = "made"
 
 def save_weights(path: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
     """Write `tensors` and `config` atomically; the same values give the same bytes."""
+    from safetensors.torch import save  # imports PyTorch, which reading a configuration does not need
+
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     write_atomically(path, save(on_cpu, metadata={"config": json.dumps(config, sort_keys=True)}))
 
@@ -34,7 +37,7 @@ def load_weights(path: Path, stage: str) -> tuple[dict[str, torch.Tensor], dict[
 
 def read_config(path: Path, stage: str) -> dict[str, Any]:
     """Read a model's configuration alone. Raises ModelError that names the `stage` that writes the file."""
-    with _report_read_errors(path, stage), safe_open(path, framework="pt") as file:
+    with _report_read_errors(path, stage), safe_open(path, framework="numpy") as file:
         return _config(file)
 
 
