@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +84,8 @@ class _Walk:
 
     def _is_new(self, name: str) -> bool:
         """Return whether a folder is not listed yet, under any name."""
-        status = (self.root / name).stat()
+        with self._reports_errors(name):
+            status = (self.root / name).stat()
         key = (status.st_dev, status.st_ino)
         is_new = key not in self.seen
         self.seen.add(key)
@@ -91,25 +94,29 @@ class _Walk:
     def _list_one(self, folder: str) -> list[str]:
         """Sort the entries of a folder, and return the folders among them."""
         inner, is_empty = [], True
-        try:
-            with os.scandir(self.root / folder) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    is_empty = False
-                    name = f"{folder}/{entry.name}" if folder else entry.name
-                    if is_hidden(entry.name):
-                        self.found.hidden.append(name)
-                    elif entry.is_symlink():
-                        self._sort_link(name)
-                    elif entry.is_dir():
-                        inner.append(name)
-                    else:
-                        (self.found.files if entry.is_file() else self.found.others).append(name)
-        except OSError as problem:
-            what = f"cannot be listed: {problem.strerror}"
-            raise DatasetError(what, where=self.root / folder, fix="check its permissions") from None
+        with self._reports_errors(folder), os.scandir(self.root / folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                is_empty = False
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if is_hidden(entry.name):
+                    self.found.hidden.append(name)
+                elif entry.is_symlink():
+                    self._sort_link(name)
+                elif entry.is_dir():
+                    inner.append(name)
+                else:
+                    (self.found.files if entry.is_file() else self.found.others).append(name)
         if is_empty and folder:
             self.found.others.append(folder)
         return inner
+
+    @contextmanager
+    def _reports_errors(self, folder: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            what = f"cannot be listed: {problem.strerror}"
+            raise DatasetError(what, where=self.root / folder, fix="check its permissions") from None
 
     def _sort_link(self, name: str) -> None:
         try:
