@@ -71,6 +71,12 @@ def test_where_clips_are_few_the_rest_is_empty() -> None:
     assert cosines[0].tolist() == [1, 0, -np.inf, -np.inf, -np.inf], "features of 0 are like nothing"
 
 
+def test_chosen_rows_are_read_in_their_order() -> None:
+    array = np.eye(4, dtype=np.float32)
+    for rows in ([1, 2, 0], [2, 1, 0], [0, 1, 3], [3, 3, 2]):
+        assert np.array_equal(FeatureRows(array, np.array(rows)).read(0, 3), array[rows])
+
+
 def test_a_row_that_was_never_written_is_an_error(tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "store", shape=(4, 3), dtype="f4", chunks=(1, 3), fill_value=np.nan)
     array[:3] = 1

@@ -240,11 +240,14 @@ def test_folders_without_clips_and_classes_of_one_name_are_told(tmp_path: Path) 
     ]
 
 
-def test_sources_of_one_name_are_asked_about_in_a_line(tmp_path: Path) -> None:
-    names = ("Run/Anna/a.avi", "Jump/anna/b.avi", "Run/bob/c.avi", "Jump/bob /d.avi", "Run/cy/e.avi", "Jump/cy/f.avi")
+@pytest.mark.parametrize(
+    ("alike", "more"), [("bo", ""), ("bob ", " (and 1 more such group)"), ("bob /cy ", " (and 2 more such groups)")]
+)
+def test_sources_of_one_name_are_asked_about_in_a_line(tmp_path: Path, alike: str, more: str) -> None:
+    names = ["Run/Anna/a.avi", "Jump/anna/b.avi", "Run/bob/c.avi", "Run/cy/e.avi"]
+    names += [f"Jump/{name}/{number}.avi" for number, name in enumerate(alike.split("/"))]
     assert folder_problems(scan_folder(touched(tmp_path, *names))) == [
-        "the sources Anna and anna have the same name but for case, accents or spaces (and 1 more such group): merge "
-        "them?"
+        f"the sources Anna and anna have the same name but for case, accents or spaces{more}: merge them?"
     ]
 
 

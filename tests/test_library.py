@@ -156,6 +156,15 @@ def test_multi_scale_crops_stay_inside_and_cover_the_scales() -> None:
     assert sorted(set(crops.height.tolist())) == [22.5, 26.25, 30.0]
     assert not np.any(np.abs(crops.height - crops.width) > 3.76), "at most one step of scale apart"
     assert 0.45 < crops.flip.mean() < 0.55
+    inside = crops.height < 30  # else there is one place from top to bottom
+    places = {
+        (round(4 * top / (30 - height)), round(4 * left / (40 - width)))
+        for top, left, height, width in zip(
+            crops.top[inside], crops.left[inside], crops.height[inside], crops.width[inside], strict=True
+        )
+    }
+    edges = {(down, across) for down in (0, 2, 4) for across in (0, 2, 4)}
+    assert places == edges | {(1, 1), (1, 3), (3, 1), (3, 3)}, "corners, edges, the centre, and the quarter points"
 
 
 def test_ten_crops_are_five_places_each_also_flipped() -> None:

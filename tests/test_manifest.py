@@ -52,6 +52,7 @@ def rows_of(manifest: Manifest, *names: str) -> list[tuple[str, ...]]:
         "label,path,note\nRun,./a//1.mp4\nJump,b.mp4\n",
         "path,label\na\\1.mp4,Run\nb.mp4,Jump\n",
         "path,label,start,end,weight\na/1.mp4,Run,,,\nb.mp4,Jump,,,\n",
+        "path,label\na/1.mp4,Run,,\nb.mp4,Jump, \n",
     ],
 )
 def test_csv_as_spreadsheets_write_it(tmp_path: Path, text: str | bytes) -> None:
