@@ -40,13 +40,12 @@ from typing import NamedTuple, NoReturn
 
 COMMANDS = ("python", "moclip", "dvc")
 READ_AT_START = (
-    "COLORTERM", "CUDA_", "FORCE_COLOR", "GITHUB_ACTIONS", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_",
-    "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PY_COLORS", "PYTHON", "TERMINAL_WIDTH", "TORCH",
-    "TQDM_", "TRANSFORMERS_", "XDG_",
+    "CUDA_", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_",
+    "PYTHON", "TORCH", "TQDM_", "TRANSFORMERS_", "XDG_",
 )  # fmt: skip
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
-SET_ANEW = ("PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
+SET_ANEW = ("MPLBACKEND", "PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
 READ_LATER = ("PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
 MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
 
@@ -355,6 +354,7 @@ def run(request: Request) -> None:
     import time
     from types import ModuleType
 
+    import matplotlib
     import numpy as np
 
     for handled in FORWARDED:
@@ -377,6 +377,7 @@ def run(request: Request) -> None:
     os.environ.update(request.environment)
     time.tzset()
     tempfile.tempdir = None
+    matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND") or matplotlib.rcParamsOrig["backend"]
     np.random.seed()  # the global generator, as an import seeds it
     importlib.invalidate_caches()
 
