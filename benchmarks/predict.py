@@ -63,7 +63,8 @@ def measure(part: Part) -> None:
         LITE: lambda: folder_models(True, part.quick).with_runtime("onnxruntime"),
     }
     if part.quick:
-        part.leave_out("zero-shot CLIP, X-CLIP", "not in the quick form")
+        part.leave_out(f"zero-shot CLIP, X-CLIP, {FAST}", "not in the quick form")
+        del makers[FAST]
     else:
         makers |= {ZERO_SHOT: zero_shot_answer, X_CLIP: x_clip_answer}
     latency(part, makers, clips)

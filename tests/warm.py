@@ -59,6 +59,7 @@ LIBRARIES = (
     "tqdm", "transformers.models.clip.image_processing_clip", "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip", "typer", "yaml", "zarr",
 )  # fmt: skip
+EXTRAS = ("s3fs",)  # also imported, where they are installed
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
@@ -307,12 +308,13 @@ def _code(package: Path) -> dict[str, bytes]:
 
 def _import_ahead() -> None:
     """Import what most commands import. Nothing here may start a thread or draw a random number."""
+    import importlib.util
     import pkgutil
 
     before = dict(os.environ)
     import pipeline  # first, because it says how PyTorch and the C library are to allocate
 
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *filter(importlib.util.find_spec, EXTRAS)):
         importlib.import_module(name)
     import moclip
 
