@@ -386,19 +386,14 @@ def test_train_predict_and_experiments_with_an_installed_moclip(installed: Path,
     assert "continuing it" in again.stdout
     assert "dvc repro has nothing to do: all stages are up to date" in again.stdout
 
-    done = run("dvc", "exp", "run", "-S", "fusion.lr=1e-4", cwd=project, **env)
-    assert ran(done.stdout) == ["code", "train_fusion", "evaluate", "report"]
-    assert "fusion.lr" in run("dvc", "params", "diff", cwd=project).stdout
-    assert "metrics/summary.json" in run("dvc", "metrics", "diff", "--all", cwd=project).stdout
-    commit(project)
     check_sweep(project, installed)
     check_second_project(home, clips, project, installed)
 
 
 def check_sweep(project: Path, installed: Path) -> None:
-    """A sweep runs in a copy of the project; its runs are done until the code of a stage changes."""
+    """A sweep runs the head alone, in a copy of the project; its run is done until the code of a stage changes."""
     env: dict[str, Any] = {"PYTHONPATH": str(installed)}
-    sweep = ("moclip", "sweep", "fusion.lr=1e-3", "--dataset-seeds", "[0]", "--name", "lr")
+    sweep = ("moclip", "sweep", "fusion.lr=1e-4", "--dataset-seeds", "[0]", "--name", "lr")
     assert "1 run, 0 done, 1 to go" in run(*sweep, cwd=project, **env).stdout
     assert "1 run, 1 done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
     head = installed / "moclip/models/heads/concat.py"
@@ -407,6 +402,13 @@ def check_sweep(project: Path, installed: Path) -> None:
     assert "1 run, 0 done, 1 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
     head.write_text(code)
     assert "1 run, 1 done, 0 to go" in run(*sweep, "--dry", cwd=project, **env).stdout
+    (name,) = run("git", "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps", cwd=project).stdout.split()
+    before = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    run("dvc", "exp", "apply", name, cwd=project, **env)
+    after = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    assert [stage for stage in STAGES if after[stage] != before[stage]] == ["train_fusion", "evaluate", "report"]
+    assert "fusion.lr" in run("dvc", "params", "diff", cwd=project, **env).stdout
+    assert "metrics/summary.json" in run("dvc", "metrics", "diff", "--all", cwd=project, **env).stdout
 
 
 def check_second_project(home: Path, clips: Path, first: Path, installed: Path) -> None:
