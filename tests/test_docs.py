@@ -37,18 +37,19 @@ def blocks(page: Path) -> list[Block]:
     return [Block(one["language"], one["code"], one["why"]) for one in found]
 
 
-def commands(block: Block) -> set[str]:
-    """The lines of a block, without what they say of themselves."""
-    return {line.partition("  #")[0].strip() for line in block.code.splitlines()} - {""}
+def command(line: str) -> str:
+    """A line of a block, without what it says of itself."""
+    return line.partition("  #")[0].strip()
 
 
 def runnable(page: Path) -> list[Block]:
-    """The blocks to run: what README runs by itself is not run again for another page."""
+    """The blocks to run: of other pages without the lines that README runs by itself."""
     to_run = [block for block in blocks(page) if block.language in ("bash", "python") and block.why is None]
     if page == PAGES[0]:
         return to_run
-    before = set().union(*map(commands, runnable(PAGES[0])))
-    return [block for block in to_run if not commands(block) <= before]
+    before = {command(line) for block in runnable(PAGES[0]) for line in block.code.splitlines()}
+    others = [[line for line in block.code.splitlines() if command(line) not in before | {""}] for block in to_run]
+    return [block._replace(code="\n".join(lines)) for block, lines in zip(to_run, others, strict=True) if lines]
 
 
 @pytest.fixture(scope="module")
