@@ -118,7 +118,10 @@ def count(tower: Tower) -> tuple[int, int, int]:
     with torch.device("meta"), torch.inference_mode():  # counting needs only shapes
         model = tower.build().eval().requires_grad_(False)
         pixels = torch.zeros(1, *tower.shape)
-        return count_parameters(model), multiply_adds(model, pixels) // tower.pictures, model(pixels).shape[-1]
+        widths: list[int] = []
+        model.register_forward_hook(lambda _module, _inputs, features: widths.append(features.shape[-1]))
+        adds = multiply_adds(model, pixels) // tower.pictures
+        return count_parameters(model), adds, widths[-1]
 
 
 @torch.inference_mode()

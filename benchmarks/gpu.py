@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import UCF_SIZE, describe_processor, index_clips, make_clips
-from benchmarks.comparison import asked_quick, run_interleaved
+from benchmarks.comparison import LEAST, MOST, asked_quick, run_interleaved
 from benchmarks.extract import open_store
 from benchmarks.predict import write_clip
 from benchmarks.train import PICTURE, RECIPE, SEGMENTS, motion_data
@@ -77,7 +77,8 @@ def main() -> None:
     on_gpu = device.type == "cuda"
     print(torch.cuda.get_device_name() if on_gpu else f"no GPU: on the CPU, {describe_processor()}")
     batch, steps, seconds = (128, 24, 60) if on_gpu else (8, 4, 60)
-    batch, steps, seconds = (4, 1, 1) if quick else (batch, steps, seconds)
+    batch, steps = (4, 1) if quick else (batch, steps)
+    least, most = (1, 1) if quick else (LEAST, MOST)
     with tempfile.TemporaryDirectory() as folder:
         training = store_training(Path(folder), device, batch, steps, quick)
         network = make_network(quick).to(device).to(memory_format=torch.channels_last).train()
@@ -91,6 +92,8 @@ def main() -> None:
             },
             seconds,
             spread=0.05,
+            least=least,
+            most=most,
         )
         for name in (EPOCH, STEPS):
             print(f"{name}: {batch * steps * SEGMENTS / turns.median(name):,.0f} pictures/s")
@@ -98,7 +101,8 @@ def main() -> None:
         write_clip(f"{folder}/clip", quick)
         encoder = load_encoder(EncoderSource(f"{folder}/clip", precision="auto"), device)
         count = 512 if on_gpu else 16
-        turns = run_interleaved({"encode": functools.partial(encode, encoder, count)}, seconds / 4, spread=0.05)
+        encoding = {"encode": functools.partial(encode, encoder, count)}
+        turns = run_interleaved(encoding, seconds / 4, spread=0.05, least=least, most=most)
         print(f"encoding with ViT-B/32: {count / turns.median('encode'):,.0f} pictures/s, in {encoder.dtype}")
 
 

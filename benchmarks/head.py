@@ -20,7 +20,7 @@ import torch
 import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.common import copy_product, print_progress
+from benchmarks.common import copy_product, print_progress, remove_shared_code
 from benchmarks.comparison import UCF_CLIPS, UCF_TRAIN, Part, init_git_and_dvc, run_as_program, run_command
 from moclip.data.index import INDEX_COLUMNS
 from moclip.data.selection import class_names, index_counts, tally
@@ -63,7 +63,7 @@ def measure(part: Part) -> None:
     """Measure `dvc exp run` on the head, its stages, and both alternatives."""
     size = QUICK if part.quick else FULL
     project = part.folder / "project"
-    clips = make_project(project, size)
+    clips = make_project(project, size, shared_code=not part.quick)
     took: list[float] = []
     for number in range(1 if part.quick else 2):
         took.append(run_command(*DVC, "exp", "run", "-S", f"fusion.lr={number + 1}e-4", cwd=project).seconds)
@@ -83,9 +83,14 @@ def measure(part: Part) -> None:
     part.setup[backbone] = "EfficientNet-B0 on 3 segments, ViT-B/32 on a frame; forward only, of every clip and epoch"
 
 
-def make_project(project: Path, size: Size) -> dict[str, int]:
-    """Make a git and DVC project in which all stages before the head are done. Return the clips per split."""
+def make_project(project: Path, size: Size, shared_code: bool) -> dict[str, int]:
+    """Make a git and DVC project in which all stages before the head are done. Return the clips per split.
+
+    Without `shared_code` each stage depends only on its own file of the code.
+    """
     copy_product(project)
+    if not shared_code:
+        remove_shared_code(project / "dvc.yaml")
     (project / "videos").mkdir()
     with contextlib.chdir(project):
         preset = yaml.safe_load(presets.params_text("ucf101", "videos", None, None))
@@ -176,8 +181,9 @@ def _index(size: Size) -> pd.DataFrame:
 @torch.inference_mode()
 def backbones(part: Part, size: Size) -> float:
     """Return the seconds per clip of the frozen backbones: EfficientNet-B0 on 3 segments, ViT-B/32 on one frame."""
-    network = MvTsn(MvTsnConfig("efficientnet_b0", ("a", "b"), 224, 0.5)).eval().to(memory_format=torch.channels_last)
-    tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE)).eval()
+    backbone, less = ("test_resnet", {"num_hidden_layers": 1}) if part.quick else ("efficientnet_b0", {})
+    network = MvTsn(MvTsnConfig(backbone, ("a", "b"), 224, 0.5)).eval().to(memory_format=torch.channels_last)
+    tower = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=PICTURE, **less)).eval()
     fields, pictures = torch.randn(size.sample, SEGMENTS, 2, 224, 224), torch.randn(size.sample, 3, 224, 224)
     turns = part.turns({"EfficientNet-B0": lambda: network(fields), "ViT-B/32": lambda: tower(pictures)}, 15)
     return (turns.median("EfficientNet-B0") + turns.median("ViT-B/32")) / size.sample

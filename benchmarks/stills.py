@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common import describe_processor, index_clips, make_clips
-from benchmarks.comparison import asked_quick, run_interleaved
+from benchmarks.comparison import LEAST, MOST, asked_quick, run_interleaved
 from benchmarks.predict import write_clip
 from moclip.data.sampling import still_frames
 from moclip.data.spans import with_span_columns
@@ -33,8 +33,8 @@ BATCH, FRAMES = 32, 60  # pictures a forward pass; frames a clip
 OURS, BARE = "clip_image", "the encoder alone"
 
 
-def pictures_of(clips: pd.DataFrame, stills: int) -> list[np.ndarray]:
-    numbers = still_frames(FRAMES, stills, "middle", 0, "")
+def pictures_of(clips: pd.DataFrame, frames: int, stills: int) -> list[np.ndarray]:
+    numbers = still_frames(frames, stills, "middle", 0, "")
     return [picture for path in clips["path"] for picture in read_pictures(Path(path), numbers, True)]
 
 
@@ -50,27 +50,29 @@ def encode_clips(worker: ImageEncoderWorker, clips: pd.DataFrame, turn: itertool
 def main() -> None:
     """Print a table in Markdown."""
     quick = asked_quick(__doc__, "a tiny encoder and few clips")
-    cores = os.cpu_count() or 1
+    cores, frames = os.cpu_count() or 1, 8 if quick else FRAMES
     print(f"{describe_processor()}, {cores} cores, load {os.getloadavg()[0]:.1f}\n")
     print(f"| clips | stills | {OURS}, pictures/s | {BARE}, pictures/s | ratio |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         write_clip(f"{folder}/clip", quick)
         for codec, size, count in (("mpeg4", (240, 320), 128), ("h264", (1080, 1920), 24)):
-            made = make_clips(Path(folder), codec, size, 2 if quick else count, FRAMES)
+            made = make_clips(Path(folder), codec, size, 1 if quick else count, frames)
             clips = with_span_columns(index_clips(made).assign(seekable=True))
             for stills in (1, 4):
                 source = EncoderSource(f"{folder}/clip")
                 parts = f"{folder}/{codec}-{stills}"
                 where = (source, "/", True, stills, "middle", 0, BATCH, cores, parts, "", library_versions())
                 worker = ImageEncoderWorker(StillsTask(*where))
-                pictures = pictures_of(clips, stills)
+                pictures = pictures_of(clips, frames, stills)
                 turns = run_interleaved(
                     {
                         OURS: functools.partial(encode_clips, worker, clips, itertools.count()),
                         BARE: functools.partial(encode_all, worker.encoder, pictures),
                     },
-                    1 if quick else 60,
+                    60,
                     spread=0.1,
+                    least=1 if quick else LEAST,
+                    most=1 if quick else MOST,
                 )
                 ours, bare = (len(pictures) / turns.median(name) for name in (OURS, BARE))
                 name = f"{size[0]} x {size[1]}, {codec}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import zarr
 from moclip.data.selection import few_shot, usable_clips
 from moclip.evaluation.calibration import fit_temperature
 from moclip.store.features import Features
-from tests.conftest import run, set_keys
+from tests.conftest import run, run_stages, set_keys, surroundings
 
 STAGES = [
     "transcode",
@@ -211,11 +210,12 @@ def test_an_option_overrides_params_yaml(project: Path) -> None:
 
 @pytest.mark.slow
 def test_base_to_new_trains_on_half_of_the_classes_and_scores_both(project: Path) -> None:
-    settings = ("dataset.base_to_new=true", "fusion.head=text", "fusion.pooling=attention", "clip.frames=2")
-    changes = [part for setting in settings for part in ("-S", setting)]
-    done = run("dvc", "exp", "run", *changes, cwd=project)
-    assert re.search(r"train_mv: .*, 8 clips, 4 to choose the epoch on", done.stdout), "half of 16 and of 8"
-    assert re.search(r"train_fusion: .*, 8 clips;", done.stdout)
+    settings = {"dataset.base_to_new": True, "fusion.head": "text", "fusion.pooling": "attention", "clip.frames": 2}
+    set_keys(project / "params.yaml", settings)
+    stages = ("clip_image", "train_mv", "embed_mv", "train_probe", "train_fusion", "evaluate")
+    printed = run_stages(*stages, cwd=project)
+    assert re.search(r"train_mv: .*, 8 clips, 4 to choose the epoch on", printed), "half of 16 and of 8"
+    assert re.search(r"train_fusion: .*, 8 clips;", printed)
     for stream in ("zero_shot", "mv_tsn", "score_sum", "fusion"):
         scores = json.loads((project / f"metrics/{stream}.json").read_text())
         assert set(scores["base_to_new"]) == {"base", "new", "harmonic_mean"}
@@ -237,12 +237,26 @@ def test_unused_output_folders_hold_the_reason(project: Path) -> None:
 
 @pytest.mark.slow
 def test_few_shots_and_the_image_baseline(project: Path) -> None:
+    """A clip of each of two classes is not usable, one for each stream: the class gets as many clips as the others."""
     assert json.loads((project / "metrics/mv_image.json").read_text()) == {}
-    done = run("dvc", "exp", "run", "-S", "dataset.shots=2", "-S", "baselines.image=test_resnet", cwd=project)
-    again = ["train_mv", "train_image", "embed_mv", "embed_image", "train_probe", "train_fusion", "evaluate", "report"]
-    assert sorted(ran(done.stdout)) == sorted(again)
-    assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", done.stdout)
-    assert re.search(r"train_fusion: .*, 8 clips;.*; weight [01]", done.stdout), "zero-shot CLIP is mixed in"
+    index = pd.read_parquet(project / "data/index.parquet")
+    drawn = few_shot(usable_clips(index, "train"), 2, 0)
+    lost = {"mv": drawn["id"][drawn["label"] == 0].iloc[0], "clip_image": drawn["id"][drawn["label"] == 1].iloc[0]}
+    for name, clip in lost.items():
+        path = project / f"data/features/{name}.parquet"
+        table = pd.read_parquet(path)
+        table.loc[table["id"] == clip, ["status", "reason"]] = ["failed", "cannot be read"]
+        table.to_parquet(path, index=False)
+    set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
+    printed = run_stages(*STAGES[STAGES.index("train_mv") :], cwd=project)
+    for stage in ("train_mv", "train_image", "train_fusion"):
+        assert re.search(rf"{stage}: .*, 8 clips[,;]", printed), printed
+    assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", printed)
+    assert re.search(r"train_fusion: .*, 8 clips;.*; weight [01]", printed), "zero-shot CLIP is mixed in"
+    views = zarr.open_group(project / "data/features/mv_embed.zarr/views", mode="r")
+    learnt = sorted(str(name) for name in views["id"][:])
+    assert index.set_index("id").loc[learnt, "label"].value_counts().tolist() == [2, 2, 2, 2]
+    assert not set(learnt) & set(lost.values())
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
     scores = json.loads((project / "metrics/mv_image.json").read_text())
     cost = json.loads((project / "metrics/cost.json").read_text())
@@ -254,31 +268,8 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
     assert cost["multiply_adds_m"]["video"]["mv_image"] == pytest.approx(
         3 * cost["multiply_adds_m"]["image_segment"], rel=1e-3
     )
-    assert "pictures of motion alone" in done.stdout
+    assert "pictures of motion alone" in printed
     assert "pictures of motion alone" in (project / "data/report/index.html").read_text()
-
-
-def test_few_shots_are_drawn_among_clips_that_both_streams_can_read(project: Path) -> None:
-    """A clip of each of two classes is not usable, one for each stream: the class gets as many clips as the others."""
-    index = pd.read_parquet(project / "data/index.parquet")
-    drawn = few_shot(usable_clips(index, "train"), 2, 0)
-    lost = {"mv": drawn["id"][drawn["label"] == 0].iloc[0], "clip_image": drawn["id"][drawn["label"] == 1].iloc[0]}
-    for name, clip in lost.items():
-        path = project / f"data/features/{name}.parquet"
-        table = pd.read_parquet(path)
-        table.loc[table["id"] == clip, ["status", "reason"]] = ["failed", "cannot be read"]
-        table.to_parquet(path, index=False)
-    set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
-    printed = {
-        stage: run("moclip", stage, cwd=project).stdout
-        for stage in ("train_mv", "train_image", "embed_mv", "train_probe", "train_fusion")
-    }
-    for stage in ("train_mv", "train_image", "train_fusion"):
-        assert re.search(rf"{stage}: .*, 8 clips[,;]", printed[stage]), printed[stage]
-    views = zarr.open_group(project / "data/features/mv_embed.zarr/views", mode="r")
-    learnt = sorted(str(name) for name in views["id"][:])
-    assert index.set_index("id").loc[learnt, "label"].value_counts().tolist() == [2, 2, 2, 2]
-    assert not set(learnt) & set(lost.values())
 
 
 def test_cost_says_what_a_video_reads(finished: Path) -> None:
@@ -302,15 +293,14 @@ def test_timing_says_where_the_time_goes(project: Path) -> None:
 
 
 def test_an_interrupt_ends_with_one_message(project: Path) -> None:
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
     process = subprocess.Popen(
-        command, cwd=project, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ["python", "-m", "stages.train_mv", "--tsn-epochs", "9999"], cwd=project, text=True,
+        env=surroundings() | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     assert process.stdout is not None
     assert "train_mv: test_resnet" in process.stdout.readline()
-    time.sleep(2)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -36,26 +37,29 @@ def blocks(page: Path) -> list[Block]:
     return [Block(one["language"], one["code"], one["why"]) for one in found]
 
 
-def commands(block: Block) -> set[str]:
-    """The lines of a block, without what they say of themselves."""
-    return {line.partition("  #")[0].strip() for line in block.code.splitlines()} - {""}
+def command(line: str) -> str:
+    """A line of a block, without what it says of itself."""
+    return line.partition("  #")[0].strip()
 
 
 def runnable(page: Path) -> list[Block]:
-    """The blocks to run: what README runs by itself is not run again for another page."""
+    """The blocks to run: of other pages without the lines that README runs by itself."""
     to_run = [block for block in blocks(page) if block.language in ("bash", "python") and block.why is None]
     if page == PAGES[0]:
         return to_run
-    before = set().union(*map(commands, runnable(PAGES[0])))
-    return [block for block in to_run if not commands(block) <= before]
+    before = {command(line) for block in runnable(PAGES[0]) for line in block.code.splitlines()}
+    others = [[line for line in block.code.splitlines() if command(line) not in before | {""}] for block in to_run]
+    return [block._replace(code="\n".join(lines)) for block, lines in zip(to_run, others, strict=True) if lines]
 
 
-@pytest.fixture
-def reader(project: Path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project of somebody who reads: with clips of their own beside the demo's.
 
     Its preset for them trains a few steps.
     """
+    project = tmp_path_factory.mktemp("prepared") / "project"
+    shutil.copytree(finished, project, symlinks=True)
     preset = project / "pipeline/presets/folder.yaml"
     text, changed = re.subn(
         r"(epochs: 30|min_steps: \d+)", lambda found: f"{found[1].split()[0]} 2", preset.read_text()
@@ -74,6 +78,14 @@ def reader(project: Path) -> Path:
     return project
 
 
+@pytest.fixture
+def reader(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the project for a page."""
+    folder = tmp_path / "project"
+    shutil.copytree(prepared, folder, symlinks=True)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=str)
@@ -89,12 +101,22 @@ def test_the_blocks_of_a_page_run(page: Path, reader: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_goes_from_clips_to_a_prediction(reader: Path) -> None:
+def test_the_notebook_goes_from_clips_to_a_prediction(
+    reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (reader / "examples").mkdir()
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    environment = surroundings() | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(reader), os.environ.get("PYTHONPATH")))),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # a kernel sets it before it imports matplotlib
+    }
+    python = shutil.which("python", path=environment["PATH"])
+    kernel = {"argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "warm"}
+    (tmp_path / "kernels/warm").mkdir(parents=True)
+    (tmp_path / "kernels/warm/kernel.json").write_text(json.dumps(kernel))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    presets = os.pathsep.join(filter(None, (str(reader), os.environ.get("PYTHONPATH"))))
-    client = NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(reader / "examples")}})
-    client.execute(env=surroundings() | {"PYTHONPATH": presets})
+    resources = {"metadata": {"path": str(reader / "examples")}}
+    NotebookClient(notebook, timeout=500, kernel_name="warm", resources=resources).execute(env=environment)
     printed, pictures = notebook_outputs(notebook)
     assert "RedBallFalling 9 clips\nRedBallRising 9 clips" in printed
     assert "MV-TSN, motion alone" in printed

@@ -1,22 +1,22 @@
 """A warm process that runs the tests' commands: hundreds of them would each import PyTorch, timm and DVC anew.
 
 `conftest.py` starts one server for the whole session (also for all workers of pytest-xdist) and puts a folder first on
-PATH in which `python`, `moclip` and `dvc` are shims, so commands that DVC or a shell starts go this way too. A shim
-hands its arguments, environment, folder, limits and inherited files to the server, which forks a child that runs the
-command as a fresh process would: as `__main__`, with its own `sys.path[0]`, signal handlers and random numbers. The
-shim passes signals on, ends as the command ended, and takes the command with it if it is killed.
+PATH in which `python`, `moclip`, `dvc` and `torchrun` are shims, so commands that DVC or a shell starts go this way
+too. A shim hands its arguments, environment, folder, limits and inherited files to the server, which forks a child that
+runs the command as a fresh process would: as `__main__`, with its own `sys.path[0]`, signal handlers and random
+numbers. The shim passes signals on, ends as the command ended, and takes the command with it if it is killed.
 
 What a command starts is warm, too, also the server process that `multiprocessing` forks worker processes from.
 
 Imported ahead are the libraries and `moclip`; `pipeline` and `stages` are imported by each command, from where a fresh
 process would find them (the folder of the project, for `python -m stages.X`).
 
-A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, closed
-standard streams, a PYTHONPATH with another `moclip`, and any environment in which a variable of `READ_AT_START` is not
-the session's. Tests of the start itself, of imports, of memory and of process groups ask for it with `run_fresh`. What
-differs in a warm command: its parent is the server, it has a process group of its own and no controlling terminal,
-`sys.executable` is the shim, `moclip` is imported from here, and warnings given while the libraries are imported are
-absent.
+A fresh Python runs what a fork could not do alike: interpreter options but `-u` (`python -X ...`), a script from stdin,
+closed standard streams, a PYTHONPATH with another `moclip`, and any environment in which a variable of `READ_AT_START`
+is not the session's. Tests of the start itself, of imports, of memory and of process groups ask for it with
+`run_fresh`. What differs in a warm command: its parent is the server, it has a process group of its own and no
+controlling terminal, `sys.executable` is the shim, `moclip` is imported from here, and warnings given while the
+libraries are imported are absent.
 """
 
 from __future__ import annotations
@@ -38,15 +38,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-COMMANDS = ("python", "moclip", "dvc")
+COMMANDS = ("python", "moclip", "dvc", "torchrun")
 READ_AT_START = (
-    "COLORTERM", "CUDA_", "FORCE_COLOR", "GITHUB_ACTIONS", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_",
-    "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_", "PY_COLORS", "PYTHON", "TERMINAL_WIDTH", "TORCH",
-    "TQDM_", "TRANSFORMERS_", "XDG_",
+    "CUDA_", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_", "MALLOC_", "MKL_", "MPL", "OMP_", "OPENBLAS_",
+    "PYTHON", "TORCH", "TQDM_", "TRANSFORMERS_", "XDG_",
 )  # fmt: skip
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
-SET_ANEW = ("PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
+SET_ANEW = ("MPLBACKEND", "PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
 READ_LATER = ("PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
 MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
 
@@ -60,6 +59,7 @@ LIBRARIES = (
     "tqdm", "transformers.models.clip.image_processing_clip", "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip", "typer", "yaml", "zarr",
 )  # fmt: skip
+EXTRAS = ("s3fs",)  # also imported, where they are installed
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 LIMITS = (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
@@ -91,8 +91,12 @@ def write_shims(folder: Path, address: Path) -> None:
 
 def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
     """Let the server run `python ARGUMENTS` and end as it ends; run it here where the server cannot."""
-    if arguments and (arguments[0] in ("-m", "-c") or not arguments[0].startswith("-")):
-        status = _ask(address, arguments)
+    command = arguments
+    if arguments[:1] == ["-u"]:  # as torchrun starts its processes
+        os.environ["PYTHONUNBUFFERED"] = "1"
+        command = arguments[1:]
+    if command and (command[0] in ("-m", "-c") or not command[0].startswith("-")):
+        status = _ask(address, command)
         if status < 0:
             signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
@@ -308,12 +312,13 @@ def _code(package: Path) -> dict[str, bytes]:
 
 def _import_ahead() -> None:
     """Import what most commands import. Nothing here may start a thread or draw a random number."""
+    import importlib.util
     import pkgutil
 
     before = dict(os.environ)
     import pipeline  # first, because it says how PyTorch and the C library are to allocate
 
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *filter(importlib.util.find_spec, EXTRAS)):
         importlib.import_module(name)
     import moclip
 
@@ -355,6 +360,7 @@ def run(request: Request) -> None:
     import time
     from types import ModuleType
 
+    import matplotlib
     import numpy as np
 
     for handled in FORWARDED:
@@ -377,6 +383,7 @@ def run(request: Request) -> None:
     os.environ.update(request.environment)
     time.tzset()
     tempfile.tempdir = None
+    matplotlib.rcParams["backend"] = os.environ.get("MPLBACKEND") or matplotlib.rcParamsOrig["backend"]
     np.random.seed()  # the global generator, as an import seeds it
     importlib.invalidate_caches()
 
