@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -173,6 +174,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the warm process that runs the commands, once for all workers of pytest-xdist."""
     if hasattr(config, "workerinput"):
         return
+    session = contextlib.ExitStack()
+    commands = session.enter_context(warm_commands())
+    os.environ[WARM] = str(commands)
+    if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
+        subprocess.Popen((commands / "python", "-c", ""), cwd=commands)
+
+    def end() -> None:
+        session.close()
+        shutil.rmtree(os.environ["HF_HOME"])
+
+    config.add_cleanup(end)
+
+
+@contextlib.contextmanager
+def warm_commands(**environment: str) -> Iterator[Path]:
+    """Start a warm process with these variables. Yields the folder of the commands that it runs."""
     folder = Path(tempfile.mkdtemp(prefix="warm"))  # a socket's path is short
     warm.write_shims(folder / "bin", folder / "socket")
     listener = socket.create_server(str(folder / "socket"), family=socket.AF_UNIX, backlog=64)
@@ -180,23 +197,19 @@ def pytest_configure(config: pytest.Config) -> None:
         [sys.executable, warm.__file__, str(listener.fileno())],
         pass_fds=[listener.fileno()],
         cwd=folder,
-        env=surroundings(fresh=True),
+        env=surroundings(fresh=True) | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,  # no file: children get these streams, which must not be taken for seekable
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
     )
-    os.environ[WARM] = str(folder / "bin")
-    if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
-        subprocess.Popen((folder / "bin/python", "-c", ""), cwd=folder)
-
-    def end() -> None:
+    listener.close()
+    try:
+        yield folder / "bin"
+    finally:
         print(server.communicate()[0], end="", file=sys.stderr)
         shutil.rmtree(folder)
-        shutil.rmtree(os.environ["HF_HOME"])
-
-    config.add_cleanup(end)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -47,7 +47,7 @@ READ_AT_START = (
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
 SET_ANEW = ("PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
-READ_LATER = ("PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
+READ_LATER = ("HF_TOKEN", "PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
 MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
 
 LIBRARIES = (
