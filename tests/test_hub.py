@@ -194,7 +194,7 @@ def test_a_download_that_breaks_off_is_told_and_is_resumed(encoding: Path, hub: 
 
 
 def load(places: list[tuple[str, str | None]], cwd: Path, environment: dict[str, str]) -> list[str]:
-    return run("python", "-c", LOAD, json.dumps(places), cwd=cwd, **environment).stdout.splitlines()
+    return run("python", "-c", LOAD, json.dumps(places), cwd=cwd, code=0, **environment).stdout.splitlines()
 
 
 def test_what_is_pushed_answers_like_the_local_bundle(
@@ -203,7 +203,7 @@ def test_what_is_pushed_answers_like_the_local_bundle(
     """The push is a fresh process: the hub's library would show its progress if it were imported too early."""
     writer = online | {"HF_TOKEN": WRITER}
     push = ("moclip", "export", "--push", "me/balls", "--licence", "MIT", "--private")
-    pushed = run_fresh(*push, cwd=finished, **(writer | {"PATH": surroundings(fresh=True)["PATH"]}))
+    pushed = run_fresh(*push, cwd=finished, code=0, **(writer | {"PATH": surroundings(fresh=True)["PATH"]}))
     assert pushed.stderr == "", "no progress where there is no terminal"
     found = re.search(r"pushed to me/balls, commit (\w{40})", pushed.stdout)
     assert found
@@ -225,7 +225,7 @@ def test_what_is_pushed_answers_like_the_local_bundle(
 
     clips = [str(clip) for clip in sorted((finished / "data/demo/videos").rglob("*.avi"))[:2]]
     own = run("moclip", "predict", "--bundle", local, *clips, "--json", cwd=tmp_path)
-    there = run("moclip", "predict", "--bundle", f"me/balls@{commit}", *clips, "--json", cwd=tmp_path, **writer)
+    there = run("moclip", "predict", "--bundle", f"me/balls@{commit}", *clips, "--json", cwd=tmp_path, code=0, **writer)
     assert json.loads(there.stdout) == json.loads(own.stdout)
     asked = len(hub.requests)
     assert load([("me/balls", commit)], tmp_path, {}) == ["loaded"]
@@ -252,7 +252,7 @@ def test_a_push_replaces_an_earlier_bundle_and_nothing_else(
         (WRITER, "me/other", False),
         (WRITER, "me/again", True),
     ]
-    done = run("python", "-c", PUSH, new, json.dumps(pushes), cwd=tmp_path, **online)
+    done = run("python", "-c", PUSH, new, json.dumps(pushes), cwd=tmp_path, code=0, **online)
     commit, *refused = done.stdout.splitlines()
     names = files_below(hub.folders["me/again", commit])
     assert names == sorted([*files_below(new), "LICENSE"])
@@ -276,7 +276,7 @@ def test_a_branch_is_made_and_loaded_by_its_name(
 ) -> None:
     given = online | {"HF_TOKEN": WRITER}
     push = ("--push", "me/branched@v2", "--licence", "other")
-    run("moclip", "export", tmp_path / "own", *push, cwd=finished, **given)
+    run("moclip", "export", tmp_path / "own", *push, cwd=finished, code=0, **given)
     assert set(hub.branches["me/branched"]) == {"main", "v2"}
     assert files_below(hub.folders["me/branched", hub.branches["me/branched"]["main"]]) == [".gitattributes"]
     places: list[tuple[str, str | None]] = [("me/branched@v2", None), ("me/branched", "v2"), ("me/branched", None)]
