@@ -66,6 +66,8 @@ def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
     assert run("python", "-c", code, cwd=tmp_path, OMP_NUM_THREADS="3").stdout == "False\n"
     assert run("python", "-S", "-c", code, cwd=tmp_path).stdout == "False\n"
+    flags = "import sys; print('torch' in sys.modules, sys.stdout.write_through, sys.stderr.write_through)"
+    assert run("python", "-u", "-c", flags, cwd=tmp_path).stdout == "True True True\n"
     shutil.copytree(ROOT / "src/moclip", tmp_path / "src/moclip")
     assert run("python", "-c", code, cwd=tmp_path, PYTHONPATH="src").stdout == "True\n", "the same library"
     (tmp_path / "src/moclip/new.py").touch()

@@ -11,7 +11,7 @@ What a command starts is warm, too, also the server process that `multiprocessin
 Imported ahead are the libraries and `moclip`; `pipeline` and `stages` are imported by each command, from where a fresh
 process would find them (the folder of the project, for `python -m stages.X`).
 
-A fresh Python runs what a fork could not do alike: interpreter options (`python -X ...`), a script from stdin, closed
+A fresh Python runs what a fork could not do alike: interpreter options other than -u, a script from stdin, closed
 standard streams, a PYTHONPATH with another `moclip`, and any environment in which a variable of `READ_AT_START` is not
 the session's. Tests of the start itself, of imports, of memory and of process groups ask for it with `run_fresh`. What
 differs in a warm command: its parent is the server, it has a process group of its own and no controlling terminal,
@@ -91,7 +91,8 @@ def write_shims(folder: Path, address: Path) -> None:
 
 def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
     """Let the server run `python ARGUMENTS` and end as it ends; run it here where the server cannot."""
-    if arguments and (arguments[0] in ("-m", "-c") or not arguments[0].startswith("-")):
+    words = _without_unbuffered(arguments)
+    if words and (words[0] in ("-m", "-c") or not words[0].startswith("-")):
         status = _ask(address, arguments)
         if status < 0:
             signal.signal(-status, signal.SIG_DFL)
@@ -99,6 +100,11 @@ def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
         if status != NEEDS_FRESH:
             os._exit(status)
     os.execv(python, [python, *arguments])
+
+
+def _without_unbuffered(arguments: list[str]) -> list[str]:
+    """Leave out `-u`, which torchrun starts its processes with; `run` heeds it."""
+    return arguments[1:] if arguments[:1] == ["-u"] else arguments
 
 
 def _ask(address: str, arguments: list[str]) -> int:
@@ -362,7 +368,8 @@ def run(request: Request) -> None:
     if signal.SIGINT not in request.ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     request.open_files()
-    unbuffered = bool(request.environment.get("PYTHONUNBUFFERED"))
+    kind, *rest = _without_unbuffered(request.arguments)
+    unbuffered = request.arguments[0] == "-u" or bool(request.environment.get("PYTHONUNBUFFERED"))
     sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)  # type: ignore[union-attr]
     sys.stderr.reconfigure(line_buffering=not unbuffered, write_through=unbuffered)  # type: ignore[union-attr]
     os.umask(request.umask)
@@ -380,7 +387,6 @@ def run(request: Request) -> None:
     np.random.seed()  # the global generator, as an import seeds it
     importlib.invalidate_caches()
 
-    kind, *rest = request.arguments
     if kind == "-m":
         sys.path[0] = request.folder
         sys.argv = rest
