@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # the cores are taken by other tests: more threads would wait
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each a fresh Python
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -173,10 +175,12 @@ def commit(folder: Path) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the warm process that runs the commands, once for all workers of pytest-xdist."""
     if hasattr(config, "workerinput"):
+        multiprocessing.set_executable(str(Path(os.environ[WARM]) / "python"))
         return
     session = contextlib.ExitStack()
     commands = session.enter_context(warm_commands())
     os.environ[WARM] = str(commands)
+    multiprocessing.set_executable(str(commands / "python"))  # worker processes of a test are forked from a warm one
     if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
         subprocess.Popen((commands / "python", "-c", ""), cwd=commands)
 

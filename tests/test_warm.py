@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,11 @@ def test_worker_processes_are_forked_from_a_warm_one(tmp_path: Path) -> None:
     """
     assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
     assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
+
+
+def test_worker_processes_of_a_test_are_forked_from_a_warm_one() -> None:
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert pool.apply(eval, ("'torch' in __import__('sys').modules",))
 
 
 def test_a_command_has_the_files_that_are_passed_to_it(tmp_path: Path) -> None:
