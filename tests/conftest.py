@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import shutil
 import socket
@@ -24,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # the cores are taken by other tests: more threads would wait
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each a fresh Python
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -180,7 +183,25 @@ def commit(folder: Path) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the warm process that runs the commands, once for all workers of pytest-xdist."""
     if hasattr(config, "workerinput"):
+        multiprocessing.set_executable(str(Path(os.environ[WARM]) / "python"))
         return
+    session = contextlib.ExitStack()
+    commands = session.enter_context(warm_commands())
+    os.environ[WARM] = str(commands)
+    multiprocessing.set_executable(str(commands / "python"))  # worker processes of a test are forked from a warm one
+    if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
+        subprocess.Popen((commands / "python", "-c", ""), cwd=commands)
+
+    def end() -> None:
+        session.close()
+        shutil.rmtree(os.environ["HF_HOME"])
+
+    config.add_cleanup(end)
+
+
+@contextlib.contextmanager
+def warm_commands(**environment: str) -> Iterator[Path]:
+    """Start a warm process with these variables. Yields the folder of the commands that it runs."""
     folder = Path(tempfile.mkdtemp(prefix="warm"))  # a socket's path is short
     warm.write_shims(folder / "bin", folder / "socket")
     listener = socket.create_server(str(folder / "socket"), family=socket.AF_UNIX, backlog=64)
@@ -188,23 +209,19 @@ def pytest_configure(config: pytest.Config) -> None:
         [sys.executable, warm.__file__, str(listener.fileno())],
         pass_fds=[listener.fileno()],
         cwd=folder,
-        env=surroundings(fresh=True),
+        env=surroundings(fresh=True) | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,  # no file: children get these streams, which must not be taken for seekable
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
     )
-    os.environ[WARM] = str(folder / "bin")
-    if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
-        subprocess.Popen((folder / "bin/python", "-c", ""), cwd=folder)
-
-    def end() -> None:
+    listener.close()
+    try:
+        yield folder / "bin"
+    finally:
         print(server.communicate()[0], end="", file=sys.stderr)
         shutil.rmtree(folder)
-        shutil.rmtree(os.environ["HF_HOME"])
-
-    config.add_cleanup(end)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -5,6 +5,7 @@ This is a separate module, because each worker imports the module of its functio
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -36,8 +37,11 @@ _decode, _probe, _describe, _frames = (
 
 
 def hang() -> None:
-    while True:  # as a C library would: no signal handler of Python's gets to run
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """As a C library would: no signal handler of Python's gets to run, and no other thread."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    library = ctypes.PyDLL(None)  # which keeps Python's lock
+    while True:
+        library.sleep(60)
 
 
 def die() -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,13 +95,26 @@ class Hub(ThreadingHTTPServer):
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    thread = threading.Thread(target=hub.serve_forever, daemon=True)
-    thread.start()
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
     try:
         yield hub
     finally:
         hub.shutdown()
         hub.server_close()
+
+
+@contextmanager
+def nobody_there(hub: Hub) -> Iterator[None]:
+    """Meanwhile connections to the hub's address are refused."""
+    hub.shutdown()
+    hub.server_close()
+    hub.socket = socket.socket()
+    hub.server_bind()  # which keeps the port, and accepts nothing yet
+    try:
+        yield
+    finally:
+        hub.server_activate()
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
 
 
 def files_below(folder: Path) -> list[str]:

@@ -70,24 +70,29 @@ class Recorded(SampledFields):
         return super().read_async(clips, segments, generator, own)
 
 
-def train_recorded(rank: int, build: Callable[[], MvTsn], folder: Path, out: Path, change: dict[str, Any]) -> None:
-    """Train a network; leaves its weights, its rows and the clips it has read."""
+def train_recorded(
+    rank: int, build: Callable[[], MvTsn], folder: Path, out: Path, changes: dict[str, dict[str, Any]]
+) -> None:
+    """Train networks, one for each change of the parameters; leaves their weights, rows and the clips they have read.
+
+    They are files NAME-SIZE-RANK below `out`.
+    """
     os.chdir(folder)
     with join_processes() as world:
-        params = parameters.load(paths.PARAMS, change)
-        inputs = Inputs(params)
-        stored = inputs.sampled_fields()
-        fields = Recorded(stored.reader, stored.motion_frame, stored.first)
-        fields.seen = []
-        data = MotionData(fields, inputs.motion_clips("train"), inputs.motion_clips("val"))
-        model = build()
-        rows: list[dict[str, float]] = []
-        checkpoint = Checkpoint(out / f"checkpoint-{world.size}", "", 0.0)
-        train_mv_tsn(
-            model, data, training_recipe(params, params.tsn.segments, Mirroring(True)), world, checkpoint, rows.append
-        )
-        read = {"read": torch.from_numpy(np.concatenate(fields.seen))}
-        save_weights(out / f"{world.size}-{rank}", model.state_dict() | read, {"rows": rows})
+        for name, change in changes.items():
+            params = parameters.load(paths.PARAMS, change)
+            inputs = Inputs(params)
+            stored = inputs.sampled_fields()
+            fields = Recorded(stored.reader, stored.motion_frame, stored.first)
+            fields.seen = []
+            data = MotionData(fields, inputs.motion_clips("train"), inputs.motion_clips("val"))
+            model = build()
+            rows: list[dict[str, float]] = []
+            checkpoint = Checkpoint(out / f"{name}-{world.size}.checkpoint", "", 0.0)
+            recipe = training_recipe(params, params.tsn.segments, Mirroring(True))
+            train_mv_tsn(model, data, recipe, world, checkpoint, rows.append)
+            read = {"read": torch.from_numpy(np.concatenate(fields.seen))}
+            save_weights(out / f"{name}-{world.size}-{rank}", model.state_dict() | read, {"rows": rows})
 
 
 def stage(rank: int, folders: Sequence[Path], printed: Path, options: Sequence[str]) -> None:

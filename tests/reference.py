@@ -1,4 +1,4 @@
-"""The plain, slow definitions that fields and traces are held against: loops over blocks, pixels and cells.
+"""The plain definitions that fields and traces are held against: block by block on whole frames.
 
 They work on vectors as PyAV gives them on one thread with no option but to export them, and share no code with the
 library.
@@ -36,10 +36,15 @@ def decode(path: Path) -> list[Frame]:
         for packet in container.demux(stream):
             for frame in packet.decode():
                 side = frame.side_data.get("MOTION_VECTORS")
-                found = [] if side is None else [[int(v[name]) for name in COLUMNS] for v in side.to_ndarray()]
                 letter = "?IPB"[int(frame.pict_type)]
+                found = [] if side is None else rows(side.to_ndarray())
                 frames.append(Frame(frame.to_ndarray(format="rgb24"), letter, found))
     return frames
+
+
+def rows(vectors: np.ndarray) -> list[list[int]]:
+    """PyAV's records as lists of numbers, in the order of `COLUMNS`."""
+    return np.stack([vectors[name].astype(int) for name in COLUMNS], axis=1).tolist()
 
 
 def field(frames: list[Frame], canvas: tuple[int, int], cell: int = 8) -> np.ndarray:
@@ -49,80 +54,77 @@ def field(frames: list[Frame], canvas: tuple[int, int], cell: int = 8) -> np.nda
 
 
 def painted(blocks: list[list[int]], height: int, width: int) -> np.ndarray:
-    """Displacement of each pixel of a frame: float64 (2, height, width)."""
+    """Displacement of each pixel of a frame: float64 (2, height, width). What points to the past comes first."""
     pixels = np.zeros((2, height, width))
     covered = np.zeros((height, width), bool)
     for past in (True, False):
         for source, w, h, _, _, x, y, motion_x, motion_y, scale in blocks:
             if (source < 0) != past:
                 continue
+            place = within(y - h // 2, h, height), within(x - w // 2, w, width)
             sign = -1 if past else 1
-            for row in range(max(0, y - h // 2), min(height, y - h // 2 + h)):
-                for column in range(max(0, x - w // 2), min(width, x - w // 2 + w)):
-                    if past or not covered[row, column]:
-                        pixels[:, row, column] = sign * motion_x / scale, sign * motion_y / scale
-                    covered[row, column] |= past
+            for axis, motion in enumerate((motion_x, motion_y)):
+                pixels[axis][place] = np.where(covered[place] & (not past), pixels[axis][place], sign * motion / scale)
+            covered[place] |= past
     return pixels
+
+
+def within(start: int, count: int, side: int) -> slice:
+    """So many pixels from `start` on, those in the picture."""
+    return slice(min(max(0, start), side), min(max(0, start + count), side))
 
 
 def traced(frames: list[Frame], canvas: tuple[int, int], cell: int = 8) -> np.ndarray:
     """CoViAR's accumulated displacement, pixel by pixel, averaged over cells: float64 (T, 2, rows, columns)."""
     height, width = frames[0].picture.shape[:2]
-    start = [[(x, y) for x in range(width)] for y in range(height)]
+    start = np.stack(np.meshgrid(np.arange(width), np.arange(height)))
     old, out = start, []
     for frame in frames:
-        new = start if frame.letter == "I" else followed(frame.blocks, old, height, width)
-        way = np.array([[(x - new[y][x][0], y - new[y][x][1]) for x in range(width)] for y in range(height)], float)
-        out.append(averaged(way.transpose(2, 0, 1), canvas, cell))
+        new = start if frame.letter == "I" else followed(frame.blocks, old)
+        out.append(averaged((start - new).astype(float), canvas, cell))
         if frame.letter != "B":
             old = new
     return np.stack(out)
 
 
-def followed(
-    blocks: list[list[int]], old: list[list[tuple[int, int]]], height: int, width: int
-) -> list[list[tuple[int, int]]]:
-    """Where each pixel was in the I-frame, given where those of the reference frame were."""
-    new = [list(row) for row in old]
-    by_the_past = set()
+def followed(blocks: list[list[int]], old: np.ndarray) -> np.ndarray:
+    """Where each pixel was in the I-frame, given where those of the reference frame were: x, y (2, height, width)."""
+    new = old.copy()
+    height, width = old.shape[1:]
+    by_the_past = np.zeros((height, width), bool)
     for past in (True, False):
         for source, w, h, src_x, src_y, dst_x, dst_y, *_ in blocks:
             if (source < 0) != past:
                 continue
             step_x, step_y = (src_x - dst_x, src_y - dst_y) if past else (dst_x - src_x, dst_y - src_y)
-            for y in range(dst_y - h // 2, dst_y - h // 2 + h):
-                for x in range(dst_x - w // 2, dst_x - w // 2 + w):
-                    if not (0 <= x < width and 0 <= y < height) or (not past and (x, y) in by_the_past):
-                        continue
-                    if past:
-                        by_the_past.add((x, y))
-                    from_x, from_y = x + step_x, y + step_y
-                    if (step_x or step_y) and 0 <= from_x < width and 0 <= from_y < height:
-                        new[y][x] = old[from_y][from_x]
+            y, x = np.mgrid[within(dst_y - h // 2, h, height), within(dst_x - w // 2, w, width)].reshape(2, -1)
+            if past:
+                by_the_past[y, x] = True
+            else:
+                free = ~by_the_past[y, x]
+                y, x = y[free], x[free]
+            from_y, from_x = y + step_y, x + step_x
+            seen = (from_y >= 0) & (from_y < height) & (from_x >= 0) & (from_x < width)
+            if step_x or step_y:
+                new[:, y[seen], x[seen]] = old[:, from_y[seen], from_x[seen]]
     return new
 
 
 def averaged(pixels: np.ndarray, canvas: tuple[int, int], cell: int) -> np.ndarray:
     """Mean of (2, height, width) over each cell by area, in px of the canvas: float64 (2, rows, columns)."""
-    rows, columns = (-(-side // cell) for side in canvas)
-    out = np.empty((2, rows, columns))
-    for row in range(rows):
-        for column in range(columns):
-            out[:, row, column] = cell_mean(pixels, row, column, canvas, cell)
-    return out
-
-
-def cell_mean(pixels: np.ndarray, row: int, column: int, canvas: tuple[int, int], cell: int) -> tuple[float, float]:
     _, height, width = pixels.shape
-    rows = [overlap(y, row, height, canvas[0], cell) for y in range(height)]
-    columns = [overlap(x, column, width, canvas[1], cell) for x in range(width)]
-    total = sum(rows) * sum(columns)
-    dx = sum(a * float(np.dot(columns, line)) for a, line in zip(rows, pixels[0], strict=True) if a)
-    dy = sum(a * float(np.dot(columns, line)) for a, line in zip(rows, pixels[1], strict=True) if a)
-    return dx / total * canvas[1] / width, dy / total * canvas[0] / height
+    down, across = shares(height, canvas[0], cell), shares(width, canvas[1], cell)
+    return down @ pixels @ across.T * np.array([canvas[1] / width, canvas[0] / height])[:, None, None]
 
 
 @functools.cache
+def shares(side: int, canvas: int, cell: int) -> np.ndarray:
+    """The share of each pixel in each cell's mean along one side: (cells, pixels), rows of sum 1."""
+    cells = range(-(-canvas // cell))
+    lengths = np.array([[overlap(pixel, number, side, canvas, cell) for pixel in range(side)] for number in cells])
+    return lengths / lengths.sum(axis=1, keepdims=True)
+
+
 def overlap(pixel: int, cell_number: int, side: int, canvas: int, cell: int) -> float:
     """Length in canvas px that a pixel shares with a cell."""
     low, high = pixel * canvas / side, (pixel + 1) * canvas / side

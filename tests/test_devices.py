@@ -93,25 +93,33 @@ COSINE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("size", "change"),
-    [
-        (2, {"tsn.batch": 6}),  # 6, 6 and 4 clips
-        (3, {"tsn.batch": 16, "tsn.accumulate": 2}),
-        (2, {"tsn.batch": 6, "tsn.min_steps": 14, **COSINE}),
-        (2, {"tsn.batch": 6, "tsn.optimiser": "adamw", "tsn.schedule": "onecycle", "tsn.warmup": 0.3}),
-    ],
-)
-def test_processes_end_with_the_weights_of_one(
-    finished: Path, launch: Launch, tmp_path: Path, size: int, change: dict[str, Any]
-) -> None:
-    for count in (1, size):
-        assert launch(count, train_recorded, without, finished, tmp_path, EXACT | change) == [0] * count
-    alone, about = load_weights(tmp_path / "1-0", "")
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "6, 6 and 4 clips": (2, {"tsn.batch": 6}),
+    "parts": (3, {"tsn.batch": 16, "tsn.accumulate": 2}),
+    "cosine": (2, {"tsn.batch": 6, "tsn.min_steps": 14, **COSINE}),
+    "onecycle": (2, {"tsn.batch": 6, "tsn.optimiser": "adamw", "tsn.schedule": "onecycle", "tsn.warmup": 0.3}),
+}
+"""So many processes, and what is changed for them and for one alone."""
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the processes of each of CASES left, and what one process did."""
+    folder = tmp_path_factory.mktemp("trained")
+    for size in (1, 2, 3):
+        changes = {name: EXACT | change for name, (wanted, change) in CASES.items() if size in (1, wanted)}
+        assert run_ranks(folder, size, train_recorded, (without, finished, folder, changes)) == [0] * size
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_processes_end_with_the_weights_of_one(trained: Path, case: str) -> None:
+    size, _ = CASES[case]
+    alone, about = load_weights(trained / f"{case}-1-0", "")
     fresh = plain_network(CLASSES).state_dict()
     assert max((alone[name] - fresh[name]).abs().max() for name in fresh) > 0.01, "it has learnt something"
     for rank in range(size):
-        found, printed = load_weights(tmp_path / f"{size}-{rank}", "")
+        found, printed = load_weights(trained / f"{case}-{size}-{rank}", "")
         for name in fresh:
             torch.testing.assert_close(found[name], alone[name], atol=1e-4, rtol=1e-3, msg=name)
         for row, expected in zip(printed["rows"], about["rows"], strict=True):
@@ -124,8 +132,8 @@ def test_each_clip_is_read_once_an_epoch_and_all_end_with_the_same_network(
 ) -> None:
     """Of batches of 7 the last has 2 clips: too few for the processes, so they join the one before."""
     change = EXACT | COSINE | {"tsn.batch": 7, "tsn.min_steps": 12}
-    assert launch(size, train_recorded, with_batch_norms, finished, tmp_path, change) == [0] * size
-    ends = [load_weights(tmp_path / f"{size}-{rank}", "")[0] for rank in range(size)]
+    assert launch(size, train_recorded, with_batch_norms, finished, tmp_path, {"end": change}) == [0] * size
+    ends = [load_weights(tmp_path / f"end-{size}-{rank}", "")[0] for rank in range(size)]
     read = [end.pop("read").numpy() for end in ends]
     _, times = np.unique(np.concatenate(read), return_counts=True)
     assert sorted(times) == [3] * 8 + [6] * 16, "8 clips to validate on in each of 3 epochs, 16 to train on twice"
@@ -134,17 +142,18 @@ def test_each_clip_is_read_once_an_epoch_and_all_end_with_the_same_network(
         assert all(torch.equal(end[name], ends[0][name]) for name in ends[0]), "statistics of batch norms, too"
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
 def test_the_learning_rate_of_an_epoch_does_not_depend_on_the_number_of_processes(
-    finished: Path, launch: Launch, tmp_path: Path, schedule: str
+    finished: Path, launch: Launch, tmp_path: Path
 ) -> None:
     """Of batches of 7 one process makes 3 an epoch, and two processes make 2."""
-    change = COSINE | {"tsn.epochs": 3, "tsn.batch": 7, "tsn.schedule": schedule}
+    change = COSINE | {"tsn.epochs": 3, "tsn.batch": 7}
+    schedules = {name: change | {"tsn.schedule": name} for name in ("cosine", "onecycle")}
     for count in (1, 2):
-        assert launch(count, train_recorded, with_batch_norms, finished, tmp_path, change) == [0] * count
-    alone, shared = (load_weights(tmp_path / f"{count}-0", "")[1]["rows"] for count in (1, 2))
-    assert [row["lr"] for row in shared] == [row["lr"] for row in alone]
-    assert len({row["lr"] for row in alone}) == 3
+        assert launch(count, train_recorded, with_batch_norms, finished, tmp_path, schedules) == [0] * count
+    for name in schedules:
+        alone, shared = (load_weights(tmp_path / f"{name}-{count}-0", "")[1]["rows"] for count in (1, 2))
+        assert [row["lr"] for row in shared] == [row["lr"] for row in alone]
+        assert len({row["lr"] for row in alone}) == 3
 
 
 # -------------------------------------------------------------------------------------------------- the command

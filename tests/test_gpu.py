@@ -504,7 +504,9 @@ def test_gpu_check_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None
 def test_gpu_check_trains_in_each_precision_and_says_how_far_it_is_from_what_was_expected(project: Path) -> None:
     """The project was made in fp32 on the CPU: that is no distance from itself."""
     expected = gpu_check.outcome(project)
-    found = {"bf16": gpu_check.train(project, "bf16"), "fp32": expected}
+    program = "from pathlib import Path; from tests import gpu_check; gpu_check.train(Path.cwd(), 'bf16')"
+    run("python", "-c", program, cwd=project, PYTHONPATH=str(ROOT))  # warm, and so are the stages that it runs
+    found = {"bf16": gpu_check.outcome(project), "fp32": expected}
     rows: dict[str, Any] = {row["name"]: row for row in gpu_check.compared(found, expected).rows}
     streams = [title for name, title in STREAM_LABELS.items() if name != "mv_image"]
     names = [f"{name}, top-1" for name in streams] + [f"{name}, last training loss" for name in ("MV-TSN", "fusion")]

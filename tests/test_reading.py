@@ -198,8 +198,7 @@ def plain_decode(path: Path) -> Iterator[tuple[np.ndarray, str, list[list[int]]]
                 # not `picture.side_data`: that keeps the picture in memory, and where FFmpeg then decodes the next one
                 # to changes what its loop filter sees of blocks that are lost
                 side = None if letter == "B" and blind_b else SideDataContainer(picture).get("MOTION_VECTORS")  # type: ignore[call-arg]
-                found = [] if side is None else side.to_ndarray()
-                rows = [[int(vector[name]) for name in reference.COLUMNS] for vector in found]
+                rows = [] if side is None else reference.rows(side.to_ndarray())
                 yield picture.to_ndarray(format="rgb24"), letter, rows
 
 

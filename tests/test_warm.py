@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,8 @@ def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     assert run("python", "-S", "-c", code, cwd=tmp_path).stdout == "False\n"
     drawn = "import matplotlib; print(matplotlib.get_backend(), 'torch' in __import__('sys').modules)"
     assert run("python", "-c", drawn, cwd=tmp_path, MPLBACKEND="svg", FORCE_COLOR="1").stdout == "svg True\n"
+    flags = "import sys; print('torch' in sys.modules, sys.stdout.write_through, sys.stderr.write_through)"
+    assert run("python", "-u", "-c", flags, cwd=tmp_path).stdout == "True True True\n"
     shutil.copytree(ROOT / "src/moclip", tmp_path / "src/moclip")
     assert run("python", "-c", code, cwd=tmp_path, PYTHONPATH="src").stdout == "True\n", "the same library"
     (tmp_path / "src/moclip/new.py").touch()
@@ -82,6 +85,11 @@ def test_worker_processes_are_forked_from_a_warm_one(tmp_path: Path) -> None:
     """
     assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
     assert run_fresh("python", "-c", code, cwd=tmp_path).stdout == "False\n"
+
+
+def test_worker_processes_of_a_test_are_forked_from_a_warm_one() -> None:
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert pool.apply(eval, ("'torch' in __import__('sys').modules",))
 
 
 def test_a_command_has_the_files_that_are_passed_to_it(tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ too. A shim hands its arguments, environment, folder, limits and inherited files
 runs the command as a fresh process would: as `__main__`, with its own `sys.path[0]`, signal handlers and random
 numbers. The shim passes signals on, ends as the command ended, and takes the command with it if it is killed.
 
-What a command starts is warm, too, also the server process that `multiprocessing` forks worker processes from.
+What a command starts is warm, too, also the server process that `multiprocessing` forks worker processes from; so is
+that of pytest itself.
 
 Imported ahead are the libraries and `moclip`; `pipeline` and `stages` are imported by each command, from where a fresh
 process would find them (the folder of the project, for `python -m stages.X`).
 
-A fresh Python runs what a fork could not do alike: interpreter options but `-u` (`python -X ...`), a script from stdin,
-closed standard streams, a PYTHONPATH with another `moclip`, and any environment in which a variable of `READ_AT_START`
-is not the session's. Tests of the start itself, of imports, of memory and of process groups ask for it with
-`run_fresh`. What differs in a warm command: its parent is the server, it has a process group of its own and no
-controlling terminal, `sys.executable` is the shim, `moclip` is imported from here, and warnings given while the
-libraries are imported are absent.
+A fresh Python runs what a fork could not do alike: interpreter options but -u and -B, a script from stdin, closed
+standard streams, a PYTHONPATH with another `moclip`, and any environment in which a variable of `READ_AT_START` is not
+the session's. Tests of the start itself, of imports, of memory and of process groups ask for it with `run_fresh`. What
+differs in a warm command: its parent is the server, it has a process group of its own and no controlling terminal,
+`sys.executable` is the shim, `moclip` is imported from here, and warnings given while the libraries are imported are
+absent.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -45,8 +47,8 @@ READ_AT_START = (
 )  # fmt: skip
 """How names of variables start that the interpreter or a library reads once, when it is loaded."""
 
-SET_ANEW = ("MPLBACKEND", "PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
-READ_LATER = ("PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCH_NCCL_")
+SET_ANEW = ("MPLBACKEND", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONUNBUFFERED")  # by `run`
+READ_LATER = ("HF_TOKEN", "PYTHONBREAKPOINT", "TORCHELASTIC_", "TORCHINDUCTOR_CACHE_DIR", "TORCH_NCCL_")
 MESSAGES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")  # `pipeline` sets them for itself
 
 LIBRARIES = (
@@ -91,18 +93,21 @@ def write_shims(folder: Path, address: Path) -> None:
 
 def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
     """Let the server run `python ARGUMENTS` and end as it ends; run it here where the server cannot."""
-    command = arguments
-    if arguments[:1] == ["-u"]:  # as torchrun starts its processes
-        os.environ["PYTHONUNBUFFERED"] = "1"
-        command = arguments[1:]
-    if command and (command[0] in ("-m", "-c") or not command[0].startswith("-")):
-        status = _ask(address, command)
+    words = arguments[len(_options(arguments)) :]
+    if words and (words[0] in ("-m", "-c") or not words[0].startswith("-")):
+        status = _ask(address, arguments)
         if status < 0:
-            signal.signal(-status, signal.SIG_DFL)
+            with contextlib.suppress(OSError):  # SIGKILL has no handler
+                signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
         if status != NEEDS_FRESH:
             os._exit(status)
     os.execv(python, [python, *arguments])
+
+
+def _options(arguments: list[str]) -> list[str]:
+    """Return the options that `run` heeds. torchrun gives -u to its processes, and `multiprocessing` passes -B on."""
+    return list(itertools.takewhile(("-B", "-u").__contains__, arguments))
 
 
 def _ask(address: str, arguments: list[str]) -> int:
@@ -269,8 +274,10 @@ class Server:
                 del self.children[connection]
 
     def _stop(self, _stdin: object) -> NoReturn:
-        for pid in self.children.values():
+        for connection, pid in self.children.items():
             os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                connection.sendall(STATUS.pack(-signal.SIGKILL))
         sys.exit()
 
     def _forget(self) -> None:
@@ -368,7 +375,10 @@ def run(request: Request) -> None:
     if signal.SIGINT not in request.ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     request.open_files()
-    unbuffered = bool(request.environment.get("PYTHONUNBUFFERED"))
+    options = _options(request.arguments)
+    kind, *rest = request.arguments[len(options) :]
+    sys.dont_write_bytecode = "-B" in options or bool(request.environment.get("PYTHONDONTWRITEBYTECODE"))
+    unbuffered = "-u" in options or bool(request.environment.get("PYTHONUNBUFFERED"))
     sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=unbuffered)  # type: ignore[union-attr]
     sys.stderr.reconfigure(line_buffering=not unbuffered, write_through=unbuffered)  # type: ignore[union-attr]
     os.umask(request.umask)
@@ -387,7 +397,6 @@ def run(request: Request) -> None:
     np.random.seed()  # the global generator, as an import seeds it
     importlib.invalidate_caches()
 
-    kind, *rest = request.arguments
     if kind == "-m":
         sys.path[0] = request.folder
         sys.argv = rest
