@@ -77,6 +77,9 @@ LONG = (
 Of the first three only one needs the finished project, so nobody waits for it.
 """
 
+SLOW = ("app", "new", "site", "sync", "terminal", "timeline_live")
+"""Test files that `make test-fast` leaves out as a whole: they start servers, terminals or many commands."""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -230,16 +233,21 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs a finished project is slow; the test files that take longest come first."""
+    """What needs a finished project is slow, and so are some files; the files that take longest come first."""
     for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
+        if "finished" in getattr(item, "fixturenames", ()) or _part(item) in SLOW:
             item.add_marker(pytest.mark.slow)
 
     def place(item: pytest.Item) -> int:
-        name = item.path.stem.removeprefix("test_")
+        name = _part(item)
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+def _part(item: pytest.Item) -> str:
+    """Return the name of a test's file, without "test_"."""
+    return item.path.stem.removeprefix("test_")
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ def bench(name: str, *words: str | Path, cwd: Path = ROOT) -> str:
 # -------------------------------------------------------------------------------------------------------- page
 
 
+@pytest.mark.slow
 def test_the_page_is_rendered_from_the_results_without_measuring(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "docs").mkdir()

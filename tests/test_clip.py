@@ -313,6 +313,7 @@ def test_features_that_tell_no_classes_apart_are_refused(folder: Path, monkeypat
 # ---------------------------------------------------------------------------------------------------- many clips
 
 
+@pytest.mark.slow
 def test_stills_of_many_clips_are_encoded_and_a_bad_clip_costs_itself(folder: Path, tmp_path: Path) -> None:
     root, rows = tmp_path / "clips", []
     root.mkdir()

@@ -419,6 +419,7 @@ def test_links_in_a_circle_through_the_outside_end(tmp_path: Path) -> None:
     assert found.files == ["Run/a.avi", "Run/w/b.avi"]
 
 
+@pytest.mark.slow
 def test_index_and_transcode_follow_links_alike(tmp_path: Path) -> None:
     root = clips_in(tmp_path / "v", *(f"{c}/{k}.avi" for c in "AB" for k in "1234"))
     outside = clips_in(tmp_path / "w", "5.avi", "6.avi")

@@ -337,6 +337,7 @@ def index_with(folder: Path, *options: str | Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_manifest_of_a_folder_gives_the_index_of_the_folder(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     file = written(tmp_path / "tables", table_of(names_of(videos)[::-1]))

@@ -223,6 +223,7 @@ def on_a_terminal(command: list[str], folder: Path, typed: str) -> tuple[int, st
     return done.returncode, printed.decode()
 
 
+@pytest.mark.slow
 def test_use_keeps_an_edited_file(tmp_path: Path) -> None:
     path, kept = tmp_path / "params.yaml", tmp_path / "params.yaml.bak"
     for name in ("clips", "others"):

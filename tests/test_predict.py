@@ -146,6 +146,7 @@ def test_a_clip_that_fails_does_not_affect_others(finished: Path, tmp_path: Path
     assert len(found) == 6
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_costs_its_clip_alone(
     predictor: Predictor, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_thumbnails_are_of_unit_length_and_a_lost_clip_is_like_nothing(clips: Pa
     np.testing.assert_array_equal(found, read_thumbnails(clips, rows, workers=1))
 
 
+@pytest.mark.slow
 def test_real_clips_of_different_sources_are_not_joined(real_data: Path) -> None:
     """Surveillance clips whose names tell the source: about an eighth of the pairs of one source look alike."""
     root = real_data / "fight_surv/videos"

@@ -362,6 +362,7 @@ def test_transcoded_spans_are_cut_by_the_times_of_their_source(tmp_path: Path) -
     assert not index["seekable"].any()
 
 
+@pytest.mark.slow
 def test_a_million_spans_are_read_in_seconds(tmp_path: Path) -> None:
     """A tenth of them, so that this stays quick."""
     starts = [str(number / 10) for number in range(1000)] * 100
@@ -427,6 +428,7 @@ def stills_jobs(index: pd.DataFrame, folder: Path, stills: int = 2) -> list[Stil
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h264 B", "edit list"])
 def test_stills_of_many_spans_are_those_of_a_plain_decode(kind: str, tmp_path: Path) -> None:
     """A video that is seekable, and one that is not and is read in one pass by a process of its own."""

@@ -265,6 +265,7 @@ def test_a_video_that_cannot_be_used_says_why(predictor: Predictor, tmp_path: Pa
             read_timeline(predictor, tmp_path / name, Windows(1.0, 0.5))
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_its_video_alone(
     predictor: Predictor, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

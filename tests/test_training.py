@@ -696,6 +696,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_lower_loss() -> None:
     assert model.weight.item() == 2
 
 
+@pytest.mark.slow
 def test_a_class_and_its_mirror_image_are_learnt_if_mirrored_clips_change_their_label(
     data: MotionData, tmp_path: Path
 ) -> None:
