@@ -72,6 +72,14 @@ def test_a_lost_chunk_is_an_error_and_not_zeros(tmp_path: Path) -> None:
         Features(path, "clip_image").array("features")
 
 
+def test_a_single_number_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    features = np.ones((3, 4), np.float32)
+    features[1, 2] = np.nan
+    write_features(tmp_path / "f.zarr", ["a", "b", "c"], {"features": (features, ("feature",))}, {})
+    with pytest.raises(StoreError, match="no number is stored for b"):
+        Features(tmp_path / "f.zarr", "clip_image").array("features")
+
+
 def test_a_flipped_byte_is_an_error(tmp_path: Path) -> None:
     path = stored(tmp_path)
     chunk = next(file for file in (path / "features/c").rglob("*") if file.is_file())

@@ -425,6 +425,7 @@ def test_events_are_told_by_the_rules() -> None:
     assert told() == [left, right, up], "an unknown window has no event"
     assert told(min_length=1.0) == [left, up]
     assert told(threshold=0.75) == [left, right]
+    assert told(threshold=1.0) == [right], "the threshold itself is enough"
     assert told(background="left") == [right, up]
 
 
