@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth bench-gpu gpu-check ablation ablation-recipe docs clean
+.PHONY: help setup link demo metrics test test-fast mutation check sync structure format lock bench bench-page bench-extract bench-read bench-train bench-head bench-predict bench-growth bench-cores bench-gpu gpu-check ablation ablation-recipe docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -114,6 +114,9 @@ bench-predict: $(READY)  ## compare a prediction with zero-shot CLIP and X-CLIP 
 
 bench-growth: $(READY)  ## time the commands on 100 to 10,000 clips (8 min; prints only)
 	python -m benchmarks.growth
+
+bench-cores: $(READY)  ## predict and encode many clips on one core and on all of them (4 min; prints only)
+	python -m benchmarks.cores
 
 bench-gpu: $(READY)  ## measure training and encoding on the GPU, beside the bare networks (3 min; on the CPU if there is none)
 	python -m benchmarks.gpu

@@ -43,6 +43,17 @@ def encode_all(encoder: Encoder, pictures: Sequence[np.ndarray]) -> None:
         encoder.encode_images(pictures[start : start + BATCH])
 
 
+def stills_worker(folder: str, stills: int, cores: int) -> ImageEncoderWorker:
+    """Return what `clip_image` encodes with: the CLIP in `folder`/clip."""
+    where = (EncoderSource(f"{folder}/clip"), "/", True, stills, "middle", 0)
+    return ImageEncoderWorker(StillsTask(*where, BATCH, cores, f"{folder}/parts", "", library_versions()))
+
+
+def stills_table(paths: Sequence[Path], times: int = 1) -> pd.DataFrame:
+    """Return the table that `clip_image` needs, with each clip under `times` names."""
+    return with_span_columns(index_clips(paths, times).assign(seekable=True))
+
+
 def encode_clips(worker: ImageEncoderWorker, clips: pd.DataFrame, turn: itertools.count[int]) -> None:
     worker.run_job(EncodingPart(f"part-{next(turn)}", clips))
 
@@ -57,12 +68,9 @@ def main() -> None:
         write_clip(f"{folder}/clip", quick)
         for codec, size, count in (("mpeg4", (240, 320), 128), ("h264", (1080, 1920), 24)):
             made = make_clips(Path(folder), codec, size, 1 if quick else count, frames)
-            clips = with_span_columns(index_clips(made).assign(seekable=True))
+            clips = stills_table(made)
             for stills in (1, 4):
-                source = EncoderSource(f"{folder}/clip")
-                parts = f"{folder}/{codec}-{stills}"
-                where = (source, "/", True, stills, "middle", 0, BATCH, cores, parts, "", library_versions())
-                worker = ImageEncoderWorker(StillsTask(*where))
+                worker = stills_worker(folder, stills, cores)
                 pictures = pictures_of(clips, frames, stills)
                 turns = run_interleaved(
                     {

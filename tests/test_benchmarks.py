@@ -73,6 +73,13 @@ def test_stills_are_compared_with_the_encoder_alone() -> None:
 
 
 @pytest.mark.slow
+def test_many_clips_are_timed_on_one_core_and_on_all() -> None:
+    name, one, several, ratio = bench("cores", "--quick").splitlines()[-1].strip("| ").split(" | ")
+    assert name == "clip_image"
+    assert float(several) / float(one) == pytest.approx(float(ratio), abs=0.02)
+
+
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_cpu_and_says_so() -> None:
     lines = bench("gpu", "--quick").splitlines()
     assert lines[0].startswith("no GPU: on the CPU")
