@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import http.client
 import json
+import multiprocessing.spawn
 import os
 import re
 import shutil
@@ -59,6 +60,15 @@ LIMITS = Limits(10**7, 60.0)
 SETTINGS = Settings(LIMITS, top=2, windows=Windows(1.0, 0.25))
 
 # ------------------------------------------------------------------------------------------ what the page tells
+
+
+@pytest.fixture(autouse=True)
+def fresh_workers() -> Iterator[None]:
+    """Worker processes of these tests are fresh, because a fork of the warm one has more memory than a limit allows."""
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(sys.executable)
+    yield
+    multiprocessing.set_executable(os.fsdecode(before))
 
 
 @pytest.fixture(scope="module")
