@@ -214,6 +214,12 @@ def test_a_root_above_the_folder_of_the_classes(tmp_path: Path, scheme: str, nam
     assert len(scan_folder(f"{root}/{inner}").classes) == 2
 
 
+@pytest.mark.parametrize(("classes", "named"), [("ABC", "A, B, C"), ("ABCD", "A, B, C, ...")])
+def test_three_of_the_folders_below_a_root_above_are_named(tmp_path: Path, classes: str, named: str) -> None:
+    message = refusal(touched(tmp_path, *(f"all/{name}/a.avi" for name in classes)))
+    assert f"which holds the folders {named}\n" in message
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_clips_without_a_class_folder(tmp_path: Path, scheme: str) -> None:
     root = touched(tmp_path / "v", "a.avi", "b.avi")

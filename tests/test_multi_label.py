@@ -113,6 +113,7 @@ def test_a_clip_counts_for_each_label_and_is_held_out_by_its_rarest() -> None:
     assert list(zip(one["id"], one["class"], one["label"], strict=True)) == [
         ("v", "b", 1), ("w", "a", 0), ("w", "b", 1), ("x", "a", 0), ("x", "b", 1), ("x", "c", 2), ("y", "c", 2)
     ]  # fmt: skip
+    assert one_row_per_label(rows)["label"].tolist()[-1] == -1, "d is no class here either"
     counts = class_counts(rows)
     assert counts["train"].to_dict() == {"a": 2, "b": 3, "c": 1}
     assert counts["test"].to_dict() == {"a": 0, "b": 0, "c": 1}

@@ -505,11 +505,12 @@ def test_pictures_that_turn_interlaced_midway_are_refused_everywhere(tmp_path: P
             read()
 
 
-def test_a_size_or_orientation_that_changes_midway_is_refused(tmp_path: Path) -> None:
-    small = encode(tmp_path / "3.ts", FILM[:, :48], "libx264", gop=8)
+@pytest.mark.parametrize(("height", "width"), [(48, 96), (64, 80)])
+def test_a_size_that_changes_midway_is_refused(tmp_path: Path, height: int, width: int) -> None:
+    small = encode(tmp_path / "3.ts", FILM[:, :height, :width], "libx264", gop=8)
     path = tmp_path / "sizes.mp4"
     path.write_bytes(encode(tmp_path / "1.ts", FILM, "libx264", gop=8).read_bytes() + small.read_bytes())
-    with pytest.raises(VideoError, match="size changes from 96x64 to 96x48 midway"):
+    with pytest.raises(VideoError, match=f"size changes from 96x64 to {width}x{height} midway"):
         probe(path)
 
 
