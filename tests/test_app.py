@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import http.client
 import json
-import multiprocessing.spawn
 import os
 import re
 import shutil
@@ -60,15 +59,6 @@ LIMITS = Limits(10**7, 60.0)
 SETTINGS = Settings(LIMITS, top=2, windows=Windows(1.0, 0.25))
 
 # ------------------------------------------------------------------------------------------ what the page tells
-
-
-@pytest.fixture(autouse=True)
-def fresh_workers() -> Iterator[None]:
-    """Worker processes of these tests are fresh, because a fork of the warm one has more memory than a limit allows."""
-    before = multiprocessing.spawn.get_executable()
-    multiprocessing.set_executable(sys.executable)
-    yield
-    multiprocessing.set_executable(os.fsdecode(before))
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +230,16 @@ def test_a_decoder_that_fails_costs_its_own_request(
             answer_clip(model, clip.with_name(f"{name}.avi"), "c", SETTINGS)
         assert other.result().prediction
     assert answer_clip(model, clip, "c", SETTINGS).prediction
+
+
+def test_a_file_gets_so_much_memory_and_no_more(tmp_path: Path) -> None:
+    code = (
+        "from moclip.inference import untrusted_clip\n"
+        "untrusted_clip._limit_memory()\n"
+        "bytearray(untrusted_clip.MEMORY // 2)\n"
+        "try:\n    bytearray(2 * untrusted_clip.MEMORY)\nexcept MemoryError:\n    print('refused')\n"
+    )
+    assert run("python", "-c", code, cwd=tmp_path).stdout == "refused\n"
 
 
 def endless(seconds: float) -> Iterator[int]:

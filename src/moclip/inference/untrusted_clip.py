@@ -35,8 +35,8 @@ FRAMES_PER_SECOND = 120
 """Of a video as long as is allowed: a file may claim any length."""
 FORMATS = "matroska,mov,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,m4v,h263"
 """FFmpeg's names of the containers that are read. None of them leads to other files, as playlists do."""
-MEMORY = 4 * 2**30
-"""Bytes of address space of the process that decodes."""
+MEMORY = 3 * 2**30
+"""Bytes of address space that the process that decodes may take for a file."""
 MOST_DRAWN = 250
 """Frames that the picture of the motion shows."""
 SAMPLES_AT_ONCE = 8
@@ -130,8 +130,12 @@ def read_parts(job: ReadJob) -> Iterator[Part]:
 
 
 def _limit_memory() -> None:
+    """Let this process take `MEMORY` more than it has: libraries map up to some GB before a file is read."""
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    soft = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+    status = Path("/proc/self/statm")  # Linux alone has it
+    pages = int(status.read_text().split()[0]) if status.exists() else 0
+    most = pages * resource.getpagesize() + MEMORY
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
     with suppress(OSError, ValueError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
