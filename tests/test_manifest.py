@@ -394,6 +394,8 @@ def test_a_manifest_runs_as_its_folder_and_its_edits_are_noticed(project: Path) 
     assert {name: (project / name).read_bytes() for name in watched} == before
     counts = json.loads((project / "metrics/counts/index.json").read_text())
     assert counts["split_source"] == "the manifest's column split"
+    of_folders = ("ignored_files", "hidden_files", "misplaced_clips", "links_out", "broken_links")
+    assert [counts[name] for name in of_folders] == [0] * 5
     file.write_text(file.read_text().replace(",test\n", ",none\n", 1))
     printed = run("moclip", "evaluate", cwd=project, code=1).stderr
     assert "data/index.parquet: it was made from another manifest" in printed

@@ -19,7 +19,7 @@ from moclip.data.index import INDEX_COLUMNS, build_index
 from moclip.data.manifest import read_manifest
 from moclip.data.sampling import motion_frames, segment_frames
 from moclip.data.scene_groups import read_thumbnails
-from moclip.data.spans import SPAN_COLUMNS, fields_of_clips, ordered_by_video, videos_of
+from moclip.data.spans import SPAN_COLUMNS, fields_of_clips, ordered_by_video, too_late_notes, videos_of
 from moclip.evaluation.report_pictures import motion_uri, still_uri
 from moclip.inference import prepare_stills
 from moclip.inference.prepare_stills import CLIPS_PER_JOB, StillsJob, StillsTask, prepare_in_order
@@ -283,6 +283,7 @@ def test_spans_that_cannot_be_used_have_a_reason_and_the_others_go_on(tmp_path: 
         "",
     ]  # fmt: skip
     assert told[-1] == "1 clip ends after its video: used up to its end: 010"
+    assert too_late_notes(pd.DataFrame({"id": []})) == [], "where none does"
     assert index["frames"].iloc[-1] == FRAMES + 1 - 50
 
 
