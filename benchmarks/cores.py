@@ -42,8 +42,7 @@ def _encoding(folder: str, paths: list[Path], cores: int) -> Callable[[int], obj
     from benchmarks.stills import encode_clips, stills_table, stills_worker
 
     worker, turns = stills_worker(folder, 1, cores), itertools.count()
-    tables = {times: stills_table(paths, times) for times in (1, CLIPS["clip_image"] // len(paths))}
-    return lambda times: encode_clips(worker, tables[times], turns)
+    return lambda times: encode_clips(worker, stills_table(paths, times), turns)
 
 
 def main() -> None:

@@ -22,8 +22,10 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 # PyTorch asks the C library for the memory of each tensor anew in each step. By default, glibc returns large blocks to
 # the kernel, which then clears them again page by page: a sixth of the processor time of a training. So freed memory is
-# kept, in blocks of up to 32 MiB, which is glibc's limit.
+# kept, in blocks of up to 32 MiB, which is glibc's limit, unless glibc's own variables say otherwise.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 if hasattr(_libc := ctypes.CDLL(None), "mallopt"):
-    _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-    _libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        _libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moclip.errors import ModelError
+from moclip.wording import shorten_list
 from pipeline.console.command import while_importing
 from pipeline.console.progress import Log, show_progress
 
@@ -46,7 +47,6 @@ def live_log(folder: Path, label: str, epochs: int, writes: bool = True) -> Iter
 def loss_errors_name_clips(rows: pd.DataFrame) -> Iterator[None]:
     """Name the clips of the step in the error of a loss that is not a number; `rows` are those trained on."""
     from moclip.training.common import LossError
-    from moclip.wording import shorten_list
 
     try:
         yield

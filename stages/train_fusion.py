@@ -87,17 +87,14 @@ def train_fusion(params: Params) -> None:
         )
         choice = rounded(choose_stream(logits, labels, clip_sources(rows)))
     record = _head_record(params, inputs)
-    still = fitted.heads.still
-    head.save(paths.FUSION, record | {"cost": fusion_cost(head), "trusted": choice} | sum_record(inputs, weights))
+    still, cost = fitted.heads.still, fusion_cost(head)
+    head.save(paths.FUSION, record | {"cost": cost, "trusted": choice} | sum_record(inputs, weights))
     still.save(paths.STILL, record | {"cost": fusion_cost(still), "fusion": file_md5(paths.FUSION)})
     write_logits(paths.VALIDATION, rows, logits, validation_record(inputs))
-    parameters, clips = (
-        sum(weight.numel() for weight in head.parameters()),
-        inputs.fused_rows(*inputs.clips.final_splits),
-    )
+    clips = inputs.fused_rows(*inputs.clips.final_splits)
     settings = "" if fitted.top1 is None else f"; {_settings_text(head)}: val top-1 {fitted.top1:.3f}"
     print_note(
-        f"train_fusion: {parameters:,} parameters, {counted(len(clips), 'clip')}; "
+        f"train_fusion: {cost['parameters']:,} parameters, {counted(len(clips), 'clip')}; "
         f"best epoch {fitted.best['epoch'] + 1:.0f}, {chosen_by(fitted.best)}{settings}; "
         f"stream to trust: {STREAM_LABELS[choice['stream']]}"
     )

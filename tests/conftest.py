@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from filelock import FileLock
 
 from benchmarks.common import copy_product, remove_shared_code
 from pipeline import params as parameters
+from pipeline.dag import STAGES
 from tests import warm
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other
@@ -108,22 +110,48 @@ def _run(
     return done
 
 
-STAGES_IN_TURN = """if True:
-    import sys
+IN_TURN = """if True:
+    import contextlib, io, json, sys
     from pipeline.cli import main
-    for name in sys.argv[1:]:
-        sys.argv = ["moclip", name]
-        try:
-            main()
-        except SystemExit as end:
-            if end.code:
-                raise
+    found = []
+    for words in json.loads(sys.argv[1]):
+        sys.argv = ["moclip", *words]
+        printed, told = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
+            try:
+                main()
+            except SystemExit as end:
+                found.append((end.code or 0, *(stream.buffer.getvalue().decode() for stream in (printed, told))))
+    print(json.dumps(found))
 """
 
 
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def in_turn(project: Path, *commands: tuple[str, ...]) -> list[Ended]:
+    """Run commands of `moclip` one after the other in one process, which takes less time."""
+    ended = json.loads(run("python", "-c", IN_TURN, json.dumps(commands), cwd=project).stdout)
+    assert len(ended) == len(commands)
+    return [Ended(*one) for one in ended]
+
+
 def run_stages(*names: str, cwd: Path) -> str:
-    """Run stages as `moclip NAME` does, in one process, which takes less time than DVC; what they print."""
-    return run("python", "-c", STAGES_IN_TURN, *names, cwd=cwd).stdout
+    """Run stages in turn, without DVC, which takes more time than they do; what they print."""
+    ended = in_turn(cwd, *((name,) for name in names))
+    assert not any(one.code for one in ended), ended
+    return "".join(one.stdout for one in ended)
+
+
+def stages_from(first: str, last: str = "evaluate") -> list[str]:
+    """The names of the stages from `first` to `last`, in order."""
+    names = list(STAGES)
+    return names[names.index(first) : names.index(last) + 1]
 
 
 def surroundings(fresh: bool = False) -> dict[str, str]:

@@ -18,8 +18,13 @@ import zarr
 
 from moclip.data.selection import few_shot, usable_clips
 from moclip.evaluation.calibration import fit_temperature
+from moclip.models.flops import fusion_cost, segment_cost
+from moclip.models.fusion import load_fusion
+from moclip.models.mv_tsn import load_mv_tsn
+from moclip.models.weights import PROVENANCE, read_config
 from moclip.store.features import Features
-from tests.conftest import run, run_stages, set_keys, surroundings
+from pipeline import paths
+from tests.conftest import run, run_stages, set_keys, stages_from, surroundings
 
 STAGES = [
     "transcode",
@@ -248,7 +253,7 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
         table.loc[table["id"] == clip, ["status", "reason"]] = ["failed", "cannot be read"]
         table.to_parquet(path, index=False)
     set_keys(project / "params.yaml", {"dataset.shots": 2, "baselines.image": "test_resnet"})
-    printed = run_stages(*STAGES[STAGES.index("train_mv") :], cwd=project)
+    printed = run_stages(*stages_from("train_mv", "report"), cwd=project)
     for stage in ("train_mv", "train_image", "train_fusion"):
         assert re.search(rf"{stage}: .*, 8 clips[,;]", printed), printed
     assert re.search(r"train_mv: .*, 8 clips, [1-8] to choose the epoch on", printed)
@@ -270,6 +275,16 @@ def test_few_shots_and_the_image_baseline(project: Path) -> None:
     )
     assert "pictures of motion alone" in printed
     assert "pictures of motion alone" in (project / "data/report/index.html").read_text()
+
+
+def test_recorded_costs_are_those_of_the_networks(project: Path) -> None:
+    recorded = Features(project / "data/features/mv_embed.zarr", "embed_mv", "protocol").attributes["cost"]
+    assert recorded == segment_cost(load_mv_tsn(project / paths.MV_TSN))
+    for file in (project / paths.FUSION, project / paths.STILL):
+        assert read_config(file, "train_fusion")[PROVENANCE]["cost"] == fusion_cost(load_fusion(file))
+    del zarr.open_group(project / "data/features/mv_embed.zarr/protocol", mode="r+").attrs["cost"]
+    refused = run("moclip", "evaluate", cwd=project, code=1).stderr
+    assert "mv_embed.zarr/protocol: it has no cost: an earlier version made it\n  run: dvc repro embed_mv" in refused
 
 
 def test_cost_says_what_a_video_reads(finished: Path) -> None:

@@ -22,9 +22,8 @@ from moclip.training.linear_probe import LabelledFeatures, train_linear_probe
 from pipeline import head_fit, paths
 from pipeline import params as parameters
 from pipeline.baselines import load_motion_probe
-from pipeline.dag import STAGES
 from pipeline.inputs import Inputs
-from tests.conftest import ROOT, run, run_stages, set_keys
+from tests.conftest import ROOT, run, run_stages, set_keys, stages_from
 
 INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip": "auto", "mv.per": "second"}
 
@@ -41,7 +40,7 @@ EXPORT = """if True:
 def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_project: Path) -> None:
     settings = {"fit.folds": 2, "baselines.image": "test_resnet", **INPUT}
     set_keys(in_project / "params.yaml", settings)
-    printed = run_stages("extract_mv", *list(STAGES)[list(STAGES).index("train_mv") :], cwd=in_project)
+    printed = run_stages("extract_mv", *stages_from("train_mv", "report"), cwd=in_project)
     index = pd.read_parquet("data/index.parquet")
     fitted = index[index["split"].isin(("train", "val")) & (index["status"] == "ok")]
     assert f"train_mv: test_resnet, {len(fitted)} clips in 2 folds, then all" in printed

@@ -15,9 +15,8 @@ from moclip.data.index import build_index
 from moclip.data.selection import class_names
 from moclip.data.split_lists import read_splits
 from moclip.errors import DatasetError
-from pipeline.dag import STAGES
 from tests import replica
-from tests.conftest import run, run_stages, set_keys
+from tests.conftest import run, run_stages, set_keys, stages_from
 
 SMALL: dict[str, Any] = {
     "clip.model": "data/demo/clip",
@@ -51,7 +50,7 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
     run("moclip", "use", "ucf101", "--root", root, "--splits", lists, "--split", "1", "--force", cwd=project)
     set_keys(project / "params.yaml", SMALL)
     done = run("dvc", "repro", "index", cwd=project)
-    run_stages(*list(STAGES)[list(STAGES).index("extract_mv") : -1], cwd=project)
+    run_stages(*stages_from("extract_mv"), cwd=project)
     assert "Archery/v_Archery_g01_c01.avi: named in the test list, not in the folder" in done.stdout
     counts = metrics(project, "counts/index")
     assert (counts["clips"], counts["usable"], counts["classes"]) == (304, 302, 101)

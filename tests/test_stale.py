@@ -14,7 +14,7 @@ import pytest
 from moclip.models.fusion import load_fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import PROVENANCE, load_weights, read_config, save_weights
-from tests.conftest import run, set_keys
+from tests.conftest import in_turn, run, set_keys
 from tests.tiny_clip import tiny_clip
 
 CLIP = "data/demo/videos/RedBallRising/v_RedBallRising_g01_c01.avi"
@@ -29,42 +29,16 @@ SCORING = {
 """The commands that use what was trained."""
 
 
-IN_TURN = """if True:
-    import contextlib, io, json, sys
-    from pipeline.cli import main
-    found = []
-    for words in json.loads(sys.argv[1]):
-        sys.argv = ["moclip", *words]
-        printed, rest = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(rest):
-            try:
-                main()
-            except SystemExit as end:
-                found.append((end.code, printed.buffer.getvalue().decode()))
-    print(json.dumps(found))
-"""
-
-
-def in_turn(project: Path, *commands: tuple[str, ...]) -> list[tuple[int | None, str]]:
-    """Exit code and stderr of commands that are run one after the other in one process, which is quicker."""
-    found: list[tuple[int | None, str]] = json.loads(
-        run("python", "-c", IN_TURN, json.dumps(commands), cwd=project).stdout
-    )
-    assert len(found) == len(commands)
-    return found
-
-
 def refusals(project: Path, *names: str) -> dict[str, str]:
     """What commands say that end with exit code 1 and one message."""
     ended = in_turn(project, *(SCORING.get(name, (name,)) for name in names))
-    printed = {name: text for name, (_, text) in zip(names, ended, strict=True)}
-    for code, text in ended:
+    for code, _, text in ended:
         assert code == 1, text
         assert text.startswith("error: ")
         assert "Traceback" not in text
         assert "internal error" not in text
     assert not (project / "bundle").exists()
-    return printed
+    return {name: one.stderr for name, one in zip(names, ended, strict=True)}
 
 
 def rewrite_classes(project: Path) -> None:
@@ -112,7 +86,7 @@ def test_running_what_the_messages_say_repairs_the_project(project: Path) -> Non
     assert run_as_told(project, "evaluate") == ["train_mv", "embed_mv", "train_probe", "clip_text", "train_fusion"]
     assert json.loads((project / "metrics/fusion.json").read_text())["n"] == 12
     ended = in_turn(project, *SCORING.values())
-    assert not any(code for code, _ in ended), ended
+    assert not any(one.code for one in ended), ended
 
 
 def test_the_image_baseline_is_refused_where_it_learnt_something_else(project: Path) -> None:

@@ -23,9 +23,8 @@ from moclip.store.layout import PARTS_FOLDER, shard_name
 from moclip.store.reader import FieldReader
 from moclip.store.table import TABLE_COLUMNS, as_table, read_table, write_table
 from moclip.store.verify import verify_store
-from pipeline.dag import STAGES
 from tests.cloud import names, objects, s3, s3_server
-from tests.conftest import commit, run, run_stages, set_keys
+from tests.conftest import commit, run, run_stages, set_keys, stages_from
 from tests.test_dag import digests
 from tests.test_extract import SLOW, clips, index
 from tests.test_extract import run as extract
@@ -60,7 +59,7 @@ def test_the_pipeline_with_clips_and_features_in_s3(finished: Path, project: Pat
     place = {"dataset.root": "s3://bucket/clips", "dataset.splits": "s3://bucket/splits", "store": "s3://bucket/feat"}
     set_keys(project / "params.yaml", place)
     run("dvc", "repro", "extract_mv", cwd=project)
-    run_stages(*list(STAGES)[list(STAGES).index("clip_text") : -1], cwd=project)
+    run_stages(*stages_from("clip_text"), cwd=project)
     assert (project / "data/index.parquet").read_bytes() == (finished / "data/index.parquet").read_bytes()
     for name in STORES:
         link = json.loads((project / f"data/features/{name}.zarr/link.json").read_text())

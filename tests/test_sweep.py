@@ -11,8 +11,7 @@ import pytest
 
 from moclip.evaluation.plots import plot_accuracy_over_cost, plot_fusion_over_shots, plot_variants
 from pipeline.console.output import STREAM_LABELS
-from tests.conftest import commit, run, set_keys
-from tests.test_stale import in_turn
+from tests.conftest import commit, in_turn, run, set_keys
 
 
 @pytest.mark.slow
@@ -100,7 +99,7 @@ REFUSED = [
 
 def test_a_wrong_grid_or_variant_is_refused_before_anything_runs(finished: Path) -> None:
     ended = in_turn(finished, *(("sweep", *arguments) for arguments, _ in REFUSED))
-    for (code, printed), (arguments, expected_text) in zip(ended, REFUSED, strict=True):
+    for (code, _, printed), (arguments, expected_text) in zip(ended, REFUSED, strict=True):
         assert code == 1, arguments
         assert expected_text in printed, arguments
         assert "Traceback" not in printed

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moclip.wording import counted
+from moclip.wording import counted, shorten_list
 from pipeline.ask.answer import FOLDER, CsvFile, Page, Row, show_rows
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
@@ -101,8 +101,6 @@ def _re_encoded(inputs: Inputs, clips: pd.DataFrame, least: float, workers: int)
 def _note_incomparable(clips: pd.DataFrame, looks: list[np.ndarray], motion: np.ndarray) -> None:
     """Say how many clips can only be compared by their bytes."""
     import numpy as np
-
-    from moclip.wording import shorten_list
 
     plain = ~np.stack([look.any(axis=1) for look in looks]).all(axis=0)
     for which, why in (

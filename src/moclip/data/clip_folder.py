@@ -192,10 +192,8 @@ def _check_splits(root: str | Path, folder: ClipFolder) -> None:
         what = f"{looks}, but {counted(len(loose), 'clip lies', 'clips lie')} beside them, such as {first_name(loose)}"
         raise DatasetError(what, where=root, fix="move each into the folder of its split, or out of this folder")
     own = Counter(name.split("/")[0] for name in sorted(loose))
-    counts = [f"{name} holds {counted(count, 'clip')} of its own" for name, count in own.items()]
-    what = (
-        f"{looks}, but {join_and(map(printable_name, counts))}, which {'has' if len(loose) == 1 else 'have'} no class"
-    )
+    counts = [f"{printable_name(name)} holds {counted(count, 'clip')} of its own" for name, count in own.items()]
+    what = f"{looks}, but {join_and(counts)}, which {'has' if len(loose) == 1 else 'have'} no class"
     fix = "move them into class folders, or out of this folder; if these folders are classes, rename them"
     raise DatasetError(what, where=root, fix=fix)
 
