@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -82,6 +83,8 @@ Of the first three only one needs the finished project, so nobody waits for it.
 SLOW = ("app", "new", "site", "sync", "terminal", "timeline_live")
 """Test files that `make test-fast` leaves out as a whole: they start servers, terminals or many commands."""
 
+LONGEST = 580  # s that a command may take
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -104,7 +107,9 @@ def _run(
     command: tuple[str | Path, ...], cwd: Path, code: int | None, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     words = [str(part) for part in command]
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=580)
+    done = warm.run_command(words, cwd, environment, LONGEST) or subprocess.run(
+        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LONGEST
+    )
     if code is not None:
         assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -213,6 +218,7 @@ def commit(folder: Path) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the warm process that runs the commands, once for all workers of pytest-xdist."""
+    gc.set_threshold(warm.GARBAGE)
     if hasattr(config, "workerinput"):
         multiprocessing.set_executable(str(Path(os.environ[WARM]) / "python"))
         return

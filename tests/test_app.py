@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import http.client
+import io
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -267,6 +269,7 @@ def test_the_picture_shows_the_first_window_or_all(video: Path, clip: Path) -> N
     drawn = draw_motion(video, check_limits(video, LIMITS), 1.0)
     assert not isinstance(drawn, VideoError)
     assert (drawn.frames, drawn.is_part) == (24, True), "the I-frame has no vectors"
+    assert Image.open(io.BytesIO(drawn.png)).convert("RGB").getextrema() != ((255, 255),) * 3, "a picture with colours"
     whole = draw_motion(clip, check_limits(clip, LIMITS), 2.0)
     assert not isinstance(whole, VideoError)
     assert not whole.is_part

@@ -25,6 +25,7 @@ from moclip.inference.encode_stills import ImageEncoderWorker
 from moclip.inference.prepare_stills import StillsTask
 from moclip.models.class_texts import read_phrases, read_prompts, text_features
 from moclip.models.encoders.source import EncoderSource
+from moclip.models.hub_files import files_digest
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_frames
 from tests.clips import encode, moving_texture
@@ -202,6 +203,17 @@ def test_a_revision_of_a_hub_model_is_taken(hub_model: tuple[str, Path], tmp_pat
     """
     own = [tiny_clip(tmp_path / str(seed), seed) for seed in (0, 1)]
     run("python", "-c", program, hub_model[0], *own, cwd=tmp_path)
+
+
+def test_the_commit_of_an_open_clip_model_is_read_from_the_cache(tmp_path: Path) -> None:
+    name = f"openclip-{tmp_path.name}"
+    model = Path(os.environ["HF_HOME"]) / f"hub/models--tiny--{name}"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text(NEW)
+    (model / "snapshots" / NEW).mkdir(parents=True)
+    assert files_digest(EncoderSource(f"hf-hub:tiny/{name}")) is None
+    (model / "snapshots" / NEW / "open_clip_config.json").write_text("{}")
+    assert files_digest(EncoderSource(f"hf-hub:tiny/{name}")) == NEW
 
 
 def test_features_keep_the_commit_that_they_were_made_from(project: Path, hub_model: tuple[str, Path]) -> None:

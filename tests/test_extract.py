@@ -199,9 +199,32 @@ def test_removed_and_changed_clips_leave_nothing_behind(clips: Path, tmp_path: P
         reader.read_video("v4"),
         quantise(motion_field(read_vectors(clips / "v0.avi", "pyav"), CANVAS)),
     )
-    stored = set(np.flatnonzero((_everything(tmp_path) != MISSING).any((1, 2, 3))))
-    owned = {f for r in rows_of(table) for f in range(r.offset, r.offset + r.length)}
-    assert stored == owned
+    _assert_only_frames_of_the_table_are_stored(tmp_path, table)
+
+
+@pytest.mark.parametrize("change", ["another film", "left out"])
+def test_a_shard_is_written_again_for_one_clip(clips: Path, tmp_path: Path, change: str) -> None:
+    """A clip with another film of the same length has the slot of the earlier one; a clip left out leaves a hole."""
+    root = Path(shutil.copytree(clips, tmp_path / "clips"))
+    run(index(root), root, tmp_path)
+    path = root / "v4.avi"
+    if change == "left out":
+        path.unlink()
+    else:
+        encode(path, moving_texture(12, (48, 96), (-3, 1), seed=99))
+    table = run(index(root), root, tmp_path)
+    assert (table["status"] == "ok").all()
+    assert verify_store(tmp_path / "mv.zarr", table) == []
+    reader = reader_of(tmp_path)
+    for row in rows_of(index(root)):
+        expected = quantise(motion_field(read_vectors(root / row.path, "pyav"), CANVAS))
+        np.testing.assert_array_equal(reader.read_video(row.id), expected)
+    _assert_only_frames_of_the_table_are_stored(tmp_path, table)
+
+
+def _assert_only_frames_of_the_table_are_stored(out: Path, table: pd.DataFrame) -> None:
+    stored = set(np.flatnonzero((_everything(out) != MISSING).any((1, 2, 3))))
+    assert stored == {frame for row in rows_of(table) for frame in range(row.offset, row.offset + row.length)}
 
 
 def _everything(out: Path) -> np.ndarray:

@@ -43,7 +43,7 @@ from moclip.training.mv_tsn import train_mv_tsn
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_frames
 from moclip.video.probe import probe
-from moclip.workers.processes import run_jobs_in_order
+from moclip.workers.processes import run_jobs, run_jobs_in_order
 from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
 from pipeline import params as parameters
 from pipeline import paths
@@ -88,6 +88,27 @@ def test_a_clip_whose_decoder_hangs_fails_alone(clips: Path, tmp_path: Path, mon
     extract(videos, clips, tmp_path / "hurt")  # it may have been the machine: such a clip is tried again
     extract(videos, clips, tmp_path / "well")
     assert digests(tmp_path / "hurt", ".") == digests(tmp_path / "well", ".")
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_process_that_dies_costs_its_job_alone(tmp_path: Path, in_order: bool) -> None:
+    """The job is tried again once; jobs of other processes go on, also those that start in that moment."""
+    jobs = [(tmp_path, number) for number in range(8)]
+    if in_order:
+        found = list(run_jobs_in_order(dying.note_and_die, jobs, 2, lambda job, reason: -job[1] - 1))
+    else:
+        ended = dict(run_jobs(dying.note_and_die, jobs[::-1], 2, lambda job, reason: -job[1] - 1))
+        found = [ended[job] for job in jobs]
+    assert found == [-1, 1, 2, 3, 4, -6, 6, 7]
+    begun = [(tmp_path / str(number)).read_text().count("begun") for number in range(8)]
+    assert begun == [2, 1, 1, 1, 1, 2, 1, 1]
+
+
+def test_what_a_job_raises_names_where() -> None:
+    with pytest.raises(ValueError, match="no such thing") as caught:
+        list(run_jobs_in_order(dying.fail, ["no such thing"], 1, lambda job, reason: None))
+    assert str(caught.value) == "no such thing"
+    assert "dying.py" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.slow

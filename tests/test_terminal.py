@@ -96,10 +96,8 @@ def clips(tmp_path: Path) -> Path:
 
 def test_help_and_version_come_at_once(tmp_path: Path) -> None:
     for option in ("--help", "--version"):
-        begun = time.monotonic()
         done = run("moclip", option, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
         assert not imported(done.stderr) & (HEAVY | {"rich", "yaml"})
-        assert time.monotonic() - begun < 2  # 0.15 s on a machine with nothing else to do
     assert re.fullmatch(r"moclip \d+\.\d+\.\d+\n", done.stdout)
     assert run("moclip", cwd=tmp_path).stdout == run("moclip", "--help", cwd=tmp_path).stdout
 

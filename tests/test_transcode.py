@@ -213,7 +213,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the clips that are encoded from here on, in this process."""
     seen: list[str] = []
 
-    def here(work: Callable[[Any], str], waiting: list[Any], suspects: list[Any], *_: Any) -> Any:
+    def here(work: Callable[[Any], str], waiting: list[Any], *_: Any) -> Any:
         while waiting:
             seen.append(Path(waiting[-1].source).name)
             yield waiting[-1], work(waiting.pop())

@@ -17,7 +17,7 @@ from moclip.video.clip_files import VIDEO_SUFFIXES
 from moclip.video.decoding import B_FRAME
 from moclip.video.frames import _read_in_order, read_frames
 from moclip.video.geometry import upright_picture
-from moclip.video.h264 import stream_croppings
+from moclip.video.h264 import is_idr, packet_croppings, stream_croppings
 from moclip.video.mvextractor_backend import InexactError
 from moclip.video.probe import probe
 from moclip.video.vector_records import VECTOR_COLUMNS
@@ -161,8 +161,9 @@ def test_stills_are_read_by_seeking(kind: str, tmp_path: Path, monkeypatch: pyte
 
 def test_frame_beyond_the_end_is_refused(tmp_path: Path) -> None:
     path = clip_of_kind("mpeg4", tmp_path)
-    with pytest.raises(VideoError, match="frame 30 is beyond"):
-        read_frames(path, [0, 30])
+    for seekable in (False, True):
+        with pytest.raises(VideoError, match="frame 30 is beyond"):
+            read_frames(path, [0, 30], seekable)
     with pytest.raises(VideoError, match="frame -1"):
         read_frames(path, [-1])
 
@@ -186,15 +187,21 @@ def test_single_frame_is_refused(tmp_path: Path) -> None:
         probe(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, I am a text file\n" * 50, os.urandom(5000)])
-def test_file_that_is_no_video_is_refused(content: bytes, tmp_path: Path) -> None:
+INVALID = "Invalid data found when processing input"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "it is empty"), (b"hello, I am a text file\n" * 50, INVALID), (os.urandom(5000), INVALID)],
+)
+def test_file_that_is_no_video_is_refused(content: bytes, why: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     with pytest.raises(VideoError) as caught:
         probe(path)
     assert caught.value.where == str(path)
     assert caught.value.fix
-    assert "\n" not in caught.value.what
+    assert caught.value.what == f"not a video file ({why})"
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
@@ -314,3 +321,18 @@ def test_cropping_is_found_behind_all_that_may_come_before_it(
     header = parameter_set(profile, before_order, order, frames_only, CROPPED)
     assert stream_croppings(header) == [(3 * across, 5 * across, 1 * down, 2 * down)]
     assert stream_croppings(parameter_set(profile, before_order, order, frames_only, "0")) == [(0, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("length_size", [1, 2, 4])
+def test_units_behind_their_lengths_are_those_behind_start_codes(length_size: int) -> None:
+    """An avcC box tells the size of the lengths in its fifth byte (ISO/IEC 14496-15, section 5.3.3.1)."""
+    parameters = parameter_set(66, "", unsigned(2), True, CROPPED)[3:]
+    units = [b"\x09\xf0", parameters, b"\x65\x88\x84"]
+    numbers = len(parameters).to_bytes(2, "big") + parameters
+    box = bytes((1, 66, 0, 30, 0xFC | length_size - 1, 0xE1)) + numbers
+    by_length = b"".join(len(unit).to_bytes(length_size, "big") + unit for unit in units)
+    by_start_code = b"".join(b"\0\0\1" + unit for unit in units)
+    assert stream_croppings(box) == packet_croppings(by_length, box) == packet_croppings(by_start_code, b"")
+    assert stream_croppings(box) == [(6, 10, 2, 4)]
+    assert is_idr(by_length, box)
+    assert not is_idr(by_length[: -length_size - 3], box)

@@ -109,6 +109,14 @@ def test_the_probe_trains_on_weights_as_on_copies() -> None:
     assert answers[1] == pytest.approx(answers[2], abs=0.05)
 
 
+def test_features_take_their_weights_to_the_device() -> None:
+    features = FusionData(torch.zeros(2, 1, 3), torch.zeros(2, 1, 4), torch.zeros(2), torch.ones(2))
+    moved = features.to(torch.device("meta"))
+    assert moved.weights is not None
+    devices = {tensor.device.type for tensor in (moved.motion, moved.stills, moved.labels, moved.weights)}
+    assert devices == {"meta"}
+
+
 def test_batches_keep_their_weights() -> None:
     rows = pd.DataFrame({"offset": [0, 5, 9], "length": [5, 4, 3], "label": [0, 1, 0], "weight": [1.0, 2.0, 3.0]})
     clips = SplitClips.of(rows)[np.array([2, 0])]

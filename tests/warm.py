@@ -38,7 +38,10 @@ import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    import subprocess
 
 COMMANDS = ("python", "moclip", "dvc", "torchrun")
 READ_AT_START = (
@@ -69,6 +72,9 @@ STATUS = struct.Struct("!i")
 LENGTH = struct.Struct("!I")
 NEEDS_FRESH = 1000  # in place of an exit status
 MOST_FILES = 64  # that a command can be started with
+GARBAGE = 50_000  # new objects between collections, in place of 700: a twentieth of the tests' time was collections
+HUGE_PAGE = 2**21
+MADV_COLLAPSE = 25
 ABOVE_ALL = 200  # numbers that no command is started with
 
 
@@ -93,8 +99,7 @@ def write_shims(folder: Path, address: Path) -> None:
 
 def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
     """Let the server run `python ARGUMENTS` and end as it ends; run it here where the server cannot."""
-    words = arguments[len(_options(arguments)) :]
-    if words and (words[0] in ("-m", "-c") or not words[0].startswith("-")):
+    if _is_warm(arguments):
         status = _ask(address, arguments)
         if status < 0:
             with contextlib.suppress(OSError):  # SIGKILL has no handler
@@ -103,6 +108,47 @@ def hand_over(address: str, python: str, arguments: list[str]) -> NoReturn:
         if status != NEEDS_FRESH:
             os._exit(status)
     os.execv(python, [python, *arguments])
+
+
+def run_command(
+    words: list[str], folder: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str] | None:
+    """Do what `subprocess.run` does with a command of `COMMANDS`, without a shim, which takes 30 ms; None if it cannot.
+
+    Output is collected in files, so a process that the command leaves running is not waited for.
+    """
+    import subprocess
+    import tempfile
+
+    python, address = Path(sys.executable), Path(environment["PATH"].partition(os.pathsep)[0]).parent / "socket"
+    if words[0] not in COMMANDS or not address.exists():
+        return None
+    arguments = words[1:] if words[0] == "python" else [str(python.parent / words[0]), *words[1:]]
+    if not _is_warm(arguments):
+        return None
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        request = Request.here(arguments)._replace(
+            folder=str(folder.absolute()),
+            environment=dict(environment),
+            numbers=[0, 1, 2],
+            files=[0, stdout.fileno(), stderr.fileno()],
+        )
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout)
+            connection.connect(str(address))
+            request.send(connection)
+            status = STATUS.unpack(_read(connection, STATUS.size))[0]
+        if status == NEEDS_FRESH:
+            return None
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(words, status, stdout.read(), stderr.read())
+
+
+def _is_warm(arguments: list[str]) -> bool:
+    """Whether the server can run `python ARGUMENTS`: a module, a program or a script."""
+    words = arguments[len(_options(arguments)) :]
+    return bool(words) and (words[0] in ("-m", "-c") or not words[0].startswith("-"))
 
 
 def _options(arguments: list[str]) -> list[str]:
@@ -340,6 +386,21 @@ def _import_ahead() -> None:
     _forget_exits()
     gc.collect()
     gc.freeze()  # collections in children leave these pages shared
+    _use_huge_pages()
+
+
+def _use_huge_pages() -> None:
+    """Put this process's memory into huge pages, of which a fork copies fewer: it takes 13 ms in place of 42."""
+    import ctypes
+
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        addresses, access, _offset, _device, file, *_name = line.split()
+        if access == "rw-p" and file == "0":
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            for page in range(-(-start // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE):
+                madvise(page, HUGE_PAGE, MADV_COLLAPSE)  # without effect where the kernel does not offer it
 
 
 def _forget_exits() -> None:
@@ -370,6 +431,7 @@ def run(request: Request) -> None:
     import matplotlib
     import numpy as np
 
+    gc.set_threshold(GARBAGE)
     for handled in FORWARDED:
         signal.signal(handled, signal.SIG_IGN if handled in request.ignored else signal.SIG_DFL)
     if signal.SIGINT not in request.ignored:

@@ -175,13 +175,12 @@ def _run(plan: Plan, jobs: list[PlannedJob], workers: int, cluster: Cluster | No
 def _run_in_processes(plan: Plan, jobs: list[PlannedJob], workers: int) -> Iterator[PlannedJob]:
     """Run jobs in worker processes. A job whose process died runs again, one clip at a time."""
     waiting = jobs[::-1]  # taken from the end
-    suspects: list[PlannedJob] = []
+    ended: list[PlannedJob] = []
     make_job = functools.partial(make_shard_job, plan)
     with single_threaded_workers():
-        while waiting:  # a new pool after each one that broke
-            for planned, _ in run_jobs_on_pool(write_shard, waiting, suspects, workers, make_job):
-                yield planned
-        for planned in suspects:
+        for planned, _ in run_jobs_on_pool(write_shard, waiting, ended, workers, make_job):
+            yield planned
+        for planned in ended:
             write_shard_by_clip(make_shard_job(plan, planned))
             yield planned
 

@@ -12,10 +12,10 @@ import os
 import signal
 import tempfile
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
 from math import inf
@@ -61,39 +61,40 @@ def run_jobs(
 
     A job that crashes or hangs its process has the result `failed(job, reason)`. The others are not affected.
     """
-    suspects: list[Job] = []
+    ended: list[Job] = []
     with single_threaded_workers():
-        while waiting:  # a new pool after each one that broke
-            yield from run_jobs_on_pool(work, waiting, suspects, workers, lambda job: job)
+        yield from run_jobs_on_pool(work, waiting, ended, workers, lambda job: job)
         with SingleWorker() as worker:
-            for job in suspects:  # one at a time, to find the one that broke the pool
+            for job in ended:  # once more, with the machine to itself
                 yield job, _run_alone(worker, work, job, failed)
 
 
 def run_jobs_on_pool(
     work: Callable[[Job], Result],
     waiting: list[Key],
-    suspects: list[Key],
+    ended: list[Key],
     workers: int,
     make_job: Callable[[Key], Job],
 ) -> Iterator[tuple[Key, Result]]:
     """Run `work` on `make_job(key)`, from the end of the keys `waiting`. Yields (key, result) as jobs complete.
 
-    `make_job` is called just before a job is submitted, so few jobs are in memory at once. When a process dies, this
-    returns early: keys not yet submitted stay in `waiting`, those of running jobs are added to `suspects`.
+    `make_job` is called just before a job is submitted, so few jobs are in memory at once. Keys of jobs whose process
+    died are added to `ended` instead.
     """
     running: dict[Future[Result], Key] = {}
-    with worker_pool(workers) as executor:
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    running[executor.submit(work, make_job(waiting[-1]))] = waiting[-1]
-                    waiting.pop()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+    with WorkerPool(workers) as pool:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running[pool.submit(work, make_job(waiting[-1]))] = waiting[-1]
+                waiting.pop()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                key = running.pop(future)
+                try:
                     result = future.result()
-                    yield running.pop(future), result
-        except BrokenProcessPool:
-            suspects += running.values()
+                except WorkerDiedError:
+                    ended.append(key)
+                    continue
+                yield key, result
 
 
 def run_jobs_in_order(
@@ -108,33 +109,53 @@ def run_jobs_in_order(
     A job that crashes or hangs its process has the result `failed(job, reason)`. The others are not affected.
     """
     remaining, most = iter(jobs), max(JOBS_PER_WORKER * workers, ahead)
-    with single_threaded_workers(), SingleWorker() as worker:
-        while (first := next(remaining, None)) is not None:  # a new pool after each one that broke
-            running: deque[tuple[Job, Future[Result]]] = deque()
-            with worker_pool(workers) as executor:
-                try:
-                    running.append((first, executor.submit(work, first)))
-                    while running:
-                        for job in islice(remaining, max(0, most - len(running))):
-                            running.append((job, _submit(executor, work, job)))
-                        result = running[0][1].result()
-                        running.popleft()
-                        yield result
-                except BrokenProcessPool:
-                    pass
-            for job, future in running:
-                completed = future.done() and not future.cancelled() and future.exception() is None
-                yield future.result() if completed else _run_alone(worker, work, job, failed)
+    running: deque[tuple[Job, Future[Result]]] = deque()
+    with single_threaded_workers(), WorkerPool(workers) as pool, SingleWorker() as worker:
+        while True:
+            running += ((job, pool.submit(work, job)) for job in islice(remaining, most - len(running)))
+            if not running:
+                return
+            job, future = running.popleft()
+            try:
+                result = future.result()
+            except WorkerDiedError:  # once more, in a new process
+                result = _run_alone(worker, work, job, failed)
+            yield result
 
 
-def _submit(executor: ProcessPoolExecutor, work: Callable[[Job], Result], job: Job) -> Future[Result]:
-    """Submit a job. A pool that has just broken gives a future that raises BrokenProcessPool."""
-    try:
-        return executor.submit(work, job)
-    except BrokenProcessPool as broken:
-        future: Future[Result] = Future()
-        future.set_exception(broken)
-        return future
+class WorkerPool:
+    """A pool of worker processes. A thread of this process feeds each, so a process that dies costs its job alone.
+
+    `ProcessPoolExecutor` ends all its processes when one dies. In Python 3.11 it then waits for ever for a process that
+    it was starting at that moment.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._threads = ThreadPoolExecutor(workers, initializer=self._add_worker)
+        self._own = threading.local()
+        self._workers: list[SingleWorker] = []
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for running jobs, but not after Ctrl-C meanwhile. Those that have not started are cancelled."""
+        try:
+            self._threads.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            for worker in self._workers:
+                worker.interrupt()
+            raise
+        for worker in self._workers:
+            worker.__exit__()
+
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Result]:
+        """Run a job in a free process. Its future raises WorkerDiedError if the process ends."""
+        return self._threads.submit(lambda: self._own.worker.run(work, job))
+
+    def _add_worker(self) -> None:
+        self._own.worker = SingleWorker()
+        self._workers.append(self._own.worker)
 
 
 def _run_alone(
@@ -145,6 +166,10 @@ def _run_alone(
     except WorkerDiedError as reason:
         return failed(job, str(reason))
     return result
+
+
+_CHILDREN = threading.Lock()
+"""Held while a process is started or joined. Both read the exit codes of ended processes, which can be read once."""
 
 
 class SingleWorker:
@@ -160,7 +185,7 @@ class SingleWorker:
     def __exit__(self, *_: object) -> None:
         if self._connection is not None:
             self._process.terminate()
-            self._process.join()
+            self._join()
             self._connection.close()
             self._connection = None
 
@@ -196,7 +221,8 @@ class SingleWorker:
             context = _process_context()
             connection, worker_end = context.Pipe()
             process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
-            process.start()
+            with _CHILDREN:
+                process.start()
             worker_end.close()
             self._process, self._connection = process, connection  # not before: Ctrl-C may come while it starts
         try:
@@ -227,8 +253,12 @@ class SingleWorker:
         assert self._connection is not None
         self._connection.close()
         self._connection = None
-        self._process.join()
+        self._join()
         return WorkerDiedError(_death_reason(self._process.exitcode))
+
+    def _join(self) -> None:
+        with _CHILDREN:
+            self._process.join()
 
 
 _ITEM, _DONE, _FAILED = "item", "done", "failed"
@@ -250,6 +280,7 @@ def _serve(connection: Connection, seconds: float, environment: dict[str, str]) 
                 result = None
             answer = _DONE, result
         except Exception as error:  # `SingleWorker` raises it
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
             answer = _FAILED, error
         connection.send(answer)
 
@@ -275,16 +306,6 @@ def _death_reason(exit_code: int | None) -> str:
     if exit_code == -signal.SIGALRM:
         return DECODER_HUNG.format(seconds=time_limit_seconds())
     return DECODER_KILLED if exit_code == -signal.SIGKILL else DECODER_DIED
-
-
-def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool whose processes are forked from a clean server process.
-
-    A fork of this process would copy the locks of its decoders' threads in an unknown state.
-    """
-    return ProcessPoolExecutor(
-        workers, mp_context=_process_context(), initializer=_start_worker, initargs=_worker_settings()
-    )
 
 
 def start_fork_server(*modules: str) -> None:
