@@ -38,7 +38,7 @@ os.environ.pop("HF_HUB_CACHE", None)
 STARTED_WITH = frozenset(os.environ)
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
+BIN = Path(sys.prefix) / "bin"
 REAL_DATA = "MOCLIP_REAL_DATA"
 WARM = "MOCLIP_WARM"  # the folder of warm.py's shims
 
@@ -217,17 +217,18 @@ def commit(folder: Path) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the warm process that runs the commands, once for all workers of pytest-xdist."""
+    """Start the warm process that runs the commands, once for all workers of pytest-xdist, which are forked from it."""
     gc.set_threshold(warm.GARBAGE)
     if hasattr(config, "workerinput"):
+        sys.executable = str(BIN / "python")  # the shim otherwise: only the commands of `run` are to be warm
         multiprocessing.set_executable(str(Path(os.environ[WARM]) / "python"))
         return
     session = contextlib.ExitStack()
     commands = session.enter_context(warm_commands())
     os.environ[WARM] = str(commands)
     multiprocessing.set_executable(str(commands / "python"))  # worker processes of a test are forked from a warm one
-    if config.getoption("numprocesses", None):  # many tests: import the libraries while they are collected
-        subprocess.Popen((commands / "python", "-c", ""), cwd=commands)
+    if config.getoption("numprocesses", None):
+        config.option.tx = [f"popen//python={commands / 'python'}"] * len(config.option.tx)
 
     def end() -> None:
         session.close()
@@ -243,7 +244,7 @@ def warm_commands(**environment: str) -> Iterator[Path]:
     warm.write_shims(folder / "bin", folder / "socket")
     listener = socket.create_server(str(folder / "socket"), family=socket.AF_UNIX, backlog=64)
     server = subprocess.Popen(
-        [sys.executable, warm.__file__, str(listener.fileno())],
+        [BIN / "python", warm.__file__, str(listener.fileno())],
         pass_fds=[listener.fileno()],
         cwd=folder,
         env=surroundings(fresh=True) | environment,

@@ -334,6 +334,7 @@ def test_the_camera_is_told_once_the_motion_is_read(indexed: Path, tmp_path: Pat
     assert "it was made with mv.clip: 20" in not_checked["motion of the camera"]
 
 
+@pytest.mark.slow
 def test_test_clips_that_look_like_train_clips_are_told(indexed: Path, tmp_path: Path) -> None:
     project = shutil.copytree(indexed, tmp_path / "project")
     set_keys(project / "params.yaml", {"clip.model": "openai/some-clip", "clip.files": "data/none"})

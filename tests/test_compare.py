@@ -168,6 +168,7 @@ def test_classes_in_another_order_are_compared_by_name(tmp_path: Path) -> None:
     assert "top-1 97.2 % in A, 100.0 % in B" in done.stdout
 
 
+@pytest.mark.slow
 def test_several_labels_are_compared_by_mean_average_precision(tmp_path: Path) -> None:
     index = index_of(48).assign(labels=lambda rows: rows["class"].where(rows.index % 2 == 0, "run|walk"))
     has = np.stack([index["labels"].str.contains(name) for name in CLASSES], axis=1).astype(np.float32)

@@ -191,6 +191,7 @@ def textures() -> Iterator[np.ndarray]:
         yield np.roll(film, (dy * number, dx * number), (0, 1))
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     code = (
         "import json\nfrom pipeline.doctor.hub import check_hub\n"

@@ -100,6 +100,7 @@ def coloured(moving: Path) -> Path:
     return moving / "drawings" / "clips"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_colours_match_the_legends_directions(coloured: Path, way: str) -> None:
     picture = image(coloured / f"{way}.avi.hsv/0004_P.png")
@@ -123,6 +124,7 @@ def test_pictures_are_named_by_number_and_type_and_an_i_frame_shows_no_motion(co
     assert written[0] > written[1] + 50, "no vectors, says the legend"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_animations_show_the_motion_before_where_a_frame_has_none(tmp_path: Path, b_frames: int) -> None:
     encode(tmp_path / "clip.avi", moving_texture(16, SIZE, (1, 0)), gop=6, b_frames=b_frames)
@@ -304,6 +306,7 @@ def test_an_animation_keeps_colours(tmp_path: Path) -> None:
         assert np.abs(shown - colours.astype(int)).max() <= 12, suffix
 
 
+@pytest.mark.slow
 def test_odd_sizes_get_an_even_mp4(tmp_path: Path) -> None:
     encode(tmp_path / "odd.avi", moving_texture(4, (97, 131), (2, 0)))
     drawn("odd.avi", "--out", "out", cwd=tmp_path)

@@ -63,6 +63,7 @@ def encoded_clip_by_clip(encoder: Any, images: list[np.ndarray], batch: int) -> 
     return np.concatenate([encoder.encode_prepared(some) for some in tensors])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", DUAL)
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]])
 def test_scores_are_those_of_the_models_own_forward_pass(family: str, texts: list[str], tmp_path: Path) -> None:
@@ -212,6 +213,7 @@ def test_timm_models_by_name_and_in_the_hubs_format(tmp_path: Path) -> None:
         load_encoder(EncoderSource("timm:test_efficientnet", str(tmp_path / "other.safetensors")))
 
 
+@pytest.mark.slow
 def test_open_clip_models(tmp_path: Path) -> None:
     open_clip = pytest.importorskip("open_clip")
     folder = tiny_open_clip(tmp_path / "open")

@@ -290,6 +290,7 @@ def test_no_clips_at_all(tmp_path: Path) -> None:
     assert "among 1 files\n" in refusal(touched(tmp_path, "Run/notes.txt", ".DS_Store"))
 
 
+@pytest.mark.slow
 def test_index_takes_nested_folders_and_those_of_splits(tmp_path: Path) -> None:
     nested = clips_in(tmp_path / "n", *(f"{c}/{who}/{k}.avi" for c in "AB" for who in "pqrs" for k in (1, 2)))
     run("moclip", "use", "folder", "--root", nested, cwd=tmp_path)
@@ -478,6 +479,7 @@ def test_what_dvc_cannot_read_is_refused(tmp_path: Path, make: Callable[[Path], 
 UNPRIVILEGED = ("setpriv", *(f"--{sets}=-dac_override,-dac_read_search" for sets in ("bounding-set", "inh-caps")))
 
 
+@pytest.mark.slow
 def test_files_that_you_may_not_read_are_refused(tmp_path: Path) -> None:
     root = touched(tmp_path / "v", "Run/a.avi", "Run/b.avi", "Jump/a.avi", "Jump/notes.txt")
     for name in ("Run/a.avi", "Jump/notes.txt"):
@@ -559,6 +561,7 @@ def test_a_class_that_is_not_there_is_named_with_a_similar_one() -> None:
         check_background(["A", "B"], "x")
 
 
+@pytest.mark.slow
 def test_index_names_the_classes_that_are_too_small(tmp_path: Path) -> None:
     root = clips_in(tmp_path / "v", "A/a1.avi", "A/a2.avi", "A/a3.avi", "B/b1.avi", "C/c1.avi", "C/c2.avi")
     run("moclip", "use", "folder", "--root", root, cwd=tmp_path)

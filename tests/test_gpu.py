@@ -110,6 +110,7 @@ def test_the_stand_in_has_no_values_for_numpy_and_no_index_on_the_cpu(gpu: torch
     np.testing.assert_array_equal(values.cpu().numpy(), [0, 1, 2])
 
 
+@pytest.mark.slow
 def test_a_network_runs_on_pytorchs_fake_tensors() -> None:
     network = MvTsn(MvTsnConfig("test_efficientnet", CLASSES, 32, 0.5)).eval()
     head = TextFusion(FusionConfig(network.width, 8, 16, 4, 0.5, "attention"), torch.ones(4, 8), 20.0).eval()

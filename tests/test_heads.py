@@ -134,6 +134,7 @@ def test_every_pooling_begins_as_the_mean(kind: str, pooling: str) -> None:
     torch.testing.assert_close(logits_of(other, data), logits_of(mean, data))
 
 
+@pytest.mark.slow
 def test_temporal_pooling_learns_the_order_of_the_frames() -> None:
     """Two classes show the same two scenes, one of them first; neither the mean nor attention can tell them apart."""
     torch.manual_seed(0)

@@ -43,6 +43,7 @@ def test_each_command_is_a_whole_sentence_on_a_line_of_its_own(monkeypatch: pyte
     assert sorted(entry[1] for entry in entries.values() if entry) == sorted(LISTED)
 
 
+@pytest.mark.slow
 def test_the_help_of_every_command_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for width in (60, 80, 200):
         monkeypatch.setenv("COLUMNS", str(width))

@@ -76,6 +76,7 @@ def test_a_folder_without_lists_is_split_by_group(clean: Path) -> None:
     assert class_names(table) == ["Jump", "Run"]
 
 
+@pytest.mark.slow
 def test_the_split_depends_on_the_seed_alone(clean: Path) -> None:
     assert index_of(clean).equals(index_of(clean))
     splits = {tuple(index_of(clean, seed=seed)["split"]) for seed in range(8)}
@@ -176,6 +177,7 @@ def test_bad_split_lists_are_refused_by_file_and_line(
     assert re.search(expected_text, refusal(root, lists))
 
 
+@pytest.mark.slow
 def test_a_label_of_another_class_is_noted_and_the_folder_decides(tmp_path: Path) -> None:
     root = placed(tmp_path / "v", *(f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(5)))
     train = [f"{name}/{n}_g{n:02d}.avi" for name in "AB" for n in range(4)]
@@ -298,6 +300,7 @@ LEFT_BEHIND = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_hidden_and_system_files_are_ignored_and_counted(clean: Path, tmp_path: Path, scheme: str) -> None:
     root = tmp_path / ".data/videos"
@@ -354,6 +357,7 @@ def held_out_plainly(groups: pd.Series, labels: pd.Series, fraction: float, seed
     return groups.isin(chosen)
 
 
+@pytest.mark.slow
 def test_hold_out_matches_a_plain_definition() -> None:
     rng = np.random.default_rng(0)
     for seed in range(80):
@@ -449,6 +453,7 @@ def test_what_makes_a_refused_codec_usable_is_told(broken: Path) -> None:
     assert "set index.transcode: mpeg4 to use 1 of these (iPhones" in (broken / "output.txt").read_text()
 
 
+@pytest.mark.slow
 def test_files_of_every_usual_container_are_clips(tmp_path: Path) -> None:
     codecs = {
         ".m4v": "mpeg4", ".mpg": "mpeg1video", ".mpeg": "mpeg2video", ".ts": "libx264", ".mts": "mpeg2video",
@@ -498,6 +503,7 @@ def failing(tmp_path: Path, root: Path | str, *more: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_root(tmp_path: Path) -> None:
     assert "nowhere: no such folder" in failing(tmp_path, tmp_path / "nowhere")
 
@@ -507,6 +513,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     assert "no clips found" in refusal(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_a_folder_with_one_class(clean: Path, tmp_path: Path) -> None:
     shutil.copytree(clean / "Run", tmp_path / "one/Run")
     assert "only one class (Run)" in failing(tmp_path, tmp_path / "one")

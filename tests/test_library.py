@@ -379,6 +379,7 @@ def test_the_papers_network_costs_what_the_paper_says() -> None:
     assert 32 * segment + picture == pytest.approx(16.6e9, rel=0.005), "the paper prints 16.9, taking 0.39 a segment"
 
 
+@pytest.mark.slow
 def test_real_weights_from_a_file_without_a_hub(real_data: Path) -> None:
     weights = real_data / "weights/mobilenetv2_100_imagenet.safetensors"
     config = MvTsnConfig("mobilenetv2_100", ("a", "b"), 64, 0.5)
@@ -474,6 +475,7 @@ def test_calibration_by_hand() -> None:
     assert calibration_error(1000 * np.eye(3), np.arange(3)) == 0
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_and_knows_that_clips_of_a_source_are_alike() -> None:
     rng = np.random.default_rng(0)
     sources = np.repeat(np.arange(40), 10)

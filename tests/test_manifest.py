@@ -350,6 +350,7 @@ def test_a_manifest_of_a_folder_gives_the_index_of_the_folder(videos: Path, tmp_
     assert (tmp_path / paths[1]).read_bytes() == counts
 
 
+@pytest.mark.slow
 def test_a_manifest_and_lists_exclude_each_other(videos: Path, tmp_path: Path) -> None:
     file = written(tmp_path, table_of(names_of(videos)))
     lists = tmp_path / "lists"
@@ -364,6 +365,7 @@ def test_a_manifest_and_lists_exclude_each_other(videos: Path, tmp_path: Path) -
     assert "set dataset.splits to data/none, or dataset.manifest to data/none" in printed
 
 
+@pytest.mark.slow
 def test_use_writes_the_keys_of_a_manifest(videos: Path, tmp_path: Path) -> None:
     inside = written(tmp_path, table_of(names_of(videos)))
     printed = run("moclip", "use", "folder", "--manifest", inside, cwd=tmp_path, code=1).stderr

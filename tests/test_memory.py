@@ -39,6 +39,7 @@ print(page_faults() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
 def test_freed_memory_is_used_again(tmp_path: Path) -> None:
     in_heap, faults = run_fresh("python", "-c", COUNT_FAULTS, cwd=tmp_path).stdout.split()

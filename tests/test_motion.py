@@ -61,6 +61,7 @@ def frames_of_blocks(draw: st.DrawFn, frames: int = 2) -> Vectors:
     return Vectors(blocks, np.array(frame, np.int32), np.array(types, np.uint8), width, height)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     frames_of_blocks(), st.sampled_from([((24, 32), 8), ((30, 22), 8), ((17, 40), 5), ((16, 16), 16), ((12, 10), 8)])
@@ -100,6 +101,7 @@ def decoded(vectors: Vectors) -> list[DecodedFrame]:
     return [DecodedFrame(None, kind, side or None, kind != I, geometry) for kind, side in kinds]
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(frames_of_blocks(frames=4), st.sampled_from(ACCUMULATE))
 def test_leaving_out_still_blocks_keeps_the_fields(vectors: Vectors, accumulate: bool | str) -> None:

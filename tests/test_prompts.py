@@ -35,6 +35,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_line_per_class(indexed: Path) -> None:
     shown = run("moclip", "prompts", cwd=indexed).stdout
     title, head, _, jump, running, sit, _, note = shown.splitlines()
@@ -87,6 +88,7 @@ def test_errors_name_the_file(indexed: Path, options: str, message: str) -> None
     assert run("moclip", "prompts", *options.split(), cwd=indexed, code=1).stderr == f"error: {message}\n"
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch(indexed: Path) -> None:
     done = run_fresh("moclip", "prompts", cwd=indexed, PYTHONPROFILEIMPORTTIME="1", PYTHONPATH=f"{ROOT}/src:{ROOT}")
     packages = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}

@@ -141,6 +141,7 @@ def test_training_outside_dvc_refuses_stale_fields(project: Path, submit: Submit
     assert calls == []
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_over_all_nodes_of_the_job(tmp_path: Path, submit: Submit) -> None:
     stand_ins = {"srun": SRUN, "scontrol": SCONTROL, "ray": RECORD + "exec sleep 100", "python": PYTHON, "dvc": RECORD}
     job = {"SLURM_JOB_ID": "123456", "SLURM_JOB_NODELIST": "node[1-3]", "SLURM_CPUS_PER_TASK": "16"}

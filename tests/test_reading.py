@@ -595,6 +595,7 @@ class TestCases:
             with pytest.raises(VideoError, match="interlaced"):
                 read()
 
+    @pytest.mark.slow
     def test_a_flipped_bit(self) -> None:
         path = CASES / "one_bit_flipped_h264.mp4"
         assert probe(path).damage == "1 of 60 pictures are damaged"

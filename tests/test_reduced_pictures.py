@@ -118,6 +118,7 @@ def clips_of(folder: Path, codec: str) -> Iterator[Path]:
                 yield encoded(folder, codec, size, options, b_frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ENCODERS)
 def test_vectors_are_those_of_a_plain_decode(codec: str, tmp_path: Path) -> None:
     compared = 0

@@ -377,6 +377,7 @@ def test_vectors_fade_until_a_longer_one_replaces_them() -> None:
     assert fields[1].sum() == 0, "the fields given stay as they are"
 
 
+@pytest.mark.slow
 def test_gallery_clips_are_chosen_by_gain_error_and_at_random() -> None:
     labels = np.zeros(5, int)
     fused = np.array([0.9, 0.8, 0.4, 0.1, 0.95])

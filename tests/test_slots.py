@@ -75,6 +75,7 @@ IDS = st.text("abé/_\U0001d11e", min_size=1, max_size=3)
 VIDEOS = st.dictionaries(IDS, st.integers(0, 300), max_size=25)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(VIDEOS, min_size=1, max_size=5), SIZES, st.sampled_from([1, 2, WINDOW]))
 def test_planning_a_changed_store_matches_a_plain_planner(history: list[Lengths], size: Any, window: int) -> None:
@@ -116,6 +117,7 @@ def check_places(planned: pd.DataFrame, lengths: Lengths) -> None:
             assert row.offset % SHARD == row.slots % SHARD == 0
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lengths_of_videos, st.randoms())
 def test_slots_do_not_overlap_and_ignore_the_order_of_rows(lengths: Lengths, random: Any) -> None:
@@ -126,6 +128,7 @@ def test_slots_do_not_overlap_and_ignore_the_order_of_rows(lengths: Lengths, ran
     assert places_of(plan_slots(clips_frame(dict(shuffled)), CHUNK, SHARD)) == places_of(planned)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lengths_of_videos, lengths_of_videos)
 def test_videos_that_stay_keep_their_slots(before: Lengths, after: Lengths) -> None:

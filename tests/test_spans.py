@@ -475,6 +475,7 @@ def test_thumbnails_are_of_the_middle_of_each_span(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_thumbnails(tmp_path, middle, workers=1)[0], thumbnail)
 
 
+@pytest.mark.slow
 def test_pictures_of_a_span_are_those_of_the_clip_alone(tmp_path: Path) -> None:
     clips = [encode(tmp_path / f"{number}.avi", FILM[30 * number : 30 * number + 30]) for number in (0, 1)]
     joined = tmp_path / "joined.avi"

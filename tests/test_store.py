@@ -215,6 +215,7 @@ def flip(file: Path, position: int) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_flipped_byte_in_the_store_is_an_error_that_names_the_clip(seed: int) -> None:

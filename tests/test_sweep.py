@@ -149,6 +149,7 @@ def test_without_dvc_or_git_the_message_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_the_plot_takes_rows_with_and_without_a_spread(tmp_path: Path) -> None:
     def row(size: int, cost: float, sd: float | None) -> dict:
         part = {"top1_mean": 0.5, "top1_sd": sd, "multiply_adds_m": cost}

@@ -376,6 +376,7 @@ def test_smoothing_takes_out_what_lasts_too_short() -> None:
     assert smoothed_labels(probabilities, unknown, Smoothing("viterbi", 4.0, 2.0))[9] == 0, "one window is not enough"
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1.0, 2.0, 4.0]), st.integers(1, 9))
 def test_labels_that_come_one_by_one_are_those_of_all_at_once(
     seed: int, count: int, overlap: float, chunk: int

@@ -177,6 +177,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 """What differs from RECIPE."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "done"), [("the paper's", 3), *((name, 1) for name in RECIPES)])
 def test_a_resumed_run_ends_with_the_same_weights(data: MotionData, tmp_path: Path, change: str, done: int) -> None:
     recipe = replace(RECIPE, lr_mult_stem=1, lr_mult_rest=1, **RECIPES[change])
@@ -210,6 +211,7 @@ def test_a_checkpoint_stores_the_gradient_scale(data: MotionData, tmp_path: Path
     assert resumed.history == training.history
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_ignored(data: MotionData, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "c.safetensors", stop_after=2, fingerprint="another recipe")
@@ -218,6 +220,7 @@ def test_a_checkpoint_of_another_run_is_ignored(data: MotionData, tmp_path: Path
     assert rows == whole_rows
 
 
+@pytest.mark.slow
 def test_it_learns_which_way_things_move(data: MotionData, tmp_path: Path) -> None:
     training_recipe = MvTsnRecipe(
         **{**vars(RECIPE), "flip": False, "epochs": 12, "lr_mult_rest": 1.0, "lr_mult_stem": 1.0}
@@ -432,6 +435,7 @@ def plain_batches(
         yield views.unflatten(0, (len(batch), -1)), torch.from_numpy(batch.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "steps", "rate"),
     [
@@ -541,6 +545,7 @@ def test_the_type_of_mixed_precision_follows_the_device() -> None:
     assert autocast_type("auto", cpu, dense=True) == (torch.bfloat16 if native else torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"accumulate": 2}])
 def test_it_learns_in_other_ways_too(data: MotionData, tmp_path: Path, change: dict[str, Any]) -> None:
     wanted = replace(RECIPE, flip=False, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0, **change)
@@ -563,6 +568,7 @@ def test_a_compiled_network_learns_the_same(data: MotionData, tmp_path: Path) ->
         torch.testing.assert_close(ends[1][name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [(32, 1), (25, 10), (4, 5)])
 def test_a_protocol_is_the_mean_over_its_views(data: MotionData, protocol: tuple[int, int]) -> None:
     """32 segments x 1 crop and 25 x 10, a view at a time: cut, enlarged and mirrored by hand."""
@@ -665,6 +671,7 @@ def test_parts_of_the_clips_are_embedded_as_the_whole(data: MotionData, tmp_path
     np.testing.assert_allclose(view["features"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem_stride", "at_once"), [(2, 8), (1, 2)])
 def test_encoding_in_small_batches_on_a_cpu_keeps_every_picture(stem_stride: int, at_once: int) -> None:
     torch.manual_seed(0)
@@ -711,6 +718,7 @@ def test_a_class_and_its_mirror_image_are_learnt_if_mirrored_clips_change_their_
     assert top1[()] < 0.75
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_clips_ends_after_the_given_epochs_and_resumes(
     data: MotionData, tmp_path: Path
 ) -> None:

@@ -231,6 +231,7 @@ def test_the_probe_takes_the_strength_that_is_best_on_the_validation_clips(monke
     assert 3 not in predicted, "a class without clips"
 
 
+@pytest.mark.slow
 def test_the_strength_is_chosen_on_the_held_out_clips_of_all_folds() -> None:
     folds = [(clouds(30, 0.5, 2 * n), clouds(200, 0.5, 2 * n + 1)) for n in range(3)]
     probes, best = choose_linear_probe(folds, 3)

@@ -58,6 +58,7 @@ def test_a_command_finds_what_a_fresh_one_finds(how: str, tmp_path: Path) -> Non
     assert warm.stderr == fresh.stderr
 
 
+@pytest.mark.slow
 def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     code = "import sys; print('torch' in sys.modules)"
     assert run("python", "-c", code, cwd=tmp_path).stdout == "True\n"
@@ -77,6 +78,7 @@ def test_it_is_warm_unless_it_has_to_be_fresh(tmp_path: Path) -> None:
     assert run("python", "-c", code, cwd=tmp_path, PYTHONPATH="src").stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_worker_processes_are_forked_from_a_warm_one(tmp_path: Path) -> None:
     code = """if True:
         import multiprocessing
@@ -105,6 +107,7 @@ def test_two_commands_draw_other_random_numbers(tmp_path: Path) -> None:
     assert not set(first) & set(second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "status"),
     [("raise KeyboardInterrupt", -signal.SIGINT), ("1 / 0", 1), ("import sys; sys.exit('why')", 1), ("", 0)],

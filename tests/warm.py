@@ -120,10 +120,10 @@ def run_command(
     import subprocess
     import tempfile
 
-    python, address = Path(sys.executable), Path(environment["PATH"].partition(os.pathsep)[0]).parent / "socket"
+    address = Path(environment["PATH"].partition(os.pathsep)[0]).parent / "socket"
     if words[0] not in COMMANDS or not address.exists():
         return None
-    arguments = words[1:] if words[0] == "python" else [str(python.parent / words[0]), *words[1:]]
+    arguments = words[1:] if words[0] == "python" else [str(Path(sys.prefix, "bin", words[0])), *words[1:]]
     if not _is_warm(arguments):
         return None
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
