@@ -32,7 +32,16 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each a fresh Python
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
+IN_MEMORY = Path("/dev/shm")
+ROOM = 8 << 30  # bytes: twice what the tests write
 if "PYTEST_XDIST_WORKER" not in os.environ:
+    if (
+        "TMPDIR" not in os.environ and IN_MEMORY.is_dir()
+    ):  # tests write and remove files, which disks take their time for
+        about = os.statvfs(IN_MEMORY)
+        if about.f_bavail * about.f_frsize > ROOM and not about.f_flag & os.ST_NOEXEC:
+            os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests", dir=IN_MEMORY)
+            tempfile.tempdir = None
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub")  # a cache of models for the session, without any at first
 os.environ.pop("HF_HUB_CACHE", None)
 STARTED_WITH = frozenset(os.environ)
@@ -233,6 +242,9 @@ def pytest_configure(config: pytest.Config) -> None:
     def end() -> None:
         session.close()
         shutil.rmtree(os.environ["HF_HOME"])
+        temporary = Path(tempfile.gettempdir())
+        if temporary.parent == IN_MEMORY:
+            shutil.rmtree(temporary)
 
     config.add_cleanup(end)
 
@@ -260,6 +272,10 @@ def warm_commands(**environment: str) -> Iterator[Path]:
     finally:
         print(server.communicate()[0], end="", file=sys.stderr)
         shutil.rmtree(folder)
+
+
+def pytest_report_header() -> str:
+    return f"temporary files: {tempfile.gettempdir()}; set TMPDIR to another folder to keep those of failed tests"
 
 
 def pytest_xdist_auto_num_workers() -> int:
