@@ -2,7 +2,8 @@
 
 `moclip predict` with the paper's networks and with those of the preset `folder`, and `clip_image`, on clips of
 UCF-101's size. All have ViT-B/32 and untrained weights. Each runs in a process that has only so many cores, with as
-many worker processes, and labels or encodes a few clips before timing starts.
+many worker processes, and labels or encodes a few clips before timing starts. Matrix products in independent processes,
+one on each core, show how much the cores of this machine slow each other down: nothing can scale better.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 # Each process imports PyTorch in a function, after its cores are set: that decides the number of threads.
 CLIPS = {"predict, the paper's networks": 48, "predict, preset folder": 256, "clip_image": 512}
+PRODUCTS = 2000  # of matrices of 512 x 512, which each process computes
 FRAMES = 180  # in the mean clip of UCF-101
 
 
@@ -45,6 +47,26 @@ def _encoding(folder: str, paths: list[Path], cores: int) -> Callable[[int], obj
     return lambda times: encode_clips(worker, stills_table(paths, times), turns)
 
 
+def products_per_second(count: int) -> float:
+    """Return how many matrix products a second this process computes on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    matrix = torch.eye(512)
+    begun = time.perf_counter()
+    for _ in range(count):
+        matrix @ matrix
+    return count / (time.perf_counter() - begun)
+
+
+def bare_processes(processes: int, count: int) -> float:
+    """Return how many matrix products a second so many processes compute that do nothing else."""
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as executor:
+        for _ in range(2):  # the first time they start
+            rates = list(executor.map(products_per_second, [count] * processes))
+    return sum(rates)
+
+
 def main() -> None:
     """Print a table in Markdown."""
     from benchmarks.common import UCF_SIZE, describe_processor, make_clips
@@ -55,6 +77,8 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     print(f"{describe_processor()}, load {os.getloadavg()[0]:.1f}\n")
     print(f"| task | clips/s on 1 core | clips/s on {cores} cores | ratio |\n|---|---|---|---|", flush=True)
+    one, several = (bare_processes(some, 20 if quick else PRODUCTS) for some in (1, cores))
+    print(f"| matrix products | {one:.2f} | {several:.2f} | {several / one:.2f} |", flush=True)
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         write_clip(f"{folder}/clip", quick)
