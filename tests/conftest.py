@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -42,6 +43,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         if about.f_bavail * about.f_frsize > ROOM and not about.f_flag & os.ST_NOEXEC:
             os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests", dir=IN_MEMORY)
             tempfile.tempdir = None
+            atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
     os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub")  # a cache of models for the session, without any at first
 os.environ.pop("HF_HUB_CACHE", None)
 STARTED_WITH = frozenset(os.environ)
@@ -242,9 +244,6 @@ def pytest_configure(config: pytest.Config) -> None:
     def end() -> None:
         session.close()
         shutil.rmtree(os.environ["HF_HOME"])
-        temporary = Path(tempfile.gettempdir())
-        if temporary.parent == IN_MEMORY:
-            shutil.rmtree(temporary)
 
     config.add_cleanup(end)
 

@@ -109,6 +109,8 @@ def test_what_a_job_raises_names_where() -> None:
         list(run_jobs_in_order(dying.fail, ["no such thing"], 1, lambda job, reason: None))
     assert str(caught.value) == "no such thing"
     assert "dying.py" in "".join(caught.value.__notes__)
+    with pytest.raises(AttributeError, match="give_what_cannot_be_sent"):
+        list(run_jobs_in_order(dying.give_what_cannot_be_sent, ["a"], 1, lambda job, reason: None))
 
 
 @pytest.mark.slow

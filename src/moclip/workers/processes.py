@@ -21,6 +21,7 @@ from itertools import islice
 from math import inf
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
+from pickle import PicklingError
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -282,7 +283,10 @@ def _serve(connection: Connection, seconds: float, environment: dict[str, str]) 
         except Exception as error:  # `SingleWorker` raises it
             error.add_note(f"In a worker process:\n{traceback.format_exc()}")
             answer = _FAILED, error
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except (AttributeError, TypeError, PicklingError) as error:  # it cannot be sent
+            connection.send((_FAILED, error))
 
 
 def _send_items(connection: Connection, items: Iterator[Any]) -> None:
