@@ -397,10 +397,10 @@ def test_a_bundle_predicts_on_a_gpu_what_it_predicts_on_the_cpu(
     gpu: torch.device, folder: Path, finished: Path, kind: str, crops: int
 ) -> None:
     clip = sorted((finished / "data/demo/videos").rglob("*.avi"))[0]
-    there, here = (with_head(load_bundle(folder, device), kind, crops) for device in (None, "cpu"))
+    loaded = tuple(load_bundle(folder, device) for device in (None, "cpu"))
+    there, here = (with_head(one, kind, crops) for one in loaded)
     assert (there.device, here.device) == (GPU, CPU)
     labels = ["a red ball rises", "a blue ball falls"]
-    loaded = tuple(load_bundle(folder, device) for device in (None, "cpu"))
     for found, expected in (loaded, (there, here), (there.with_labels(labels), here.with_labels(labels))):
         shares, wanted = (one(clip).probabilities for one in (found, expected))
         assert set(shares) == set(wanted)

@@ -29,7 +29,7 @@ from moclip.models.heads.text import TextFusion
 from moclip.models.weights import PROVENANCE, load_weights, read_config, save_weights
 from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.validation_choice import choose_settings, most_cautious
-from tests.conftest import run, run_fresh, set_keys
+from tests.conftest import IN_TURN, run, run_fresh, set_keys
 
 CPU = torch.device("cpu")
 MOTION, PICTURE, CLASSES, FRAMES = 6, 8, 4, 3
@@ -444,7 +444,8 @@ class LinearFusion(Fusion):
     run_fresh("python", "-m", "pipeline.sync", cwd=project, PYTHONPATH=own_code)
     assert "src/moclip/models/heads/linear.py" in (project / "dvc.yaml").read_text(), "DVC watches it"
     set_keys(project / "params.yaml", {"fusion.head": "linear"})
-    run_fresh("python", "-m", "stages.train_fusion", cwd=project, PYTHONPATH=own_code)
     clip = next((project / "data/demo/videos").rglob("v_*"))
-    found = run_fresh("python", "-m", "pipeline.cli", "predict", "--json", clip, cwd=project, PYTHONPATH=own_code)
-    assert len(json.loads(found.stdout)[0]["fusion"]) == 3
+    words = json.dumps([["train_fusion"], ["predict", "--json", str(clip)]])
+    trained, found = json.loads(run_fresh("python", "-c", IN_TURN, words, cwd=project, PYTHONPATH=own_code).stdout)
+    assert (trained[0], found[0]) == (0, 0), trained[2] + found[2]
+    assert len(json.loads(found[1])[0]["fusion"]) == 3
