@@ -278,8 +278,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one more than the number of cores, at most four: tests wait for commands, and commands for the disk."""
-    return min(4, (os.cpu_count() or 1) + 1)
+    """Return two more than the number of cores, at most four: tests wait for commands, servers and time limits."""
+    return min(4, (os.cpu_count() or 1) + 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -36,7 +36,8 @@ class LiveSource:
 
     @property
     def is_device(self) -> bool:
-        return self.url.startswith("/dev/")
+        """Whether it is a camera of this machine."""
+        return Path(self.url).is_char_device()
 
     @property
     def is_file(self) -> bool:

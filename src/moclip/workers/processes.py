@@ -21,7 +21,6 @@ from itertools import islice
 from math import inf
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
-from pickle import PicklingError
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -285,7 +284,7 @@ def _serve(connection: Connection, seconds: float, environment: dict[str, str]) 
             answer = _FAILED, error
         try:
             connection.send(answer)
-        except (AttributeError, TypeError, PicklingError) as error:  # it cannot be sent
+        except Exception as error:  # of many types: the answer cannot be pickled
             connection.send((_FAILED, error))
 
 
