@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from moclip.data.fusion_data import FusionData
-from moclip.models.device import pick_device
+from moclip.models.device import one_thread_each, pick_device
 from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
 from moclip.models.heads.base import HiddenFusion
 from moclip.models.heads.registry import head_class
@@ -198,7 +198,7 @@ def _train_both(
     for prepare in (_unchanged, without_motion):
         heads.append(made(prepare))
         heads[-1].draw_from(cloned_generator())  # as the head would draw if it trained now
-    with _one_thread(), ThreadPoolExecutor(1) as executor:
+    with one_thread_each(), ThreadPoolExecutor(1) as executor:
         still = executor.submit(fit, without_motion, heads[1], until_stopped)
         try:
             return fit(_unchanged, heads[0], open_log), still.result()
@@ -209,17 +209,6 @@ def _train_both(
 def trains_side_by_side(kind: str) -> bool:
     """Return whether two heads of this kind train at the same time: see the top of this file."""
     return pick_device().type == "cpu" and issubclass(head_class(kind), HiddenFusion)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch compute on one thread for each thread of ours."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _recipe(inputs: Inputs) -> FusionRecipe:

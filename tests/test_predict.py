@@ -157,9 +157,27 @@ def test_a_decoder_that_crashes_costs_its_clip_alone(
     problems = {one.where: one.what for one in found if isinstance(one, VideoError)}
     assert problems == {str(clips[0]): DECODER_DIED, str(clips[3]): "its decoder gave nothing for 2 s"}
     usual = predictor(clip).logits["fusion"]
+    assert [isinstance(one, Prediction) for one in found] == [False, True, True, False, True]
     for one in found:
         if isinstance(one, Prediction):
             np.testing.assert_allclose(one.logits["fusion"], usual, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_clips_that_are_predicted_two_at_a_time_keep_their_order(predictor: Predictor, tmp_path: Path) -> None:
+    films = [moving_texture(12, (64, 80), step, seed) for seed, step in enumerate([(3, 0), (0, -3), (-4, 2), (0, 3)])]
+    clips = [encode(tmp_path / f"{number}.avi", film) for number, film in enumerate(films)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = list(predictor.predict_in_processes(clips, workers=2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for one, path in zip(found, clips, strict=True):
+        assert isinstance(one, Prediction)
+        np.testing.assert_allclose(one.logits["fusion"], predictor(path).logits["fusion"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(one.features["motion"], predictor(path).features["motion"], rtol=0, atol=1e-5)
 
 
 def test_a_temporary_folder_whose_name_is_too_long_for_a_socket_is_named(clip: Path, tmp_path: Path) -> None:

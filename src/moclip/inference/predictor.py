@@ -7,10 +7,10 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from moclip.inference.clip_input import (
 )
 from moclip.inference.rejection import Rejection
 from moclip.models.class_texts import ClassTexts, text_features
+from moclip.models.device import one_thread_each
 from moclip.models.encoders.base import Encoder, TextEncoder
 from moclip.models.fusion import Fusion
 from moclip.models.mv_tsn import MvTsn
@@ -169,11 +170,30 @@ class Predictor:
     def predict_in_processes(self, paths: Iterable[str | Path], workers: int) -> Iterator[Prediction | VideoError]:
         """Do what `predict` does with worker processes: a clip whose decoder crashes or hangs costs only itself.
 
+        On a CPU, PyTorch's networks take several clips at a time, one on each thread: threads that share each operation
+        wait for one another, all the longer while workers decode on the same cores.
+
         A script that calls this needs `if __name__ == "__main__"`, like any that starts Python processes.
         """
         jobs = [self._job(path) for path in paths]
-        for job, result in zip(jobs, run_jobs_in_order(read_or_reason, jobs, workers, worker_died), strict=True):
-            yield self._classify_or_reason(job, result)
+        read = zip(jobs, run_jobs_in_order(read_or_reason, jobs, workers, worker_died), strict=True)
+        threads = min(len(jobs), torch.get_num_threads()) if self.device.type == "cpu" and self._is_torch else 1
+        if threads <= 1:
+            yield from starmap(self._classify_or_reason, read)
+            return
+        running: deque[Future[Prediction | VideoError]] = deque()
+        with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+            for job, result in read:
+                running.append(pool.submit(self._classify_or_reason, job, result))
+                if len(running) > threads:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+
+    @property
+    def _is_torch(self) -> bool:
+        """Whether no network runs on onnxruntime, whose threads were set when it was loaded."""
+        return self.motion_features is None and self.picture_features is None
 
     def _job(self, path: str | Path) -> ClipJob:
         return ClipJob(Path(path), self.fields, self.views)

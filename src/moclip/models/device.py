@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -33,3 +35,14 @@ def named_device(name: str | torch.device | None) -> torch.device:
 def wants_cpu() -> bool:
     """Return whether `accelerate launch --cpu` started this process."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1")
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let PyTorch compute on one thread in each thread of this process that begins its work inside this block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
