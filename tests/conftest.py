@@ -33,12 +33,10 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each a fresh Python
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
-IN_MEMORY = Path("/dev/shm")
+IN_MEMORY = Path("/dev/shm")  # for temporary files: disks take their time to remove them
 ROOM = 8 << 30  # bytes: twice what the tests write
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    if (
-        "TMPDIR" not in os.environ and IN_MEMORY.is_dir()
-    ):  # tests write and remove files, which disks take their time for
+    if "TMPDIR" not in os.environ and IN_MEMORY.is_dir():
         about = os.statvfs(IN_MEMORY)
         if about.f_bavail * about.f_frsize > ROOM and not about.f_flag & os.ST_NOEXEC:
             os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests", dir=IN_MEMORY)

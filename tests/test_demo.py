@@ -1,4 +1,4 @@
-"""The demo from nothing, on the clips of `make demo`: neither stream names the class alone, both together do."""
+"""The demo as `make demo` runs it, from nothing: neither stream names the class alone, both together do."""
 
 from __future__ import annotations
 
@@ -16,19 +16,14 @@ from tests.conftest import ROOT, commit, new_project, run, set_keys
 
 pytestmark = pytest.mark.slow
 
-SHORTER = {"baselines.image": False, "tsn.epochs": 8, "tsn.lr_steps": [6, 7], "embed.views": 2}
-SHORTER_CLIP = {"clip.stills": 768, "clip.steps": 150, "clip.batch": 32}
-"""Training that is half as long names colours and motions as surely; the clips are those of `make demo`."""
-
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo up to its scores, trained for half as long, without the image baseline, which nothing here reads."""
+    """The demo up to its scores, without the image baseline, which nothing here reads."""
     folder = new_project(tmp_path_factory.mktemp("demo") / "project", all_code=True)
     for name in ("params.yaml", "data/demo/params.yaml"):
         (folder / name).write_text((ROOT / name).read_text())
-    set_keys(folder / "params.yaml", SHORTER)
-    set_keys(folder / "data/demo/params.yaml", SHORTER_CLIP)
+    set_keys(folder / "params.yaml", {"baselines.image": False})
     commit(folder)
     run("dvc", "repro", "evaluate", cwd=folder)
     return folder
@@ -99,7 +94,7 @@ def test_the_text_head_names_classes_that_it_never_saw(demo: Path, tmp_path: Pat
     assert found["text"]["base"] >= 0.9
     assert found["text"]["new"] >= 0.7
     assert found["concat"]["base"] >= 0.9
-    assert found["text"]["harmonic_mean"] >= found["concat"]["harmonic_mean"] + 0.3
+    assert found["text"]["harmonic_mean"] >= found["concat"]["harmonic_mean"] + 0.4
 
 
 def test_the_demo_has_the_stated_size_and_variety(demo: Path) -> None:

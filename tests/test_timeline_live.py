@@ -50,6 +50,13 @@ def watch(predictor: Predictor, source: LiveSource, rules: EventRules = RULES) -
     return list(live.events()), notes
 
 
+def test_a_source_is_a_device_a_file_or_an_address() -> None:
+    """An address may be longer than a file's name, and files may lie below /dev."""
+    kinds = {"/dev/null": (True, False), "/dev/shm/a.ts": (False, True), "a.ts": (False, True)}
+    kinds |= {f"https://host/live?token={'t' * 300}": (False, False), "rtsp://host/1": (False, False)}
+    assert {url: (LiveSource(url).is_device, LiveSource(url).is_file) for url in kinds} == kinds
+
+
 def test_a_stream_without_a_break_has_the_events_of_the_file(predictor: Predictor, part: Path) -> None:
     for rules in (RULES, EventRules(Smoothing("median", 2.0))):
         expected = read_timeline(predictor, part, WINDOWS).events(rules, "mv_tsn")

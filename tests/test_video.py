@@ -192,7 +192,11 @@ INVALID = "Invalid data found when processing input"
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "it is empty"), (b"hello, I am a text file\n" * 50, INVALID), (os.urandom(5000), INVALID)],
+    [
+        (b"", "it is empty"),
+        (b"hello, I am a text file\n" * 50, INVALID),
+        (np.random.default_rng(0).bytes(5000), INVALID),
+    ],
 )
 def test_file_that_is_no_video_is_refused(content: bytes, why: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
@@ -202,6 +206,7 @@ def test_file_that_is_no_video_is_refused(content: bytes, why: str, tmp_path: Pa
     assert caught.value.where == str(path)
     assert caught.value.fix
     assert caught.value.what == f"not a video file ({why})"
+    assert "\n" not in caught.value.what
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
@@ -257,7 +262,7 @@ def real_clips() -> list[Path]:
 @pytest.mark.skipif(not real_clips(), reason="MOCLIP_REAL_DATA names no folder of real clips")
 def test_real_clips_read_alike_whatever_the_way() -> None:
     rng = np.random.default_rng(0)
-    for path in real_clips()[::9]:
+    for path in real_clips()[::3]:
         info = probe(path)
         wanted = sorted(int(i) for i in rng.choice(info.frames, 3, replace=False))
         in_order = dict(_read_in_order(path, wanted, upright_picture))

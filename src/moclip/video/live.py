@@ -37,12 +37,16 @@ class LiveSource:
     @property
     def is_device(self) -> bool:
         """Whether it is a camera of this machine."""
-        return Path(self.url).is_char_device()
+        return not self._is_address and Path(self.url).is_char_device()
 
     @property
     def is_file(self) -> bool:
         """Whether it is a file. One that no longer grows has ended."""
-        return not self.is_device and "://" not in self.url
+        return not self._is_address and not self.is_device
+
+    @property
+    def _is_address(self) -> bool:
+        return "://" in self.url
 
 
 @contextmanager

@@ -319,6 +319,10 @@ def start_fork_server(*modules: str) -> None:
 
 
 def _process_context(*modules: str) -> Any:
+    """Return the way to start processes: they are forked from a clean server process, which also imports `modules`.
+
+    A fork of this process would copy the locks of its decoders' threads in an unknown state.
+    """
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY:
         what = "the name of the folder for temporary files is too long for a socket in it"
         raise MoclipError(what, where=tempfile.gettempdir(), fix="set TMPDIR to another folder, such as /tmp")
