@@ -28,8 +28,8 @@ PRODUCT = (
 )  # fmt: skip
 REAL_DATA = "MOCLIP_REAL_DATA"
 LIBRARIES = (
-    "av", "motion-vector-extractor", "numcodecs", "numpy", "opencv-python-headless", "opencv-python", "tensorstore",
-    "timm", "torch", "transformers", "zarr",
+    "av", "motion-vector-extractor", "numpy", "opencv-python-headless", "opencv-python", "tensorstore",
+    "timm", "torch", "transformers", "zarr", "zstandard",
 )  # fmt: skip
 UCF_SIZE, HD_SIZE = (240, 320), (720, 1280)  # (height, width), px
 

@@ -92,7 +92,7 @@ class Artifacts:
             self.check_model(paths.MV_TSN, "train_mv")
         store = self._checked(Features(paths.MV_EMBED, "embed_mv", "protocol"))
         if "learnt" in store.attributes:
-            check_training_record(store.attributes["learnt"], self.clips.training_record(), store.path, "embed_mv")
+            check_training_record(store.attributes["learnt"], self.clips.training_record, store.path, "embed_mv")
         return _checked_by_model(store, paths.MV_TSN, "another MV-TSN")
 
     @cached_property
@@ -159,7 +159,7 @@ class Artifacts:
         check_made_with(recorded["made_with"], self.params, path, stage)
         few_shot_tables = (paths.MV_TABLE, paths.CLIP_TABLE) if self.params.dataset.shots else ()
         if all(table.exists() for table in (paths.INDEX, *few_shot_tables)):
-            check_training_record(recorded["learnt"], self.clips.training_record(), path, stage)
+            check_training_record(recorded["learnt"], self.clips.training_record, path, stage)
         return recorded
 
     def model_record(self, *keys: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Artifacts:
         seed = ("seed",) if self.params.dataset.shots else ()  # it draws the clips
         return {
             "made_with": made_with(self.params, *SELECTION_KEYS, *seed, *keys),
-            "learnt": self.clips.training_record(),
+            "learnt": self.clips.training_record,
         }
 
     def models_digest(self) -> str:

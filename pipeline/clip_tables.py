@@ -169,8 +169,9 @@ class ClipTables:
             check_clips_unchanged(self.usable, self.params.dataset.root)
         self._files_checked = True
 
+    @cached_property
     def training_record(self) -> dict[str, Any]:
-        """Return what a model records of its training data (`pipeline.provenance.training_record`)."""
+        """What a model records of its training data (`pipeline.provenance.training_record`)."""
         rows = pd.concat([self.rows("train"), self.rows("val")])
         return training_record(rows, self.usable, class_names(self.index))
 

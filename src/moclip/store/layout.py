@@ -41,15 +41,15 @@ def encode_shard(fields: np.ndarray) -> bytes:
     The file has the compressed chunks in order, each with its CRC-32C, then the index: start and size of each chunk.
     Chunks that hold nothing but `MISSING` are left out. The bytes depend only on the fields.
     """
-    from numcodecs import Zstd
+    from zstandard import ZstdCompressor
 
-    codec = Zstd(ZSTD_LEVEL)
+    compressor = ZstdCompressor(level=ZSTD_LEVEL)
     index = np.full((len(fields) // CHUNK_FRAMES, 2), UNWRITTEN, "<u8")
     stored: list[bytes] = []
     position = 0
     chunks = fields.reshape(len(index), -1)
     for number in np.flatnonzero((chunks != MISSING).any(1)):
-        stored.append(_with_crc(codec.encode(chunks[number])))
+        stored.append(_with_crc(compressor.compress(chunks[number])))
         index[number] = position, len(stored[-1])
         position += len(stored[-1])
     return b"".join([*stored, _with_crc(index.tobytes())]) if stored else b""

@@ -44,9 +44,10 @@ class PlainReader:
         StoreError
             A shard is missing or damaged.
         """
-        from numcodecs import Zstd
+        from zstandard import ZstdDecompressor
 
-        codec = Zstd()
+        decompressor = ZstdDecompressor()
+        chunk_bytes = CHUNK_FRAMES * 2 * self.grid[0] * self.grid[1]
         out = np.empty((len(frames), 2, *self.grid), np.int8)
         chunks = frames // CHUNK_FRAMES
         for chunk in np.unique(chunks):
@@ -57,7 +58,7 @@ class PlainReader:
                 out[rows] = MISSING
                 continue
             file.seek(start)
-            payload = codec.decode(self._strip_crc(file.read(size)))
+            payload = decompressor.decompress(self._strip_crc(file.read(size)), chunk_bytes)
             fields = np.frombuffer(payload, np.int8).reshape(CHUNK_FRAMES, 2, *self.grid)
             out[rows] = fields[frames[rows] % CHUNK_FRAMES]
         return out

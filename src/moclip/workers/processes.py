@@ -39,8 +39,8 @@ PRELOADED_MODULES = [
     "moclip.motion.extract_workers",
     "moclip.inference.encode",
     "moclip.inference.clip_input",
-    "numcodecs",
     "google_crc32c",
+    "zstandard",
 ]
 """Imported once, by the process that all workers are forked from."""
 
