@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moclip.models.weights import load_weights, read_config
+from moclip.models.weights import read_config, read_tensor
 from moclip.video.clip_files import file_md5
 from pipeline import paths
 from pipeline.inputs import Inputs
@@ -51,6 +51,6 @@ def check_scores(inputs: Inputs) -> None:
 
 def _check_text_features(text: np.ndarray) -> None:
     """Raise StoreError if the head `text`, which holds the text features it was trained with, has others."""
-    trained_with = load_weights(paths.FUSION, "train_fusion")[0].get("text")
-    if trained_with is not None and not np.array_equal(trained_with.numpy(), text):
+    trained_with = read_tensor(paths.FUSION, "train_fusion", "text")
+    if trained_with is not None and not np.array_equal(trained_with, text):
         raise stale_error("it was trained with other text features", paths.FUSION, "train_fusion")

@@ -26,16 +26,16 @@ from moclip.models.fusion import Fusion, FusionConfig, HeadInputs, build_head
 from moclip.models.heads.base import HiddenFusion
 from moclip.models.heads.registry import head_class
 from moclip.models.linear_probe import LinearProbe
-from moclip.training.common import Log, Row, best_of_folds, mean_rows
+from moclip.training.epochs import Log, Row, best_of_folds, mean_rows
 from moclip.training.fusion import FusionRecipe, train_fusion_head
 from moclip.training.linear_probe import train_linear_probe
 from moclip.training.validation_choice import choose_settings
 from pipeline import paths
 from pipeline.baselines import Heads, without_motion
 from pipeline.clip_tables import Fold
+from pipeline.compute_logits import compute_logits
 from pipeline.console.progress import show_progress
 from pipeline.inputs import Inputs
-from pipeline.logits import compute_logits
 from pipeline.probe_data import labelled_fold
 from pipeline.seeding import cloned_generator, seed_everything
 from pipeline.training_log import live_log, loss_errors_name_clips

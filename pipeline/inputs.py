@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.clip_weights import weights_of
@@ -142,6 +141,8 @@ class Inputs:
         return self._fusion_data(train, views), self._fusion_data(held_out, protocol)
 
     def _fusion_data(self, rows: pd.DataFrame, motion: Features) -> FusionData:
+        import torch  # see moclip.data.fusion_data
+
         ids = list(rows["id"])
         features = motion.rows("features", ids)
         weights = weights_of(rows)

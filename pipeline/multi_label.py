@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from moclip.models.fusion import Fusion
+    from moclip.models.heads.config import FusionConfig
     from pipeline.inputs import Inputs
 
 
@@ -69,11 +70,10 @@ def calibrate_head(head: Fusion, streams: Mapping[str, np.ndarray], positives: n
     )
 
 
-def head_rules(head: Fusion) -> dict[str, LabelRule]:
-    """Return the rules that a head keeps."""
-    config = head.config
+def head_rules(config: FusionConfig) -> dict[str, LabelRule]:
+    """Return the rules that a head keeps in its configuration."""
     return {
-        name: LabelRule(head.temperature(name), config.label_shifts.get(name, 0.0), np.array(thresholds))
+        name: LabelRule(config.temperature(name), config.label_shifts.get(name, 0.0), np.array(thresholds))
         for name, thresholds in config.label_thresholds.items()
     }
 
@@ -86,7 +86,7 @@ def stream_rules(inputs: Inputs, head: Fusion) -> dict[str, LabelRule]:
     from pipeline.calibration import held_out_image_logits
     from pipeline.logits import read_validation
 
-    rules = head_rules(head)
+    rules = head_rules(head.config)
     if inputs.artifacts.image_baseline:
         validation = read_validation(inputs)
         rules["mv_image"] = fit_label_rule(held_out_image_logits(inputs, validation), inputs.targets(validation))

@@ -16,8 +16,8 @@ from moclip.data.clip_batches import SampledFields
 from moclip.errors import StoreError
 from moclip.files.atomic import atomic_folder
 from moclip.models.mv_tsn import RGB, MvTsn, MvTsnConfig
-from moclip.training.common import Log, Row, best_of_folds, mean_rows
 from moclip.training.distributed import World
+from moclip.training.epochs import Log, Row, best_of_folds, mean_rows
 from moclip.training.mirroring import Mirroring, plan_mirroring
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint

@@ -12,8 +12,8 @@ from moclip.data.unknown_classes import UNKNOWN
 from moclip.evaluation.open_set import auroc, false_positive_rate
 from moclip.inference.rejection import Rejection
 from pipeline.baselines import Heads
+from pipeline.compute_logits import compute_logits
 from pipeline.inputs import Inputs
-from pipeline.logits import compute_logits
 from pipeline.rejection import ChosenRejection, ScoredClips
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moclip.training.common import epoch_rank
+from moclip.training.epochs import epoch_rank
 from pipeline import paths
 
 LEFT, RIGHT, TOP, BOTTOM = 40, 312, 25, 155

@@ -12,7 +12,7 @@ import pandas as pd
 from moclip.evaluation.label_report import choose_label_gallery
 from moclip.evaluation.metrics import class_probabilities
 from moclip.evaluation.report import GalleryClip, choose_gallery, class_table, confusion
-from moclip.models.fusion import load_fusion
+from moclip.models.heads.config import read_head_config
 from pipeline import paths
 from pipeline.inputs import Inputs
 from pipeline.multi_label import head_rules
@@ -38,14 +38,14 @@ def scores_part(
     links: dict[str, str],
 ) -> ScoresPart:
     """Make the part. `streams` are the rows of the table of scores, `links` lead to the clips that a browser plays."""
-    head, shown, params = load_fusion(paths.FUSION), standalone_streams(logits), inputs.params
+    config, shown, params = read_head_config(paths.FUSION), standalone_streams(logits), inputs.params
     labels, clips, seed = inputs.targets(predictions), params.report.clips, params.seed
     if inputs.multi_label:
-        rules = head_rules(head)
+        rules = head_rules(config)
         probabilities = {name: rules[name].probabilities(logits[name]) for name in shown}
         chosen = choose_label_gallery(probabilities, labels, clips, seed)
         return ScoresPart(_values_of_several_labels(inputs, streams, verdict), probabilities, chosen)
-    probabilities = {name: class_probabilities(logits[name] / head.temperature(name)) for name in shown}
+    probabilities = {name: class_probabilities(logits[name] / config.temperature(name)) for name in shown}
     chosen = choose_gallery(probabilities, labels, clips, seed)
     confused = confusion(logits["fusion"], labels, inputs.clips.classes)
     values = {

@@ -49,8 +49,9 @@ def evaluate(params: Params) -> None:
     with while_importing():
         from pipeline.baselines import load_heads
         from pipeline.calibration import stream_temperatures
+        from pipeline.compute_logits import compute_logits
         from pipeline.consistency import check_consistent
-        from pipeline.logits import compute_logits, read_sum_weights, write_logits
+        from pipeline.logits import read_sum_weights, write_logits
         from pipeline.multi_label import stream_rules
         from pipeline.reject_metrics import reject_metrics
         from pipeline.rejection import choose_rejection

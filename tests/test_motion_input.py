@@ -24,7 +24,7 @@ from moclip.motion.extract_plan import FieldRecipe
 from moclip.motion.quantise import clip_of
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
-from moclip.training.common import BestEpoch, best_of_folds
+from moclip.training.epochs import BestEpoch, best_of_folds
 from moclip.training.mirroring import Mirroring, mirrored_pairs, plan_mirroring
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe

@@ -31,7 +31,7 @@ from moclip.evaluation.multi_label import (
 from moclip.evaluation.multi_label_verdict import choose_stream_by_map, compare_by_map
 from moclip.models.weights import load_weights
 from moclip.training.average_precision import average_precisions, mean_average_precision
-from moclip.training.common import BestEpoch
+from moclip.training.epochs import BestEpoch
 from moclip.training.linear_probe import LabelledFeatures, choose_linear_probe
 from moclip.training.mv_training import _labels_shown
 from moclip.training.objective import clip_losses, hits, mean_loss, scores, summed_loss

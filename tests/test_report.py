@@ -24,7 +24,7 @@ from selenium.webdriver.support.select import Select
 
 from moclip.evaluation.report import choose_gallery, class_table, confusion
 from moclip.evaluation.report_pictures import MAX_FRAMES, WIDTH, fade_motion
-from moclip.training.common import BestEpoch
+from moclip.training.epochs import BestEpoch
 from pipeline.report_curves import chosen_epoch, trainings
 from pipeline.report_matrix import MOST_LISTED, cell_clips, clip_links
 from tests.conftest import run, set_keys

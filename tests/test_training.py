@@ -28,9 +28,10 @@ from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
-from moclip.training.common import BestEpoch, autocast_type
+from moclip.training.common import autocast_type
 from moclip.training.distributed import World
 from moclip.training.embed import embed_protocol, embed_view
+from moclip.training.epochs import BestEpoch
 from moclip.training.mirroring import Mirroring
 from moclip.training.mv_batches import MotionData, slice_batches
 from moclip.training.mv_checkpoint import Checkpoint

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # not every stage that reads features needs torch, which takes a second to import
+    import torch
+    from torch import Tensor
 
 
 def no_stills(clips: int) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moclip.models.heads.base import SETTINGS, Fusion, HeadInputs
-from moclip.models.heads.config import FusionConfig
+from moclip.models.heads.base import Fusion, HeadInputs
+from moclip.models.heads.config import SETTINGS, FusionConfig
 from moclip.models.heads.registry import head_class
 from moclip.models.weights import load_weights, network_config
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from moclip.errors import ModelError, missing_model
@@ -39,6 +40,15 @@ def read_config(path: Path, stage: str) -> dict[str, Any]:
     """Read a model's configuration alone. Raises ModelError that names the `stage` that writes the file."""
     with _report_read_errors(path, stage), safe_open(path, framework="numpy") as file:
         return _config(file)
+
+
+def read_tensor(path: Path, stage: str, name: str) -> np.ndarray | None:
+    """Read one tensor of a model as an array, without importing PyTorch; None if there is none of that name.
+
+    Raises ModelError.
+    """
+    with _report_read_errors(path, stage), safe_open(path, framework="numpy") as file:
+        return np.asarray(file.get_tensor(name)) if name in file.keys() else None  # noqa: SIM118
 
 
 def network_config(config: Mapping[str, Any]) -> dict[str, Any]:

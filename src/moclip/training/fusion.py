@@ -12,7 +12,8 @@ from moclip.data.balance import class_weights, draw_order
 from moclip.data.clip_weights import mean_one
 from moclip.data.fusion_data import FusionData
 from moclip.models.fusion import Fusion
-from moclip.training.common import BestEpoch, Log, LossError, autocast_type, epoch_generator
+from moclip.training.common import LossError, autocast_type, epoch_generator
+from moclip.training.epochs import BestEpoch, Log
 from moclip.training.objective import hits, mean_loss, scores
 
 

@@ -16,9 +16,10 @@ from moclip.data.clip_weights import mean_one
 from moclip.data.crops import Crops, crop_and_resize, random_crops
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
-from moclip.training.common import BestEpoch, LossError, autocast_type, epoch_generator
+from moclip.training.common import LossError, autocast_type, epoch_generator
 from moclip.training.distributed import World, equal_slices
 from moclip.training.embed import embed_protocol
+from moclip.training.epochs import BestEpoch
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
 from moclip.training.mv_optimiser import epoch_steps, make_optimiser, make_schedules, steps_per_epoch
 from moclip.training.mv_recipe import MvTsnRecipe

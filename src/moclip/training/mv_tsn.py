@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from moclip.errors import ModelError
 from moclip.models.mv_tsn import MvTsn
-from moclip.training.common import Log
 from moclip.training.distributed import World
+from moclip.training.epochs import Log
 from moclip.training.mv_batches import MotionData
 from moclip.training.mv_checkpoint import Checkpoint
 from moclip.training.mv_recipe import MvTsnRecipe

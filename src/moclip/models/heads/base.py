@@ -14,12 +14,9 @@ from torch.nn import functional
 
 from moclip.data.fusion_data import FusionData
 from moclip.errors import ModelError
-from moclip.models.heads.config import FusionConfig
+from moclip.models.heads.config import SETTINGS, FusionConfig
 from moclip.models.heads.pooling import POOLINGS
 from moclip.models.weights import PROVENANCE, save_weights
-
-SETTINGS = "settings"
-"""Key of a saved head's configuration: the settings that were chosen on validation."""
 
 MULTI_LABEL = ("label_shifts", "label_thresholds")
 """Keys of a saved head's configuration that are only there with several labels a clip."""
@@ -156,7 +153,7 @@ class Fusion(nn.Module, ABC):
 
     def temperature(self, stream: str) -> float:
         """Return the temperature of a stream; 1.0 if the head holds none."""
-        return self.config.temperatures.get(stream, 1.0)
+        return self.config.temperature(stream)
 
     def save(self, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Write weights, configuration, settings, and what the head was trained with."""

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from moclip.models.weights import network_config, read_config
+
+SETTINGS = "settings"
+"""Key of a saved head's configuration: the settings that were chosen on validation."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +36,14 @@ class FusionConfig:
     def multi_label(self) -> bool:
         """Whether clips have several labels, each with a probability of its own."""
         return bool(self.label_thresholds)
+
+    def temperature(self, stream: str) -> float:
+        """Return the temperature of a stream; 1.0 if there is none."""
+        return self.temperatures.get(stream, 1.0)
+
+
+def read_head_config(path: Path) -> FusionConfig:
+    """Read the configuration of a saved head, without importing PyTorch. Raises ModelError."""
+    saved = read_config(path, "train_fusion")
+    saved.pop(SETTINGS, None)
+    return FusionConfig(**network_config(saved))
