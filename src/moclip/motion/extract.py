@@ -218,7 +218,8 @@ def _read_parts(folder: Folder, first_shards: Sequence[int], types: np.ndarray) 
         if len(rows) >= ROWS_IN_MEMORY:
             yield as_table(pd.DataFrame(rows))
             rows = []
-    yield as_table(pd.DataFrame(rows))
+    if rows:
+        yield as_table(pd.DataFrame(rows))
 
 
 def _remove_unused(folder: Folder, used: set[int]) -> None:

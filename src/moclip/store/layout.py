@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,32 +88,33 @@ def write_metadata(
     attributes : of the array `field` (units, scale, canvas, versions...).
     """
     import zarr
+    from zarr.storage import MemoryStore
 
     frames = len(frame_type)
-    with tempfile.TemporaryDirectory() as folder:
-        temporary = Path(folder) / "mv.zarr"
-        group = zarr.create_group(temporary)
-        shape = (frames, 2, *grid)
-        group.create_array(
-            "field", shape=shape, dtype="int8", attributes=dict(attributes), **field_array_options(shape, shard)
-        )
-        group.create_array(
-            "frame_type",
-            shape=(frames,),
-            chunks=(max(1, frames),),
-            dtype="uint8",
-            fill_value=0,
-            compressors=None,
-            dimension_names=("frame",),
-            attributes={"meaning": "ASCII letter of the frame's type (I, P, B); 0: no frame here"},
-        )
-        with warnings.catch_warnings():  # zarr warns that other Zarr libraries may ignore this
-            warnings.simplefilter("ignore", UserWarning)
-            zarr.consolidate_metadata(temporary)  # xarray reads all descriptions from one file
-        store = zarr_path if isinstance(zarr_path, Folder) else Folder(zarr_path)
-        store.write(FRAME_TYPES_FILE, frame_type.astype(np.uint8).tobytes())
-        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            store.write(file.relative_to(temporary).as_posix(), file.read_bytes())
+    files: dict[str, Any] = {}
+    memory = MemoryStore(files)
+    group = zarr.create_group(memory)
+    shape = (frames, 2, *grid)
+    group.create_array(
+        "field", shape=shape, dtype="int8", attributes=dict(attributes), **field_array_options(shape, shard)
+    )
+    group.create_array(
+        "frame_type",
+        shape=(frames,),
+        chunks=(max(1, frames),),
+        dtype="uint8",
+        fill_value=0,
+        compressors=None,
+        dimension_names=("frame",),
+        attributes={"meaning": "ASCII letter of the frame's type (I, P, B); 0: no frame here"},
+    )
+    with warnings.catch_warnings():  # zarr warns that other Zarr libraries may ignore this
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(memory)  # xarray reads all descriptions from one file
+    store = zarr_path if isinstance(zarr_path, Folder) else Folder(zarr_path)
+    store.write(FRAME_TYPES_FILE, frame_type.astype(np.uint8).tobytes())
+    for name, content in sorted(files.items()):
+        store.write(name, content.to_bytes())
 
 
 def short_digest(*parts: object) -> str:
