@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice, starmap
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from moclip.inference.clip_input import (
     read_or_reason,
     worker_died,
 )
+from moclip.inference.read_ahead import map_ahead
 from moclip.inference.rejection import Rejection
 from moclip.models.class_texts import ClassTexts, text_features
 from moclip.models.device import one_thread_each
@@ -159,13 +159,9 @@ class Predictor:
 
     def predict(self, paths: Iterable[str | Path], threads: int = 1) -> Iterator[Prediction | VideoError]:
         """Yield a prediction per clip, in order, while `threads` read the next clips; a reason for each bad clip."""
-        jobs = map(self._job, paths)
         with ThreadPoolExecutor(threads) as pool:  # FFmpeg releases the interpreter's lock
-            ahead = deque((job, pool.submit(read_or_reason, job)) for job in islice(jobs, threads + 1))
-            while ahead:
-                job, reading = ahead.popleft()
-                yield self._classify_or_reason(job, reading.result())
-                ahead.extend((job, pool.submit(read_or_reason, job)) for job in islice(jobs, 1))
+            read = map_ahead(pool, lambda job: (job, read_or_reason(job)), map(self._job, paths), threads)
+            yield from starmap(self._classify_or_reason, read)
 
     def predict_in_processes(self, paths: Iterable[str | Path], workers: int) -> Iterator[Prediction | VideoError]:
         """Do what `predict` does with worker processes: a clip whose decoder crashes or hangs costs only itself.
@@ -181,14 +177,8 @@ class Predictor:
         if threads <= 1:
             yield from starmap(self._classify_or_reason, read)
             return
-        running: deque[Future[Prediction | VideoError]] = deque()
         with one_thread_each(), ThreadPoolExecutor(threads) as pool:
-            for job, result in read:
-                running.append(pool.submit(self._classify_or_reason, job, result))
-                if len(running) > threads:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
+            yield from map_ahead(pool, lambda clip: self._classify_or_reason(*clip), read, threads)
 
     @property
     def _is_torch(self) -> bool:

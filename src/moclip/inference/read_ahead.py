@@ -1,13 +1,31 @@
-"""Run an iterator in a thread, ahead of whoever takes its items, in bounded memory."""
+"""Work in threads, ahead of whoever takes the results, in bounded memory."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Yield `function(item)` in the order of `items`, which the pool works on. At most `ahead` items wait for theirs.
+
+    `pool.map` would take all items at once.
+    """
+    running: deque[Future[Result]] = deque()
+    for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) > ahead:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
 
 
 class ReadAhead(Generic[Item]):
