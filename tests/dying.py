@@ -9,6 +9,8 @@ import ctypes
 import os
 import resource
 import signal
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -76,6 +78,15 @@ def note_and_die(job: tuple[Path, int]) -> int:
         die()
     time.sleep(0.5 if number == 1 else 0)
     return number
+
+
+def die_in_its_answer(job: int) -> int:
+    """Return the number of the job; job 1 ends its process after half of an answer."""
+    if job == 1:
+        connection = sys._getframe(1).f_locals["connection"]  # of `_serve`
+        os.write(connection.fileno(), struct.pack("!i", 1000) + bytes(500))
+        be_killed()
+    return job
 
 
 def fail(job: str) -> None:

@@ -104,6 +104,30 @@ def test_a_process_that_dies_costs_its_job_alone(tmp_path: Path, in_order: bool)
     assert begun == [2, 1, 1, 1, 1, 2, 1, 1]
 
 
+def test_a_process_that_dies_in_its_answer_costs_its_job_alone() -> None:
+    found = list(run_jobs_in_order(dying.die_in_its_answer, range(3), 2, lambda job, reason: -job))
+    assert found == [0, -1, 2]
+
+
+def test_too_few_open_files_for_a_worker_is_an_error_that_says_so(tmp_path: Path) -> None:
+    script = tmp_path / "many.py"
+    script.write_text("""if True:
+        import resource, os
+        from moclip.errors import MoclipError
+        from moclip.workers.processes import run_jobs_in_order
+        if __name__ == "__main__":
+            files = len(os.listdir("/dev/fd")) + 16
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+            try:
+                print(list(run_jobs_in_order(abs, range(99), 32, lambda job, reason: job)))
+            except MoclipError as error:
+                print(error)
+    """)
+    printed = run("python", script, cwd=tmp_path).stdout
+    assert "a worker process cannot be started" in printed
+    assert "use fewer workers" in printed
+
+
 def test_what_a_job_raises_names_where() -> None:
     with pytest.raises(ValueError, match="no such thing") as caught:
         list(run_jobs_in_order(dying.fail, ["no such thing"], 1, lambda job, reason: None))

@@ -285,11 +285,11 @@ def test_the_epoch_is_chosen_by_map() -> None:
 
 def test_a_mirrored_clip_has_the_labels_of_the_other_side() -> None:
     class Recipe:
-        mirror_labels = (1, 0, 2)
+        mirror_labels = (1, 0, -1, 3)  # clips with the third are not mirrored
 
-    labels = label_matrix(["left|sit", "left", "right|sit"], ["left", "right", "sit"]).astype(np.float32)
+    labels = label_matrix(["left|sit", "left", "right|sit"], ["left", "right", "wave", "sit"]).astype(np.float32)
     shown = _labels_shown(labels, np.array([True, False, True]), Recipe())  # type: ignore[arg-type]
-    assert shown.tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1]]
+    assert shown.tolist() == [[0, 1, 0, 1], [1, 0, 0, 0], [1, 0, 0, 1]]
 
 
 def test_the_probe_learns_each_label_by_itself() -> None:

@@ -7,6 +7,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,18 +16,23 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore
+from zstandard import ZstdCompressor
 
 from moclip.errors import StoreError
 from moclip.files.atomic import write_atomically
+from moclip.files.folders import Folder
 from moclip.store.layout import (
+    CHUNK_FRAMES,
     MISSING,
     PARTS_FOLDER,
+    UNWRITTEN,
     drop_store,
     encode_shard,
     field_array_options,
     shard_name,
     write_metadata,
 )
+from moclip.store.plain_reader import PlainReader
 from moclip.store.reader import FieldReader
 from moclip.store.slots import plan_slots
 from moclip.store.table import field_checksum, read_table, rows_of, write_table
@@ -241,6 +247,22 @@ def test_verify_notices_swapped_fields(
     number = shard_of(table, "c")
     write_atomically(path / shard_name(number), encode_shard(piece))
     assert verify_store(path, table) == ["c: the stored fields differ from the extracted ones (checksum)"]
+
+
+@pytest.mark.parametrize("chunk", [b"not zstd", ZstdCompressor().compress(bytes(50)), b""])
+def test_a_chunk_that_holds_no_fields_is_damage_although_its_checksum_is_right(
+    chunk: bytes, made: tuple[Path, pd.DataFrame, dict[str, np.ndarray]]
+) -> None:
+    path, table, fields = made
+    number = shard_of(table, "c")
+    index = np.full((SHARD // CHUNK_FRAMES, 2), UNWRITTEN, "<u8")
+    index[0] = 0, len(chunk) + 4
+    parts = (part + google_crc32c.value(part).to_bytes(4, "little") for part in (chunk, index.tobytes()))
+    write_atomically(path / shard_name(number), b"".join(parts))
+    assert [line.split(":")[0] for line in verify_store(path, table)] == ["c"]
+    with pytest.raises(StoreError, match="a shard is damaged"):
+        PlainReader(Folder(path), GRID, SHARD).read(np.array([number * SHARD]))
+    np.testing.assert_array_equal(FieldReader(path, table).read_video("long"), fields["long"])
 
 
 def test_a_missing_store_names_the_command_to_run(tmp_path: Path) -> None:

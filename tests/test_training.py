@@ -720,6 +720,18 @@ def test_a_class_and_its_mirror_image_are_learnt_if_mirrored_clips_change_their_
 
 
 @pytest.mark.slow
+def test_clips_with_several_labels_are_mirrored_by_the_same_rules(data: MotionData, tmp_path: Path) -> None:
+    several = MotionData(
+        data.fields,
+        *(replace(clips, labels=np.eye(2, dtype=np.float32)[clips.labels]) for clips in (data.train, data.val)),
+    )
+    recipe = replace(RECIPE, epochs=12, lr_mult_rest=1.0, lr_mult_stem=1.0)
+    for labels in ((1, 0), (-1, -1)):
+        _, rows = trained(several, tmp_path / f"{labels}.safetensors", recipe=replace(recipe, mirror_labels=labels))
+        assert np.mean([row["train_top1"] for row in rows[-4:]]) > 0.9
+
+
+@pytest.mark.slow
 def test_a_run_without_validation_clips_ends_after_the_given_epochs_and_resumes(
     data: MotionData, tmp_path: Path
 ) -> None:

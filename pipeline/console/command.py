@@ -89,6 +89,8 @@ def run_guarded(work: Callable[[], Value]) -> Value:
         _fail(_missing_package(problem) or _unexpected_error(problem))
     except OSError as problem:
         _fail(str(write_error(problem) or _unexpected_error(problem)))
+    except MemoryError as problem:
+        _fail(f"memory ran out: {problem}\n  use fewer workers (--workers), or a machine with more memory")
     except sqlite3.OperationalError as problem:  # DVC keeps some state in SQLite files
         _fail(_database_error(problem) or _unexpected_error(problem))
     except Exception as problem:

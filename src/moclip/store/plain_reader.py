@@ -44,7 +44,7 @@ class PlainReader:
         StoreError
             A shard is missing or damaged.
         """
-        from zstandard import ZstdDecompressor
+        from zstandard import ZstdDecompressor, ZstdError
 
         decompressor = ZstdDecompressor()
         chunk_bytes = CHUNK_FRAMES * 2 * self.grid[0] * self.grid[1]
@@ -58,8 +58,12 @@ class PlainReader:
                 out[rows] = MISSING
                 continue
             file.seek(start)
-            payload = decompressor.decompress(self._strip_crc(file.read(size)), chunk_bytes)
-            fields = np.frombuffer(payload, np.int8).reshape(CHUNK_FRAMES, 2, *self.grid)
+            try:
+                payload = decompressor.decompress(self._strip_crc(file.read(size)), chunk_bytes)
+                fields = np.frombuffer(payload, np.int8).reshape(CHUNK_FRAMES, 2, *self.grid)
+            except (ZstdError, ValueError) as problem:  # its checksum is right, so it was written like this
+                where = join_path(self.folder.url, shard_name(int(chunk) // self.chunks_per_shard))
+                raise StoreError(f"a shard is damaged: {problem}", where=where, fix=RERUN_EXTRACTION) from problem
             out[rows] = fields[frames[rows] % CHUNK_FRAMES]
         return out
 

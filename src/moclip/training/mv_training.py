@@ -20,6 +20,7 @@ from moclip.training.common import LossError, autocast_type, epoch_generator
 from moclip.training.distributed import World, equal_slices
 from moclip.training.embed import embed_protocol
 from moclip.training.epochs import BestEpoch
+from moclip.training.mirroring import NOT_MIRRORED
 from moclip.training.mv_batches import MotionData, read_ahead, slice_batches
 from moclip.training.mv_optimiser import epoch_steps, make_optimiser, make_schedules, steps_per_epoch
 from moclip.training.mv_recipe import MvTsnRecipe
@@ -173,10 +174,15 @@ class MvTsnTraining:
 
 
 def _mirrored_where_allowed(boxes: Crops, labels: np.ndarray, recipe: MvTsnRecipe) -> Crops:
-    """Return the boxes (n,) of clips with `labels` (n,), without mirroring classes that must not be mirrored."""
+    """Return the boxes (n,) of clips, without mirroring those of classes that must not be mirrored.
+
+    `labels` are (n,), or (n, classes).
+    """
     if not recipe.mirror_labels:
         return boxes
-    return replace(boxes, flip=boxes.flip & (np.array(recipe.mirror_labels)[labels] >= 0))
+    kept = np.array(recipe.mirror_labels) == NOT_MIRRORED
+    refused = (labels[:, kept] > 0).any(axis=1) if labels.ndim == 2 else kept[labels]
+    return replace(boxes, flip=boxes.flip & ~refused)
 
 
 def _labels_shown(labels: np.ndarray, mirrored: np.ndarray, recipe: MvTsnRecipe) -> np.ndarray:
@@ -184,6 +190,7 @@ def _labels_shown(labels: np.ndarray, mirrored: np.ndarray, recipe: MvTsnRecipe)
     if not recipe.mirror_labels:
         return labels
     others = np.array(recipe.mirror_labels)  # pairs swap, so it is its own inverse
+    others = np.where(others == NOT_MIRRORED, np.arange(len(others)), others)  # mirrored clips do not have these labels
     if labels.ndim == 2:
         return np.where(mirrored[:, None], labels[:, others], labels)
     return np.where(mirrored, others[labels], labels)

@@ -151,7 +151,8 @@ class WorkerPool:
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Result]:
         """Run a job in a free process. Its future raises WorkerDiedError if the process ends."""
-        return self._threads.submit(lambda: self._own.worker.run(work, job))
+        with _limits_named():  # it may start a thread
+            return self._threads.submit(lambda: self._own.worker.run(work, job))
 
     def _add_worker(self) -> None:
         self._own.worker = SingleWorker()
@@ -221,7 +222,7 @@ class SingleWorker:
             context = _process_context()
             connection, worker_end = context.Pipe()
             process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
-            with _CHILDREN:
+            with _CHILDREN, _limits_named(), _interrupts_blocked():
                 process.start()
             worker_end.close()
             self._process, self._connection = process, connection  # not before: Ctrl-C may come while it starts
@@ -243,7 +244,7 @@ class SingleWorker:
         assert self._connection is not None
         try:
             answer, result = self._connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # OSError: it ended in the middle of its answer
             raise self._died() from None
         if answer == _FAILED:
             raise result
@@ -313,9 +314,31 @@ def _death_reason(exit_code: int | None) -> str:
 
 def start_fork_server(*modules: str) -> None:
     """Start the process that workers are forked from, which also imports `modules`. Returns at once."""
-    with single_threaded_workers():
+    with single_threaded_workers(), _limits_named(), _interrupts_blocked():
         _process_context(*modules)
         multiprocessing.forkserver.ensure_running()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: the fork server would print a traceback while it imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _limits_named() -> Iterator[None]:
+    """Raise MoclipError where this machine's limits allow no further process, thread or open file."""
+    try:
+        yield
+    except (OSError, EOFError, RuntimeError) as problem:  # EOFError: the fork server could not fork
+        if isinstance(problem, RuntimeError) and "new thread" not in str(problem):
+            raise
+        what = f"a worker process cannot be started ({problem or type(problem).__name__})"
+        raise MoclipError(what, fix="use fewer workers (--workers), or raise the limits (ulimit -a)") from problem
 
 
 def _process_context(*modules: str) -> Any:
