@@ -426,7 +426,8 @@ def check_second_project(home: Path, clips: Path, first: Path, installed: Path) 
 @pytest.fixture(scope="module")
 def after_extraction(site: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after `extract_mv`."""
-    folder, env = tmp_path_factory.mktemp("extracted"), {"PYTHONPATH": str(site)}
+    folder = tmp_path_factory.mktemp("extracted")
+    env: dict[str, Any] = {"PYTHONPATH": str(site)}
     new("p", "--clips", clips, cwd=folder, **env)
     run("dvc", "repro", "extract_mv", cwd=folder / "p", **env)
     commit(folder / "p")
