@@ -18,9 +18,9 @@ def classes_of(data_set: str) -> list[str]:
 
 
 def ucf101(folder: Path) -> tuple[Path, Path]:
-    """101 classes of three clips each, MPEG-4 Part 2 at 320 x 240 px; (videos, lists of split 1)."""
+    """101 classes of three clips each, MPEG-4 Part 2 at 160 x 120 px; (videos, lists of split 1)."""
     root, lists, names = folder / "UCF-101", folder / "ucfTrainTestlist", classes_of("ucf101")
-    films = _films(folder, (240, 320), 6)
+    films = _films(folder, (120, 160), 6)
     listed: dict[str, list[str]] = {"train": [], "test": []}
     for number, name in enumerate(names):
         stem = name.replace("HandstandPushups", "HandStandPushups")  # so the data set spells its files
@@ -39,7 +39,7 @@ def ucf101(folder: Path) -> tuple[Path, Path]:
 def hmdb51(folder: Path) -> tuple[Path, Path]:
     """51 classes of four clips from three sources each, one of them not in the split; (videos, lists of split 1)."""
     root, lists = folder / "hmdb51", folder / "testTrainMulti_7030_splits"
-    films = _films(folder, (240, 320), 4)
+    films = _films(folder, (120, 160), 4)
     lists.mkdir(parents=True)
     for number, name in enumerate(classes_of("hmdb51")):
         lines = []

@@ -38,7 +38,7 @@ EXPORT = """if True:
 
 @pytest.mark.slow
 def test_folds_hold_out_each_clip_once_and_the_final_networks_see_them_all(in_project: Path) -> None:
-    settings = {"fit.folds": 2, "baselines.image": "test_resnet", **INPUT}
+    settings = {"fit.folds": 2, "baselines.image": "test_resnet", "report.clips": 0, **INPUT}
     set_keys(in_project / "params.yaml", settings)
     printed = run_stages("extract_mv", *stages_from("train_mv", "report"), cwd=in_project)
     index = pd.read_parquet("data/index.parquet")

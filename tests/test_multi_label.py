@@ -393,7 +393,7 @@ def test_clips_with_several_labels_from_the_manifest_to_a_bundle(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = write_manifest(project)
-    set_keys(project / "params.yaml", {"tsn.epochs": 6, "tsn.lr_steps": [5], "fit.refit": True})
+    set_keys(project / "params.yaml", {"tsn.epochs": 6, "tsn.lr_steps": [5], "fit.refit": True, "report.clips": 1})
     assert "made from another manifest" in run("moclip", "evaluate", cwd=project, code=1).stderr
     printed = {
         stage: run("moclip", stage, cwd=project).stdout

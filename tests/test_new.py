@@ -74,6 +74,8 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         group, name = key.split(".")
         values.setdefault(group, {})[name] = value
     values["tsn"] |= {"min_steps": 0, "stack": 1}
+    values["embed"]["batch"] = 16
+    values["report"]["clips"] = 1
     preset.write_text(yaml.safe_dump(values))
     return folder
 
@@ -421,14 +423,21 @@ def check_second_project(home: Path, clips: Path, first: Path, installed: Path) 
     assert (home / "second/data/index.parquet").read_bytes() == (first / "data/index.parquet").read_bytes()
 
 
-@pytest.fixture
-def extracted(installed: Path, clips: Path, home: Path) -> Path:
+@pytest.fixture(scope="module")
+def after_extraction(site: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after `extract_mv`."""
-    env: dict[str, Any] = {"PYTHONPATH": str(installed)}
-    new("p", "--clips", clips, cwd=home, **env)
-    run("dvc", "repro", "extract_mv", cwd=home / "p", **env)
-    commit(home / "p")
-    return home / "p"
+    folder = tmp_path_factory.mktemp("extracted")
+    env: dict[str, Any] = {"PYTHONPATH": str(site)}
+    new("p", "--clips", clips, cwd=folder, **env)
+    run("dvc", "repro", "extract_mv", cwd=folder / "p", **env)
+    commit(folder / "p")
+    return folder / "p"
+
+
+@pytest.fixture
+def extracted(after_extraction: Path, home: Path) -> Path:
+    """A copy of the project after `extract_mv`, for a test to change."""
+    return shutil.copytree(after_extraction, home / "p", symlinks=True)
 
 
 def stale(project: Path, installed: Path) -> set[str]:

@@ -21,6 +21,7 @@ from tests.conftest import run, run_stages, set_keys, stages_from
 SMALL: dict[str, Any] = {
     "clip.model": "data/demo/clip",
     "clip.files": "data/demo/clip",
+    "clip.prompts": "prompts.json",
     "mv.shard": 1024,
     "tsn.backbone": "test_resnet",
     "tsn.pretrained": False,
@@ -48,6 +49,7 @@ def test_ucf101_runs_from_its_files_to_the_metrics(project: Path, tmp_path: Path
     (root / "Biking/v_Biking_g08_c01.avi").write_bytes(b"cut short")
     shutil.copy(root / "YoYo/v_YoYo_g01_c01.avi", root / "YoYo/v_YoYo_g25_c07.avi")
     run("moclip", "use", "ucf101", "--root", root, "--splits", lists, "--split", "1", "--force", cwd=project)
+    (project / "prompts.json").write_text('["a video of a person {}", "the action {}"]')
     set_keys(project / "params.yaml", SMALL)
     done = run("dvc", "repro", "index", cwd=project)
     run_stages(*stages_from("extract_mv"), cwd=project)

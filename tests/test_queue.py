@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import BIN, ROOT, run, set_keys
+from tests.conftest import ROOT, run, set_keys, surroundings
 from tests.test_dag import ran
 
 SLURM = ROOT / "examples/slurm"
@@ -95,7 +95,7 @@ def submit(tmp_path: Path) -> Submit:
         for name, text in stand_ins.items():
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        path = os.pathsep.join((str(programs), str(BIN), os.environ["PATH"]))
+        path = os.pathsep.join((str(programs), surroundings()["PATH"]))
         variables |= {"PATH": path, "LOG": str(log), "SLURM_SUBMIT_DIR": str(folder), "TMPDIR": str(tmp_path)}
         done = run("bash", SLURM / script, *arguments, cwd=tmp_path, code=code, **variables)
         return log.read_text().splitlines(), done.stdout

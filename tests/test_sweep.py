@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from moclip.evaluation.plots import plot_accuracy_over_cost, plot_fusion_over_shots, plot_variants
 from pipeline.console.output import STREAM_LABELS
@@ -16,7 +17,9 @@ from tests.conftest import commit, in_turn, run, set_keys
 
 @pytest.mark.slow
 def test_a_sweep_runs_what_is_missing_and_sums_up_over_the_seeds(project: Path) -> None:
-    set_keys(project / "params.yaml", {"report.clips": 0})  # which each run would draw
+    pipeline = yaml.safe_load((project / "dvc.yaml").read_text())
+    del pipeline["stages"]["report"]  # which each run would write
+    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     commit(project)
     run("dvc", "exp", "run", "--temp", "-S", "fusion.epochs=2", cwd=project)  # by hand: taken as it is
     run("dvc", "exp", "run", "--queue", "-S", "fusion.epochs=4", cwd=project)  # waits, and is no result

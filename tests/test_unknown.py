@@ -332,7 +332,7 @@ def test_a_class_left_out_and_a_background_class(project: Path, tmp_path: Path) 
     doubtful = pd.read_csv(project / "ask/suspects.csv")
     assert set(doubtful["class"]) | set(doubtful["suggested"]) <= {*names} - {left}
     run("moclip", "similar", f"{CLIPS}/{index[index['class'] == left]['path'].iloc[0]}", cwd=project)
-    run("moclip", "report", cwd=project)
+    run("moclip", "report", "--report-clips", "1", cwd=project)
 
     # nothing stale is used
     set_keys(project / "params.yaml", {"evaluate.reject_coverage": 0.95})
