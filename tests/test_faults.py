@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import zarr
@@ -250,7 +251,9 @@ def test_a_second_run_of_a_stage_says_that_the_first_is_running(project: Path) -
     printed = refused("moclip", "train_mv", cwd=project)
     told = re.search(r"train_mv: this stage is already running in this folder \(process (\d+)\)", printed)
     assert told, printed
-    os.kill(int(told[1]), signal.SIGKILL)
+    named = psutil.Process(int(told[1]))
+    assert named.cwd() == str(project)
+    named.kill()
     assert first.wait(60) == -signal.SIGKILL, "it was that process"
     run("moclip", "train_mv", cwd=project)  # the lock went with its process
     assert list((project / "data/work").iterdir()) == []
