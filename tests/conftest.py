@@ -31,6 +31,7 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # the cores are taken by other tests: more threads would wait
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes, each a fresh Python
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")  # to learn which vectors work, it compiles for 10 s
 os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray's workers wait until all other tests have paused
 os.environ["HF_HUB_OFFLINE"] = "1"
 IN_MEMORY = Path("/dev/shm")  # for temporary files: disks take their time to remove them

@@ -52,7 +52,7 @@ from pipeline.app.result_page import answer_html, error_html
 from pipeline.app.uploads import LONGEST_WAIT, Uploads
 from tests import dying
 from tests.clips import encode, moving_texture
-from tests.conftest import run, surroundings
+from tests.conftest import in_turn, run, surroundings
 from tests.test_report import browser  # noqa: F401  a fixture
 from tests.test_timeline_command import joined
 from tests.timelines import CLASSES, small_predictor
@@ -586,8 +586,8 @@ def test_bundles_outside_a_project_and_limits(
     finished: Path, demo_clips: list[Path], tmp_path: Path, short_folder: Path
 ) -> None:
     """Without the packages of the extra `pipeline`."""
-    for name in ("one", "two"):
-        run("moclip", "export", tmp_path / name, cwd=finished)
+    run("moclip", "export", tmp_path / "one", cwd=finished)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
     long = joined(demo_clips[:3], tmp_path / "long.mp4")
     large = tmp_path / "large.avi"
     large.write_bytes(bytes(10**6))
@@ -616,22 +616,32 @@ def test_bundles_outside_a_project_and_limits(
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    def error(*words: str | Path) -> str:
-        return run("moclip", "app", *words, cwd=tmp_path, code=1).stderr
-
     pytest.importorskip("gradio", reason="the extra app is not installed")
-    assert "params.yaml: not found" in error("--port", "0")
-    assert "no bundle here" in error("--port", "0", "--bundle", tmp_path)
-    assert "--window: 'x' is not a length of time" in error("--window", "x")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert f"--port {port}: cannot listen here: Address already in use\n  name another --port" in error(
-            "--port", port
+        found = in_turn(
+            tmp_path,
+            ("app", "--port", "0"),
+            ("app", "--port", "0", "--bundle", str(tmp_path)),
+            ("app", "--window", "x"),
+            ("app", "--port", port),
         )
+    for one, expected in zip(
+        found,
+        (
+            "params.yaml: not found",
+            "no bundle here",
+            "--window: 'x' is not a length of time",
+            f"--port {port}: cannot listen here: Address already in use\n  name another --port",
+        ),
+        strict=True,
+    ):
+        assert one.code == 1
+        assert expected in one.stderr
 
 
 def test_without_gradio_one_line_says_what_to_install(tmp_path: Path) -> None:
-    lean = without("gradio")
+    lean = ("python", *without("gradio")[1:])  # a warm one, which has not imported gradio
     done = run(*lean, "app", cwd=tmp_path, code=1)
     assert done.stderr == 'error: the package gradio is not installed: pip install "moclip[app]"\n'
     assert "--max-seconds" in run(*lean, "app", "--help", cwd=tmp_path).stdout

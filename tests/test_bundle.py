@@ -31,6 +31,7 @@ from moclip.models.mv_tsn import MvTsn, MvTsnConfig
 from moclip.models.weights import read_config
 from moclip.store.features import Features, to_unit_length
 from tests.conftest import ROOT, run
+from tests.test_training import with_one_layer
 
 LEFT_OUT = (
     "dvc", "dvclive", "matplotlib", "mvextractor", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "ruamel",
@@ -210,10 +211,8 @@ def test_the_graph_has_crops_several_stills_and_every_head(
     texts = base.texts
     assert texts is not None
     classes, width = base.classes, texts.features.shape[1]
-    network = MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)).eval()
-    if crops > 1:  # the graph holds the backbone once per crop: one of a single layer takes half the time
-        layer = torch.nn.Conv2d(2, network.width, 5, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
-        network.backbone = torch.nn.Sequential(*layer, torch.nn.Flatten()).eval()
+    # the graph holds the backbone once per crop; the graph of `folder` has a whole one
+    network = with_one_layer(MvTsn(MvTsnConfig("test_resnet", classes, 32, 0.5)))
     about = FusionConfig(network.width, width, 16, len(classes), 0.5, pooling, 4)
     train = FusionData(torch.randn(6, 2, network.width), torch.randn(6, 4, width), torch.arange(6) % len(classes))
     options = {"blend": True, "cache_tune": False}

@@ -113,10 +113,12 @@ def test_the_clips_counted_are_those_of_the_index(tmp_path: Path) -> None:
         done = run("moclip", "doctor", "--json", cwd=tmp_path, code=None)
         return {one["what"]: one for one in json.loads(done.stdout)["project"]}["dataset.root"]
 
-    assert (root()["found"], root()["state"]) == ("videos: 3 clips", OK)
+    found = root()
+    assert (found["found"], found["state"]) == ("videos: 3 clips", OK)
     shutil.rmtree(tmp_path / "videos/a")
-    assert root()["state"] == PROBLEM
-    assert root()["advice"] == "did you mean videos/UCF-101? set dataset.root to it"
+    found = root()
+    assert found["state"] == PROBLEM
+    assert found["advice"] == "did you mean videos/UCF-101? set dataset.root to it"
 
 
 # -------------------------------------------------------------------------------------------------- the facts

@@ -28,7 +28,7 @@ from moclip.store.resumable import ResumableParts
 from pipeline import params as parameters
 from pipeline.encoder_source import encoder_source
 from stages.clip_image import _joined_arrays
-from tests.conftest import ROOT, run, set_keys
+from tests.conftest import ROOT, in_turn, run, run_stages, set_keys
 from tests.tiny_encoders import FRAMES, PICTURES, SIDE, tiny_encoder, tiny_open_clip, tiny_timm
 
 SIZES = ((50, 61), (33, 200), (200, 33), (32, 32), (7, 9))
@@ -354,7 +354,7 @@ TEXT_STREAMS, PICTURE_STREAMS = {"zero_shot", "score_sum"}, {"still"}
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["siglip", "xclip", "dinov2", "timm", "joint", None])
 def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, project: Path, tmp_path: Path) -> None:
-    values: dict[str, Any] = {"clip.model": False, "clip.files": "data/none", "fusion.epochs": 2}
+    values: dict[str, Any] = {"clip.model": False, "clip.files": "data/none", "fusion.epochs": 2, "report.clips": 1}
     values["clip.frames"] = FRAMES
     if family == "timm":
         values |= {"clip.model": "timm:test_efficientnet", "clip.files": str(tiny_timm(tmp_path / "w.safetensors"))}
@@ -369,8 +369,7 @@ def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, projec
     if family == "xclip":
         values["clip.pool"] = "clip"
     set_keys(project / "params.yaml", values)
-    for stage in STAGES:
-        run("moclip", stage, cwd=project)
+    run_stages(*STAGES, cwd=project)
     files = (project / "metrics").glob("*.json")
     scored = {path.stem for path in files if "protocol" in json.loads(path.read_text())}
     missing = (
@@ -383,19 +382,19 @@ def test_the_pipeline_runs_with_every_kind_of_encoder(family: str | None, projec
     if family:
         group = zarr.open_group(project / "data/features/clip_image.zarr", mode="r")
         assert group["features"].shape[1] == (1 if family == "xclip" else FRAMES)
-    clip = next((project / "data/demo/videos").rglob("*.avi"))
-    answer = json.loads(run("moclip", "predict", clip, "--json", cwd=project).stdout)[0]
+    predict = ("predict", str(next((project / "data/demo/videos").rglob("*.avi"))))
+    found = in_turn(project, (*predict, "--json"), ("export", "bundle"), (*predict, "--json", "--bundle", "bundle"))
+    assert not any(one.code for one in found)
+    (answer,), (again,) = (json.loads(one.stdout) for one in found[::2])
     assert set(answer) - {"clip", "trusted"} == {"fusion", "mv_tsn"} | ({"zero_shot"} - missing)
     stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
-    run("moclip", "export", "bundle", cwd=project)
     predicted = moclip.load(project / "bundle", "cpu")(project / "data/demo/videos" / stored.index[0]).logits
     for stream, logits in predicted.items():
         np.testing.assert_allclose(logits, stored[stream].iloc[0], rtol=1e-3, atol=1e-3, err_msg=stream)
-    again = json.loads(run("moclip", "predict", clip, "--json", "--bundle", "bundle", cwd=project).stdout)
-    assert again[0] == answer
+    assert again == answer
     assert set(stored.columns) >= scored
     if missing:
-        done = run("moclip", "predict", clip, "--labels", "a, b", cwd=project, code=1)
+        done = run("moclip", *predict, "--labels", "a, b", cwd=project, code=1)
         assert "labels in words need an encoder of texts" in done.stderr
         set_keys(project / "params.yaml", {"fusion.head": "text"})
         done = run("moclip", "train_fusion", cwd=project, code=1)

@@ -374,13 +374,13 @@ def test_after_a_kill_at_any_moment_the_next_run_completes(
     videos = index(clips)
     other = pd.DataFrame([row_of(clips / "v3.mp4") | {"id": "v1"}])
     older = pd.concat([other, videos[~videos["id"].isin(["v0", "v1"])]])
-    run(older, clips, tmp_path / "right")
+    run(older, clips, tmp_path / "older")
+    shutil.copytree(tmp_path / "older", tmp_path / "right")
     run(videos, clips, tmp_path / "right")
     right = contents(tmp_path / "right")
     moment, ended = 0, False
     while not ended:
-        out = tmp_path / f"run{moment}"
-        run(older, clips, out)
+        out = Path(shutil.copytree(tmp_path / "older", tmp_path / f"run{moment}"))
         with monkeypatch.context() as patch:
             countdown = iter(range(moment, -1, -1))
             _kill_when_zero(patch, countdown)

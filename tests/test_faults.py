@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 import zarr
@@ -53,7 +54,7 @@ from pipeline.training_log import loss_errors_name_clips
 from pipeline.training_recipe import training_recipe
 from tests import audit, dying
 from tests.clips import encode, moving_texture
-from tests.conftest import ROOT, run, run_stages, set_keys, stages_from
+from tests.conftest import ROOT, run, run_stages, set_keys, stages_from, surroundings
 from tests.test_dag import digests
 from tests.test_extract import clips, index
 from tests.test_extract import run as extract
@@ -267,14 +268,17 @@ def test_file_titles_in_any_encoding_are_accepted(tmp_path: Path) -> None:
 
 
 def test_a_second_run_of_a_stage_says_that_the_first_is_running(project: Path) -> None:
-    command = [sys.executable, "-m", "stages.train_mv", "--tsn-epochs", "9999"]
-    first = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
+    command = ["python", "-m", "stages.train_mv", "--tsn-epochs", "9999"]
+    first = subprocess.Popen(command, cwd=project, env=surroundings(), stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline().startswith("train_mv: ")
     printed = refused("moclip", "train_mv", cwd=project)
-    assert f"train_mv: this stage is already running in this folder (process {first.pid})" in printed
-    first.kill()
-    first.wait()
+    told = re.search(r"train_mv: this stage is already running in this folder \(process (\d+)\)", printed)
+    assert told, printed
+    named = psutil.Process(int(told[1]))
+    assert named.cwd() == str(project)
+    named.kill()
+    assert first.wait(60) == -signal.SIGKILL, "it was that process"
     run("moclip", "train_mv", cwd=project)  # the lock went with its process
     assert list((project / "data/work").iterdir()) == []
 

@@ -108,12 +108,15 @@ def reduced(path: Path) -> list[Vectors]:
 
 
 def clips_of(folder: Path, codec: str) -> Iterator[Path]:
-    """Clips of all sizes, options and frame types of an encoder, each in place of the one before."""
+    """Clips of all sizes, options and frame types of an encoder, each in place of the one before.
+
+    The largest size has the first options only.
+    """
     odd_sizes, any_sizes = codec not in ("wmv1", "wmv2"), codec not in ("h263", "h263p")
     for size in SIZES if any_sizes else ((96, 128), (720, 1280)):
         if size[0] % 2 and not odd_sizes:
             continue
-        for options in ENCODERS[codec][1]:
+        for options in ENCODERS[codec][1][: 1 if size == SIZES[-1] else None]:
             for b_frames in (0, 2) if codec in WITH_B and size == (96, 128) else (0,):
                 yield encoded(folder, codec, size, options, b_frames)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from tests.clips import encode, moving_texture
-from tests.conftest import run
+from tests.conftest import WARM, run
 from tests.test_predict import answers
 from tests.test_report import browser  # noqa: F401  a fixture
 from tests.test_terminal import screen, terminal
@@ -147,7 +147,7 @@ def test_a_bundle_has_the_same_events(finished: Path, folder: Path, tmp_path: Pa
 
 
 def test_a_terminal_gets_a_bar_in_seconds_of_video(finished: Path, folder: Path, tmp_path: Path) -> None:
-    moclip = Path(shutil.which("moclip") or "")
+    moclip = Path(os.environ[WARM]) / "moclip"
     code, told = terminal(moclip, "timeline", folder / "two.mkv", *WORDS, "--out", tmp_path, cwd=finished)
     assert code == 0
     assert "second" in told
