@@ -54,7 +54,7 @@ from pipeline.training_log import loss_errors_name_clips
 from pipeline.training_recipe import training_recipe
 from tests import audit, dying
 from tests.clips import encode, moving_texture
-from tests.conftest import ROOT, run, run_stages, set_keys, stages_from, surroundings
+from tests.conftest import ROOT, run, run_fresh, run_stages, set_keys, stages_from, surroundings
 from tests.test_dag import digests
 from tests.test_extract import clips, index
 from tests.test_extract import run as extract
@@ -127,6 +127,25 @@ def test_too_few_open_files_for_a_worker_is_an_error_that_says_so(tmp_path: Path
     printed = run("python", script, cwd=tmp_path).stdout
     assert "a worker process cannot be started" in printed
     assert "use fewer workers" in printed
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_reach_the_fork_server(tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text("""if True:
+        import os, signal, time
+        from moclip.workers.processes import run_jobs_in_order, start_fork_server
+        if __name__ == "__main__":
+            os.setpgid(0, 0)
+            start_fork_server()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for _ in range(20):  # while it imports
+                time.sleep(0.02)
+                os.killpg(0, signal.SIGINT)
+            print(list(run_jobs_in_order(abs, [-1], 1, lambda job, reason: job)))
+    """)
+    ended = run_fresh("python", script, cwd=tmp_path)
+    assert (ended.stdout, ended.stderr) == ("[1]\n", "")
 
 
 def test_what_a_job_raises_names_where() -> None:

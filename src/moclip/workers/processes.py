@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import tempfile
@@ -322,6 +323,7 @@ def start_fork_server(*modules: str) -> None:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach: the fork server would print a traceback while it imports."""
+    multiprocessing.resource_tracker.ensure_running()  # where Python starts it, it unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
