@@ -152,6 +152,10 @@ def test_a_camera_without_motion_vectors_is_re_encoded(predictor: Predictor, tmp
 def test_a_stream_that_cannot_be_opened_says_why(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no such file"):
         watch(predictor, LiveSource(str(tmp_path / "nothing.ts"), retries=0))
+    os.mkfifo(tmp_path / "pipe.ts")
+    for path, why in ((tmp_path, "a folder, not a file"), (tmp_path / "pipe.ts", "no regular file")):
+        with pytest.raises(VideoError, match=why):
+            watch(predictor, LiveSource(str(path), retries=0))
     with BreakingServer([]).running() as url, pytest.raises(VideoError, match=r"cannot be opened \(.*404"):
         watch(predictor, LiveSource(url, retries=1))
     with BreakingServer([b"no video" * 1000]).running() as url, pytest.raises(VideoError, match="cannot be opened"):

@@ -11,6 +11,7 @@ import av
 from av.error import ExitError, FFmpegError
 
 from moclip.errors import VideoError
+from moclip.video.clip_files import check_regular
 from moclip.video.decoding import main_stream
 from moclip.video.messages import error_text
 from moclip.video.timed_frames import TimedVideo, has_vectors, timed_video
@@ -76,7 +77,8 @@ def _open(source: LiveSource) -> av.container.InputContainer:
     if source.is_device:
         return av.open(source.url, format="v4l2", timeout=waits)
     if source.is_file:
+        check_regular(source.url)
         if not Path(source.url).is_file():
-            raise VideoError("no such file", where=source.url)
+            raise VideoError("a folder, not a file" if Path(source.url).is_dir() else "no such file", where=source.url)
         return av.open(f"file:{source.url}", options=OPTIONS | {"follow": "1"}, timeout=waits)
     return av.open(source.url, options=OPTIONS | {"rtsp_transport": "tcp"}, timeout=waits)
