@@ -23,7 +23,11 @@ CLIPS = (100, 1_000, 3_000, 10_000)
 SMALL, FRAMES, CONTENTS, CLASSES = (64, 96), 8, 8, 10  # px (height, width); frames; different files; classes
 MOCLIP = ("-c", "from pipeline.cli import main; main()")
 DVC = ("-m", "dvc")
-TRAIN = ("--tsn-backbone", "test_resnet", "--tsn-size", "32", "--tsn-epochs", "1", "--tsn-batch", "64")
+# a single pass over the clips: the preset would repeat it for tsn.min_steps, and train again on train and val
+TRAIN = (
+    "--tsn-backbone", "test_resnet", "--tsn-size", "32", "--tsn-epochs", "1", "--tsn-batch", "64",
+    "--tsn-min-steps", "0", "--fit-refit", "false",
+)  # fmt: skip
 COMMANDS = {
     "index": ("-m", "stages.index"),
     "extract": ("-m", "stages.extract_mv", "--rebuild"),

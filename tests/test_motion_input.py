@@ -25,7 +25,14 @@ from moclip.motion.quantise import clip_of
 from moclip.store.layout import read_frame_types
 from moclip.store.reader import FieldReader
 from moclip.training.epochs import BestEpoch, best_of_folds
-from moclip.training.mirroring import Mirroring, mirrored_pairs, plan_mirroring
+from moclip.training.mirroring import (
+    READ_AT_ONCE,
+    Mirroring,
+    field_features,
+    mirrored_pairs,
+    plan_mirroring,
+    some_of_each_class,
+)
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
 from tests.clips import encode, moving_texture
@@ -268,6 +275,20 @@ def test_true_and_false_are_obeyed_and_true_warns_of_classes_that_mirror_each_ot
     plan = plan_mirroring(True, *given)
     assert (plan.flip, plan.labels, plan.views) == (True, (), True)
     assert "set tsn.flip to auto" in plan.note
+
+
+def test_a_large_class_is_represented_by_some_of_its_clips_and_they_are_read_in_parts(project: Project) -> None:
+    rows = some_of_each_class(np.repeat([0, 1, 2], [1000, 5, 101]))
+    assert np.bincount(np.digitize(rows, [1000, 1005])).tolist() == [100, 5, 100]
+    assert rows.tolist() == sorted(set(rows))
+    assert (rows[0], rows[99], rows[-1]) == (0, 999, 1105)
+    many = np.arange(2 * READ_AT_ONCE + 1) % len(project.clips)
+    for whole, parts in zip(
+        field_features(project.fields, project.clips),
+        field_features(project.fields, project.clips[many]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(parts, whole[many])
 
 
 def test_classes_that_cannot_be_told_apart_say_nothing_about_mirroring() -> None:

@@ -15,7 +15,10 @@ from moclip.data.groups import divide_into_folds
 from moclip.data.mirror_classes import mirror_pairs
 
 SEGMENTS, POOLED, FOLDS, RIDGE = 6, 4, 5, 10.0
-MOST_CLIPS = 3000
+CLIPS_PER_CLASS = 100
+"""Clips of each class that are compared with their mirror images: enough to tell."""
+READ_AT_ONCE = 500
+"""Clips whose fields are in memory at a time."""
 FEWEST_CLIPS = 6
 """Classes with fewer clips are not compared with their mirror images: too few to tell."""
 
@@ -72,12 +75,22 @@ def plan_mirroring(
         return Mirroring(
             True, note="clips have several labels: only their names could tell which classes are mirror images"
         )
-    features, mirrored = field_features(fields, clips)
-    confused = mirrored_pairs(features, mirrored, clips.labels, groups)
+    rows = some_of_each_class(clips.labels)
+    features, mirrored = field_features(fields, clips[rows])
+    confused = mirrored_pairs(features, mirrored, clips.labels[rows], [groups[row] for row in rows])
     if confused:
         pairs = [(classes[a], classes[b]) for a, b in confused]
         return Mirroring(False, note=f"{_listed(pairs)}, by their motion: no clip is mirrored")
     return Mirroring(True)
+
+
+def some_of_each_class(labels: np.ndarray) -> np.ndarray:
+    """Return the rows, ascending, of at most `CLIPS_PER_CLASS` clips of each class, evenly spaced. `labels` is (n,)."""
+    chosen = [np.arange(0)]
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        chosen.append(rows[np.linspace(0, len(rows) - 1, min(CLIPS_PER_CLASS, len(rows))).astype(int)])
+    return np.sort(np.concatenate(chosen))
 
 
 def field_features(fields: SampledFields, clips: SplitClips) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +98,13 @@ def field_features(fields: SampledFields, clips: SplitClips) -> tuple[np.ndarray
 
     They are the mean motion in `POOLED` x `POOLED` parts of the picture, for each of `SEGMENTS` frames.
     """
+    starts = range(0, max(1, len(clips)), READ_AT_ONCE)
+    parts = [_field_features(fields, clips[start : start + READ_AT_ONCE]) for start in starts]
+    features, mirrored = zip(*parts, strict=True)
+    return np.concatenate(features), np.concatenate(mirrored)
+
+
+def _field_features(fields: SampledFields, clips: SplitClips) -> tuple[np.ndarray, np.ndarray]:
     read = fields.read_async(clips, SEGMENTS)().astype(np.float32)[:, :2] / 127
     rows, columns = fields.grid
     pooled = np.stack(
