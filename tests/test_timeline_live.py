@@ -119,8 +119,8 @@ def test_a_file_that_no_longer_grows_is_read_to_its_last_frame(predictor: Predic
 
 
 def test_a_file_that_is_not_there_is_not_waited_for(predictor: Predictor, tmp_path: Path) -> None:
-    for path in (tmp_path / "nothing.ts", tmp_path):
-        with pytest.raises(VideoError, match="no such file"):
+    for path, why in ((tmp_path / "nothing.ts", "no such file"), (tmp_path, "a folder, not a file")):
+        with pytest.raises(VideoError, match=why):
             watch(predictor, LiveSource(str(path)))
 
 
