@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from moclip.data.balance import spread_rows
 from moclip.errors import StoreError
 from moclip.evaluation.open_set import (
     LEAST_CLIPS,
@@ -141,14 +142,3 @@ def _known_features(inputs: Inputs, views: Features, rows: pd.DataFrame, kinds: 
     ids = list(rows["id"].iloc[spread_rows(rows["label"].to_numpy(), MOST_KNOWN)])
     features = {"motion": views.rows("features", ids)[:, 0], "picture": inputs.still_features(ids)}
     return joined_features(features, kinds).astype(np.float16)
-
-
-def spread_rows(labels: np.ndarray, most: int) -> np.ndarray:
-    """Return the numbers of at most `most` rows, in their order: of each class as many, evenly spaced."""
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    classes = np.unique(labels)
-    each = max(1, most // len(classes))
-    of_class = (np.flatnonzero(labels == label) for label in classes)
-    picked = [rows[np.unique(np.linspace(0, len(rows) - 1, each).astype(int))] for rows in of_class]
-    return np.sort(np.concatenate(picked))

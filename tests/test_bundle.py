@@ -35,7 +35,7 @@ from tests.test_training import with_one_layer
 
 LEFT_OUT = (
     "dvc", "dvclive", "matplotlib", "mvextractor", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "ruamel",
-    "tensorstore", "zarr",
+    "tensorstore", "zarr", "zstandard",
 )  # fmt: skip
 """Packages that a machine which only predicts does not have."""
 

@@ -65,7 +65,7 @@ def runnable(page: Path) -> list[Block]:
 def prepared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project of somebody who reads: with clips of their own beside the demo's.
 
-    Its preset for them trains a few steps on small fields.
+    Its preset for them trains a few steps.
     """
     project = tmp_path_factory.mktemp("prepared") / "project"
     shutil.copytree(finished, project, symlinks=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from moclip.data.balance import spread_rows
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.crops import Crops, crop_and_resize, random_crops
 from moclip.data.groups import divide_into_folds
@@ -31,7 +32,6 @@ from moclip.training.mirroring import (
     field_features,
     mirrored_pairs,
     plan_mirroring,
-    some_of_each_class,
 )
 from moclip.video.clip_files import file_md5
 from moclip.video.probe import probe
@@ -278,7 +278,7 @@ def test_true_and_false_are_obeyed_and_true_warns_of_classes_that_mirror_each_ot
 
 
 def test_a_large_class_is_represented_by_some_of_its_clips_and_they_are_read_in_parts(project: Project) -> None:
-    rows = some_of_each_class(np.repeat([0, 1, 2], [1000, 5, 101]))
+    rows = spread_rows(np.repeat([0, 1, 2], [1000, 5, 101]), 300)
     assert np.bincount(np.digitize(rows, [1000, 1005])).tolist() == [100, 5, 100]
     assert rows.tolist() == sorted(set(rows))
     assert (rows[0], rows[99], rows[-1]) == (0, 999, 1105)

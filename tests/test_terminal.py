@@ -316,6 +316,12 @@ def test_a_run_of_all_stages_has_one_bar_and_leaves_nothing_of_it(tmp_path: Path
     assert screen(written) == ["index: 5 clips", "a warning", ""]
 
 
+def test_too_little_memory_is_told_with_what_to_do(tmp_path: Path) -> None:
+    for raised, told in (("MemoryError", "memory ran out"), ("MemoryError('9 GiB')", "memory ran out (9 GiB)")):
+        done = run(*program(tmp_path, f"    raise {raised}"), cwd=tmp_path, code=1)
+        assert done.stderr.startswith(f"error: {told}\n  use fewer workers")
+
+
 def test_verbose_logs_between_whole_lines(tmp_path: Path) -> None:
     code = """
     set_verbosity(verbose=True)

@@ -114,7 +114,7 @@ def sharpened(model: MvTsn) -> MvTsn:
 
 
 def with_one_layer(model: MvTsn) -> MvTsn:
-    """With a backbone of a single layer, for what is dear for each layer and does not depend on them."""
+    """Give the network a backbone of one layer: for tests that take longer with each layer, and do not depend on it."""
     layer = torch.nn.Conv2d(model.config.channels, model.width, 5, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
     model.backbone = torch.nn.Sequential(*layer, torch.nn.Flatten())
     return model.eval()

@@ -35,7 +35,7 @@ from moclip.video.transcoded_folder import _transcode_or_reason, read_failures, 
 from moclip.video.vectors import has_mvextractor, read_vectors
 from moclip.workers import processes
 from tests.clips import encode, moving_texture
-from tests.conftest import run, run_stages, set_keys, stages_from
+from tests.conftest import run, set_keys
 
 LENGTH = 30
 KINDS: dict[str, dict[str, Any]] = {
@@ -369,8 +369,7 @@ def test_a_killed_stage_resumes(tmp_path: Path) -> None:
 def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Path) -> None:
     root = two_classes(tmp_path / "videos")
     transcoding(project, root)
-    done = run("dvc", "repro", "extract_mv", cwd=project)
-    run_stages(*stages_from("clip_text"), cwd=project)
+    done = run("dvc", "repro", "evaluate", cwd=project)
     assert "not usable: Run/v_Run_g01_c09.mp4: not a video file" in done.stdout
     counts = json.loads((project / "metrics/counts/transcode.json").read_text())
     assert (counts["clips"], counts["encoded"], sum(counts["failed"].values())) == (14, 13, 1)
@@ -381,7 +380,7 @@ def test_the_whole_pipeline_runs_on_transcoded_clips(project: Path, tmp_path: Pa
     assert index["codecs"] == {"mpeg4": 12}
     scores = json.loads((project / "metrics/fusion.json").read_text())
     assert scores["n"] >= 4
-    assert "up to date" in run("dvc", "status", "extract_mv", cwd=project).stdout
+    assert "up to date" in run("dvc", "status", "evaluate", cwd=project).stdout
 
     stored = pd.read_parquet(project / "data/predictions.parquet").set_index("id")
     name = str(stored.index[0])

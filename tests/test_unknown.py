@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import moclip
+from moclip.data.balance import spread_rows
 from moclip.data.selection import class_names, usable_clips
 from moclip.data.unknown_classes import leave_out
 from moclip.errors import DatasetError, ModelError
@@ -33,7 +34,6 @@ from moclip.evaluation.open_set import (
 from moclip.inference.rejection import Rejection, joined_features, load_rejection, save_rejection
 from moclip.models.weights import load_weights, read_config
 from moclip.store.features import Features
-from pipeline.rejection import spread_rows
 from tests.conftest import run, run_stages, set_keys, stages_from
 
 few = st.lists(st.integers(0, 6), min_size=1, max_size=12)  # small whole numbers: many ties

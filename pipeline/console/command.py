@@ -90,7 +90,8 @@ def run_guarded(work: Callable[[], Value]) -> Value:
     except OSError as problem:
         _fail(str(write_error(problem) or _unexpected_error(problem)))
     except MemoryError as problem:
-        _fail(f"memory ran out: {problem}\n  use fewer workers (--workers), or a machine with more memory")
+        what = f"memory ran out ({problem})" if str(problem) else "memory ran out"
+        _fail(str(MoclipError(what, fix="use fewer workers (--workers), or a machine with more memory")))
     except sqlite3.OperationalError as problem:  # DVC keeps some state in SQLite files
         _fail(_database_error(problem) or _unexpected_error(problem))
     except Exception as problem:

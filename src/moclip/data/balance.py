@@ -1,4 +1,4 @@
-"""Train on classes of unequal size (`dataset.balance`): weights for the loss, or clips drawn evenly by class."""
+"""Classes of unequal size: weights for the loss, or clips drawn evenly (`dataset.balance`), or some of each class."""
 
 from __future__ import annotations
 
@@ -26,3 +26,14 @@ def draw_order(labels: np.ndarray, balance: str, generator: np.random.Generator)
         return generator.permutation(count)
     weights = class_weights(labels, int(labels.max()) + 1)[labels].astype(np.float64)
     return generator.choice(count, size=count, p=weights / weights.sum())
+
+
+def spread_rows(labels: np.ndarray, most: int) -> np.ndarray:
+    """Return the numbers of at most `most` rows, in their order: of each class as many, evenly spaced."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    classes = np.unique(labels)
+    each = max(1, most // len(classes))
+    of_class = (np.flatnonzero(labels == label) for label in classes)
+    picked = [rows[np.unique(np.linspace(0, len(rows) - 1, each).astype(int))] for rows in of_class]
+    return np.sort(np.concatenate(picked))

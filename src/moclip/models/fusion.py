@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from moclip.models.heads.base import Fusion, HeadInputs
-from moclip.models.heads.config import SETTINGS, FusionConfig
+from moclip.models.heads.config import SETTINGS, FusionConfig, head_config
 from moclip.models.heads.registry import head_class
-from moclip.models.weights import load_weights, network_config
+from moclip.models.weights import load_weights
 
 __all__ = ["Fusion", "FusionConfig", "HeadInputs", "build_head", "load_fusion"]
 
@@ -20,8 +20,7 @@ def build_head(name: str, config: FusionConfig, inputs: HeadInputs) -> Fusion:
 def load_fusion(path: Path) -> Fusion:
     """Load a trained head in eval mode. Raises ModelError."""
     tensors, saved = load_weights(path, "train_fusion")
-    settings = saved.pop(SETTINGS, {})
-    model = head_class(saved["kind"]).restore(FusionConfig(**network_config(saved)), tensors)
+    model = head_class(saved["kind"]).restore(head_config(saved), tensors)
     model.load_state_dict(tensors)
-    model.settings |= settings
+    model.settings |= saved.get(SETTINGS, {})
     return model.eval()

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moclip.data.balance import spread_rows
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.groups import divide_into_folds
 from moclip.data.mirror_classes import mirror_pairs
 
 SEGMENTS, POOLED, FOLDS, RIDGE = 6, 4, 5, 10.0
 CLIPS_PER_CLASS = 100
-"""Clips of each class that are compared with their mirror images: enough to tell."""
+"""Clips of each class, on average, that are compared with their mirror images: enough to tell."""
 READ_AT_ONCE = 500
 """Clips whose fields are in memory at a time."""
 FEWEST_CLIPS = 6
@@ -75,7 +76,7 @@ def plan_mirroring(
         return Mirroring(
             True, note="clips have several labels: only their names could tell which classes are mirror images"
         )
-    rows = some_of_each_class(clips.labels)
+    rows = spread_rows(clips.labels, CLIPS_PER_CLASS * len(classes))
     features, mirrored = field_features(fields, clips[rows])
     confused = mirrored_pairs(features, mirrored, clips.labels[rows], [groups[row] for row in rows])
     if confused:
@@ -84,21 +85,12 @@ def plan_mirroring(
     return Mirroring(True)
 
 
-def some_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """Return the rows, ascending, of at most `CLIPS_PER_CLASS` clips of each class, evenly spaced. `labels` is (n,)."""
-    chosen = [np.arange(0)]
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        chosen.append(rows[np.linspace(0, len(rows) - 1, min(CLIPS_PER_CLASS, len(rows))).astype(int)])
-    return np.sort(np.concatenate(chosen))
-
-
 def field_features(fields: SampledFields, clips: SplitClips) -> tuple[np.ndarray, np.ndarray]:
     """Return features of clips and of their mirror images, for a linear classifier: each (n, D) float32.
 
     They are the mean motion in `POOLED` x `POOLED` parts of the picture, for each of `SEGMENTS` frames.
     """
-    starts = range(0, max(1, len(clips)), READ_AT_ONCE)
+    starts = range(0, len(clips), READ_AT_ONCE)
     parts = [_field_features(fields, clips[start : start + READ_AT_ONCE]) for start in starts]
     features, mirrored = zip(*parts, strict=True)
     return np.concatenate(features), np.concatenate(mirrored)

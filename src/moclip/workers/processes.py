@@ -152,7 +152,7 @@ class WorkerPool:
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Result]:
         """Run a job in a free process. Its future raises WorkerDiedError if the process ends."""
-        with _limits_named():  # it may start a thread
+        with _report_limits():  # it may start a thread
             return self._threads.submit(lambda: self._own.worker.run(work, job))
 
     def _add_worker(self) -> None:
@@ -221,9 +221,9 @@ class SingleWorker:
     def _send(self, request: tuple[Any, ...]) -> None:
         if self._connection is None:
             context = _process_context()
-            connection, worker_end = context.Pipe()
-            process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
-            with _CHILDREN, _limits_named(), _interrupts_blocked():
+            with _CHILDREN, _report_limits(), _interrupts_blocked():
+                connection, worker_end = context.Pipe()
+                process = context.Process(target=_serve, args=(worker_end, *_worker_settings()), daemon=True)
                 process.start()
             worker_end.close()
             self._process, self._connection = process, connection  # not before: Ctrl-C may come while it starts
@@ -315,7 +315,7 @@ def _death_reason(exit_code: int | None) -> str:
 
 def start_fork_server(*modules: str) -> None:
     """Start the process that workers are forked from, which also imports `modules`. Returns at once."""
-    with single_threaded_workers(), _limits_named(), _interrupts_blocked():
+    with single_threaded_workers(), _report_limits(), _interrupts_blocked():
         _process_context(*modules)
         multiprocessing.forkserver.ensure_running()
 
@@ -332,7 +332,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 @contextmanager
-def _limits_named() -> Iterator[None]:
+def _report_limits() -> Iterator[None]:
     """Raise MoclipError where this machine's limits allow no further process, thread or open file."""
     try:
         yield

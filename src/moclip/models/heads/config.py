@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from moclip.models.weights import network_config, read_config
 
@@ -44,6 +45,9 @@ class FusionConfig:
 
 def read_head_config(path: Path) -> FusionConfig:
     """Read the configuration of a saved head, without importing PyTorch. Raises ModelError."""
-    saved = read_config(path, "train_fusion")
-    saved.pop(SETTINGS, None)
-    return FusionConfig(**network_config(saved))
+    return head_config(read_config(path, "train_fusion"))
+
+
+def head_config(saved: Mapping[str, Any]) -> FusionConfig:
+    """Return the configuration of a head from all that its file says."""
+    return FusionConfig(**{key: value for key, value in network_config(saved).items() if key != SETTINGS})
