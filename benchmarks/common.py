@@ -45,16 +45,6 @@ def copy_product(folder: Path) -> None:
             shutil.copy(source, target)
 
 
-def remove_shared_code(dvc_yaml: Path) -> None:
-    """Leave only its own file of the code that each stage depends on.
-
-    DVC writes the hash of each dependency into dvc.lock after each stage. With the 460 files of shared code that takes
-    most of the time of a small project.
-    """
-    text = re.sub(r"^ +- (?!stages/)\S+\.py\n", "", dvc_yaml.read_text(), flags=re.MULTILINE)
-    dvc_yaml.write_text(text)
-
-
 def print_progress(text: str) -> None:
     """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)

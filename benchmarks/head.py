@@ -20,7 +20,7 @@ import torch
 import yaml
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.common import copy_product, print_progress, remove_shared_code
+from benchmarks.common import copy_product, print_progress
 from benchmarks.comparison import UCF_CLIPS, UCF_TRAIN, Part, init_git_and_dvc, run_as_program, run_command
 from moclip.data.index import INDEX_COLUMNS
 from moclip.data.selection import class_names, index_counts, tally
@@ -63,7 +63,7 @@ def measure(part: Part) -> None:
     """Measure `dvc exp run` on the head, its stages, and both alternatives."""
     size = QUICK if part.quick else FULL
     project = part.folder / "project"
-    clips = make_project(project, size, shared_code=not part.quick)
+    clips = make_project(project, size)
     took: list[float] = []
     for number in range(1 if part.quick else 2):
         took.append(run_command(*DVC, "exp", "run", "-S", f"fusion.lr={number + 1}e-4", cwd=project).seconds)
@@ -83,14 +83,9 @@ def measure(part: Part) -> None:
     part.setup[backbone] = "EfficientNet-B0 on 3 segments, ViT-B/32 on a frame; forward only, of every clip and epoch"
 
 
-def make_project(project: Path, size: Size, shared_code: bool) -> dict[str, int]:
-    """Make a git and DVC project in which all stages before the head are done. Return the clips per split.
-
-    Without `shared_code` each stage depends only on its own file of the code.
-    """
+def make_project(project: Path, size: Size) -> dict[str, int]:
+    """Make a git and DVC project in which all stages before the head are done. Return the clips per split."""
     copy_product(project)
-    if not shared_code:
-        remove_shared_code(project / "dvc.yaml")
     (project / "videos").mkdir()
     with contextlib.chdir(project):
         preset = yaml.safe_load(presets.params_text("ucf101", "videos", None, None))
@@ -106,8 +101,9 @@ def make_project(project: Path, size: Size, shared_code: bool) -> dict[str, int]
         parts = _write_features(size)
     init_git_and_dvc(project)
     before = list(STAGES)[: list(STAGES).index("train_fusion")]
-    run_command("-m", "stages.train_probe", cwd=project)
-    run_command(*DVC, "commit", "-f", "-q", *before, cwd=project)
+    for name in ("code", "train_probe"):
+        run_command("-m", f"stages.{name}", cwd=project)
+    run_command(*DVC, "commit", "-f", "-q", "code", *before, cwd=project)
     return parts
 
 

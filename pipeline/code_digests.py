@@ -1,8 +1,8 @@
-"""Digests of the installed code of each stage, for projects that `moclip new` made.
+"""Digests of the code of each stage.
 
-Such a project has no code in it that DVC could watch. Its first stage, `code`, writes a digest per stage, and each
-stage depends on its own. So a new version of moclip runs those stages again whose code it changed. This imports nothing
-heavy, because `code` runs at the beginning of each `dvc repro`.
+The first stage of the DAG, `code`, writes a digest per stage, and each stage depends on its own. So a change of the
+code, or a new version of moclip, runs those stages again whose code has changed. This imports nothing heavy, because in
+a project that `moclip new` made `code` runs at the beginning of each `dvc repro`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ DVC_TEMPLATE = TEMPLATES / "stages.yaml"
 """A project's dvc.yaml. DVC would take a file of that name in this repository for a pipeline."""
 
 STAGE_CODE = TEMPLATES / "code_of_stages.json"
-"""The files of code that each stage depends on, by their paths in the installed packages. `make sync` writes it."""
+"""The files of code that each stage depends on, by their paths in the packages. `make sync` writes it."""
 
 _HEADER = "# Made with moclip "
 
 
 def code_digests() -> dict[str, str]:
-    """Return 16 hexadecimal digits for each stage that stand for its installed code.
+    """Return 16 hexadecimal digits for each stage that stand for its code.
 
     They depend neither on where the packages are installed nor on the ends of lines.
     """
@@ -48,16 +48,17 @@ def code_digests() -> dict[str, str]:
 
 def write_code_digests() -> None:
     """Write data/code.json, unless it is current. Raises MoclipError if dvc.yaml has the stages of another version."""
-    check_version()
+    if not in_repository():
+        check_version()
     text = json.dumps(code_digests(), indent=2) + "\n"
     if not paths.CODE.exists() or paths.CODE.read_text(encoding="utf-8") != text:
         write_atomically(paths.CODE, text.encode())
 
 
 def made_by_other_code(stage: str) -> bool:
-    """Return whether the last run of a stage, by dvc.lock, was with other code than the installed one.
+    """Return whether the last run of a stage, by dvc.lock, was with other code than there is now.
 
-    What the stage keeps between runs is then not to be taken again. False outside of projects that `moclip new` made.
+    What the stage keeps between runs is then not to be taken again.
     """
     if not paths.CODE.exists() or not Path("dvc.lock").exists():
         return False
@@ -83,11 +84,16 @@ def made_with(folder: Path = Path()) -> str | None:
     return line.removeprefix(_HEADER) if line.startswith(_HEADER) else None
 
 
+def in_repository() -> bool:
+    """Return whether the working folder is moclip's repository, which holds the code, and no project beside it."""
+    return Path("stages/code.py").exists()
+
+
 def check_version() -> None:
     """Raise MoclipError if this project's dvc.yaml has the stages of another version than the installed one."""
     version = made_with()
     if version is None:
-        raise MoclipError("`moclip new` did not make this project", where="dvc.yaml", fix="run: dvc repro")
+        raise MoclipError("`moclip new` did not make this project", where="dvc.yaml", fix="moclip new DIR --clips DIR")
     if not version.endswith(f" {_stages_digest()}"):
         what = f"made with moclip {version}; the installed version, {__version__}, has other stages"
         raise MoclipError(what, where="dvc.yaml", fix="run: moclip new . --update (values in params.yaml stay)")
@@ -101,7 +107,9 @@ def _stages_digest() -> str:
 
 
 def _package_file(name: str) -> Path:
-    """Return the path of a file in an installed package: "moclip/motion/field.py"."""
+    """Return the path of a file of the code, "moclip/motion/field.py": in the repository, or as it is installed."""
+    if in_repository():
+        return Path("src", name) if name.startswith("moclip/") else Path(name)
     package, _, rest = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -21,7 +21,7 @@ import yaml
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
-from pipeline.code_digests import write_code_digests
+from pipeline.code_digests import in_repository, write_code_digests
 from pipeline.repro import stage_environment
 
 SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
@@ -81,15 +81,19 @@ def _results(revision: str, folder: Path) -> FinishedExperiment:
 def source_changes(revision: str) -> str:
     """Return the diff of the code and data from a commit. Raises MoclipError if git fails.
 
-    In a project that `moclip new` made, the digests of the installed code stand for the code.
+    In a project that `moclip new` made, data/code.json stands for the code, which is installed elsewhere. In the
+    repository it is left out: it follows from the code, but later.
     """
     from pipeline.provenance import made_with
 
-    if paths.CODE.exists():
+    sources = [*SOURCES]
+    if in_repository():
+        sources.append(f":(exclude){paths.CODE}")
+    else:
         write_code_digests()
     named = [Path(place) for place in made_with(parameters.load(paths.PARAMS), *FILE_KEYS).values()]
     in_project = [str(path) for path in named if path.exists() and path.resolve().is_relative_to(Path.cwd())]
-    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *SOURCES, *in_project]
+    command = ["git", "diff", "--no-ext-diff", "--binary", revision, "--", *sources, *in_project]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         raise MoclipError(done.stderr.decode(errors="replace").strip(), where=f"git diff {revision}")

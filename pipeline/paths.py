@@ -6,7 +6,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 UCF101_CLASSES = Path("data/classes/ucf101.json")
-CODE = Path("data/code.json")  # in projects that `moclip new` made
+CODE = Path("data/code.json")
 
 TRANSCODED = Path("data/transcoded")
 INDEX = Path("data/index.parquet")

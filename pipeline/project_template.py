@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
 TEMPLATES = Path("pipeline/templates")
 DATA_FILES = ("data/none", "data/prompts*.json", "data/classes/*.json")
 """Files that stages read from the project's folder."""
-
-CODE_ROOTS = ("src/", "pipeline/", "stages/")
-"""Where code lies in this repository. Installed, it lies in the packages `moclip`, `pipeline` and `stages`."""
 
 HEADING = """\
 # The pipeline. A stage depends on every file and every key of params.yaml that can change what it writes, and on its
@@ -39,25 +35,14 @@ def template_texts(dvc_yaml: str, yaml: YAML) -> dict[Path, str]:
     tree = yaml.load(dvc_yaml)
     data = [path for pattern in DATA_FILES for path in sorted(Path().glob(pattern))]
     return {
-        TEMPLATES / "code_of_stages.json": json.dumps(_stage_code(tree), indent=1) + "\n",
         TEMPLATES / "stages.yaml": _project_dvc_yaml(tree, yaml),
         **{TEMPLATES / path: path.read_text(encoding="utf-8") for path in data},
     }
 
 
-def _stage_code(tree: Any) -> dict[str, list[str]]:
-    """Return the files of code that each stage depends on, by their paths in the installed packages."""
-    return {
-        name: [path.removeprefix("src/") for path in stage["deps"] if path.startswith(CODE_ROOTS)]
-        for name, stage in tree["stages"].items()
-    }
-
-
 def _project_dvc_yaml(tree: Any, yaml: YAML) -> str:
-    """Return a project's dvc.yaml: each stage depends on the digest of its code, which the stage `code` writes."""
-    for name, stage in tree["stages"].items():
-        stage["deps"][:] = [path for path in stage["deps"] if not path.startswith(CODE_ROOTS)]
-        stage["params"].append({str(paths.CODE): [name]})
+    """Return a project's dvc.yaml: its stage `code` runs each time, as a project has no code that DVC could watch."""
+    del tree["stages"]["code"]
     out = io.StringIO()
     yaml.dump(tree, out)
     return HEADING.format(code=paths.CODE) + out.getvalue().partition("stages:\n")[2]

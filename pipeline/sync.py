@@ -1,10 +1,11 @@
 """`make sync`: update the files that follow from the code, so that you make a change in one place.
 
-- dvc.yaml: each stage's `params:`, from the keys that the stage declares (`@stage("fusion.lr")`), and the `.py` files
-  in its `deps:`, from what the stage imports. The rest is written by hand and stays as it is.
+- dvc.yaml: each stage's `params:`, from the keys that the stage declares (`@stage("fusion.lr")`). The rest is written
+  by hand and stays as it is.
 - params.yaml: new keys with their defaults, and the comments. Values stay as they are.
 - docs/parameters.md: the whole page.
-- pipeline/templates: what `moclip new` writes into a project, except for its README.md and .gitignore.
+- pipeline/templates: the code files of each stage, from what it imports; what `moclip new` writes into a project,
+  except for its README.md and .gitignore.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,10 +24,12 @@ from moclip.models.encoders.registry import FAMILIES
 from moclip.models.heads.registry import HEADS
 from pipeline import params as parameters
 from pipeline import paths, presets
+from pipeline.code_digests import STAGE_CODE
 from pipeline.console.command import as_command, run_app
 from pipeline.console.output import print_note
+from pipeline.dag import STAGES
 from pipeline.io import write_text
-from pipeline.project_template import template_texts
+from pipeline.project_template import TEMPLATES, template_texts
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
@@ -55,7 +59,10 @@ UNWATCHED = {
     "pipeline.paths": "paths of artifacts, which dvc.yaml also names",
     "pipeline.stage": "makes commands of functions",
 }
-"""Modules that cannot change what a stage writes, and why. DVC does not run a stage again when they change."""
+"""Modules that cannot change what a stage writes, and why. A stage's digest of its code leaves them out."""
+
+NOT_PYTHON = {"report": ("moclip/templates/report.html", "moclip/templates/report_labels.html")}
+"""Files of the code that a stage reads and does not import."""
 
 
 def sync(
@@ -80,10 +87,11 @@ def sync(
 def generated_texts() -> dict[Path, str]:
     """Return the text that each generated file must have."""
     dvc = _yaml().load(DVC_YAML.read_text(encoding="utf-8"))
-    keys = {name: declared_keys(name) for name in dvc["stages"]}
+    keys = {name: declared_keys(name) for name in STAGES}
     text = dvc_yaml(dvc, keys)
     return {
         DVC_YAML: text,
+        TEMPLATES / STAGE_CODE.name: json.dumps(code_of_stages(), indent=1) + "\n",
         **template_texts(text, _yaml()),
         PARAMETERS_PAGE: parameters_page({name: keys[name] + inserted_keys(dvc["stages"][name]) for name in keys}),
         paths.PARAMS: params_yaml(),
@@ -112,16 +120,9 @@ def params_yaml() -> str:
 
 
 def dvc_yaml(tree: Any, keys: dict[str, list[str]]) -> str:
-    """Return the text of dvc.yaml with current parameters and code files of each stage."""
-    graph = import_graph()
-    for name, stage in tree["stages"].items():
-        code = code_files(f"stages.{name}", graph)
-        dependencies = stage["deps"]
-        first = next((n for n, path in enumerate(dependencies) if path.endswith(".py")), len(dependencies))
-        data = [path for path in dependencies if not path.endswith(".py")]
-        dependencies[:] = [*data[:first], *code, *data[first:]]
-        if keys[name]:
-            stage["params"] = keys[name]
+    """Return the text of dvc.yaml with the current parameters of each stage, and the digest of its code."""
+    for name, declared in keys.items():
+        tree["stages"][name]["params"] = [*declared, {str(paths.CODE): [name]}]
     out = io.StringIO()
     _yaml().dump(tree, out)
     return out.getvalue()
@@ -135,6 +136,15 @@ def _yaml() -> YAML:
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
+
+
+# ------------------------------------------------------------------------------------------- code of each stage
+
+
+def code_of_stages() -> dict[str, list[str]]:
+    """Return the code files that each stage depends on, by their paths in the installed packages."""
+    graph = import_graph()
+    return {name: [*code_files(f"stages.{name}", graph), *NOT_PYTHON.get(name, ())] for name in STAGES}
 
 
 def import_graph() -> ImportGraph:
@@ -160,7 +170,7 @@ def import_graph() -> ImportGraph:
 def code_files(module: str, graph: ImportGraph) -> list[str]:
     """Return the code files that a module's results depend on: its own, then those of all that it imports."""
     imported = graph.find_upstream_modules(module) - UNWATCHED.keys()
-    return [_file(module), *sorted(map(_file, imported))]
+    return [path.removeprefix("src/") for path in (_file(module), *sorted(map(_file, imported)))]
 
 
 def _file(module: str) -> str:

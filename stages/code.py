@@ -1,4 +1,4 @@
-"""Stage `code` of projects that `moclip new` made: the digest of each stage's installed code -> data/code.json.
+"""Stage `code`: the digest of each stage's code -> data/code.json.
 
 It has no options and is no command of `moclip`, so that it starts in a tenth of a second.
 """

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from benchmarks.common import copy_product, remove_shared_code
+from benchmarks.common import copy_product
 from pipeline import params as parameters
 from pipeline.dag import STAGES
 from tests import warm
@@ -198,15 +199,10 @@ def set_keys(path: Path, values: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def new_project(folder: Path, all_code: bool = False) -> Path:
-    """Create a git and DVC repository with the product's files, in which nothing has run yet.
-
-    With `all_code` dvc.yaml is the product's own, else without the code that stages share.
-    """
+def new_project(folder: Path) -> Path:
+    """Create a git and DVC repository with the product's files, in which nothing has run yet."""
     folder.mkdir(parents=True)
     copy_product(folder)
-    if not all_code:
-        remove_shared_code(folder / "dvc.yaml")
     (folder / "data/demo").mkdir()
     for pattern in DEMO:
         for source in (ROOT / "data/demo").glob(pattern):
@@ -229,6 +225,8 @@ def commit(folder: Path) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the warm process that runs the commands, once for all workers of pytest-xdist, which are forked from it."""
     gc.set_threshold(warm.GARBAGE)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background: commands would, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         sys.executable = str(BIN / "python")  # the shim otherwise: only the commands of `run` are to be warm
         multiprocessing.set_executable(str(Path(os.environ[WARM]) / "python"))

@@ -162,6 +162,20 @@ def test_a_changed_parameter_reruns_only_the_stages_that_read_it(
     assert set(json.loads(run("dvc", "status", "--json", cwd=project).stdout)) == expected
 
 
+def test_a_change_of_code_reruns_only_the_stages_that_use_it(project: Path) -> None:
+    for name, expected in (("pipeline/commands/draw", ["code"]), ("src/moclip/drawing/animation", ["code", "report"])):
+        with (project / f"{name}.py").open("a") as file:
+            file.write("# edited\n")
+        assert ran(run("dvc", "repro", cwd=project).stdout) == expected, name
+    assert run("git", "diff", "--name-only", cwd=project).stdout.split() == [
+        "data/code.json",
+        "dvc.lock",
+        "pipeline/commands/draw.py",
+        "src/moclip/drawing/animation.py",
+    ]
+    assert json.loads(run("dvc", "status", "--json", cwd=project).stdout) == {}
+
+
 @pytest.mark.slow
 def test_every_stage_runs_alone_and_leaves_the_same_bytes(project: Path) -> None:
     outputs = (

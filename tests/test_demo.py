@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo up to its scores, without the image baseline, which nothing here reads."""
-    folder = new_project(tmp_path_factory.mktemp("demo") / "project", all_code=True)
+    folder = new_project(tmp_path_factory.mktemp("demo") / "project")
     for name in ("params.yaml", "data/demo/params.yaml"):
         (folder / name).write_text((ROOT / name).read_text())
     set_keys(folder / "params.yaml", {"baselines.image": False})

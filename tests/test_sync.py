@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,29 +44,34 @@ def test_the_generated_files_are_current() -> None:
     run("python", "-m", "pipeline.sync", "--check", cwd=ROOT)
 
 
+def code_of(folder: Path) -> dict[str, list[str]]:
+    return dict(json.loads((folder / "pipeline/templates/code_of_stages.json").read_text()))
+
+
 def test_dvc_yaml_has_the_stages_that_moclip_lists() -> None:
-    assert list(stages_of(ROOT)) == list(STAGES)
+    assert list(stages_of(ROOT)) == ["code", *STAGES]
+    assert list(code_of(ROOT)) == list(STAGES)
 
 
-def test_dvc_watches_a_file_once_a_stage_imports_it_through_others(product: Path) -> None:
+def test_a_file_is_code_of_each_stage_that_imports_it_through_others(product: Path) -> None:
     (product / "pipeline/new_part.py").write_text('"""New."""\n')
     io = product / "pipeline/io.py"
     io.write_text(f"{io.read_text()}\n\ndef later() -> None:\n    from pipeline import new_part  # noqa: F401\n")
     (product / "pipeline/of_types.py").write_text('"""New."""\n')
     edit(io, "if TYPE_CHECKING:\n", "if TYPE_CHECKING:\n    from pipeline import of_types\n")
-    assert "dvc.yaml, pipeline/templates/code_of_stages.json: out of date" in sync(product, "--check", code=1).stderr
-    assert "pipeline/new_part.py" not in (product / "dvc.yaml").read_text(), "--check writes nothing"
+    assert "error: pipeline/templates/code_of_stages.json: out of date" in sync(product, "--check", code=1).stderr
+    assert code_of(product) == code_of(ROOT), "--check writes nothing"
     sync(product)
-    for name, stage in stages_of(product).items():
-        assert "pipeline/new_part.py" in stage["deps"], name
-        assert stage["deps"].count(f"stages/{name}.py") == 1
-        assert "pipeline/of_types.py" not in stage["deps"], "imported for types alone"
+    for name, files in code_of(product).items():
+        assert "pipeline/new_part.py" in files, name
+        assert files[0] == f"stages/{name}.py" not in files[1:]
+        assert "pipeline/of_types.py" not in files, "imported for types alone"
     sync(product, "--check")
 
 
 def test_what_is_written_by_hand_stays_in_dvc_yaml(product: Path) -> None:
+    edit(product / "dvc.yaml", "      - data/index.parquet\n", "      - data/index.parquet\n      - data/more.json\n")
     before = (product / "dvc.yaml").read_text()
-    edit(product / "dvc.yaml", "      - pipeline/io.py\n", "      - pipeline/gone.py\n")
     edit(product / "dvc.yaml", "      - seed\n", "      - seed\n      - fusion.gone\n")
     sync(product)
     assert (product / "dvc.yaml").read_text() == before
