@@ -195,11 +195,12 @@ def add_rows(
 
 
 def measure_on_workers(part: Part, name: str, clips: pd.DataFrame, binary: str | None) -> None:
-    """Measure on two processes. The loops use running processes; ours starts its processes in each round."""
+    """Measure on two processes. The loops use running processes; ours forks its processes in each round."""
     table = pd.concat([clips.assign(id=[f"{turn}/{id_}" for id_ in clips["id"]]) for turn in range(4)])
     table = table.sort_values("id", ignore_index=True)
     print_progress(f"{name}, 2 workers: {len(table)} clips")
     paths, folder = list(table["path"]), part.folder / "store"
+    extract_clips(table.head(2), folder, 2)  # starts the server that they are forked from, once for all rounds
     shard = max(64, -(-int(table["frames"].sum()) // 64) * 8)  # eight shards to share
     runs: dict[str, Run] = {
         OURS: functools.partial(extract_clips, table, folder, 2, shard),

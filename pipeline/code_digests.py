@@ -55,18 +55,19 @@ def write_code_digests() -> None:
         write_atomically(paths.CODE, text.encode())
 
 
-def made_by_other_code(stage: str) -> bool:
-    """Return whether the last run of a stage, by dvc.lock, was with other code than there is now.
+def stages_with_other_code() -> set[str]:
+    """Return the stages whose last run, by dvc.lock, was with other code than there is now.
 
-    What the stage keeps between runs is then not to be taken again.
+    What such a stage keeps between runs is not to be taken again.
     """
     if not paths.CODE.exists() or not Path("dvc.lock").exists():
-        return False
+        return set()
     import yaml
 
     lock = yaml.load(Path("dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    recorded = lock.get("stages", {}).get(stage, {}).get("params", {}).get(str(paths.CODE), {}).get(stage)
-    return recorded is not None and recorded != code_digests()[stage]
+    params = {name: of_stage.get("params", {}) for name, of_stage in lock.get("stages", {}).items()}
+    recorded = {name: of_stage.get(str(paths.CODE), {}).get(name) for name, of_stage in params.items()}
+    return {name for name, digest in code_digests().items() if recorded.get(name) not in (None, digest)}
 
 
 def project_dvc_yaml() -> str:

@@ -23,6 +23,7 @@ from moclip.store.reader import FieldReader
 from moclip.store.resumable import ResumableParts, part_slices, run_key
 from moclip.video.clip_files import file_md5
 from pipeline import paths
+from pipeline.code_digests import code_digests
 from pipeline.console.progress import show_progress
 from pipeline.options import connected_cluster
 from pipeline.params import Params
@@ -35,12 +36,13 @@ def embedding_task(
     params: Params,
     model: Path,
     stage: str,
+    group: str,
     reader: FieldReader,
     clips: list[pd.DataFrame],
     scales: tuple[float, ...] = (),
     flip: bool = False,
 ) -> ViewsTask:
-    """Return what workers need to run a model on clips. `scales` and `flip` are those of augmented views."""
+    """Return what workers need to run a model of a stage on clips. `scales` and `flip` are those of augmented views."""
     segments, crops = params.evaluate.views
     key = run_key(
         model=file_md5(model),
@@ -48,6 +50,7 @@ def embedding_task(
         clips=[rows[name].tolist() for rows in clips for name in ("id", "offset", "length")],
         given=[segments, crops, params.evaluate.crop, scales, flip, params.embed.batch, params.seed],
         versions=library_versions(),
+        code=code_digests()[stage],
     )
     return ViewsTask(
         model=model.read_bytes(),
@@ -59,10 +62,14 @@ def embedding_task(
         flip=flip,
         batch=params.embed.batch,
         seed=params.seed,
-        parts_folder=paths.parts_folder(stage, params.store),
+        parts_folder=paths.parts_folder(_name(stage, group), params.store),
         key=key,
         versions=library_versions(),
     )
+
+
+def _name(stage: str, group: str) -> str:
+    return f"{stage}_{group}" if group else stage
 
 
 @dataclass(frozen=True)
@@ -107,16 +114,17 @@ def embed_network(
     ray: str | None,
 ) -> EmbeddedNetwork:
     """Run an MV-TSN on `clips` under the test protocol, and on augmented views of the clips `train`."""
-    stage = f"embed_mv_{group}" if group else "embed_mv"
     clips, train = clips[COLUMNS], train[COLUMNS]
     mirrored = bool(read_config(file, "train_mv")[PROVENANCE]["mirrored_views"])
-    task = embedding_task(params, file, stage, reader, [clips, train], tuple(params.tsn.crops), mirrored)
+    task = embedding_task(params, file, "embed_mv", group, reader, [clips, train], tuple(params.tsn.crops), mirrored)
     protocol = protocol_parts(clips)
     views = [  # for each slice of the clips, a part per view
         [EncodingPart(f"view{view}-{n:06d}", train.iloc[rows], view) for view in range(params.embed.views)]
         for n, rows in enumerate(part_slices(len(train)))
     ]
-    parts = embed_parts(stage, task, [*protocol, *(part for slices in views for part in slices)], ray)
+    parts = embed_parts(
+        _name("embed_mv", group), task, [*protocol, *(part for slices in views for part in slices)], ray
+    )
     return EmbeddedNetwork(
         group,
         list(clips["id"]),
@@ -148,11 +156,10 @@ def embed_image_baseline(
     params: Params, file: Path, group: str, reader: FieldReader, clips: pd.DataFrame, ray: str | None
 ) -> EmbeddedBaseline:
     """Run an image baseline on `clips` under the test protocol."""
-    stage = f"embed_image_{group}" if group else "embed_image"
     clips = clips[COLUMNS]
-    task = embedding_task(params, file, stage, reader, [clips])
+    task = embedding_task(params, file, "embed_image", group, reader, [clips])
     protocol = protocol_parts(clips)
-    parts = embed_parts(stage, task, protocol, ray)
+    parts = embed_parts(_name("embed_image", group), task, protocol, ray)
     return EmbeddedBaseline(group, list(clips["id"]), parts, [part.name for part in protocol])
 
 

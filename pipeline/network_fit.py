@@ -152,7 +152,7 @@ class NetworkFit:
         data = MotionData(self.fields, inputs.split_clips(train), inputs.split_clips(held_out))
         seed_everything(inputs.params.seed)
         network = MvTsn(self.config, self.pretrained)
-        fingerprint = run_fingerprint(recipe, self.config, self.pretrained, inputs, self.fields, part)
+        fingerprint = run_fingerprint(recipe, self.config, self.pretrained, inputs, self.fields, self.stage, part)
         checkpoint = Checkpoint(paths.WORK / f"{self.stage}{part}.safetensors", fingerprint, self.checkpoint_seconds)
         with loss_errors_name_clips(train):
             train_mv_tsn(network, data, recipe, self.world, checkpoint, keep)

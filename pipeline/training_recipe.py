@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.code_digests import code_digests
 from pipeline.params import Group, Params
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run_fingerprint(
     pretrained: bool | str,
     inputs: Inputs,
     fields: SampledFields,
+    stage: str,
     part: str,
 ) -> str:
     """Return a text that is the same for two runs if one may resume from the checkpoint of the other.
@@ -98,6 +100,7 @@ def run_fingerprint(
         shots=params.dataset.shots,
         base_to_new=params.dataset.base_to_new,
         fit=[part, params.fit.folds],
+        code=code_digests()[stage],
         store=fields.reader.attributes["recipe"],
         **inputs.clips.weights_record(),
     )

@@ -10,7 +10,7 @@ from moclip.errors import StoreError
 from moclip.files.folders import Folder, absolute_path, join_path
 from moclip.wording import counted
 from pipeline import paths
-from pipeline.code_digests import made_by_other_code
+from pipeline.code_digests import code_digests
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
@@ -71,8 +71,6 @@ def clip_image(params: Params, workers: Workers = cpu_count(), ray: RayAddress =
         write_parquet(paths.CLIP_TABLE, clips[["id", "md5"]].assign(status="ok", reason=""))
         print_note("clip_image: nothing to do, clip.model is false")
         return
-    if made_by_other_code("clip_image"):
-        Folder(paths.encoded_folder(params.store)).clear()
     for one in source.each:
         fetch_configuration(one)
     digests = [files_digest(one) for one in source.each]
@@ -213,6 +211,7 @@ def _stills_task(
         model=[asdict(source), digest],
         given=[root, clip.frames, clip.choice, clip.batch, params.seed if clip.choice == "random" else None],
         versions=library_versions(),
+        code=code_digests()["clip_image"],
     )
     local: dict[str, Any] = {
         name: str(Path(path).absolute())

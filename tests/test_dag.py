@@ -22,8 +22,17 @@ from moclip.models.flops import fusion_cost, segment_cost
 from moclip.models.fusion import load_fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import PROVENANCE, read_config
+from moclip.motion.extract import Output, extract
 from moclip.store.features import Features
+from pipeline import params as parameters
 from pipeline import paths
+from pipeline.code_digests import code_digests
+from pipeline.embedding import embedding_task
+from pipeline.encoder_source import encoder_source
+from pipeline.field_source import field_recipe
+from pipeline.index_file import read_index
+from pipeline.inputs import Inputs
+from stages.clip_image import _stills_task
 from tests.conftest import run, run_stages, set_keys, stages_from, surroundings
 
 STAGES = [
@@ -200,6 +209,53 @@ def test_rebuild_writes_a_new_store(project: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     run("python", "-m", "stages.extract_mv", "--rebuild", cwd=project)
     assert digests(project, "data/features/mv.zarr", "data/features/mv.parquet") == before
+
+
+@pytest.mark.slow
+def test_a_stage_takes_what_a_killed_run_left_unless_its_code_has_changed(in_project: Path) -> None:
+    """The run after a change of the code begins anew, and if it is killed the next one resumes."""
+    store, before = in_project / "data/features/mv.zarr", digests(in_project, "data/features/mv.zarr")
+    with (in_project / "pipeline/field_source.py").open("a") as file:
+        file.write("# edited\n")
+    params = parameters.load(paths.PARAMS)
+    clips = usable_clips(read_index(params))
+    output, recipe = Output(paths.MV_STORE, paths.MV_TABLE), field_recipe(params)
+    code = code_digests()["extract_mv"]
+    with pytest.raises(InterruptedError):
+        extract(clips, params.dataset.root, output, recipe, rebuild=True, code=code, advance=_interrupt)
+    left = {path: path.stat().st_mtime_ns for path in (store / "field").rglob("*") if path.is_file()}
+    assert left
+    run("python", "-m", "stages.extract_mv", cwd=in_project)
+    assert {path: path.stat().st_mtime_ns for path in left} == left
+    assert digests(in_project, "data/features/mv.zarr") == before
+    run("python", "-m", "stages.extract_mv", cwd=in_project)
+    assert all(path.stat().st_mtime_ns != left[path] for path in left), "dvc.lock still names the earlier code"
+    assert digests(in_project, "data/features/mv.zarr") == before
+
+
+def _interrupt(count: int) -> None:
+    if count:
+        raise InterruptedError
+
+
+@pytest.mark.parametrize("stage", ["clip_image", "embed_mv"])
+def test_finished_parts_are_of_the_code_that_runs(in_project: Path, stage: str) -> None:
+    def key() -> str:
+        params = parameters.load(paths.PARAMS)
+        if stage == "clip_image":
+            clips = usable_clips(read_index(params))
+            source = encoder_source(params)
+            assert source is not None
+            return _stills_task(params, source, None, clips, 1).key
+        inputs = Inputs(params)
+        reader = inputs.artifacts.field_reader()
+        return embedding_task(params, paths.MV_TSN, stage, "", reader, [inputs.motion_rows()]).key
+
+    before = key()
+    assert key() == before
+    with (in_project / f"stages/{stage}.py").open("a") as file:
+        file.write("# edited\n")
+    assert key() != before
 
 
 @pytest.mark.slow

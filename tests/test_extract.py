@@ -22,7 +22,7 @@ import pytest
 from moclip.errors import MoclipError, StoreError
 from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
-from moclip.motion.extract import Output, extract
+from moclip.motion.extract import Output, extract, is_unfinished
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
 from moclip.motion.extract_workers import _decode, read_clip, write_shard
 from moclip.motion.field import motion_field
@@ -440,7 +440,7 @@ SLOW = """
 import sys, time
 import pandas as pd
 from pathlib import Path
-from moclip.motion.extract import Output, extract
+from moclip.motion.extract import Output, extract, is_unfinished
 from moclip.motion.extract_plan import FieldRecipe
 if __name__ == "__main__":
     videos, root, out, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
@@ -474,6 +474,32 @@ def test_a_killed_extraction_resumes(
     run(videos, clips, out)
     assert len(seen) < len(videos)
     assert contents(out) == contents(tmp_path / "right")
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _kill(count: int) -> None:
+    if count:
+        raise _KilledError
+
+
+@pytest.mark.parametrize(("code", "resumes"), [("a", True), ("b", False), ("", False)])
+def test_what_a_killed_run_left_is_taken_only_by_the_same_code(
+    code: str, resumes: bool, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, recipe = index(clips), FieldRecipe((48, 64), shard_frames=64)
+    output = Output(tmp_path / "out/mv.zarr", tmp_path / "out/mv.parquet")
+    run(videos, clips, tmp_path / "right")
+    with pytest.raises(_KilledError):
+        extract(videos, clips, output, recipe, code="a", advance=_kill)
+    assert is_unfinished(output, recipe, code) == resumes
+    seen = decoded_ids(monkeypatch)
+    extract(videos, clips, output, recipe, code=code)
+    assert (len(seen) < len(videos)) == resumes
+    assert contents(tmp_path / "out") == contents(tmp_path / "right")
+    assert not is_unfinished(output, recipe, code)
 
 
 def _written(parts: Path) -> int:

@@ -162,6 +162,11 @@ def test_a_run_that_ends_before_its_model_is_saved_is_not_trained_again(project:
     assert checkpoint.exists()
     place.rmdir() if stage == "train_mv" else place.unlink()
     shutil.rmtree(project / "data/features/mv.zarr/field/c")
+    code = project / f"stages/{stage}.py"
+    text = code.read_text()
+    code.write_text(f"{text}# edited\n")
+    assert "data/features/mv.zarr" in run(*command, cwd=project, code=1).stderr, "other code has to train again"
+    code.write_text(text)
     run(*command, cwd=project)
     assert digests(project, *STAGES[stage]) == before
     assert not checkpoint.exists()

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from moclip.errors import MoclipError
-from pipeline.code_digests import made_by_other_code
+from pipeline.code_digests import stages_with_other_code
 from pipeline.dag import STAGES
 from pipeline.repro import stage_environment
 from pipeline.run_lock import running_stage
@@ -36,8 +36,7 @@ def stale_stages(folder: Path) -> tuple[set[str], float]:
     if done.returncode:
         raise _dvc_error(folder, done.stderr or done.stdout)
     status: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
-    changed = {name for name in status if name in STAGES}
-    changed |= {name for name in STAGES if made_by_other_code(name)}
+    changed = {name for name in status if name in STAGES} | stages_with_other_code()
     return changed | following(folder / "dvc.yaml", changed), DVC_SHARE * seconds
 
 

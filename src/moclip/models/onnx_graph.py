@@ -22,7 +22,7 @@ from moclip.models.mv_tsn import MvTsn
 OPSET = 18
 TOLERANCE = 1e-4
 """How far onnxruntime's outputs may lie from PyTorch's, absolute and relative."""
-FIELDS_AT_ONCE = 8
+FIELDS_AT_ONCE = 4
 """Their layers' outputs stay in the processor's cache."""
 
 

@@ -88,6 +88,7 @@ def extract(
     workers: int = 0,
     cluster: Cluster | None = None,
     rebuild: bool = False,
+    code: str = "",
     advance: Advance = lambda count: None,
 ) -> pd.DataFrame:
     """Extract the motion fields of all videos into the store. Write its table and return it.
@@ -104,6 +105,7 @@ def extract(
     workers : the number of processes. 0: work in this process, which ends if a decoder crashes.
     cluster : the machines to work on. They must see the videos and the store at the same paths.
     rebuild : remove the store first and plan all slots from scratch.
+    code : stands for the code that runs. What a killed run with other code has left is removed.
     advance : called with the number of videos newly finished.
 
     Returns
@@ -121,15 +123,29 @@ def extract(
     folder = output.folder(recipe)
     if rebuild:
         drop_store(folder.url)
-    stored = _read_or_drop(folder, output.tables(folder)[0], recipe)
+    stored = _read_or_drop(folder, output.tables(folder)[0], recipe, code)
     plan = make_plan(videos, absolute_path(root), folder, recipe, stored)
     unfinished = find_unfinished_jobs(plan)
     if finished := len(videos) - sum(len(planned.rows) for planned in unfinished):
         advance(finished)
-    folder.write(UNFINISHED_FILE, recipe.digest.encode())  # from now on readers refuse the store
+    folder.write(UNFINISHED_FILE, _run_name(recipe, code))  # from now on readers refuse the store
     for planned in _run(plan, unfinished, workers, cluster):
         advance(len(planned.rows))
     return _finish(plan, output)
+
+
+def is_unfinished(output: Output, recipe: FieldRecipe, code: str) -> bool:
+    """Return whether a run with this recipe and code was killed, so that `extract` would resume it."""
+    recipe = _with_versions(recipe)
+    return _is_unfinished(output.folder(recipe), recipe, code)
+
+
+def _is_unfinished(folder: Folder, recipe: FieldRecipe, code: str) -> bool:
+    return folder.exists(UNFINISHED_FILE) and folder.read(UNFINISHED_FILE) == _run_name(recipe, code)
+
+
+def _run_name(recipe: FieldRecipe, code: str) -> bytes:
+    return f"{recipe.digest} {code}".encode()
 
 
 def _with_versions(recipe: FieldRecipe) -> FieldRecipe:
@@ -142,7 +158,7 @@ def _with_versions(recipe: FieldRecipe) -> FieldRecipe:
     return replace(recipe, clip=float(recipe.clip), versions=field_versions(recipe.backend))
 
 
-def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe) -> StoredState:
+def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe, code: str) -> StoredState:
     """Read the state of a store that was made with this recipe. Remove a store that was made with another one."""
     try:
         if json.loads(folder.read(DESCRIPTION_FILE))["attributes"]["recipe"] != recipe.digest:
@@ -151,8 +167,8 @@ def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe) -
     except (OSError, ValueError, KeyError, StoreError):
         if not is_url(table_path):
             Path(table_path).unlink(missing_ok=True)
-        if not folder.exists(UNFINISHED_FILE) or folder.read(UNFINISHED_FILE) != recipe.digest.encode():
-            drop_store(folder.url)  # but keep the unfinished work of a killed run with this recipe
+        if not _is_unfinished(folder, recipe, code):
+            drop_store(folder.url)
         table, types = as_table(pd.DataFrame()), np.zeros(0, np.uint8)
     return read_stored_state(folder, table, types)
 

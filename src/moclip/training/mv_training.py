@@ -158,7 +158,7 @@ class MvTsnTraining:
                 model, self.data.fields, clips[own], recipe.segments, 1, recipe.test_crop, batch, self.device
             )
             found[own] = torch.from_numpy(logits)
-        return scores(self.world.sum(found).cpu(), torch.from_numpy(clips.labels), "val")
+        return scores(self.world.sum(found).cpu(), torch.tensor(clips.labels), "val")
 
     def _check_processes(self) -> None:
         if self.world.size == 1:
