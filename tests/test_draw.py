@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from moclip.drawing.animation import write_animation
+from moclip.drawing.animation import LONGEST_SIDE, write_animation
 from moclip.drawing.arrows import draw_arrows
 from moclip.drawing.colours import YELLOW as ARROW_YELLOW
 from moclip.drawing.colours import component_colours, readable_limit
-from moclip.errors import MoclipError
+from moclip.errors import MoclipError, VideoError
 from moclip.models.mv_tsn import FieldToRgb
 from tests.clips import encode, moving_texture
 from tests.conftest import run, run_fresh
@@ -356,6 +356,16 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
         clip = encode(tmp_path / f"{frames}.avi", np.tile(moving_texture(10, (360, 640)), (frames // 10, 1, 1, 1)))
         peaks.append(int(run_fresh("python", "-c", PEAK, clip, cwd=tmp_path).stdout))
     assert peaks[1] < peaks[0] + 30, "MB; 50 pictures more are 35, and their copies"
+
+
+@pytest.mark.parametrize("suffix", LONGEST_SIDE)
+def test_a_drawing_may_be_as_large_as_its_format_allows(suffix: str, tmp_path: Path) -> None:
+    longest = LONGEST_SIDE[suffix]
+    black = np.zeros((16, longest + 1, 3), np.uint8)
+    assert write_animation(tmp_path / f"a{suffix}", [black[:, 1:]] * 2, 25) == 2
+    for picture in (black, black.transpose(1, 0, 2)):
+        with pytest.raises(VideoError, match=f"{longest:,} px at most on a side"):
+            write_animation(tmp_path / f"b{suffix}", [picture], 25)
 
 
 def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from moclip.errors import MoclipError
+from moclip.errors import MoclipError, VideoError
 from moclip.files.atomic import atomic_file
 
 CONTAINER_OPTIONS = {".mp4": {"movflags": "+faststart"}, ".gif": {"loop": "0"}, ".webp": {"loop": "0"}}  # 0: for ever
+LONGEST_SIDE = {".mp4": 16_384, ".gif": 65_535, ".webp": 16_383}  # px that the encoder takes
 BITEXACT = {"fflags": "+bitexact"}
 H264_OPTIONS = {"crf": "18", "preset": "veryfast", "threads": "1", "flags": "+bitexact"}
 WEBP_OPTIONS = {"quality": "80", "compression_level": "2"}
@@ -39,6 +40,8 @@ def write_animation(path: str | Path, pictures: Iterable[np.ndarray], fps: float
     ------
     MoclipError
         The suffix is another one, or there is no picture.
+    VideoError
+        The pictures are too large for the format.
     """
     path = Path(path)
     add_stream = {".mp4": _add_mp4_stream, ".gif": _add_gif_stream, ".webp": _add_webp_stream}.get(path.suffix)
@@ -48,6 +51,10 @@ def write_animation(path: str | Path, pictures: Iterable[np.ndarray], fps: float
     first = next(pictures, None)
     if first is None:
         raise MoclipError("there are no pictures to write", where=path)
+    height, width = first.shape[:2]
+    if max(height, width) > (longest := LONGEST_SIDE[path.suffix]):
+        what = f"{width}x{height} px: {path.suffix[1:]} allows {longest:,} px at most on a side"
+        raise VideoError(what, where=path, fix="for a picture of each frame: --as png")
     rate = Fraction(fps).limit_denominator(1001) or Fraction(1, 1001)
     if path.suffix == ".gif":
         rate = min(rate, Fraction(GIF_MAX_RATE))
