@@ -55,6 +55,7 @@ UNWATCHED = {
     "pipeline.consistency": "refuses stale artifacts; changes no result",
     "pipeline.dag": "the list of stages",
     "pipeline.params": "checks params.yaml, whose values DVC watches",
+    "pipeline.multi_label_limits": "refuses parameters; changes no result",
     "pipeline.options": "makes command-line options",
     "pipeline.paths": "paths of artifacts, which dvc.yaml also names",
     "pipeline.stage": "makes commands of functions",

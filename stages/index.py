@@ -53,11 +53,14 @@ def index(params: Params, workers: Workers = cpu_count()) -> None:
         from pipeline.advice.notes import index_notes
         from pipeline.clip_source import find_clips
         from pipeline.index_file import SEEDED, write_index
+        from pipeline.multi_label_limits import check_supported
         from pipeline.split_source import read_lists
 
     dataset = params.dataset
     root = dataset.root
     folder, manifest = find_clips(dataset)
+    if manifest and manifest.is_multi_label:
+        check_supported(params)  # the stages that read these keys refuse them, too, but hours later
     splits = read_lists(dataset, folder, manifest)
     for note in manifest.notes if manifest else [*layout_notes(folder), *list_notes(folder, splits)]:
         print_note(f"  {note}")

@@ -141,6 +141,19 @@ def test_what_has_no_meaning_with_several_labels_is_refused(key: str, value: Any
         check_supported(parameters.load(ROOT / "params.yaml", {key: value}))
 
 
+def test_index_refuses_it_before_it_reads_any_clip(project: Path) -> None:
+    index = pd.read_parquet(project / "data/index.parquet")
+    rows = index[["path", "class"]].rename(columns={"class": "label"})
+    rows.loc[0, "label"] = "RedBallRising|GreenBallFalling"
+    rows.to_csv(project / "clips.csv", index=False)
+    set_keys(project / "params.yaml", {"dataset.manifest": "clips.csv", "dataset.splits": "data/none"})
+    set_keys(project / "params.yaml", {"fusion.head": "text"})
+    done = run("moclip", "index", cwd=project, code=1)
+    assert "clips.csv: fusion.head = text does not work with clips of several labels" in done.stderr
+    assert "set fusion.head to concat" in done.stderr
+    assert pd.read_parquet(project / "data/index.parquet").equals(index)
+
+
 # ---------------------------------------------------------------------------------------------- average precision
 
 
