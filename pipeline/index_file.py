@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from moclip.data.balance import spaced_rows
 from moclip.data.spans import with_span_columns
 from moclip.files.folders import is_url
 from moclip.video.clip_files import VIDEO_SUFFIXES, file_md5
@@ -80,7 +80,7 @@ def _lists_digest(folder: Path) -> str:
 def _check_same_clips(table: pd.DataFrame, root: Path) -> None:
     """Raise StoreError if a folder has clips, but none of the index's."""
     listed = table.loc[table["status"] == "ok", "path"]
-    sample = listed.iloc[np.linspace(0, len(listed) - 1, min(MAX_LOOKED_UP, len(listed))).astype(int)]
+    sample = listed.iloc[spaced_rows(len(listed), MAX_LOOKED_UP)]
     if any(is_url(path) or (root / str(path)).exists() for path in sample):
         return
     if any(path.suffix.lower() in VIDEO_SUFFIXES for path in root.glob("*/**/*")):

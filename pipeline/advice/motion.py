@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from moclip.data.balance import spaced_rows
 from moclip.data.camera_motion import moving_shares
 from moclip.data.clip_batches import SampledFields, SplitClips
 from moclip.data.look_alikes import most_similar
@@ -30,7 +31,7 @@ ALIKE, TYPICAL = 0.98, 0.9
 def camera_findings(inputs: Inputs, params: Params) -> list[Finding]:
     """Return a finding if the whole picture moves in many clips. Raises MoclipError without current motion fields."""
     rows = inputs.motion_rows()
-    rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_CLIPS, len(rows))).astype(int)]
+    rows = rows.iloc[spaced_rows(len(rows), MOST_CLIPS)]
     clips = SplitClips.of(rows)
     pixels = MOVING[params.mv.accumulate]
     fields = SampledFields.of(inputs.artifacts.field_reader(), rows)

@@ -192,8 +192,10 @@ def _example_batch(predictor: Predictor, inputs: Inputs) -> tuple[np.ndarray, np
     """Return fields (B, S, C, rows, columns) and still features (B, K, P) of some test clips, from the stores."""
     import numpy as np
 
+    from moclip.data.balance import spaced_rows
+
     rows = inputs.fused_rows("test")
-    chosen = set(rows["id"].iloc[np.linspace(0, len(rows) - 1, min(CHECKED_CLIPS, len(rows))).astype(int)])
+    chosen = set(rows["id"].iloc[spaced_rows(len(rows), CHECKED_CLIPS)])
     motion = inputs.motion_rows("test")
     picked = motion["id"].isin(chosen).to_numpy()
     segments = predictor.views.segments

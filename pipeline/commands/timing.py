@@ -42,8 +42,7 @@ def timing(
     left out: predict reads whole files. Writes metrics/timing.json: milliseconds per clip, median and 90th percentile.
     """
     with while_importing():
-        import numpy as np
-
+        from moclip.data.balance import spaced_rows
         from moclip.data.selection import usable_clips
         from moclip.data.spans import are_cut
         from moclip.files.local_copies import local_copy
@@ -56,7 +55,7 @@ def timing(
     if rows.empty:
         what = "all test clips are spans of longer videos, and only whole files can be timed"
         raise DatasetError(what, where=paths.INDEX, fix="add test clips that are files of their own")
-    chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int)]
+    chosen = rows.iloc[spaced_rows(len(rows), clips)]
     with ExitStack() as copies:
         urls = (join_path(params.dataset.root, path) for path in chosen["path"])
         _measure(params, chosen, [copies.enter_context(local_copy(url)) for url in urls])

@@ -1,4 +1,4 @@
-"""Classes of unequal size: weights for the loss, or clips drawn evenly (`dataset.balance`), or some of each class."""
+"""Classes of unequal size: weights for the loss, or clips drawn evenly (`dataset.balance`). Some rows of many."""
 
 from __future__ import annotations
 
@@ -35,5 +35,9 @@ def spread_rows(labels: np.ndarray, most: int) -> np.ndarray:
     classes = np.unique(labels)
     each = max(1, most // len(classes))
     of_class = (np.flatnonzero(labels == label) for label in classes)
-    picked = [rows[np.unique(np.linspace(0, len(rows) - 1, each).astype(int))] for rows in of_class]
-    return np.sort(np.concatenate(picked))
+    return np.sort(np.concatenate([rows[spaced_rows(len(rows), each)] for rows in of_class]))
+
+
+def spaced_rows(count: int, most: int) -> np.ndarray:
+    """Return the numbers of at most `most` of `count` rows, evenly spaced from the first to the last."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
