@@ -442,7 +442,8 @@ class LinearFusion(Fusion):
     )
     own_code = f"{project / 'src'}:{project}"
     run_fresh("python", "-m", "pipeline.sync", cwd=project, PYTHONPATH=own_code)
-    assert "src/moclip/models/heads/linear.py" in (project / "dvc.yaml").read_text(), "DVC watches it"
+    code = json.loads((project / "pipeline/templates/code_of_stages.json").read_text())
+    assert "moclip/models/heads/linear.py" in code["train_fusion"], "a change of it runs the stage again"
     set_keys(project / "params.yaml", {"fusion.head": "linear"})
     clip = next((project / "data/demo/videos").rglob("v_*"))
     words = json.dumps([["train_fusion"], ["predict", "--json", str(clip)]])
