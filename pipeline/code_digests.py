@@ -7,6 +7,7 @@ a project that `moclip new` made `code` runs at the beginning of each `dvc repro
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -36,37 +37,54 @@ def code_digests() -> dict[str, str]:
     """
     contents: dict[str, bytes] = {}
     found = {}
-    for stage, names in json.loads(STAGE_CODE.read_text(encoding="utf-8")).items():
+    fix = "make sync" if in_repository() else "install moclip again"
+    try:
+        files = json.loads(STAGE_CODE.read_bytes())
+    except ValueError:
+        raise MoclipError("it is damaged", where=STAGE_CODE, fix=fix) from None
+    for stage, names in files.items():
         digest = hashlib.sha256()
         for name in names:
             if name not in contents:
-                contents[name] = _package_file(name).read_bytes().replace(b"\r\n", b"\n")
+                try:
+                    contents[name] = _package_file(name).read_bytes().replace(b"\r\n", b"\n")
+                except FileNotFoundError:
+                    raise MoclipError(f"no such file, but {STAGE_CODE} lists it", where=name, fix=fix) from None
             digest.update(f"{name} {len(contents[name])}\n".encode() + contents[name])
         found[stage] = digest.hexdigest()[:16]
     return found
+
+
+@functools.cache
+def running_code() -> dict[str, str]:
+    """Return the digests of the code as this process began: the files may change while it runs."""
+    return code_digests()
 
 
 def write_code_digests() -> None:
     """Write data/code.json, unless it is current. Raises MoclipError if dvc.yaml has the stages of another version."""
     if not in_repository():
         check_version()
-    text = json.dumps(code_digests(), indent=2) + "\n"
-    if not paths.CODE.exists() or paths.CODE.read_text(encoding="utf-8") != text:
-        write_atomically(paths.CODE, text.encode())
+    content = (json.dumps(code_digests(), indent=2) + "\n").encode()
+    if not paths.CODE.exists() or paths.CODE.read_bytes() != content:
+        write_atomically(paths.CODE, content)
 
 
 def stages_with_other_code() -> set[str]:
     """Return the stages whose last run, by dvc.lock, was with other code than there is now.
 
-    What such a stage keeps between runs is not to be taken again.
+    What such a stage keeps between runs is not to be taken again. Raises MoclipError if dvc.lock is damaged.
     """
     if not paths.CODE.exists() or not Path("dvc.lock").exists():
         return set()
     import yaml
 
-    lock = yaml.load(Path("dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    params = {name: of_stage.get("params", {}) for name, of_stage in lock.get("stages", {}).items()}
-    recorded = {name: of_stage.get(str(paths.CODE), {}).get(name) for name, of_stage in params.items()}
+    try:
+        lock = yaml.load(Path("dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        params = {name: of_stage.get("params", {}) for name, of_stage in lock.get("stages", {}).items()}
+        recorded = {name: of_stage.get(str(paths.CODE), {}).get(name) for name, of_stage in params.items()}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
+        raise MoclipError("it is damaged", where="dvc.lock", fix="restore it: git checkout dvc.lock") from None
     return {name for name, digest in code_digests().items() if recorded.get(name) not in (None, digest)}
 
 
@@ -87,7 +105,7 @@ def made_with(folder: Path = Path()) -> str | None:
 
 def in_repository() -> bool:
     """Return whether the working folder is moclip's repository, which holds the code, and no project beside it."""
-    return Path("stages/code.py").exists()
+    return Path("src/moclip").is_dir() and Path("pipeline/code_digests.py").is_file()
 
 
 def check_version() -> None:

@@ -23,7 +23,7 @@ from moclip.store.reader import FieldReader
 from moclip.store.resumable import ResumableParts, part_slices, run_key
 from moclip.video.clip_files import file_md5
 from pipeline import paths
-from pipeline.code_digests import code_digests
+from pipeline.code_digests import running_code
 from pipeline.console.progress import show_progress
 from pipeline.options import connected_cluster
 from pipeline.params import Params
@@ -50,7 +50,7 @@ def embedding_task(
         clips=[rows[name].tolist() for rows in clips for name in ("id", "offset", "length")],
         given=[segments, crops, params.evaluate.crop, scales, flip, params.embed.batch, params.seed],
         versions=library_versions(),
-        code=code_digests()[stage],
+        code=running_code()[stage],
     )
     return ViewsTask(
         model=model.read_bytes(),

@@ -22,6 +22,7 @@ import typer
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
+from pipeline.code_digests import running_code
 from pipeline.console.command import as_command, run_app
 from pipeline.console.help import SectionedCommand
 from pipeline.options import key_argument, key_option
@@ -84,6 +85,8 @@ class Command:
             if params is not None:
                 optional = type(None) in typing.get_args(params.annotation)
                 options["params"] = _load_params(overrides, optional)
+            if self.locked:
+                running_code()  # now, because the files may change while it runs
             with run_lock(self.name) if self.locked else explain_running_stage():
                 self.function(**options)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.code_digests import code_digests
+from pipeline.code_digests import running_code
 from pipeline.params import Group, Params
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run_fingerprint(
         shots=params.dataset.shots,
         base_to_new=params.dataset.base_to_new,
         fit=[part, params.fit.folds],
-        code=code_digests()[stage],
+        code=running_code()[stage],
         store=fields.reader.attributes["recipe"],
         **inputs.clips.weights_record(),
     )

@@ -10,7 +10,7 @@ from moclip.errors import StoreError
 from moclip.files.folders import Folder, absolute_path, join_path
 from moclip.wording import counted
 from pipeline import paths
-from pipeline.code_digests import code_digests
+from pipeline.code_digests import running_code
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_note
 from pipeline.console.progress import show_progress
@@ -211,7 +211,7 @@ def _stills_task(
         model=[asdict(source), digest],
         given=[root, clip.frames, clip.choice, clip.batch, params.seed if clip.choice == "random" else None],
         versions=library_versions(),
-        code=code_digests()["clip_image"],
+        code=running_code()["clip_image"],
     )
     local: dict[str, Any] = {
         name: str(Path(path).absolute())

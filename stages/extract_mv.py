@@ -9,7 +9,7 @@ import typer
 from moclip.errors import StoreError
 from moclip.wording import counted
 from pipeline import paths
-from pipeline.code_digests import code_digests, stages_with_other_code
+from pipeline.code_digests import running_code, stages_with_other_code
 from pipeline.console.command import while_importing
 from pipeline.console.output import print_failures, print_note
 from pipeline.console.progress import show_progress
@@ -51,7 +51,7 @@ def extract_mv(
     with while_importing():
         from moclip.data.selection import usable_clips
         from moclip.data.spans import videos_of
-        from moclip.motion.extract import Output, extract, is_unfinished
+        from moclip.motion.extract import Output, code_of_store, extract
         from moclip.video.transcode import transcoded_name
         from pipeline.field_source import field_recipe
         from pipeline.index_file import read_index
@@ -63,12 +63,20 @@ def extract_mv(
     if params.index.transcode:
         root, videos = str(paths.TRANSCODED), videos.assign(path=videos["path"].map(transcoded_name))
     output = Output(paths.MV_STORE, paths.MV_TABLE, params.store or None)
-    code = code_digests()["extract_mv"]
-    if "extract_mv" in stages_with_other_code() and not is_unfinished(output, recipe, code):
-        rebuild = True
+    code = running_code()["extract_mv"]
+    made_by = code_of_store(output, recipe)
+    by_other_code = made_by != code if made_by else "extract_mv" in stages_with_other_code()
     with show_progress("extract_mv", len(videos)) as advance, connected_cluster(ray) as cluster:
         table = extract(
-            videos, root, output, recipe, workers=workers, cluster=cluster, rebuild=rebuild, code=code, advance=advance
+            videos,
+            root,
+            output,
+            recipe,
+            workers=workers,
+            cluster=cluster,
+            rebuild=rebuild or by_other_code,
+            code=code,
+            advance=advance,
         )
     counts = _counts(index, clips, table)
     write_json(paths.EXTRACT_COUNTS, counts)

@@ -26,7 +26,7 @@ from moclip.motion.extract import Output, extract
 from moclip.store.features import Features
 from pipeline import params as parameters
 from pipeline import paths
-from pipeline.code_digests import code_digests
+from pipeline.code_digests import running_code
 from pipeline.embedding import embedding_task
 from pipeline.encoder_source import encoder_source
 from pipeline.field_source import field_recipe
@@ -220,7 +220,8 @@ def test_a_stage_takes_what_a_killed_run_left_unless_its_code_has_changed(in_pro
     params = parameters.load(paths.PARAMS)
     clips = usable_clips(read_index(params))
     output, recipe = Output(paths.MV_STORE, paths.MV_TABLE), field_recipe(params)
-    code = code_digests()["extract_mv"]
+    running_code.cache_clear()
+    code = running_code()["extract_mv"]
     with pytest.raises(InterruptedError):
         extract(clips, params.dataset.root, output, recipe, rebuild=True, code=code, advance=_interrupt)
     left = {path: path.stat().st_mtime_ns for path in (store / "field").rglob("*") if path.is_file()}
@@ -229,7 +230,10 @@ def test_a_stage_takes_what_a_killed_run_left_unless_its_code_has_changed(in_pro
     assert {path: path.stat().st_mtime_ns for path in left} == left
     assert digests(in_project, "data/features/mv.zarr") == before
     run("python", "-m", "stages.extract_mv", cwd=in_project)
-    assert all(path.stat().st_mtime_ns != left[path] for path in left), "dvc.lock still names the earlier code"
+    assert {path: path.stat().st_mtime_ns for path in left} == left, "though dvc.lock still names the earlier code"
+    run("git", "checkout", "pipeline", cwd=in_project)
+    assert ran(run("dvc", "repro", "--force", "-s", "extract_mv", cwd=in_project).stdout) == ["extract_mv"]
+    assert all(path.stat().st_mtime_ns != left[path] for path in left), "dvc.lock does not say what lies there"
     assert digests(in_project, "data/features/mv.zarr") == before
 
 
@@ -241,6 +245,7 @@ def _interrupt(count: int) -> None:
 @pytest.mark.parametrize("stage", ["clip_image", "embed_mv"])
 def test_finished_parts_are_of_the_code_that_runs(in_project: Path, stage: str) -> None:
     def key() -> str:
+        running_code.cache_clear()
         params = parameters.load(paths.PARAMS)
         if stage == "clip_image":
             clips = usable_clips(read_index(params))

@@ -22,7 +22,7 @@ import pytest
 from moclip.errors import MoclipError, StoreError
 from moclip.motion import extract as extract_module
 from moclip.motion import extract_workers
-from moclip.motion.extract import Output, extract, is_unfinished
+from moclip.motion.extract import Output, code_of_store, extract
 from moclip.motion.extract_plan import ClipToExtract, FieldRecipe, ShardJob
 from moclip.motion.extract_workers import _decode, read_clip, write_shard
 from moclip.motion.field import motion_field
@@ -440,7 +440,7 @@ SLOW = """
 import sys, time
 import pandas as pd
 from pathlib import Path
-from moclip.motion.extract import Output, extract, is_unfinished
+from moclip.motion.extract import Output, extract
 from moclip.motion.extract_plan import FieldRecipe
 if __name__ == "__main__":
     videos, root, out, workers = pd.read_parquet(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
@@ -494,12 +494,24 @@ def test_what_a_killed_run_left_is_taken_only_by_the_same_code(
     run(videos, clips, tmp_path / "right")
     with pytest.raises(_KilledError):
         extract(videos, clips, output, recipe, code="a", advance=_kill)
-    assert is_unfinished(output, recipe, code) == resumes
+    assert code_of_store(output, recipe) == "a"
     seen = decoded_ids(monkeypatch)
     extract(videos, clips, output, recipe, code=code)
     assert (len(seen) < len(videos)) == resumes
+    assert (code_of_store(output, recipe) or "") == code
+    (tmp_path / "out/mv.code").unlink(missing_ok=True)
     assert contents(tmp_path / "out") == contents(tmp_path / "right")
-    assert not is_unfinished(output, recipe, code)
+    (tmp_path / "out/mv.code").write_text('{"contents": "of another store", "code": "c"}')
+    assert code_of_store(output, recipe) is None
+
+
+def test_a_store_at_a_url_says_to_all_which_code_made_it(clips: Path, tmp_path: Path) -> None:
+    recipe = FieldRecipe((48, 64), shard_frames=64)
+    one, other = (
+        Output(tmp_path / name / "mv.zarr", tmp_path / name / "mv.parquet", f"file://{tmp_path}/at") for name in "ab"
+    )
+    extract(index(clips), clips, one, recipe, code="a")
+    assert code_of_store(one, recipe) == code_of_store(other, recipe) == "a"
 
 
 def _written(parts: Path) -> int:

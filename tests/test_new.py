@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from moclip.errors import MoclipError
-from pipeline.code_digests import code_digests, stages_with_other_code
+from pipeline.code_digests import code_digests, in_repository, stages_with_other_code
 from pipeline.dag import STAGES
 from pipeline.estimate.stale import following
 from pipeline.new_project import clip_source, make_project
@@ -269,6 +270,42 @@ def test_the_stage_code_needs_a_project(home: Path) -> None:
     done = run("python", "-m", "stages.code", cwd=home, code=1)
     assert "error: dvc.yaml: `moclip new` did not make this project" in done.stderr
     assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "stages:", "stages:\n  index:", "<<<<<<< HEAD\nstages: {}", "\xff"])
+def test_a_damaged_dvc_lock_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(home)
+    (home / "data").mkdir()
+    (home / CODE).write_text("{}")
+    (home / "dvc.lock").write_text(text, encoding="latin-1")
+    with pytest.raises(MoclipError, match=r"dvc\.lock: it is damaged\n  restore it: git checkout dvc\.lock"):
+        stages_with_other_code()
+
+
+def test_a_listed_file_that_is_gone_is_told(project: Path) -> None:
+    (project / "src/moclip/motion/windows.py").rename(project / "src/moclip/motion/window.py")
+    done = run("python", "-m", "stages.code", cwd=project, code=1)
+    assert "error: moclip/motion/windows.py: no such file, but" in done.stderr
+    assert done.stderr.endswith("make sync\n")
+    (project / "pipeline/templates/code_of_stages.json").write_text("<<<<<<< HEAD")
+    done = run("python", "-m", "stages.code", cwd=project, code=1)
+    assert "code_of_stages.json: it is damaged\n  make sync" in done.stderr
+
+
+def test_a_damaged_file_of_digests_is_written_anew(project: Path) -> None:
+    right = (project / CODE).read_bytes()
+    (project / CODE).write_bytes(b"\xff<<<<<<<")
+    assert f"error: {CODE}: it is damaged\n  dvc repro code" in run("moclip", "estimate", cwd=project, code=1).stderr
+    run("dvc", "repro", "code", cwd=project)
+    assert (project / CODE).read_bytes() == right
+
+
+def test_a_project_may_have_stages_of_its_own(clips: Path, home: Path) -> None:
+    new("p", "--clips", clips, cwd=home)
+    (home / "p/stages").mkdir()
+    (home / "p/stages/code.py").touch()
+    with contextlib.chdir(home / "p"):
+        assert not in_repository()
 
 
 def test_what_a_stage_kept_is_of_other_code_if_dvc_lock_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

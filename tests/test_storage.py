@@ -64,7 +64,8 @@ def test_the_pipeline_with_clips_and_features_in_s3(finished: Path, project: Pat
     for name in STORES:
         link = json.loads((project / f"data/features/{name}.zarr/link.json").read_text())
         there = objects(link["url"])
-        there.pop("table.parquet", None)
+        for beside in ("table.parquet", "code"):
+            there.pop(beside, None)
         assert there == files(finished / f"data/features/{name}.zarr")
     assert digests(project, "metrics/summary.json") == digests(finished, "metrics/summary.json")
     shown = run("moclip", "store", "info", cwd=project).stdout

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from moclip.errors import MoclipError
+from pipeline import paths
 from pipeline.code_digests import stages_with_other_code
 from pipeline.dag import STAGES
 from pipeline.repro import stage_environment
@@ -50,6 +51,8 @@ def _dvc_error(folder: Path, said: str) -> MoclipError:
     if "is busy" in said or "Unable to acquire lock" in said:
         return MoclipError(f"{running_stage() or 'dvc is running in this project'}: wait until it ends")
     what = " ".join(said.split()) or "no answer"
+    if str(paths.CODE) in said:
+        return MoclipError("it is damaged", where=paths.CODE, fix="dvc repro code")
     return MoclipError(f"dvc status failed: {what}", where=folder, fix="moclip doctor checks the project")
 
 

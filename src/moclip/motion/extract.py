@@ -49,6 +49,7 @@ from moclip.video.vectors import choose_backend
 from moclip.workers.cluster import Cluster
 from moclip.workers.processes import run_jobs_on_pool, single_threaded_workers
 
+CODE_FILE = "code"  # in a store at a URL: which code made it
 REMOTE_TABLE = "table.parquet"  # in a store at a URL: a copy of its table, which the next extraction starts from
 ROWS_IN_MEMORY = 4096  # rows of parts that are Python objects at a time
 
@@ -77,6 +78,13 @@ class Output:
     def tables(self, folder: Folder) -> list[str | Path]:
         """Return the files to write the table to. The first belongs to what the store holds now."""
         return [join_path(folder.url, REMOTE_TABLE), self.table] if self.storage else [self.table]
+
+    def code_record(self, folder: Folder) -> tuple[Folder, str]:
+        """Return the folder and the name of the file that says which code made the store with which contents.
+
+        Beside a local store, because the store's own bytes do not depend on comments in the code.
+        """
+        return (folder, CODE_FILE) if self.storage else (Folder(self.zarr.absolute().parent), f"{self.zarr.stem}.code")
 
 
 def extract(
@@ -131,13 +139,21 @@ def extract(
     folder.write(UNFINISHED_FILE, _run_name(recipe, code))  # from now on readers refuse the store
     for planned in _run(plan, unfinished, workers, cluster):
         advance(len(planned.rows))
-    return _finish(plan, output)
+    return _finish(plan, output, code)
 
 
-def is_unfinished(output: Output, recipe: FieldRecipe, code: str) -> bool:
-    """Return whether a run with this recipe and code was killed, so that `extract` would resume it."""
-    recipe = _with_versions(recipe)
-    return _is_unfinished(output.folder(recipe), recipe, code)
+def code_of_store(output: Output, recipe: FieldRecipe) -> str | None:
+    """Return the `code` that a store was made with, or an unfinished one begun with; None if nothing says so."""
+    folder = output.folder(_with_versions(recipe))
+    try:
+        if folder.exists(UNFINISHED_FILE):
+            return folder.read(UNFINISHED_FILE).decode().partition(" ")[2]
+        place, name = output.code_record(folder)
+        recorded = json.loads(place.read(name))
+        contents = json.loads(folder.read(DESCRIPTION_FILE))["attributes"]["contents"]
+        return str(recorded["code"]) if recorded["contents"] == contents else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_unfinished(folder: Folder, recipe: FieldRecipe, code: str) -> bool:
@@ -201,7 +217,7 @@ def _run_in_processes(plan: Plan, jobs: list[PlannedJob], workers: int) -> Itera
             yield planned
 
 
-def _finish(plan: Plan, output: Output) -> pd.DataFrame:
+def _finish(plan: Plan, output: Output, code: str) -> pd.DataFrame:
     """Merge the parts into the table and the frame types, write both, and remove shards that no video uses."""
     folder, recipe, stored = plan.folder, plan.recipe, plan.stored
     types = np.zeros(max((job.first + job.count for job in plan.jobs), default=0) * recipe.shard_frames, np.uint8)
@@ -217,6 +233,9 @@ def _finish(plan: Plan, output: Output) -> pd.DataFrame:
     write_metadata(folder, types, recipe.grid, recipe.shard_frames, _attributes(recipe) | {"contents": contents})
     for path in output.tables(folder):
         write_table(path, table)
+    if code:
+        place, name = output.code_record(folder)
+        place.write(name, json.dumps({"contents": contents, "code": code}).encode())
     (folder / PARTS_FOLDER).clear()
     if output.storage:
         write_link(output.zarr, folder.url, contents)
