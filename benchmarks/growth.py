@@ -94,6 +94,7 @@ def make_project(project: Path, clips: int) -> None:
     with contextlib.chdir(project):
         paths.PARAMS.write_text(presets.params_text("folder", "videos", None, None))
     init_git_and_dvc(project)
+    run_command("-m", "stages.code", cwd=project)
 
 
 if __name__ == "__main__":
