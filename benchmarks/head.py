@@ -36,6 +36,7 @@ from pipeline.dag import STAGES
 from pipeline.inputs import Inputs
 from pipeline.io import write_json, write_parquet
 from pipeline.provenance import FIELD_KEYS
+from pipeline.yaml_text import load_yaml
 
 MOTION, PICTURE, VIEWS, SEGMENTS = 1280, 512, 4, 3
 BATCH, HIDDEN = 64, 512  # of the head's training, and of its hidden layer
@@ -88,7 +89,7 @@ def make_project(project: Path, size: Size) -> dict[str, int]:
     copy_product(project)
     (project / "videos").mkdir()
     with contextlib.chdir(project):
-        preset = yaml.safe_load(presets.params_text("ucf101", "videos", None, None))
+        preset = load_yaml(presets.params_text("ucf101", "videos", None, None))
         params = {
             "fusion.lr": 3e-4,
             "fusion.epochs": size.epochs,

@@ -37,7 +37,7 @@ def code_digests() -> dict[str, str]:
     """
     contents: dict[str, bytes] = {}
     found = {}
-    fix = "make sync" if in_repository() else "install moclip again"
+    fix = "run: make sync" if in_repository() else "install moclip again"
     try:
         files = json.loads(STAGE_CODE.read_bytes())
     except ValueError:
@@ -79,8 +79,10 @@ def stages_with_other_code() -> set[str]:
         return set()
     import yaml
 
+    from pipeline.yaml_text import load_yaml
+
     try:
-        lock = yaml.load(Path("dvc.lock").read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        lock = load_yaml(Path("dvc.lock").read_bytes())
         params = {name: of_stage.get("params", {}) for name, of_stage in lock.get("stages", {}).items()}
         recorded = {name: of_stage.get(str(paths.CODE), {}).get(name) for name, of_stage in params.items()}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError):

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.code_digests import in_repository, write_code_digests
 from pipeline.repro import stage_environment
+from pipeline.yaml_text import load_yaml
 
 SOURCES = ("src", "pipeline", "stages", "data", "dvc.yaml", "*.dvc", ":(exclude)*dvc.lock")
 """Files in git that results depend on, beside params.yaml: code, stages, prompts, and which clips DVC tracks."""
@@ -75,7 +74,7 @@ def _results(revision: str, folder: Path) -> FinishedExperiment:
     for stem, path in METRICS.items():
         with suppress(FileNotFoundError):
             metrics[stem] = json.loads(files.read_text(str(folder / path)))
-    return FinishedExperiment(yaml.safe_load(files.read_text(str(folder / paths.PARAMS))), metrics)
+    return FinishedExperiment(load_yaml(files.read_text(str(folder / paths.PARAMS))), metrics)
 
 
 def source_changes(revision: str) -> str:

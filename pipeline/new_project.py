@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moclip.data.clip_folder import ClipFolder
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.errors import DatasetError, MoclipError
@@ -27,6 +25,7 @@ from pipeline import params as parameters
 from pipeline.clip_source import check_folder, find_clips
 from pipeline.console.output import print_note
 from pipeline.io import write_text
+from pipeline.yaml_text import load_yaml
 
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n"
 SAME_CLIPS = ("dataset.root", "dataset.manifest")
@@ -95,7 +94,7 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
     check_outside(folder, source)
     with _new_folder(folder):
         text = source.params_text(folder)
-        params = parameters.validate(yaml.safe_load(text), source="moclip new")
+        params = parameters.validate(load_yaml(text), source="moclip new")
         clips, manifest = find_clips(params.dataset)
         check_folder(params.dataset.root, clips, is_listed=manifest is not None)
         _write_files(folder, text)
@@ -236,7 +235,7 @@ def is_for_same_clips(folder: Path, source: Source) -> bool:
         return False
     with contextlib.chdir(folder):
         own = parameters.read_raw(paths.PARAMS)
-    wanted = yaml.safe_load(source.params_text(folder))
+    wanted = load_yaml(source.params_text(folder))
     for key in (*SAME_CLIPS, *(("clip.model",) if source.encoder is not None else ())):
         _check_same(folder, key, parameters.value_at(own, key), parameters.value_at(wanted, key))
     return True

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from moclip.errors import MoclipError
 from moclip.models.encoders.source import TIMM
 from moclip.models.heads.registry import HEADS
+from pipeline.yaml_text import load_yaml
 
 NO_FILE = "data/none"
 """The value of an optional path that is not used: DVC needs a dependency that exists."""
@@ -443,7 +444,7 @@ def with_values(raw: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def read_raw(path: Path) -> dict[str, Any]:
     """Read params.yaml as a tree, unchecked. Raises ParamError if it is missing, no file, or not a YAML mapping."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing_file_error(path) from None
     except IsADirectoryError:
@@ -534,7 +535,7 @@ def _missing_keys(group: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any
 def parse_value(text: str) -> Any:
     """Parse the value of an option as YAML, so that `64`, `true` and `[1, .875]` mean the same as in params.yaml."""
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
 from moclip.errors import MoclipError
 from pipeline import params as parameters
 from pipeline import presets
 from pipeline.console.output import print_note
+from pipeline.yaml_text import load_yaml
 
 SET_BY_OPTIONS = frozenset(
     ("dataset.root", "dataset.splits", "dataset.manifest", "dataset.split", "clip.model", "clip.files")
@@ -61,7 +61,7 @@ def find_edits(raw: dict[str, Any]) -> Edits:
 
 
 def _lines(raw: dict[str, Any], preset: str) -> Iterator[str]:
-    written = dict(_values(yaml.safe_load(presets.params_text(preset, root="."))))
+    written = dict(_values(load_yaml(presets.params_text(preset, root="."))))
     for key, value in _values(raw):
         if key not in written:
             yield f"{key}: {presets.yaml_value(value)} (unknown key)"

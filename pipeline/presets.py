@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from moclip.errors import DatasetError, MoclipError
 from moclip.files.folders import is_url
 from pipeline import params as parameters
+from pipeline.yaml_text import load_yaml
 
 COMMENT_COLUMN = 29
 
@@ -68,7 +69,7 @@ def params_text(
 
 def differences(preset: str) -> dict[str, Any]:
     """Return the values that a preset sets, as a tree."""
-    return dict(yaml.safe_load(_source(preset)) or {})
+    return dict(load_yaml(_source(preset)) or {})
 
 
 def _source(preset: str) -> str:
@@ -84,7 +85,7 @@ def complete(values: dict[str, Any], heading: str, source: str) -> str:
     """Return the text of a params.yaml with every key and its description. Keys not in `values` have their default."""
     parameters.validate_partial(values, source)
     text = heading + "\n".join(_lines(parameters.Params, values)) + "\n"
-    parameters.validate(yaml.safe_load(text), source)
+    parameters.validate(load_yaml(text), source)
     return text
 
 

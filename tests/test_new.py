@@ -289,13 +289,14 @@ def test_a_listed_file_that_is_gone_is_told(project: Path) -> None:
     assert done.stderr.endswith("make sync\n")
     (project / "pipeline/templates/code_of_stages.json").write_text("<<<<<<< HEAD")
     done = run("python", "-m", "stages.code", cwd=project, code=1)
-    assert "code_of_stages.json: it is damaged\n  make sync" in done.stderr
+    assert "code_of_stages.json: it is damaged\n  run: make sync" in done.stderr
 
 
 def test_a_damaged_file_of_digests_is_written_anew(project: Path) -> None:
     right = (project / CODE).read_bytes()
     (project / CODE).write_bytes(b"\xff<<<<<<<")
-    assert f"error: {CODE}: it is damaged\n  dvc repro code" in run("moclip", "estimate", cwd=project, code=1).stderr
+    done = run("moclip", "estimate", cwd=project, code=1)
+    assert f"error: {CODE}: it is damaged\n  run: dvc repro code" in done.stderr
     run("dvc", "repro", "code", cwd=project)
     assert (project / CODE).read_bytes() == right
 

@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moclip.errors import MoclipError
 from pipeline import paths
 from pipeline.code_digests import stages_with_other_code
 from pipeline.dag import STAGES
 from pipeline.repro import stage_environment
 from pipeline.run_lock import running_stage
+from pipeline.yaml_text import load_yaml
 
 DVC_SHARE = 0.3
 """What DVC takes for each stage that it runs, by what `dvc status` takes for all: hashing, copying, dvc.lock."""
@@ -52,13 +51,13 @@ def _dvc_error(folder: Path, said: str) -> MoclipError:
         return MoclipError(f"{running_stage() or 'dvc is running in this project'}: wait until it ends")
     what = " ".join(said.split()) or "no answer"
     if str(paths.CODE) in said:
-        return MoclipError("it is damaged", where=paths.CODE, fix="dvc repro code")
+        return MoclipError("it is damaged", where=paths.CODE, fix="run: dvc repro code")
     return MoclipError(f"dvc status failed: {what}", where=folder, fix="moclip doctor checks the project")
 
 
 def following(dvc_yaml: Path, changed: set[str]) -> set[str]:
     """Return the stages that read what the changed ones write, directly or not."""
-    stages = yaml.load(dvc_yaml.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+    stages = load_yaml(dvc_yaml.read_bytes())["stages"]
     outs = {name: {_name(out) for kind in ("outs", "metrics") for out in stages[name].get(kind, [])} for name in STAGES}
     found: set[str] = set()
     for name in STAGES:  # in the order of the DAG
