@@ -583,3 +583,16 @@ def test_fields_of_zeros_give_numbers() -> None:
         assert torch.isfinite(logits).all()
     torch.nn.functional.cross_entropy(model.train()(zeros), torch.tensor([0, 1, 0, 1])).backward()
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_memory_that_is_refused_is_no_damage_of_the_clip(tmp_path: Path) -> None:
+    encode(tmp_path / "large.avi", np.zeros((3, 2048, 2048, 3), np.uint8))
+    program = (
+        "import os, resource\n"
+        "from pathlib import Path\n"
+        "from moclip.video.probe import probe\n"
+        "size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 2**22, -1))\n"
+        "try:\n    print(probe(Path('large.avi')))\nexcept MemoryError:\n    print('memory ran out')\n"
+    )
+    assert run_fresh("python", "-c", program, cwd=tmp_path).stdout == "memory ran out\n"

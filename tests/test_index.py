@@ -454,6 +454,13 @@ def test_what_makes_a_refused_codec_usable_is_told(broken: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_limit_of_memory_is_told_beside_damaged_clips(broken: Path) -> None:
+    done = run("bash", "-c", "ulimit -v 100000000; exec moclip index", cwd=broken / "project")
+    assert "ulimit -v limits memory to 102.4 GB, and a clip looks damaged where memory is refused" in done.stdout
+    assert "ulimit" not in (broken / "output.txt").read_text()
+
+
+@pytest.mark.slow
 def test_files_of_every_usual_container_are_clips(tmp_path: Path) -> None:
     codecs = {
         ".m4v": "mpeg4", ".mpg": "mpeg1video", ".mpeg": "mpeg2video", ".ts": "libx264", ".mts": "mpeg2video",

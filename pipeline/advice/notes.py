@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 
 import pandas as pd
@@ -17,8 +18,20 @@ def index_notes(index: pd.DataFrame, has_lists: bool) -> Iterator[str]:
 
     Classes without clips in a split are left out: `class_shortages` has a line for each of them.
     """
+    yield from _memory_notes(index)
     findings = [one for one in index_findings(index, has_lists) if not tells_missing_classes(one)]
     yield from (f"{finding.about}: {finding.found}" for finding in findings[:MOST_NOTES])
     if findings:
         more = f" and {len(findings) - MOST_NOTES} more" if len(findings) > MOST_NOTES else ""
         yield f"what to do about these{more}: moclip advise"
+
+
+def _memory_notes(index: pd.DataFrame) -> Iterator[str]:
+    """Yield a line if clips are damaged and memory is limited: FFmpeg does not tell one from the other in H.264."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    damaged = (index["damage"] != "") | (index["status"] == "failed")
+    if limit != resource.RLIM_INFINITY and damaged.any():
+        yield (
+            f"ulimit -v limits memory to {limit / 1e9:.1f} GB, and a clip looks damaged where memory is refused; to "
+            "see whether it is, run: ulimit -v unlimited; dvc repro -f index"
+        )

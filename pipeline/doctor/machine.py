@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ def check_machine(folder: str | Path = ".") -> list[Finding]:
         Finding("cores for this process", str(cpu_count())),
         *_check_torch(),
         _check_memory(),
+        *_check_memory_limit(),
         check_disk("disk", folder),
     ]
 
@@ -57,6 +59,15 @@ def _check_memory() -> Finding:
     with suppress(OSError, ValueError):  # not in a container, or no limit: "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return Finding("memory", size_text(total), *_state_and_advice(total, "lower tsn.batch, clip.batch, embed.batch"))
+
+
+def _check_memory_limit() -> list[Finding]:
+    """Return a warning if the shell limits each process's memory."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return []
+    what = f"{size_text(limit)} a process (ulimit -v): H.264 clips look damaged where memory is refused"
+    return [Finding("memory limit", what, WARNING, "run: ulimit -v unlimited")]
 
 
 def check_disk(what: str, folder: str | Path, denied: str = PROBLEM) -> Finding:

@@ -47,7 +47,8 @@ def as_video_error(problem: Exception, clip: str | Path) -> VideoError:
     if isinstance(problem, MoclipError):
         raise problem
     reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-    return VideoError(f"{type(problem).__name__}: {reason}", where=clip)
+    fix = "run it again with more memory, or with fewer workers" if isinstance(problem, MemoryError) else ""
+    return VideoError(f"{type(problem).__name__}: {reason}", where=clip, fix=fix)
 
 
 class StoreError(MoclipError):

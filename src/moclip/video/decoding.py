@@ -67,6 +67,8 @@ def open_stream(path: str | Path, formats: str = "") -> Iterator[tuple[Any, Any]
     ------
     VideoError
         There is no such file, it is no regular file or no video, its codec is unknown, or its pictures are too large.
+    MemoryError
+        There is not enough memory. So do the functions below.
     """
     check_regular(path)
     try:
@@ -75,6 +77,8 @@ def open_stream(path: str | Path, formats: str = "") -> Iterator[tuple[Any, Any]
         container = av.open(f"file:{path}", metadata_errors="replace", options=options)
     except FileNotFoundError as error:
         raise VideoError("no such file", where=path) from error
+    except MemoryError:  # FFmpeg's is an FFmpegError, too
+        raise
     except (FFmpegError, OSError, ValueError) as error:
         is_empty = Path(path).is_file() and Path(path).stat().st_size == 0
         why = "it is empty" if is_empty else error_text(error)
@@ -106,6 +110,8 @@ def read_packets(container: Any, stream: Any, errors: list[str] | None = None) -
         for packet in container.demux(stream):
             restart_time_limit()
             yield packet
+    except MemoryError:
+        raise
     except FFmpegError as error:  # the packets before it are still good
         if errors is not None:
             errors.append(error_text(error))
@@ -118,6 +124,8 @@ def decode_pictures(stream: Any, packets: Iterable[Any], errors: list[str] | Non
         restart_time_limit()
         try:
             yield from stream.codec_context.decode(packet) if packet is None else packet.decode()
+        except MemoryError:  # the packet is not damaged
+            raise
         except FFmpegError as error:
             if errors is not None:
                 errors.append(error_text(error))
