@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -21,9 +22,9 @@ import pytest
 from moclip.video.decoding import MOTION_CODECS
 from moclip.video.vectors import has_mvextractor, read_vectors
 from pipeline.doctor.codecs import WITHOUT_VECTORS, check_codecs
-from pipeline.doctor.exactness import check_exactness, equal_blocks, error_px
+from pipeline.doctor.exactness import check_exactness, count_blocks, error_px, shared_blocks
 from pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
-from pipeline.doctor.machine import check_disk
+from pipeline.doctor.machine import check_disk, check_machine
 from pipeline.doctor.sample_clips import STEP
 from pipeline.doctor.versions import check_versions
 from tests.clips import encode, moving_texture
@@ -174,16 +175,17 @@ def test_the_error_is_the_distance_from_the_known_motion(tmp_path: Path) -> None
     encode(tmp_path / "clip.avi", np.stack([*textures()]))
     right = read_vectors(tmp_path / "clip.avi", "pyav")
     assert error_px(right, 1) < 0.01
-    assert equal_blocks(right, right) == 1
+    counts = count_blocks(right)
+    assert shared_blocks(counts, counts) == 1
     blocks = right.blocks.copy()
     blocks[:, 7:9] = 0
     still = replace(right, blocks=blocks)
     assert error_px(still, 1) == pytest.approx(sum(step) / 2)
-    assert equal_blocks(still, right) == 0
+    assert shared_blocks(count_blocks(still), counts) == 0
     mirrored = replace(right, blocks=right.blocks * np.where(np.isin(np.arange(10), (7, 8)), -1, 1))
     assert error_px(mirrored, 1) == pytest.approx(sum(step), abs=0.02)
     fewer = replace(right, blocks=right.blocks[::2], frame=right.frame[::2])
-    assert equal_blocks(fewer, right) == pytest.approx(0.5, abs=0.01)
+    assert shared_blocks(count_blocks(fewer), counts) == pytest.approx(0.5, abs=0.01)
 
 
 def textures() -> Iterator[np.ndarray]:
@@ -212,6 +214,14 @@ def test_a_hub_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
         assert "a folder that clip.model" in answer.advice
         assert cache.state == OK
         assert cache.found.endswith("free, holds 2.0 MB")
+
+
+def test_a_limit_of_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "memory limit" not in {finding.what for finding in check_machine()}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (4_000_000_000, resource.RLIM_INFINITY))
+    (found,) = (finding for finding in check_machine() if finding.what == "memory limit")
+    assert (found.state, found.advice) == (WARNING, "run: ulimit -v unlimited")
+    assert found.found.startswith("4.0 GB a process (ulimit -v)")
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

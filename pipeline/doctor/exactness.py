@@ -67,12 +67,13 @@ def _check_backend(name: str, path: Path, backend: str, max_distance: int, reads
 
     what = f"{name}, {backend}"
     try:
-        reference = read_vectors(path, "pyav")
+        reference = count_blocks(read_vectors(path, "pyav"))
         results = [read_vectors(path, backend) for _ in range(reads)]
     except VideoError as problem:
         return Finding(what, problem.what, PROBLEM, INSTALL_PYAV)
-    different = len({frozenset(_count_blocks(result).items()) for result in results})
-    equal = min(equal_blocks(result, reference) for result in results)
+    blocks = [count_blocks(result) for result in results]
+    different = len({frozenset(counts.items()) for counts in blocks})
+    equal = min(shared_blocks(counts, reference) for counts in blocks)
     error = max(error_px(result, max_distance) for result in results)
     same = f"the same in {reads} reads" if different == 1 else f"{different} different answers in {reads} reads"
     finding = Finding(
@@ -87,13 +88,12 @@ def _check_backend(name: str, path: Path, backend: str, max_distance: int, reads
     return replace(finding, state=PROBLEM, advice=INSTALL_PYAV)
 
 
-def equal_blocks(vectors: Vectors, reference: Vectors) -> float:
+def shared_blocks(blocks: Counter[bytes], reference: Counter[bytes]) -> float:
     """Return the share of blocks that two reads of a clip have in common, relative to the read with more blocks."""
-    blocks, expected = _count_blocks(vectors), _count_blocks(reference)
-    return (blocks & expected).total() / max(blocks.total(), expected.total())
+    return (blocks & reference).total() / max(blocks.total(), reference.total())
 
 
-def _count_blocks(vectors: Vectors) -> Counter[bytes]:
+def count_blocks(vectors: Vectors) -> Counter[bytes]:
     """Return how often each block, with its frame number, occurs."""
     rows = np.ascontiguousarray(np.column_stack([vectors.frame, vectors.blocks]), np.int32)
     return Counter(rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist())
