@@ -53,6 +53,17 @@ def test_dvc_yaml_has_the_stages_that_moclip_lists() -> None:
     assert list(code_of(ROOT)) == list(STAGES)
 
 
+def test_a_template_that_a_stages_code_names_is_code_of_the_stage() -> None:
+    templates = [path for path in (ROOT / "src/moclip/templates").iterdir() if path.suffix != ".py"]
+    assert len(templates) > 10
+    for stage, files in code_of(ROOT).items():
+        places = [next(root / name for root in (ROOT, ROOT / "src") if (root / name).exists()) for name in files]
+        text = "".join(path.read_text() for path in places)
+        for template in templates:
+            named = f'"{template.name}"' in text or f"'{template.name}'" in text
+            assert named == (f"moclip/templates/{template.name}" in files), (stage, template.name)
+
+
 def test_a_file_is_code_of_each_stage_that_imports_it_through_others(product: Path) -> None:
     (product / "pipeline/new_part.py").write_text('"""New."""\n')
     io = product / "pipeline/io.py"

@@ -183,7 +183,7 @@ def _read_or_drop(folder: Folder, table_path: str | Path, recipe: FieldRecipe, c
     except (OSError, ValueError, KeyError, StoreError):
         if not is_url(table_path):
             Path(table_path).unlink(missing_ok=True)
-        if not _is_unfinished(folder, recipe, code):
+        if not _is_unfinished(folder, recipe, code):  # else a killed run with the same recipe and code goes on
             drop_store(folder.url)
         table, types = as_table(pd.DataFrame()), np.zeros(0, np.uint8)
     return read_stored_state(folder, table, types)
