@@ -543,7 +543,7 @@ def real_clips() -> list[Path]:
 @pytest.mark.skipif(not real_clips(), reason="MOCLIP_REAL_DATA names no folder of real clips")
 @pytest.mark.slow
 def test_real_clips_give_the_same_bytes_with_any_workers_in_any_order(tmp_path: Path) -> None:
-    videos = pd.DataFrame([row_of(path) | {"path": str(path)} for path in real_clips()[::3]])
+    videos = pd.DataFrame([row_of(path) | {"path": str(path)} for path in real_clips()[::5]])
     table = run(videos, Path("/"), tmp_path / "1", canvas=(240, 320), shard_frames=512, workers=1)
     assert (table["status"] == "ok").all()
     assert (table["reason"] == "").all()
@@ -557,8 +557,8 @@ def test_real_clips_give_the_same_bytes_with_any_workers_in_any_order(tmp_path: 
 @pytest.mark.slow
 def test_real_clips_with_b_frames_give_the_same_fields_twenty_times(tmp_path: Path) -> None:
     rows = [row_of(path) | {"path": str(path)} for path in real_clips()]
-    steady = [row for row in rows if row["has_b"]][::10]
-    assert len(steady) > 10
+    steady = [row for row in rows if row["has_b"]][::20]
+    assert len(steady) > 5
     again = pd.DataFrame([row | {"id": f"{row['id']} {time}"} for time in range(20) for row in steady])
     table = run(again, Path("/"), tmp_path, canvas=(240, 320), shard_frames=512, workers=4)
     assert len(table) == 20 * len(steady)

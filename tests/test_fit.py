@@ -30,10 +30,10 @@ INPUT = {"tsn.stack": 2, "tsn.moments": 2, "tsn.stabilise": "affine", "tsn.flip"
 EXPORT = """if True:
     from moclip.data import stabilise
     from pipeline.cli import main
-    stabilise.ITERATIONS = 2
+    stabilise.ITERATIONS = 1
     main()
 """
-"""`moclip` with fewer iterations of the affine fit: the export of a graph with all twenty takes a minute."""
+"""`moclip` with one iteration of the affine fit: the export of a graph with all twenty takes a minute."""
 
 
 @pytest.mark.slow

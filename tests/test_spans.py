@@ -543,7 +543,11 @@ def test_clips_joined_into_longer_videos_give_the_results_of_the_clips(project: 
     reader = FieldReader(project / "data/features/mv.zarr", before["features/mv"])
     fields = {name: reader.read_video(name) for name in before["index"]["id"]}
     asked = before["index"]["id"].iloc[0]
-    commands = {"similar": ("similar", asked, "-k", "5"), "duplicates": ("duplicates",), "suspects": ("suspects",)}
+    commands = {
+        "similar": ("similar", asked, "-k", "5"),
+        "duplicates": ("duplicates",),
+        "suspects": ("suspects", "-n", "6"),
+    }
     for name, command in commands.items():
         run("moclip", *command, "--csv", tmp_path / f"{name}.csv", "--page", tmp_path / f"{name}.html", cwd=project)
     shown = run("moclip", "store", "show", asked, cwd=project).stdout.split("displacement")[1]
