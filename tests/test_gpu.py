@@ -190,7 +190,6 @@ def trained(
         ("test_resnet", 3, {}),
         ("test_efficientnet", 2, {"accumulate": 2}),
         ("test_resnet", 2, {"optimiser": "adamw", "schedule": "cosine", "label_smoothing": 0.1, "ema": 0.5}),
-        ("efficientnet_b0", 2, {"epochs": 1}),
         ("resnet10t", 3, {"epochs": 1, "accumulate": 2}),
     ],
 )
