@@ -65,21 +65,26 @@ def clip_source(
         raise DatasetError("which clips?", where="moclip new", fix=fix)
     if preset == "demo":
         raise MoclipError("the demo renders its clips in moclip's repository", where="--preset demo", fix="make demo")
-    if encoder is not None and Path(encoder).expanduser().is_dir():
-        encoder = str(Path(encoder).expanduser().resolve())
+    if encoder is not None and _home_expanded(encoder).is_dir():
+        encoder = str(_home_expanded(encoder).resolve())
     if manifest is not None:
-        if not Path(manifest).expanduser().is_file():
+        if not _home_expanded(manifest).is_file():
             raise DatasetError("no table of clips here", where=manifest, fix="--manifest takes a table that exists")
-        manifest = str(Path(manifest).expanduser().resolve())
+        manifest = str(_home_expanded(manifest).resolve())
         clips = clips if clips is not None else str(Path(manifest).parent)
     root, splits = _absolute_folder(clips, clips_option), _absolute_folder(splits, "--splits")
     return Source(root, manifest, splits, preset, encoder)
 
 
+def _home_expanded(path: str) -> Path:
+    """Return a path in which ~ and ~USER are replaced, unless there is no such user: a folder may be called ~x."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises without such a user
+
+
 def _absolute_folder(path: str | None, option: str) -> str | None:
     if path is None or is_url(path):
         return path
-    folder = Path(path).expanduser()
+    folder = _home_expanded(path)
     if not folder.is_dir():
         raise DatasetError("no such folder", where=path, fix=f"{option} takes a folder that exists")
     return str(folder.resolve())
@@ -92,6 +97,7 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
     nothing behind.
     """
     check_outside(folder, source)
+    _check_path(folder)
     with _new_folder(folder):
         text = source.params_text(folder)
         params = parameters.validate(load_yaml(text), source="moclip new")
@@ -103,7 +109,7 @@ def make_project(folder: Path, source: Source) -> ClipFolder:
         write_text(folder / ".dvc" / "config", DVC_CONFIG)
     count, classes = counted(len(clips.clips), "clip"), counted(len(clips.classes), "class", "classes")
     print_note(f"{folder}: a project for {count} of {classes}")
-    for note in [*layout_notes(clips), *folder_problems(clips)]:
+    for note in [*([] if manifest else layout_notes(clips)), *folder_problems(clips)]:
         print_note(f"  {note}")
     commit(folder, ["."], "Project made by moclip new")
     return clips
@@ -124,6 +130,12 @@ def check_outside(folder: Path, source: Source) -> None:
         if source.manifest:
             fix += ", or the folder that the paths in the table are relative to: --clips DIR"
         raise DatasetError(f"lies in the folder of the clips, {source.root}", where=folder, fix=fix)
+
+
+def _check_path(folder: Path) -> None:
+    """Raise MoclipError for a folder with a brace in its path: DVC fails there."""
+    if set("{}") & set(str(folder.resolve())):
+        raise MoclipError("DVC cannot run in a folder with { or } in its path", where=folder, fix="name another folder")
 
 
 @contextmanager
@@ -200,24 +212,38 @@ def _replace(path: Path, text: str) -> bool:
 
 
 def commit(folder: Path, names: list[str], message: str) -> None:
-    """Commit files to a project's git, if they changed. Where git refuses, such as without a user's name, say so."""
+    """Commit files to a project's git, if they changed. Say so if git refuses, or does not know the user's name."""
+    save = ("git", "commit", "--quiet", "-m", message, "--", *names)
     try:
         _run(folder, "git", "add", "--", *names)
-        if _run(folder, "git", "status", "--porcelain", "--", *names):
-            _run(folder, "git", "commit", "--quiet", "-m", message, "--", *names)
+        if not _run(folder, "git", "status", "--porcelain", "--", *names):
+            return
+        try:
+            _run(folder, *save)
+        except MoclipError as problem:
+            if "tell me who you are" not in problem.what and "ident" not in problem.what:
+                raise
+            _run(folder, *save, **NOBODY)
+            print_note("  committed as `moclip`, because git does not know your name; to tell it:")
+            print_note("  git config --global user.name NAME; git config --global user.email MAIL")
     except MoclipError as problem:
-        what = problem.what
-        if "tell me who you are" in what or "ident" in what:
-            what = "git does not know your name: git config --global user.name NAME, and user.email MAIL"
-        print_note(f"  not committed, which `dvc exp run` and `dvc metrics diff` need: {what}")
+        print_note(f"  not committed, which trainings and `dvc exp run` need: {problem.what}")
         print_note(f"  then: cd {shlex.quote(str(folder))}; git commit -m start")
 
 
-def _run(folder: Path, *command: str) -> str:
+NOBODY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "moclip"), ("EMAIL", "moclip@localhost"))
+}
+"""Who commits if git does not know the user's name."""
+
+
+def _run(folder: Path, *command: str, **environment: str) -> str:
     """Run a command in a folder. Return what it printed. Raises MoclipError with what it says on stderr if it fails."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise MoclipError("not installed", where=command[0], fix=f"install {command[0]}, which DVC needs") from None
     if done.returncode:

@@ -19,7 +19,10 @@ REJECT_COLUMNS = ("unknown", "score")
 
 
 def top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
-    """Return what is told of a clip: the `top` classes of each stream and the stream to trust, or the error."""
+    """Return what is told of a clip: the `top` classes of each stream and the stream to trust, or the error.
+
+    Of a clip that does not decode as a whole also its damage.
+    """
     if isinstance(answer, VideoError):
         return {"error": answer.what, "fix": answer.fix}
     if answer.thresholds:
@@ -30,7 +33,8 @@ def top_classes(answer: Prediction | VideoError, top: int) -> dict[str, Any]:
             for stream in answer.probabilities
         }
     validated = "mv_tsn" in classes  # not with other labels
-    return classes | ({"trusted": answer.trusted} if validated else {})
+    damage = {"damage": answer.damage} if answer.damage else {}
+    return classes | ({"trusted": answer.trusted} if validated else {}) | damage
 
 
 def rejected(answer: Prediction | VideoError) -> dict[str, Any]:

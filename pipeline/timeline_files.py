@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from moclip.data.clip_folder import printable_name
 from moclip.drawing.thumbnails import Thumbnail
 from moclip.inference.event_files import events_csv, events_srt, events_vtt
 from moclip.inference.events import Event
@@ -51,7 +52,7 @@ def describe(found: VideoTimeline) -> dict[str, Any]:
     """Return what the JSON file holds: the events of each stream, and the scores of every window."""
     timeline = found.timeline
     return {
-        "video": str(found.video),
+        "video": printable_name(str(found.video)),
         "seconds": rounded(timeline.duration),
         "start": rounded(timeline.start),
         "classes": timeline.classes,

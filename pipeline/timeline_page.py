@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from moclip.data.clip_folder import printable_name
 from moclip.drawing.thumbnails import Thumbnail
 from moclip.inference.events import Event
 from moclip.inference.timeline import Timeline
@@ -43,12 +44,12 @@ def page_text(
     """Return the page as HTML. It loads the video from where it lies, seen from `folder`, and nothing else."""
     plays = timeline.codec in PLAYED.get(video.suffix.lower(), ())
     return template("timeline.html", clock=clock).render(
-        name=video.name,
+        name=printable_name(video.name),
         offset=timeline.offset,
         windows=timeline.windows,
         trusted=STREAM_LABELS[timeline.trusted],
         shown=STREAM_LABELS[stream],
-        source=quote(Path(os.path.relpath(video, folder)).as_posix()) if plays else None,
+        source=quote(os.fsencode(os.path.relpath(video, folder))) if plays else None,
         pictures=[] if plays else [_picture(one) for one in thumbnails],
         events=events[stream],
         **strip_parts(timeline, events, stream),

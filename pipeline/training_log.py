@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moclip.errors import ModelError
+from moclip.errors import MoclipError, ModelError
 from moclip.wording import shorten_list
 from pipeline.console.command import while_importing
 from pipeline.console.progress import Log, show_progress
@@ -28,8 +28,13 @@ def live_log(folder: Path, label: str, epochs: int, writes: bool = True) -> Iter
         return
     with while_importing():  # a second or two, because `Live` imports DVC
         from dvclive import Live
+        from scmrepo.exceptions import SCMError
 
-        opened = Live(dir=str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
+        try:
+            opened = Live(dir=str(folder), report=None, save_dvc_exp=False, dvcyaml=None)
+        except SCMError as problem:  # no commit yet
+            fix = "run: git add -A; git commit -m start"
+            raise MoclipError(f"DVCLive cannot use this git repository: {problem}", where=folder, fix=fix) from None
     with opened as live, show_progress(label, epochs, "epoch") as advance:
 
         def log(row: dict[str, float]) -> None:

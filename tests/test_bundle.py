@@ -28,7 +28,7 @@ from moclip.inference.onnx_export import export_onnx
 from moclip.models.encoders.source import EncoderSource
 from moclip.models.fusion import FusionConfig, HeadInputs, build_head
 from moclip.models.mv_tsn import MvTsn, MvTsnConfig
-from moclip.models.weights import read_config
+from moclip.models.weights import load_weights, read_config, save_weights
 from moclip.store.features import Features, to_unit_length
 from tests.conftest import ROOT, run
 from tests.test_training import with_one_layer
@@ -165,6 +165,33 @@ def test_a_damaged_or_absent_bundle_is_named(folder: Path, tmp_path: Path) -> No
     (broken / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):
         moclip.load(broken)
+
+
+def test_files_of_different_bundles_are_not_used_together(folder: Path, tmp_path: Path) -> None:
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    tensors, about = load_weights(folder / "fusion.safetensors", "train_fusion")
+    save_weights(mixed / "fusion.safetensors", {name: 2 * tensor for name, tensor in tensors.items()}, about)
+    with pytest.raises(ModelError, match=r"fusion\.safetensors: not the file that this bundle was exported with"):
+        moclip.load(mixed)
+    (mixed / "fusion.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"fusion\.safetensors: missing"):
+        moclip.load(mixed)
+    config = json.loads((folder / "config.json").read_text())
+    assert set(config["files"]) == {path.name for path in folder.glob("*.safetensors")}
+    shutil.copy(folder / "fusion.safetensors", mixed)
+    for change, expected_text in (
+        (config | {"classes": config["classes"][::-1]}, "its classes are not those of the models"),
+        (config | {"classes": config["classes"][1:]}, "its classes are not those of the models"),
+        ({}, "it lacks classes, fields, views, clip, texts\n  export the bundle again"),
+        ([], "it lacks classes, fields, views, clip, texts"),
+        (3, "not valid JSON"),
+        ({name: value for name, value in config.items() if name != "views"}, "it lacks views"),
+    ):
+        (mixed / "config.json").write_text(json.dumps(change))
+        with pytest.raises(ModelError, match=expected_text):
+            moclip.load(mixed)
+    (mixed / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "files"}))
+    assert moclip.load(mixed), "earlier versions noted no files"
 
 
 def test_top_reads_the_stream_that_the_bundle_trusts(folder: Path, finished: Path, tmp_path: Path) -> None:

@@ -31,6 +31,13 @@ def imported(folder: Path, *words: str | Path) -> tuple[list[str], str]:
     return (folder / "out.csv").read_text().splitlines(), done.stdout
 
 
+def test_a_list_is_not_replaced_by_its_manifest(tmp_path: Path) -> None:
+    file = written(tmp_path, KINETICS, "kinetics.csv")
+    done = run("moclip", "import", file, "--out", "./kinetics.csv", cwd=tmp_path, code=1)
+    assert "it is one of the lists\n  name another file" in done.stderr
+    assert (tmp_path / "kinetics.csv").read_text() == KINETICS
+
+
 def test_lists_of_kinetics_become_a_manifest(tmp_path: Path) -> None:
     file = written(tmp_path, KINETICS, "kinetics.csv")
     lines, printed = imported(tmp_path, file, "--trimmed", "--test-on-val")

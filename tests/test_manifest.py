@@ -53,6 +53,7 @@ def rows_of(manifest: Manifest, *names: str) -> list[tuple[str, ...]]:
         "path,label\na\\1.mp4,Run\nb.mp4,Jump\n",
         "path,label,start,end,weight\na/1.mp4,Run,,,\nb.mp4,Jump,,,\n",
         "path,label\na/1.mp4,Run,,\nb.mp4,Jump, \n",
+        "path;label\ra/1.mp4;Run\rb.mp4;Jump\r",
     ],
 )
 def test_csv_as_spreadsheets_write_it(tmp_path: Path, text: str | bytes) -> None:
@@ -196,6 +197,7 @@ def test_wrong_tables_are_refused_by_row_and_column(tmp_path: Path, text: str | 
     [
         ("clips.jsonl", '{"path": "a", "label": "A"}\n\n{"path": \n', "row 3: not valid JSON"),
         ("clips.jsonl", '{"path": "a", "label": "A"}\n["b", "B"]\n', "row 2: not a JSON object"),
+        ("clips.jsonl", '{"path": "a", "label": "A", "Label": "B"}\n', "row 1: the key label is there twice\n  rename"),
         ("clips.jsonl", '{"path": "a", "label": ["A"]}\n', "row 1, column label: list; expected text or a number"),
         ("clips.jsonl", '{"path": "a", "label": "A"}\n{"path": "b"}\n', "row 2, column label: empty"),
         ("clips.parquet", "path,label\n", "not a Parquet file"),

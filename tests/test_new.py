@@ -212,6 +212,7 @@ def test_where_no_project_can_be_nothing_is_left(clips: Path, home: Path, monkey
         ("p", {"clips": root, "preset": "demo"}, "make demo"),
         ("p", {"clips": root, "encoder": "no/such/model"}, "no such folder, and no name of a model"),
         ("p", {"clips": "."}, "lies in the folder of the clips"),
+        ("{p}", {"clips": root}, "DVC cannot run in a folder with { or } in its path\n  name another folder"),
         ("p", {"manifest": "table.csv"}, "the paths in the table are relative to: --clips DIR"),
         ("p", {"manifest": "none.csv", "clips": root}, "no table of clips"),
         ("p", {"manifest": "none.csv"}, "no table of clips"),
@@ -230,7 +231,7 @@ def test_where_no_project_can_be_nothing_is_left(clips: Path, home: Path, monkey
     assert "`moclip new` did not make a project here" in new("p", "--update", cwd=home, code=1)
 
 
-def test_without_a_name_for_git_the_project_is_made_and_the_rest_is_said(clips: Path, home: Path) -> None:
+def test_without_a_name_for_git_the_project_is_committed_as_moclip(clips: Path, home: Path) -> None:
     unknown: dict[str, Any] = {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "user.useConfigOnly",
@@ -238,9 +239,33 @@ def test_without_a_name_for_git_the_project_is_made_and_the_rest_is_said(clips: 
         **{f"GIT_{who}_{what}": "" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
     printed = new("p", "--clips", clips, cwd=home, **unknown)
-    assert "not committed, which `dvc exp run` and `dvc metrics diff` need: git does not know your name" in printed
-    assert (home / "p/dvc.yaml").exists()
-    run("git", "commit", "-q", "-m", "start", cwd=home / "p")  # what it has added to the index
+    assert "committed as `moclip`, because git does not know your name" in printed
+    assert run("git", "log", "--format=%an %s", cwd=home / "p").stdout == "moclip Project made by moclip new\n"
+
+
+def test_a_training_in_a_repository_without_a_commit_says_so(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    run("git", "init", "-q", cwd=project)
+    error = run("python", "-m", "stages.train_fusion", "--fusion-epochs", "1", cwd=project, code=1).stderr
+    assert "DVCLive cannot use this git repository" in error
+    assert error.endswith("\n  run: git add -A; git commit -m start\n")
+
+
+def test_a_table_of_clips_without_folders_makes_a_project(clips: Path, home: Path) -> None:
+    (home / "flat").mkdir()
+    rows = ["path,label"]
+    for number, clip in enumerate(sorted(clips.rglob("*.avi"))[:8]):
+        shutil.copy(clip, home / "flat" / f"{number}.avi")
+        rows.append(f"{number}.avi,class {number % 2}")
+    (home / "flat.csv").write_text("\n".join(rows) + "\n")
+    printed = new("p", "--manifest", "flat.csv", "--clips", "flat", cwd=home)
+    assert printed.splitlines()[0].endswith("p: a project for 8 clips of 2 classes")
+    assert run("git", "log", "--format=%s", cwd=home / "p").stdout == "Project made by moclip new\n"
+
+
+def test_a_folder_may_begin_with_a_tilde(clips: Path, home: Path) -> None:
+    shutil.copytree(clips, home / "~clips")
+    assert "p: a project for" in new("p", "--clips", "./~clips", cwd=home)
 
 
 def test_update_brings_a_project_up_to_the_installed_version(clips: Path, home: Path) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -134,6 +135,16 @@ def test_logits_are_those_of_the_pipeline(
             np.testing.assert_allclose(
                 answer.logits[stream], row[stream], rtol=0, atol=1e-5, err_msg=f"{name} {stream}"
             )
+
+
+def test_what_of_a_clip_does_not_decode_is_told(finished: Path, tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mkv", moving_texture(40, (64, 80)), "libx264", gop=10)
+    cut = without_first_packets(whole, tmp_path / "cut.mkv", 3)
+    done = run("moclip", "predict", whole, cut, "--json", cwd=finished)
+    first, second = json.loads(done.stdout)
+    assert "damage" not in first
+    assert re.fullmatch(r"\d of 37 packets give no picture", second["damage"])
+    assert done.stderr.splitlines() == [f"warning: {cut}: damaged, used as far as it decodes: {second['damage']}"]
 
 
 def test_a_clip_that_fails_does_not_affect_others(finished: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ from moclip.inference.smoothing import Smoothing, median_scores, smoothed_labels
 from moclip.inference.timeline import read_timeline, sample_settings, score_serially
 from moclip.inference.windows import GridCursor, Windows, window_grid
 from moclip.video.timed_frames import open_timed
-from moclip.video.times import FrameClock, read_times
+from moclip.video.times import FrameClock, read_times, without_outliers
 from moclip.workers.processes import DECODER_DIED, SingleWorker
 from moclip.workers.time_limit import TIME_LIMIT_VARIABLE
 from pipeline.timeline_files import VideoTimeline
@@ -198,6 +199,42 @@ def test_times_always_go_forward() -> None:
     assert times(100, 102, 102, 103, 104) == [0, 0.2, 0.2, 0.3, 0.4]
     assert times(100, 105, 103, 104, 106) == [0, 0.5, 0.6, 0.7, 0.8], "frames out of order do not set the clock"
     assert times(100, 10**9, 10**9 + 1) == [0, 0.1, 0.2], "nor is a clock that was set forward a pause"
+
+
+@pytest.mark.parametrize(("stamps", "changed"), [((20, 4000), {20: 800}), ((20, 900), {20: 800}), ((39, 9000), {})])
+def test_a_lone_time_stamp_that_is_out_of_line_moves_no_other_picture(
+    tmp_path: Path, stamps: tuple[int, int], changed: dict[int, int]
+) -> None:
+    """The last picture's cannot be told from a pause."""
+    source = encode(tmp_path / "a.avi", moving_texture(40, (64, 80)))
+    path, (number, by) = tmp_path / "b.mkv", stamps
+    with av.open(str(source)) as given, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        packets = (packet for packet in given.demux(video=0) if packet.size)
+        for place, packet in enumerate(packets):
+            moved = av.Packet(bytes(packet))
+            moved.stream, moved.time_base, moved.is_keyframe = stream, Fraction(1, 1000), packet.is_keyframe
+            moved.dts = 40 * place
+            moved.pts = 40 * place + (by if place == number else 0)
+            container.mux(moved)
+    expected = {place: 40 * place + (by if place == number else 0) for place in range(40)} | changed
+    np.testing.assert_allclose(read_times(path) / 1000, list(expected.values()), atol=1)
+    with open_timed(path, False) as video:
+        np.testing.assert_allclose([1000 * frame.time for frame in video.frames], list(expected.values()), atol=1)
+
+
+def test_which_time_stamps_are_out_of_line() -> None:
+    def kept(*stamps: int | None) -> list[int | None]:
+        return [stamp for _, stamp in without_outliers(((None, stamp) for stamp in stamps), 2.5e6, Fraction(1))]
+
+    assert kept(0, 1, 9, 3, 4) == [0, 1, None, 3, 4]
+    assert kept(0, 1, 2, -9, 4) == [0, 1, 2, None, 4]
+    assert kept(5, 1, 2) == [None, 1, 2]
+    assert kept(0, 1, 9, 10, 11) == [0, 1, 9, 10, 11], "a pause"
+    assert kept(8, 9, 0, 1, 2) == [8, 9, 0, 1, 2], "a clock that was set back"
+    assert kept(0, 2, 1, 3) == [0, 2, 1, 3], "out of order, but in line"
+    assert kept(0, None, 9, 2) == [0, None, None, 2]
+    assert kept() == []
 
 
 def test_a_recorder_whose_clock_was_set_back_keeps_its_length(predictor: Predictor, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,20 @@ def test_errors_say_what_to_do(finished: Path, folder: Path, tmp_path: Path) -> 
     assert "a.csv: no rows" in error(folder, "--annotations", tmp_path / "a.csv")
     said = run("moclip", "timeline", folder, "--out", tmp_path / "a.csv/x", cwd=finished, code=1).stderr
     assert "a.csv/x: this folder cannot be made: Not a directory\n  name another folder" in said
+
+
+def test_a_name_that_cannot_be_written_costs_its_video_alone(finished: Path, folder: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    odd = os.fsdecode(b"b\xff.mkv")
+    for name in ("a.mkv", odd, f"{'x' * 251}.mkv", "z.mkv"):
+        shutil.copy(folder / "two.mkv", videos / name)
+    done = run("moclip", "timeline", videos, *WORDS, "--out", tmp_path / "out", "--json", cwd=finished)
+    *read, failed = json.loads(done.stdout)
+    assert [Path(one["video"]).name for one in read] == ["a.mkv", "b\\xff.mkv", "z.mkv"]
+    assert failed["error"] == "its name is too long for the files about it"
+    page = next((tmp_path / "out").rglob(f"{odd}.html")).read_text()
+    assert "b\\xff.mkv" in page
 
 
 def test_a_bundle_has_the_same_events(finished: Path, folder: Path, tmp_path: Path, written: tuple[Path, Any]) -> None:

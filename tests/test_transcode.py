@@ -34,7 +34,7 @@ from moclip.video.transcode import SCALING, transcode_clip
 from moclip.video.transcoded_folder import _transcode_or_reason, read_failures, transcode_clips
 from moclip.video.vectors import has_mvextractor, read_vectors
 from moclip.workers import processes
-from tests.clips import encode, moving_texture
+from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import run, set_keys
 
 LENGTH = 30
@@ -303,6 +303,26 @@ def test_the_index_describes_the_transcoded_clips(tmp_path: Path) -> None:
     (tmp_path / "out/Jump/v_Jump_g01_c01.mp4.avi").unlink()
     with pytest.raises(DatasetError, match=r"v_Jump_g01_c01.mp4.avi: the clip is not transcoded\n.*moclip transcode"):
         index()
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libx264", "libvpx", "libvpx-vp9"])
+def test_what_of_a_source_does_not_decode_is_its_damage(tmp_path: Path, codec: str) -> None:
+    root = tmp_path / "videos"
+    whole = encode(tmp_path / "whole.mkv", moving_texture(24, (64, 80)), codec, gop=12)
+    for name in ("Run", "Jump"):
+        (root / name).mkdir(parents=True)
+        for group in range(4):
+            shutil.copy(whole, root / name / f"v_{name}_g0{group}_c01.mkv")
+    cut = without_first_packets(whole, root / "Run/v_Run_g01_c02.mkv", 3).relative_to(root).as_posix()
+    folder = scan_folder(root)
+    transcode_clips(root, folder.clips, tmp_path / "out", 2)
+    table = build_index(root, folder, None, 0.3, 0.3, 0, transcoded=tmp_path / "out").set_index("id")
+    damage = table["damage"].to_dict()
+    frames = table["frames"].to_dict()[cut]
+    assert frames < 21, "pictures before the next key frame do not decode"
+    wanted = "" if codec == "libvpx" else f"{21 - frames} of 21 packets give no picture"
+    assert damage.pop(cut) == wanted, "of VP8 nobody knows: some packets hold no picture to show"
+    assert set(damage.values()) == {""}
 
 
 # ------------------------------------------------------------------------------------------------- the stage

@@ -45,6 +45,8 @@ def import_lists(
 
     if out.suffix.lower() != ".csv":
         raise MoclipError("the manifest that is written ends in .csv", where=f"--out {out}")
+    if out.resolve() in {file.resolve() for file in files}:
+        raise MoclipError("it is one of the lists", where=f"--out {out}", fix="name another file for the manifest")
     names = read_class_names(classes) if classes else None
     table = pd.concat([read_foreign_list(file, names, trimmed) for file in files], ignore_index=True)
     if table.empty:

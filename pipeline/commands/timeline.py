@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -151,7 +152,13 @@ def _read_videos(
         if isinstance(result, VideoError):
             failed.append((path, result))
             continue
-        write_files(result, target)
+        try:
+            write_files(result, target)
+        except OSError as problem:
+            if problem.errno != errno.ENAMETOOLONG:
+                raise
+            failed.append((path, VideoError("its name is too long for the files about it", fix="rename it")))
+            continue
         found.append(result)
         if not as_json:
             print_events(result)

@@ -54,6 +54,11 @@ def print_error(text: str) -> None:
         print_lines(f"error: {text}", sys.stderr)
 
 
+def print_warning(text: str) -> None:
+    """Print a line on stderr."""
+    print_lines(f"warning: {text}", sys.stderr)
+
+
 def print_clip_errors(failed: Iterable[tuple[Any, str, str | None]]) -> None:
     """Print an error for each clip: its name, the reason, and below the first clip of each reason what to do."""
     told: set[str] = set()

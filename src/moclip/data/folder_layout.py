@@ -65,6 +65,8 @@ class Layout:
         These are the folders in common, and those of the class's own name, as some programs unpack archives.
         """
         folders = clip.split("/")[:-1]
+        if len(folders) <= self.class_level:  # a manifest may list clips without a folder
+            return []
         class_name = folders[self.class_level]
         return [name for name in folders[self.least :] if name != class_name][self.common :]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from moclip.files.folders import file_exists, join_path
 from moclip.files.local_copies import check_inside, local_copy
 from moclip.video.clip_files import file_md5
 from moclip.video.messages import NO_VECTORS
-from moclip.video.probe import VideoInfo, probe, probe_frames
+from moclip.video.probe import VideoInfo, count_packets, probe, probe_frames
 from moclip.video.times import read_times
 from moclip.video.transcoded_folder import check_transcoded, transcoded_path
 from moclip.workers.time_limit import time_limit
@@ -64,13 +64,17 @@ def probe_clip(job: ProbeJob) -> dict[str, Any]:
             return _unread_row(job) | unusable_columns("missing", "named in the manifest, but there is no such file")
         if not job.follow_links:
             check_inside(job.root, job.clip)
-        times = None
+        times, packets = None, None
         if job.is_transcoded:
             with local_copy(join_path(job.root, job.clip)) as source, time_limit():
                 check_transcoded(source, Path(job.indexed_file))
+                packets = count_packets(source)
                 times = None if job.spans is None else read_times(source)
         with local_copy(job.indexed_file) as file:
-            return _probe_file(file, job, times)
+            row = _probe_file(file, job, times)
+        if packets and row["status"] == "ok":  # the transcoded file has what decodes of its source
+            row["damage"] = packets.damage(cast(int, row["frames"]))
+        return row
     except MoclipError as problem:  # it could not be fetched
         return failed_row(job, problem.what)
     except Exception as problem:  # one bad clip must not stop the others

@@ -85,7 +85,7 @@ _Read = tuple[list[str], dict[str, list[str]], np.ndarray]
 
 def _read_csv(path: Path, wanted: Collection[str]) -> _Read:
     text = _read_text(path)
-    header = next((line for line in io.StringIO(text) if line.strip()), "")
+    header = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     separator = max(_SEPARATORS, key=lambda one: _wanted_in(header, one, wanted))
     numbered = [(number, row) for number, row in _csv_rows(text, separator, path) if any(map(str.strip, row))]
     if not numbered:
@@ -153,7 +153,7 @@ def _read_json_lines(path: Path, wanted: Collection[str]) -> _Read:
     for number, line in enumerate(_read_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        record = {_column_name(name): value for name, value in _json_record(line, number, path).items()}
+        record = _json_record(line, number, path)
         names |= dict.fromkeys(record)
         numbers.append(number)
         for name, column in values.items():
@@ -163,13 +163,24 @@ def _read_json_lines(path: Path, wanted: Collection[str]) -> _Read:
     return list(names), cells, found
 
 
+def _with_column_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object with the names of columns as keys. Raises ValueError for one that is there twice."""
+    record = {_column_name(name): value for name, value in pairs}
+    if len(record) < len(pairs):
+        names = [_column_name(name) for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)} is there twice")
+    return record
+
+
 def _json_record(line: str, number: int, path: Path) -> dict[str, Any]:
     fix = 'each line is an object: {"path": "a.mp4", "label": "run"}'
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_with_column_names)
     except json.JSONDecodeError as problem:
         what = f"row {number}: not valid JSON: {problem.msg}, character {problem.pos + 1}"
         raise DatasetError(what, where=path, fix=fix) from None
+    except ValueError as problem:
+        raise DatasetError(f"row {number}: {problem}", where=path, fix="rename or remove all but one") from None
     if not isinstance(record, dict):
         raise DatasetError(f"row {number}: not a JSON object", where=path, fix=fix)
     return record

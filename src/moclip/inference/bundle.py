@@ -50,6 +50,7 @@ from moclip.models.fusion import load_fusion
 from moclip.models.mv_tsn import load_mv_tsn
 from moclip.models.weights import load_weights, save_weights
 from moclip.version import __version__
+from moclip.video.clip_files import file_md5
 
 FORMAT, ONE_LABEL = 4, 3
 """The version of the bundle's format; a bundle with a higher number needs a newer moclip.
@@ -105,6 +106,7 @@ def save_bundle(
             from moclip.inference.onnx_export import export_onnx  # its packages are an extra
 
             gap = export_onnx(predictor, temporary / ONNX, *examples)
+        config["files"] = {path.name: file_md5(path) for path in sorted(temporary.glob("*.safetensors"))}
         write_atomically(temporary / CONFIG, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
         write_atomically(temporary / CARD, model_card(config, encoder.source if encoder else None).encode())
         write_atomically(temporary / EXAMPLE, example_program().encode())
@@ -120,6 +122,7 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None, re
     if not is_bundle(folder):
         raise ModelError("no bundle here", where=folder, fix="write one in the project: moclip export DIR")
     config = read_bundle_config(folder)
+    _check_files(folder, config)
     device = named_device(device)
     try:
         mv_tsn, fusion = load_mv_tsn(folder / MV_TSN), load_fusion(folder / FUSION)
@@ -127,6 +130,10 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None, re
         rejection = load_rejection(folder / REJECTION) if (folder / REJECTION).exists() else None
     except ModelError as problem:
         raise ModelError(problem.what, where=problem.where, fix="export the bundle again") from None
+    if tuple(config["classes"]) != mv_tsn.config.classes or len(config["classes"]) != fusion.config.classes:
+        raise ModelError(
+            "its classes are not those of the models", where=folder / CONFIG, fix="export the bundle again"
+        )
     fields, views = config["fields"], config["views"]
     return Predictor(
         mv_tsn.to(device),
@@ -139,6 +146,15 @@ def load_bundle(folder: str | Path, device: str | torch.device | None = None, re
         trusted=config.get("trusted", "fusion"),  # earlier versions wrote none
         rejection=rejection,
     )
+
+
+def _check_files(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError if a file is not the one that the bundle was written with. Earlier versions noted none."""
+    for name, digest in config.get("files", {}).items():
+        path = folder / name
+        if not path.exists() or file_md5(path) != digest:
+            what = "missing" if not path.exists() else "not the file that this bundle was exported with"
+            raise ModelError(what, where=path, fix="export the bundle again, or copy all of it")
 
 
 def _make_config(predictor: Predictor, with_clip: bool, with_onnx: bool) -> dict[str, Any]:
@@ -195,9 +211,12 @@ def read_bundle_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as problem:
+    except (ValueError, TypeError) as problem:
         raise ModelError(f"not valid JSON: {problem}", where=path, fix="export the bundle again") from None
     if config.get("format", 0) > FORMAT:
         what = f"written by moclip {config.get('moclip')}, but this is moclip {__version__}"
         raise ModelError(what, where=path, fix="update moclip")
+    needed = ("classes", "fields", "views", "clip", "prompts" if "logit_scale" in config else "texts")
+    if lacking := [name for name in needed if name not in config]:
+        raise ModelError(f"it lacks {', '.join(lacking)}", where=path, fix="export the bundle again")
     return config

@@ -20,6 +20,7 @@ from moclip.motion.windows import motion_fields
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_pictures
 from moclip.video.geometry import upright_picture
+from moclip.video.probe import PacketCount, count_packets, probe
 from moclip.video.transcode import transcoded_copy
 from moclip.video.vector_records import DecodedFrame, gather_windows, unpack_vectors
 from moclip.video.vectors import decode_once
@@ -57,10 +58,12 @@ class ClipInput:
 
     levels : int8 (segments, 2 * stack, rows, columns), the motion fields as the store keeps them.
     stills : RGB pictures, each uint8 (height, width, 3).
+    damage : what of the clip does not decode; "" for nothing.
     """
 
     levels: np.ndarray
     stills: list[np.ndarray]
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,12 @@ class ClipJob:
 def read_input(job: ClipJob) -> ClipInput:
     """Read the models' input from a clip. Raises VideoError."""
     if not job.fields.transcode:
-        levels, stills, _ = _read_file(job, job.path, with_stills=True)
-        return ClipInput(levels, stills)
+        found, _ = _read_file(job, job.path, with_stills=True)
+        return found
     with transcoded_copy(job.path) as source:
-        levels, _, numbers = _read_file(job, source, with_stills=False)
-    return ClipInput(levels, read_pictures(job.path, numbers))
+        found, numbers = _read_file(job, source, with_stills=False)
+        damage = count_packets(job.path).damage(probe(source).frames)
+    return ClipInput(found.levels, read_pictures(job.path, numbers), damage)
 
 
 def read_or_reason(job: ClipJob) -> ClipInput | VideoError:
@@ -96,10 +100,8 @@ def worker_died(job: ClipJob, reason: str) -> ClipInput | VideoError:
     return VideoError(reason, where=job.path)
 
 
-def _read_file(
-    job: ClipJob, path: Path, with_stills: bool, length: int | None = None
-) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
-    """Return the int8 fields (segments, 2 * stack, rows, columns), the stills if wanted, and the stills' frame numbers.
+def _read_file(job: ClipJob, path: Path, with_stills: bool, length: int | None = None) -> tuple[ClipInput, list[int]]:
+    """Return the models' input, without stills unless they are wanted, and the stills' frame numbers.
 
     `length` is the number of frames that decode, if it is known; otherwise the packets are counted.
     """
@@ -123,7 +125,8 @@ def _read_file(
             levels = _field_levels(job.fields, saturation, [picked[n] for n in wanted if n in picked])
     if count != frames:  # some frames do not decode, so that segments and stills are others
         return _read_file(job, path, with_stills, count)
-    return _stacked(levels, views.stack), [stills[number] for number in numbers if with_stills], numbers
+    damage = PacketCount(packets).damage(count)
+    return ClipInput(_stacked(levels, views.stack), [stills[n] for n in numbers if with_stills], damage), numbers
 
 
 def _stacked(levels: list[np.ndarray], stack: int) -> np.ndarray:

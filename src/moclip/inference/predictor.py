@@ -62,6 +62,8 @@ class Prediction:
 
     Of models that were trained on clips with several labels, each probability is by itself, a sigmoid, and `thresholds`
     (classes,) of each stream say which labels are predicted. Otherwise there are none.
+
+    `damage` says what of the clip does not decode; "" for nothing.
     """
 
     classes: tuple[str, ...]
@@ -72,6 +74,7 @@ class Prediction:
     unknown: bool | None = None
     known_score: float | None = None
     thresholds: dict[str, np.ndarray] = field(default_factory=dict)
+    damage: str = ""
 
     def labels(self, stream: str | None = None) -> list[tuple[str, float]]:
         """Return the predicted classes with their probabilities, the most probable first.
@@ -247,7 +250,15 @@ class Predictor:
         on_cpu = {name: values.cpu().numpy() for name, values in logits.items()}
         trusted = self.trusted if self.trusted in on_cpu else "zero_shot"
         features = {"motion": motion_features[0].cpu().numpy(), "picture": stills}
-        answer = Prediction(self.classes, probabilities, on_cpu, trusted, features, thresholds=self._thresholds)
+        answer = Prediction(
+            self.classes,
+            probabilities,
+            on_cpu,
+            trusted,
+            features,
+            thresholds=self._thresholds,
+            damage=clip_input.damage,
+        )
         return answer if self.rejection is None else _with_rejection(answer, self.rejection)
 
     def encode_stills(self, stills: Sequence[np.ndarray]) -> np.ndarray:

@@ -42,6 +42,9 @@ vectors and types stay the same. In damaged ones, FFmpeg neither conceals nor re
 REDUCIBLE_CODECS = MOTION_CODECS - {"h264"}
 
 
+PLAYLISTS = frozenset(("concat", "dash", "hls", "sdp", "webm_dash_manifest"))
+"""FFmpeg's names of formats that lead to other files, which may change without this one."""
+
 USUAL_RATE = 25
 """Frames per second of a file that does not say its own."""
 
@@ -84,6 +87,8 @@ def open_stream(path: str | Path, formats: str = "") -> Iterator[tuple[Any, Any]
         why = "it is empty" if is_empty else error_text(error)
         raise VideoError(f"not a video file ({why})", where=path, fix=recheck_fix(path)) from error
     with container:
+        if not PLAYLISTS.isdisjoint(container.format.name.split(",")):
+            raise VideoError("a playlist, not a video file", where=path, fix="use the files that it names")
         yield container, main_stream(path, container)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -51,6 +52,10 @@ class VideoInfo:
     has_b: bool
     damage: str = ""
     seekable: bool = False
+
+
+HIDING_CODECS = frozenset(("vp8",))
+"""Codecs in which some packets hold a picture that is never shown."""
 
 
 class _Packet(NamedTuple):
@@ -155,11 +160,32 @@ def _longest_gop(pictures: list[_Picture]) -> int:
     return max(after - before for before, after in pairwise([*(keys or [0]), len(pictures)]))
 
 
+class PacketCount(NamedTuple):
+    """How many packets of a video should give a picture, and where its container breaks off, the reason."""
+
+    pictures: int
+    error: str = ""
+
+    def damage(self, pictures: int) -> str:
+        """Return what is lost if so many pictures decode; "" for nothing."""
+        lost = self.pictures - pictures
+        return f"{lost} of {self.pictures} packets give no picture" if lost > 0 else self.error
+
+
+def count_packets(path: Path) -> PacketCount:
+    """Count the packets of a video of any codec, without decoding. Raises VideoError if it is no video."""
+    packets: list[_Packet] = []
+    errors: list[str] = []
+    with open_stream(path) as (container, stream):
+        hides_pictures = stream.codec_context.name in HIDING_CODECS
+        deque(_record_packets(read_packets(container, stream, errors), packets), 0)
+    count = 0 if hides_pictures else sum(not packet.is_discarded for packet in packets)
+    return PacketCount(count, "".join(errors[:1]))
+
+
 def _describe_damage(packets: list[_Packet], pictures: list[_Picture], errors: list[str]) -> str:
-    found = []
-    expected = sum(not packet.is_discarded for packet in packets)
-    if len(pictures) < expected:
-        found.append(f"{expected - len(pictures)} of {expected} packets give no picture")
+    lost = PacketCount(sum(not packet.is_discarded for packet in packets)).damage(len(pictures))
+    found = [lost] if lost else []
     if damaged := sum(picture.is_damaged for picture in pictures):
         found.append(f"{damaged} of {len(pictures)} pictures are damaged")
     return ", ".join(found or errors[:1])

@@ -14,7 +14,7 @@ import av
 from moclip.errors import VideoError
 from moclip.video.decoding import MOTION_CODECS, check_codec, frame_rate, open_stream, read_packets
 from moclip.video.reencoding import reencoded_frames
-from moclip.video.times import SECOND, FrameClock, usable_rate
+from moclip.video.times import OUTLIER, SECOND, FrameClock, frame_duration, usable_rate, without_outliers
 from moclip.video.vector_records import DecodedFrame
 from moclip.video.vectors import decode_frames
 from moclip.workers.time_limit import time_limit
@@ -69,7 +69,7 @@ def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) 
     offset = (container.start_time or 0) / av.time_base
     clock = FrameClock(container.start_time, rate)
     duration = (container.duration or 0) / av.time_base
-    frames = _with_times(read(path, stream, packets), clock, stream.time_base)
+    frames = _with_times(read(path, stream, packets), clock, stream.time_base, OUTLIER * frame_duration(rate))
     return TimedVideo(frames, rate, duration, stream.codec_context.name, offset)
 
 
@@ -87,8 +87,10 @@ def has_vectors(stream: Any) -> bool:
     return stream.codec_context.name in MOTION_CODECS
 
 
-def _with_times(frames: Iterable[DecodedFrame], clock: FrameClock, time_base: Fraction) -> Iterator[TimedFrame]:
-    for frame in frames:
-        picture = frame.picture
-        unit = picture.time_base or time_base  # pictures that are decoded after a break have none of their own
-        yield TimedFrame(round(clock.time_of(picture.pts, unit)) / SECOND, frame)
+def _with_times(
+    frames: Iterable[DecodedFrame], clock: FrameClock, time_base: Fraction, least: float
+) -> Iterator[TimedFrame]:
+    stamped = ((frame, frame.picture.pts) for frame in frames)
+    for frame, stamp in without_outliers(stamped, least, time_base):
+        unit = frame.picture.time_base or time_base  # pictures that are decoded after a break have none of their own
+        yield TimedFrame(round(clock.time_of(stamp, unit)) / SECOND, frame)

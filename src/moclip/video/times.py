@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from moclip.video.decoding import (
     read_packets,
 )
 
+Item = TypeVar("Item")
+
 SECOND = 1_000_000
 """Times are microseconds, as the container's start time is."""
 
@@ -25,6 +28,8 @@ HIGHEST_RATE = 1000.0
 """Frames per second; a file that says more does not know."""
 LONGEST_GAP = 3600 * SECOND
 """Between two frames; a longer gap is a clock that was set, not a pause."""
+OUTLIER = 2.5
+"""Durations of a picture by which a lone time stamp must be out of line to be ignored."""
 CLOCK_STEP = SECOND
 """By which times must go back to count as a clock that was set, not as frames out of order."""
 
@@ -46,7 +51,7 @@ class FrameClock:
     start with sound, before its first picture. A picture without a time stamp is shown 1 / `rate` seconds after the one
     before it, and so is one whose time stamp is more than half of that earlier than the time of the one before it. If
     the clock was set (`CLOCK_STEP`, `LONGEST_GAP`: a recorder's, or parts joined in a row), the time stamps after it
-    count on from there.
+    count on from there. A lone time stamp that is out of line looks like a clock that was set: see `without_outliers`.
 
     Parameters
     ----------
@@ -84,13 +89,41 @@ def _microseconds(stamp: int, time_base: Fraction) -> int:
     return (stamp * ticks + time_base.denominator) // unit
 
 
+def without_outliers(
+    pictures: Iterable[tuple[Item, int | None]], least: float, time_base: Fraction
+) -> Iterator[tuple[Item, int | None]]:
+    """Pass pictures and their time stamps on, one behind; with None in place of a stamp that is an outlier.
+
+    It is one if the picture after it follows the one before it, and itself it is more than `least` microseconds later
+    than the next one, or earlier than the one before. A first stamp is one if the second is earlier.
+    """
+    least = least / float(SECOND * time_base)
+    before: int | None = None
+    waiting: list[tuple[Item, int | None]] = []
+    for item, stamp in pictures:
+        for held, own in waiting:
+            if own is not None and stamp is not None and _is_outlier(before, own, stamp, least):
+                own = None
+            yield held, own
+            before = before if own is None else own
+        waiting = [(item, stamp)]
+    yield from waiting
+
+
+def _is_outlier(before: int | None, own: int, after: int, least: float) -> bool:
+    if before is None:
+        return own > after
+    return before < after and (own > after + least or own < before - least)
+
+
 def shown_times(stamps: Iterable[int | None], time_base: Fraction, start: int | None, rate: float) -> np.ndarray:
     """Return the time of each picture by a `FrameClock`, in microseconds: (pictures,) int64, never decreasing, from 0.
 
     `stamps` are the pictures' time stamps in the order in which they are shown.
     """
     clock = FrameClock(start, rate)
-    times = [clock.time_of(stamp, time_base) for stamp in stamps]
+    kept = without_outliers(((stamp, stamp) for stamp in stamps), OUTLIER * frame_duration(rate), time_base)
+    times = [clock.time_of(stamp, time_base) for _, stamp in kept]
     return np.maximum(np.rint(np.array(times, np.float64)), 0).astype(np.int64)
 
 
