@@ -22,9 +22,13 @@ from pipeline.timeline_run import Request
 def watch_stream(predictor: Predictor, request: Request, source: LiveSource, as_json: bool) -> None:
     """Print each event when it has ended, until the stream ends or Ctrl-C. Notes on breaks go to stderr."""
     live = LiveTimeline(predictor, source, request.windows, request.rules, request.stream, _note)
+    has_events = False
     with _ctrl_c(live):
         for event in live.events():
+            has_events = True
             print(_json_line(event) if as_json else _line(event), flush=True)
+    if not has_events:
+        _note("the stream has ended, and had no event")
     if live.dropped:
         _note(f"{live.dropped:.1f} s were dropped, because the networks could not keep up")
 

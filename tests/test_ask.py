@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -202,6 +203,13 @@ def test_similar_clips_of_a_clip_and_of_its_file_somewhere_else(finished: Path, 
     assert float(again[0]["cosine"]) == pytest.approx(1, abs=1e-4)
     assert {row["clip"] for row in again[1:]} == set(wanted)
     check_page(page, 7)
+
+
+def test_a_file_whose_name_is_not_text_is_refused(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"a\xff.avi")
+    file.touch()
+    error = run("moclip", "similar", file, cwd=finished, code=1).stderr
+    assert error == f"error: {tmp_path}/a\\xff.avi: its name is not UTF-8\n  rename it, or give it by a link\n"
 
 
 def check_page(page: Path, clips: int) -> None:

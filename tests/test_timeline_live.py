@@ -189,6 +189,13 @@ def test_the_command_prints_lines_until_the_stream_ends(finished: Path, part: Pa
 
 
 @pytest.mark.slow
+def test_a_stream_without_an_event_is_told(finished: Path, tmp_path: Path) -> None:
+    path = encode(tmp_path / "short.mkv", moving_texture(2, (64, 80)), "libx264")
+    done = run("moclip", "timeline", "--retries", "0", "--live", path, cwd=finished)
+    assert (done.stdout, done.stderr) == ("", "timeline: the stream has ended, and had no event\n")
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_with_what_is_going_on(finished: Path, part: Path) -> None:
     words = ("moclip", "timeline", "--window", "1s", "--smooth", "none", "--json", "--live")
     with BreakingServer([part.read_bytes() * 20], pause=0.02).running() as url:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from moclip.data.clip_folder import printable_name
 from moclip.data.spans import are_cut
 from moclip.data.unknown_classes import UNKNOWN
 from moclip.errors import DatasetError, MoclipError, StoreError
@@ -108,8 +109,10 @@ def note_left_out(command: str, inputs: Inputs, ids: Iterable[str]) -> None:
 def find_clip(inputs: Inputs, clip: str, compared: Compared) -> int | Path:
     """Return the row of the clip with an id of the index, or of a file in dataset.root; for other files their path.
 
-    Raises DatasetError if there is none, and if the id is of a clip without features.
+    Raises DatasetError if there is none, if its name is not UTF-8, and if the id is of a clip without features.
     """
+    if clip != printable_name(clip):
+        raise DatasetError("its name is not UTF-8", where=printable_name(clip), fix="rename it, or give it by a link")
     index = inputs.clips.index
     name = clip if (index["id"] == clip).any() else _id_of_file(inputs, clip)
     if name in compared.row_of:
