@@ -53,6 +53,7 @@ def describe(found: VideoTimeline) -> dict[str, Any]:
     timeline = found.timeline
     return {
         "video": printable_name(str(found.video)),
+        **({"damage": timeline.damage} if timeline.damage else {}),
         "seconds": rounded(timeline.duration),
         "start": rounded(timeline.start),
         "classes": timeline.classes,

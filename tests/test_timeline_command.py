@@ -17,7 +17,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.clips import encode, moving_texture
+from tests.clips import encode, moving_texture, without_first_packets
 from tests.conftest import WARM, run
 from tests.test_predict import answers
 from tests.test_report import browser  # noqa: F401  a fixture
@@ -137,6 +137,16 @@ def test_errors_say_what_to_do(finished: Path, folder: Path, tmp_path: Path) -> 
     assert "a.csv: no rows" in error(folder, "--annotations", tmp_path / "a.csv")
     said = run("moclip", "timeline", folder, "--out", tmp_path / "a.csv/x", cwd=finished, code=1).stderr
     assert "a.csv/x: this folder cannot be made: Not a directory\n  name another folder" in said
+
+
+def test_what_of_a_video_does_not_decode_is_told(finished: Path, tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mkv", moving_texture(40, (64, 80)), "libx264", gop=10)
+    cut = without_first_packets(whole, tmp_path / "cut.mkv", 3)
+    done = run("moclip", "timeline", whole, cut, *WORDS, "--out", tmp_path / "out", "--json", cwd=finished)
+    first, second = json.loads(done.stdout)
+    assert "damage" not in first
+    assert re.fullmatch(r"\d of 37 packets give no picture", second["damage"])
+    assert done.stderr.splitlines() == [f"warning: {cut}: damaged, used as far as it decodes: {second['damage']}"]
 
 
 def test_a_name_that_cannot_be_written_costs_its_video_alone(finished: Path, folder: Path, tmp_path: Path) -> None:

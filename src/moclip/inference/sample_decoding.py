@@ -50,14 +50,17 @@ class Opened(NamedTuple):
 
 @dataclass
 class Span:
-    """Times of the first and of the last frame so far, in seconds."""
+    """Times of the first and of the last frame so far, in seconds; how many frames, from how many packets."""
 
     first: float | None = None
     last: float = 0.0
+    frames: int = 0
+    packets: int = 0
 
     def note(self, time: float) -> None:
         self.first = time if self.first is None else self.first
         self.last = time
+        self.frames += 1
 
     def duration(self, rate: float) -> float:
         """Return seconds from the first frame to the end of the last one."""
@@ -82,6 +85,7 @@ def decode_samples(
     with open_timed(path, settings.fields.transcode) as video:
         yield Opened(video.rate, video.codec, video.offset)
         yield from samples_of(video, settings, path, span, observer)
+        span.packets = video.packets["shown"]
     yield Finished(span, observer)
 
 

@@ -32,6 +32,7 @@ from moclip.inference.sample_decoding import (
 )
 from moclip.inference.window_scores import Scores, WindowScorer, sampling_grids
 from moclip.inference.windows import SMALLEST, Windows
+from moclip.video.probe import PacketCount
 from moclip.video.timed_frames import open_timed
 from moclip.workers.processes import SingleWorker, WorkerDiedError
 
@@ -53,6 +54,7 @@ class Timeline:
     windows : length and distance of the windows; of a shorter video its own length.
     probabilities : of each stream, float32 (n, classes).
     unknown : bool (n,), windows without an answer.
+    damage : what of the video does not decode; "" for nothing.
     """
 
     start: float
@@ -65,6 +67,7 @@ class Timeline:
     windows: Windows
     probabilities: dict[str, np.ndarray]
     unknown: np.ndarray
+    damage: str = ""
 
     @property
     def edges(self) -> np.ndarray:
@@ -184,4 +187,5 @@ def gather_timeline(
         windows=windows,
         probabilities=probabilities,
         unknown=np.concatenate([scores.unknown for scores in found]),
+        damage=PacketCount(span.packets).damage(span.frames),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import av
 
 from moclip.errors import VideoError
 from moclip.video.decoding import MOTION_CODECS, check_codec, frame_rate, open_stream, read_packets
+from moclip.video.probe import HIDING_CODECS
 from moclip.video.reencoding import reencoded_frames
 from moclip.video.times import OUTLIER, SECOND, FrameClock, frame_duration, usable_rate, without_outliers
 from moclip.video.vector_records import DecodedFrame
@@ -36,6 +38,7 @@ class TimedVideo:
     duration : in seconds, by the file's header; 0 where it does not say.
     codec : FFmpeg's name.
     offset : the time stamp, in seconds, at which the file starts.
+    packets : how many packets were read so far that should each give a frame.
     """
 
     frames: Iterator[TimedFrame]
@@ -43,6 +46,7 @@ class TimedVideo:
     duration: float
     codec: str
     offset: float
+    packets: Counter[str]
 
 
 @contextmanager
@@ -64,13 +68,22 @@ def open_timed(path: str | Path, transcode: bool = False) -> Iterator[TimedVideo
 def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) -> TimedVideo:
     """Decode an open stream; see `open_timed`."""
     rate = usable_rate(frame_rate(stream))
-    packets = read_packets(container, stream)
+    packets = Counter(shown=0)
+    counted = _counted(read_packets(container, stream), packets, stream.codec_context.name not in HIDING_CODECS)
     read = reencoded_frames if transcode else decode_frames
     offset = (container.start_time or 0) / av.time_base
     clock = FrameClock(container.start_time, rate)
     duration = (container.duration or 0) / av.time_base
-    frames = _with_times(read(path, stream, packets), clock, stream.time_base, OUTLIER * frame_duration(rate))
-    return TimedVideo(frames, rate, duration, stream.codec_context.name, offset)
+    frames = _with_times(read(path, stream, counted), clock, stream.time_base, OUTLIER * frame_duration(rate))
+    return TimedVideo(frames, rate, duration, stream.codec_context.name, offset, packets)
+
+
+def _counted(packets: Iterable[Any], count: Counter[str], is_known: bool) -> Iterator[Any]:
+    """Pass packets on, and count those of pictures that are shown, if that `is_known`."""
+    for packet in packets:
+        if is_known and packet is not None and packet.size and not packet.is_discard:
+            count["shown"] += 1
+        yield packet
 
 
 def header_seconds(path: str | Path) -> float:
