@@ -18,7 +18,7 @@ from typing import Any
 from moclip.data.clip_folder import ClipFolder
 from moclip.data.list_notes import folder_problems, layout_notes
 from moclip.errors import DatasetError, MoclipError
-from moclip.files.folders import is_url
+from moclip.files.folders import home_expanded, is_url
 from moclip.wording import counted
 from pipeline import code_digests, paths, presets
 from pipeline import params as parameters
@@ -65,26 +65,21 @@ def clip_source(
         raise DatasetError("which clips?", where="moclip new", fix=fix)
     if preset == "demo":
         raise MoclipError("the demo renders its clips in moclip's repository", where="--preset demo", fix="make demo")
-    if encoder is not None and _home_expanded(encoder).is_dir():
-        encoder = str(_home_expanded(encoder).resolve())
+    if encoder is not None and home_expanded(encoder).is_dir():
+        encoder = str(home_expanded(encoder).resolve())
     if manifest is not None:
-        if not _home_expanded(manifest).is_file():
+        if not home_expanded(manifest).is_file():
             raise DatasetError("no table of clips here", where=manifest, fix="--manifest takes a table that exists")
-        manifest = str(_home_expanded(manifest).resolve())
+        manifest = str(home_expanded(manifest).resolve())
         clips = clips if clips is not None else str(Path(manifest).parent)
     root, splits = _absolute_folder(clips, clips_option), _absolute_folder(splits, "--splits")
     return Source(root, manifest, splits, preset, encoder)
 
 
-def _home_expanded(path: str) -> Path:
-    """Return a path in which ~ and ~USER are replaced, unless there is no such user: a folder may be called ~x."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises without such a user
-
-
 def _absolute_folder(path: str | None, option: str) -> str | None:
     if path is None or is_url(path):
         return path
-    folder = _home_expanded(path)
+    folder = home_expanded(path)
     if not folder.is_dir():
         raise DatasetError("no such folder", where=path, fix=f"{option} takes a folder that exists")
     return str(folder.resolve())
@@ -213,22 +208,25 @@ def _replace(path: Path, text: str) -> bool:
 
 def commit(folder: Path, names: list[str], message: str) -> None:
     """Commit files to a project's git, if they changed. Say so if git refuses, or does not know the user's name."""
-    save = ("git", "commit", "--quiet", "-m", message, "--", *names)
     try:
         _run(folder, "git", "add", "--", *names)
-        if not _run(folder, "git", "status", "--porcelain", "--", *names):
-            return
-        try:
-            _run(folder, *save)
-        except MoclipError as problem:
-            if "tell me who you are" not in problem.what and "ident" not in problem.what:
-                raise
-            _run(folder, *save, **NOBODY)
-            print_note("  committed as `moclip`, because git does not know your name; to tell it:")
-            print_note("  git config --global user.name NAME; git config --global user.email MAIL")
+        if _run(folder, "git", "status", "--porcelain", "--", *names):
+            _run_with_any_name(folder, "git", "commit", "--quiet", "-m", message, "--", *names)
     except MoclipError as problem:
         print_note(f"  not committed, which trainings and `dvc exp run` need: {problem.what}")
         print_note(f"  then: cd {shlex.quote(str(folder))}; git commit -m start")
+
+
+def _run_with_any_name(folder: Path, *commit: str) -> None:
+    """Run a git command that commits; as `NOBODY` if git does not know the user's name."""
+    try:
+        _run(folder, *commit)
+    except MoclipError as problem:
+        if "tell me who you are" not in problem.what and "ident" not in problem.what:
+            raise
+        _run(folder, *commit, **NOBODY)
+        print_note("  committed as `moclip`, because git does not know your name; to tell it:")
+        print_note("  git config --global user.name NAME; git config --global user.email MAIL")
 
 
 NOBODY = {

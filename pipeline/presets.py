@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from moclip.errors import DatasetError, MoclipError
-from moclip.files.folders import is_url
+from moclip.files.folders import home_expanded, is_url
 from pipeline import params as parameters
 from pipeline.yaml_text import load_yaml
 
@@ -110,7 +110,7 @@ def _encoder_values(name: str) -> dict[str, Any]:
     """Return the keys of the group `clip` for an encoder: a folder, a hub id, timm:NAME, hf-hub:ID or "false"."""
     if name == "false":
         return {"model": False, "files": parameters.NO_FILE}
-    path = Path(name).expanduser()
+    path = home_expanded(name)
     if name.strip() and path.is_dir():
         folder = _checked_folder(name, "--clip")
         return {"model": folder, "files": folder}
@@ -128,7 +128,7 @@ def _checked_folder(path: str, option: str) -> str:
     """Return a folder as params.yaml names it. Raises DatasetError where it does not exist."""
     if is_url(path):
         return path
-    folder = Path(path).expanduser()
+    folder = home_expanded(path)
     if not folder.is_dir():
         raise DatasetError("no such folder", where=path, fix=f"{option} takes a folder that exists")
     return _as_named(folder)
@@ -138,7 +138,7 @@ def _checked_manifest(path: str) -> str:
     """Return a manifest as params.yaml names it. Raises DatasetError where it is no table."""
     from moclip.data.text_tables import SUFFIXES  # imports pandas
 
-    file = Path(path).expanduser()
+    file = home_expanded(path)
     if not file.is_file() or file.suffix.lower() not in SUFFIXES:
         fix = f"--manifest takes a file that exists and ends in {', '.join(SUFFIXES)}"
         raise DatasetError("no table of clips", where=path, fix=fix)
@@ -147,7 +147,7 @@ def _checked_manifest(path: str) -> str:
 
 def _folder_of(manifest: str) -> str:
     """Return the folder that a manifest lies in, which its paths are relative to if no other is named."""
-    folder = Path(manifest).expanduser().resolve().parent
+    folder = home_expanded(manifest).resolve().parent
     if Path.cwd().resolve().is_relative_to(folder):  # DVC would watch the project itself
         fix = "add --root DIR, the folder of the clips, which the paths in the manifest are relative to"
         raise DatasetError("where are its clips?", where=manifest, fix=fix)

@@ -266,6 +266,9 @@ def test_a_table_of_clips_without_folders_makes_a_project(clips: Path, home: Pat
 def test_a_folder_may_begin_with_a_tilde(clips: Path, home: Path) -> None:
     shutil.copytree(clips, home / "~clips")
     assert "p: a project for" in new("p", "--clips", "./~clips", cwd=home)
+    run("moclip", "use", "folder", "--root", "./~clips", "--force", cwd=home / "p", code=1)
+    run("moclip", "use", "folder", "--root", "../~clips", "--force", cwd=home / "p")
+    assert yaml.safe_load((home / "p/params.yaml").read_text())["dataset"]["root"].endswith("~clips")
 
 
 def test_update_brings_a_project_up_to_the_installed_version(clips: Path, home: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 
 import pandas as pd
 
 from pipeline.advice.classes import tells_missing_classes
 from pipeline.advice.from_index import index_findings
+from pipeline.doctor.machine import memory_limit, size_text
 
 MOST_NOTES = 4
 
@@ -28,10 +28,10 @@ def index_notes(index: pd.DataFrame, has_lists: bool) -> Iterator[str]:
 
 def _memory_notes(index: pd.DataFrame) -> Iterator[str]:
     """Yield a line if clips are damaged and memory is limited: FFmpeg does not tell one from the other in H.264."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limit = memory_limit()
     damaged = (index["damage"] != "") | (index["status"] == "failed")
-    if limit != resource.RLIM_INFINITY and damaged.any():
+    if limit is not None and damaged.any():
         yield (
-            f"ulimit -v limits memory to {limit / 1e9:.1f} GB, and a clip looks damaged where memory is refused; to "
+            f"ulimit -v limits memory to {size_text(limit)}, and a clip looks damaged where memory is refused; to "
             "see whether it is, run: ulimit -v unlimited; dvc repro -f index"
         )

@@ -12,7 +12,7 @@ from moclip.errors import MoclipError, ModelError, VideoError, missing_model
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_clip_errors, print_note, print_warning
+from pipeline.console.output import print_clip_errors, print_damage, print_note
 from pipeline.console.progress import show_hub_progress, show_progress
 from pipeline.demo_clip import demo_clip_warning
 from pipeline.encoder_source import ENCODER_KEYS, encoder_source
@@ -125,7 +125,7 @@ def predict(
                 print_note(warning)
     for result in results:
         if "damage" in result:
-            print_warning(f"{result['clip']}: damaged, used as far as it decodes: {result['damage']}")
+            print_damage(result["clip"], result["damage"])
     failed = [result for result in results if "error" in result]
     print_clip_errors((result["clip"], result["error"], result["fix"]) for result in failed)
     if len(failed) == len(results):

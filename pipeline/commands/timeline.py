@@ -23,7 +23,7 @@ from pipeline.commands.predict import (
     no_rejection_error,
 )
 from pipeline.console.command import while_importing
-from pipeline.console.output import print_clip_errors, print_note, print_warning
+from pipeline.console.output import print_clip_errors, print_damage, print_note
 from pipeline.params import Params
 from pipeline.stage import command
 
@@ -161,7 +161,7 @@ def _read_videos(
             continue
         found.append(result)
         if damage := result.timeline.damage:
-            print_warning(f"{path}: damaged, used as far as it decodes: {damage}")
+            print_damage(path, damage)
         if not as_json:
             print_events(result)
             print_note(f"timeline: {target}.html, and .csv, .json, .vtt, .srt")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moclip.errors import MoclipError
-from moclip.files.folders import is_url
+from moclip.files.folders import home_expanded, is_url
 from pipeline import params as parameters
 from pipeline import paths
 from pipeline.commands.new import ClipsFolder, Encoder
@@ -70,7 +70,7 @@ def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
     from moclip.data.clip_folder import is_video
     from pipeline.new_project import clip_source
 
-    if not is_url(source) and Path(source).expanduser().is_file():
+    if not is_url(source) and home_expanded(source).is_file():
         if is_video(source):
             fix = "name the folder that holds a folder of clips for each class"
             raise MoclipError("one clip, not a folder of clips", where=source, fix=fix)
@@ -83,7 +83,7 @@ def _wanted(source: str, clips: str | None, encoder: str | None) -> Source:
 
 def _default_folder(source: str, wanted: Source) -> Path:
     """Return NAME-moclip in this folder, or beside the folder of the clips if that holds this folder."""
-    path, root = Path.cwd() / Path(source).expanduser(), str(wanted.root)
+    path, root = Path.cwd() / home_expanded(source), str(wanted.root)
     path = path.resolve() if path.name == ".." else path  # a link keeps its own name
     folder = Path(f"{path.stem if wanted.manifest else path.name}-moclip")
     if is_url(root) or not folder.resolve().is_relative_to(root):

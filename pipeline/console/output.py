@@ -54,9 +54,9 @@ def print_error(text: str) -> None:
         print_lines(f"error: {text}", sys.stderr)
 
 
-def print_warning(text: str) -> None:
-    """Print a line on stderr."""
-    print_lines(f"warning: {text}", sys.stderr)
+def print_damage(clip: object, damage: str) -> None:
+    """Warn on stderr of a clip of which only a part decodes."""
+    print_lines(f"warning: {clip}: damaged, used as far as it decodes: {damage}", sys.stderr)
 
 
 def print_clip_errors(failed: Iterable[tuple[Any, str, str | None]]) -> None:

@@ -61,10 +61,15 @@ def _check_memory() -> Finding:
     return Finding("memory", size_text(total), *_state_and_advice(total, "lower tsn.batch, clip.batch, embed.batch"))
 
 
-def _check_memory_limit() -> list[Finding]:
-    """Return a warning if the shell limits each process's memory."""
+def memory_limit() -> int | None:
+    """Return how many bytes of memory the shell allows each process (ulimit -v); None: any."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _check_memory_limit() -> list[Finding]:
+    limit = memory_limit()
+    if limit is None:
         return []
     what = f"{size_text(limit)} a process (ulimit -v): H.264 clips look damaged where memory is refused"
     return [Finding("memory limit", what, WARNING, "run: ulimit -v unlimited")]

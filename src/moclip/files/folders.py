@@ -23,6 +23,11 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def home_expanded(path: str) -> Path:
+    """Return a path in which ~ and ~USER are replaced, unless there is no such user: a folder may be called ~x."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises without such a user
+
+
 def is_absolute(name: str) -> bool:
     """Return whether this is a URL or an absolute path, which no folder has to complete."""
     return name.startswith("/") or _URL.match(name) is not None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from moclip.motion.windows import motion_fields
 from moclip.video.clip_files import file_md5
 from moclip.video.frames import read_pictures
 from moclip.video.geometry import upright_picture
-from moclip.video.probe import PacketCount, count_packets, probe
+from moclip.video.probe import PacketCount, count_packets
 from moclip.video.transcode import transcoded_copy
 from moclip.video.vector_records import DecodedFrame, gather_windows, unpack_vectors
 from moclip.video.vectors import decode_once
@@ -78,12 +79,12 @@ class ClipJob:
 def read_input(job: ClipJob) -> ClipInput:
     """Read the models' input from a clip. Raises VideoError."""
     if not job.fields.transcode:
-        found, _ = _read_file(job, job.path, with_stills=True)
-        return found
-    with transcoded_copy(job.path) as source:
-        found, numbers = _read_file(job, source, with_stills=False)
-        damage = count_packets(job.path).damage(probe(source).frames)
-    return ClipInput(found.levels, read_pictures(job.path, numbers), damage)
+        found = _read_file(job, job.path, with_stills=True)
+        return ClipInput(found.levels, found.stills, PacketCount(found.packets).damage(found.frames))
+    with transcoded_copy(job.path) as copy:
+        found = _read_file(job, copy, with_stills=False)
+    damage = count_packets(job.path).damage(found.frames)  # the copy has what decodes of the clip
+    return ClipInput(found.levels, read_pictures(job.path, found.numbers), damage)
 
 
 def read_or_reason(job: ClipJob) -> ClipInput | VideoError:
@@ -100,8 +101,21 @@ def worker_died(job: ClipJob, reason: str) -> ClipInput | VideoError:
     return VideoError(reason, where=job.path)
 
 
-def _read_file(job: ClipJob, path: Path, with_stills: bool, length: int | None = None) -> tuple[ClipInput, list[int]]:
-    """Return the models' input, without stills unless they are wanted, and the stills' frame numbers.
+class _FileRead(NamedTuple):
+    """What is read of a file: int8 fields (segments, 2 * stack, rows, columns), and the stills by their frame numbers.
+
+    packets : how many packets should give a picture; `frames` do.
+    """
+
+    levels: np.ndarray
+    stills: list[np.ndarray]
+    numbers: list[int]
+    packets: int
+    frames: int
+
+
+def _read_file(job: ClipJob, path: Path, with_stills: bool, length: int | None = None) -> _FileRead:
+    """Read fields and the stills' frame numbers, and the stills if they are wanted.
 
     `length` is the number of frames that decode, if it is known; otherwise the packets are counted.
     """
@@ -125,8 +139,8 @@ def _read_file(job: ClipJob, path: Path, with_stills: bool, length: int | None =
             levels = _field_levels(job.fields, saturation, [picked[n] for n in wanted if n in picked])
     if count != frames:  # some frames do not decode, so that segments and stills are others
         return _read_file(job, path, with_stills, count)
-    damage = PacketCount(packets).damage(count)
-    return ClipInput(_stacked(levels, views.stack), [stills[n] for n in numbers if with_stills], damage), numbers
+    pictures = [stills[number] for number in numbers if with_stills]
+    return _FileRead(_stacked(levels, views.stack), pictures, numbers, packets, count)
 
 
 def _stacked(levels: list[np.ndarray], stack: int) -> np.ndarray:

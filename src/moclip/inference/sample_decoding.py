@@ -85,7 +85,7 @@ def decode_samples(
     with open_timed(path, settings.fields.transcode) as video:
         yield Opened(video.rate, video.codec, video.offset)
         yield from samples_of(video, settings, path, span, observer)
-        span.packets = video.packets["shown"]
+        span.packets = video.packets.shown
     yield Finished(span, observer)
 
 

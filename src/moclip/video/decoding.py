@@ -42,6 +42,8 @@ vectors and types stay the same. In damaged ones, FFmpeg neither conceals nor re
 REDUCIBLE_CODECS = MOTION_CODECS - {"h264"}
 
 
+HIDING_CODECS = frozenset(("vp8",))
+"""Codecs in which some packets hold a picture that is never shown."""
 PLAYLISTS = frozenset(("concat", "dash", "hls", "sdp", "webm_dash_manifest"))
 """FFmpeg's names of formats that lead to other files, which may change without this one."""
 
@@ -121,6 +123,28 @@ def read_packets(container: Any, stream: Any, errors: list[str] | None = None) -
         if errors is not None:
             errors.append(error_text(error))
         yield None
+
+
+def is_shown(packet: Any) -> bool:
+    """Return whether a packet holds a picture that is shown. Edit lists discard others; None ends the stream."""
+    return packet is not None and packet.size > 0 and not packet.is_discard
+
+
+class CountedPackets:
+    """A stream's packets on their way to the decoder; `shown` of those so far should each give a picture.
+
+    It stays 0 for `HIDING_CODECS`, of which that is not known.
+    """
+
+    def __init__(self, stream: Any, packets: Iterable[Any]) -> None:
+        self.shown = 0
+        self._packets = packets
+        self._is_known = stream.codec_context.name not in HIDING_CODECS
+
+    def __iter__(self) -> Iterator[Any]:
+        for packet in self._packets:
+            self.shown += self._is_known and is_shown(packet)
+            yield packet
 
 
 def decode_pictures(stream: Any, packets: Iterable[Any], errors: list[str] | None = None) -> Iterator[Any]:

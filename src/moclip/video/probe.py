@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +17,7 @@ from moclip.video.decoding import (
     I_FRAME,
     SIZE_LIMIT,
     SKIP_PIXELS,
+    CountedPackets,
     check_codec,
     check_frame_count,
     checked_pictures,
@@ -52,10 +52,6 @@ class VideoInfo:
     has_b: bool
     damage: str = ""
     seekable: bool = False
-
-
-HIDING_CODECS = frozenset(("vp8",))
-"""Codecs in which some packets hold a picture that is never shown."""
 
 
 class _Packet(NamedTuple):
@@ -174,13 +170,12 @@ class PacketCount(NamedTuple):
 
 def count_packets(path: Path) -> PacketCount:
     """Count the packets of a video of any codec, without decoding. Raises VideoError if it is no video."""
-    packets: list[_Packet] = []
     errors: list[str] = []
     with open_stream(path) as (container, stream):
-        hides_pictures = stream.codec_context.name in HIDING_CODECS
-        deque(_record_packets(read_packets(container, stream, errors), packets), 0)
-    count = 0 if hides_pictures else sum(not packet.is_discarded for packet in packets)
-    return PacketCount(count, "".join(errors[:1]))
+        packets = CountedPackets(stream, read_packets(container, stream, errors))
+        for _ in packets:
+            pass
+    return PacketCount(packets.shown, "".join(errors[:1]))
 
 
 def _describe_damage(packets: list[_Packet], pictures: list[_Picture], errors: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from typing import Any, NamedTuple
 import av
 
 from moclip.errors import VideoError
-from moclip.video.decoding import MOTION_CODECS, check_codec, frame_rate, open_stream, read_packets
-from moclip.video.probe import HIDING_CODECS
+from moclip.video.decoding import MOTION_CODECS, CountedPackets, check_codec, frame_rate, open_stream, read_packets
 from moclip.video.reencoding import reencoded_frames
-from moclip.video.times import OUTLIER, SECOND, FrameClock, frame_duration, usable_rate, without_outliers
+from moclip.video.times import SECOND, FrameClock, usable_rate, without_outliers
 from moclip.video.vector_records import DecodedFrame
 from moclip.video.vectors import decode_frames
 from moclip.workers.time_limit import time_limit
@@ -38,7 +36,7 @@ class TimedVideo:
     duration : in seconds, by the file's header; 0 where it does not say.
     codec : FFmpeg's name.
     offset : the time stamp, in seconds, at which the file starts.
-    packets : how many packets were read so far that should each give a frame.
+    packets : what is read of the file, counted.
     """
 
     frames: Iterator[TimedFrame]
@@ -46,7 +44,7 @@ class TimedVideo:
     duration: float
     codec: str
     offset: float
-    packets: Counter[str]
+    packets: CountedPackets
 
 
 @contextmanager
@@ -68,22 +66,13 @@ def open_timed(path: str | Path, transcode: bool = False) -> Iterator[TimedVideo
 def timed_video(path: str | Path, container: Any, stream: Any, transcode: bool) -> TimedVideo:
     """Decode an open stream; see `open_timed`."""
     rate = usable_rate(frame_rate(stream))
-    packets = Counter(shown=0)
-    counted = _counted(read_packets(container, stream), packets, stream.codec_context.name not in HIDING_CODECS)
+    packets = CountedPackets(stream, read_packets(container, stream))
     read = reencoded_frames if transcode else decode_frames
     offset = (container.start_time or 0) / av.time_base
     clock = FrameClock(container.start_time, rate)
     duration = (container.duration or 0) / av.time_base
-    frames = _with_times(read(path, stream, counted), clock, stream.time_base, OUTLIER * frame_duration(rate))
+    frames = _with_times(read(path, stream, packets), clock, stream.time_base, rate)
     return TimedVideo(frames, rate, duration, stream.codec_context.name, offset, packets)
-
-
-def _counted(packets: Iterable[Any], count: Counter[str], is_known: bool) -> Iterator[Any]:
-    """Pass packets on, and count those of pictures that are shown, if that `is_known`."""
-    for packet in packets:
-        if is_known and packet is not None and packet.size and not packet.is_discard:
-            count["shown"] += 1
-        yield packet
 
 
 def header_seconds(path: str | Path) -> float:
@@ -101,9 +90,9 @@ def has_vectors(stream: Any) -> bool:
 
 
 def _with_times(
-    frames: Iterable[DecodedFrame], clock: FrameClock, time_base: Fraction, least: float
+    frames: Iterable[DecodedFrame], clock: FrameClock, time_base: Fraction, rate: float
 ) -> Iterator[TimedFrame]:
     stamped = ((frame, frame.picture.pts) for frame in frames)
-    for frame, stamp in without_outliers(stamped, least, time_base):
+    for frame, stamp in without_outliers(stamped, rate, time_base):
         unit = frame.picture.time_base or time_base  # pictures that are decoded after a break have none of their own
         yield TimedFrame(round(clock.time_of(stamp, unit)) / SECOND, frame)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -90,24 +91,22 @@ def _microseconds(stamp: int, time_base: Fraction) -> int:
 
 
 def without_outliers(
-    pictures: Iterable[tuple[Item, int | None]], least: float, time_base: Fraction
+    pictures: Iterable[tuple[Item, int | None]], rate: float, time_base: Fraction
 ) -> Iterator[tuple[Item, int | None]]:
     """Pass pictures and their time stamps on, one behind; with None in place of a stamp that is an outlier.
 
-    It is one if the picture after it follows the one before it, and itself it is more than `least` microseconds later
-    than the next one, or earlier than the one before. A first stamp is one if the second is earlier.
+    It is one if the picture after it follows the one before it, and itself it is more than `OUTLIER` durations of a
+    picture later than the next one, or earlier than the one before. A first stamp is one if the second is earlier.
     """
-    least = least / float(SECOND * time_base)
+    least = OUTLIER * frame_duration(rate) / float(SECOND * time_base)
+    end: tuple[Any, None] = (None, None)
     before: int | None = None
-    waiting: list[tuple[Item, int | None]] = []
-    for item, stamp in pictures:
-        for held, own in waiting:
-            if own is not None and stamp is not None and _is_outlier(before, own, stamp, least):
-                own = None
-            yield held, own
-            before = before if own is None else own
-        waiting = [(item, stamp)]
-    yield from waiting
+    for (picture, stamp), (_, after) in pairwise(chain(pictures, [end])):
+        if stamp is not None and after is not None and _is_outlier(before, stamp, after, least):
+            yield picture, None
+        else:
+            yield picture, stamp
+            before = before if stamp is None else stamp
 
 
 def _is_outlier(before: int | None, own: int, after: int, least: float) -> bool:
@@ -122,7 +121,7 @@ def shown_times(stamps: Iterable[int | None], time_base: Fraction, start: int | 
     `stamps` are the pictures' time stamps in the order in which they are shown.
     """
     clock = FrameClock(start, rate)
-    kept = without_outliers(((stamp, stamp) for stamp in stamps), OUTLIER * frame_duration(rate), time_base)
+    kept = without_outliers(((None, stamp) for stamp in stamps), rate, time_base)
     times = [clock.time_of(stamp, time_base) for _, stamp in kept]
     return np.maximum(np.rint(np.array(times, np.float64)), 0).astype(np.int64)
 

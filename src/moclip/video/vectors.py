@@ -22,6 +22,7 @@ from moclip.video.decoding import (
     check_codec,
     check_vectors_found,
     checked_pictures,
+    is_shown,
     open_stream,
     picture_type,
     read_packets,
@@ -191,8 +192,8 @@ def _buffer_packets(packets: Iterable[Any]) -> tuple[int, list[Any] | None]:
     buffer: list[Any] = []
     count = size = 0
     for packet in packets:
+        count += is_shown(packet)
         if packet is not None:
-            count += packet.size > 0 and not packet.is_discard
             size += packet.size
         if size > BUFFERED_BYTES:
             buffer = []
